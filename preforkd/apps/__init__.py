@@ -1,0 +1,1 @@
+"""Applications: how each kind is loaded and called."""

@@ -1,0 +1,1 @@
+"""The programs: preforkd, preforkctl and the zygote's entry; the composition root."""

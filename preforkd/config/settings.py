@@ -1,0 +1,318 @@
+"""Every setting, declared once: type, default, bounds, help, and what a reload does with it.
+
+The YAML reader, ``etc/preforkd.yaml``, the JSON Schema, the reference table and the command line
+derive from these structs.  The structs import nothing but msgspec, so that the zygote and the workers
+can hold them without the YAML reader.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+
+class OnReload(StrEnum):
+    """What a reload does with a changed setting."""
+
+    LIVE = "live"
+    """The running master takes the new value; no worker is touched."""
+    GENERATION = "generation"
+    """A new generation of workers starts with the new value; the old one drains."""
+    RESTART = "restart"
+    """Only ``systemctl restart`` changes it; a reload says so and keeps the old value."""
+
+
+class Kind(StrEnum):
+    """How a scalar is written, where its Python type does not say it."""
+
+    DURATION = "duration"
+    """``30s``, ``1min 30s``, ``500ms``; a bare number is seconds (systemd.time(7)). Held as float."""
+    SIZE = "size"
+    """``256M``, ``64K``; a bare number is bytes; the base is 1024. Held as int."""
+    MODE = "mode"
+    """Octal permission bits, ``0660`` or ``660``. Held as int."""
+
+
+def _meta(  # the one place that knows how our own facts travel in msgspec's
+    help_: str,
+    on_reload: OnReload,
+    *,
+    ge: float | None = None,
+    le: float | None = None,
+    kind: Kind | None = None,
+) -> Meta:
+    extra = {"on_reload": on_reload.value}
+    if kind is not None:
+        extra["kind"] = kind.value
+    return Meta(description=help_, ge=ge, le=le, extra=extra)
+
+
+LIVE, GENERATION, RESTART = OnReload.LIVE, OnReload.GENERATION, OnReload.RESTART
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The application that the workers run."""
+
+    target: Annotated[
+        str,
+        _meta(
+            "What to run, as KIND:MODULE:ATTRIBUTE. KIND is stream, wsgi or asgi; ATTRIBUTE may be a "
+            "dotted path, or a call without arguments for a factory: wsgi:mysite:create_app().",
+            GENERATION,
+        ),
+    ] = "stream:preforkd.apps.demo:greet"
+    directory: Annotated[
+        str,
+        _meta(
+            "The application's directory: current directory of the workers and first entry of the "
+            "module search path. Empty: where preforkd was started.",
+            GENERATION,
+        ),
+    ] = ""
+    python: Annotated[
+        str,
+        _meta(
+            "The interpreter that loads the application, for example "
+            "/srv/site/.venv/bin/python. Empty: the one that runs preforkd.",
+            GENERATION,
+        ),
+    ] = ""
+    environment: Annotated[
+        dict[str, str],
+        _meta("Environment variables for the application, added to preforkd's own.", GENERATION),
+    ] = {}
+
+
+class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One listening socket: bound by preforkd, or passed by systemd and known by its name."""
+
+    address: Annotated[
+        str,
+        _meta(
+            "host:port, [v6]:port, :port (every address), or unix:/path. Empty with a name: the socket "
+            "is the one that systemd passes under this name.",
+            GENERATION,
+        ),
+    ] = ""
+    name: Annotated[
+        str,
+        _meta(
+            "The socket's name, in logs and for the application; for a socket from systemd its "
+            "FileDescriptorName=. Empty: the address.",
+            GENERATION,
+        ),
+    ] = ""
+    backlog: Annotated[
+        int,
+        _meta(
+            "Connections that the kernel queues before a worker takes them; the kernel caps it at "
+            "net.core.somaxconn.",
+            GENERATION,
+            ge=1,
+            le=65535,
+        ),
+    ] = 1024
+    mode: Annotated[
+        int,
+        _meta("Permissions of a Unix socket.", GENERATION, ge=0, le=0o777, kind=Kind.MODE),
+    ] = 0o666
+    owner: Annotated[str, _meta("User that owns a Unix socket. Empty: ours.", GENERATION)] = ""
+    group: Annotated[str, _meta("Group that owns a Unix socket. Empty: ours.", GENERATION)] = ""
+
+
+class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long each step of a process's life may take."""
+
+    start: Annotated[
+        float,
+        _meta(
+            "From the start of a generation until its workers are ready: loading the application and "
+            "starting the workers. A reload that takes longer is given up, and the old generation "
+            "serves on.",
+            LIVE,
+            ge=0.1,
+            le=HOUR,
+            kind=Kind.DURATION,
+        ),
+    ] = 60.0
+    boot: Annotated[
+        float,
+        _meta(
+            "From the fork of one worker until it accepts connections.",
+            LIVE,
+            ge=0.1,
+            le=HOUR,
+            kind=Kind.DURATION,
+        ),
+    ] = 30.0
+    drain: Annotated[
+        float,
+        _meta(
+            "How long a worker that is to leave may go on with the request that it is serving, before "
+            "it is killed.",
+            LIVE,
+            ge=0.0,
+            le=DAY,
+            kind=Kind.DURATION,
+        ),
+    ] = 30.0
+
+
+class Reload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a reload goes from one generation to the next."""
+
+    surge: Annotated[
+        int | Literal["all"],
+        _meta(
+            "How many workers of the new generation may run beside the old ones. all: the whole new "
+            "generation is ready before the first old worker leaves. A number saves memory: the "
+            "generations change places in steps of this size.",
+            LIVE,
+            ge=1,
+            le=1024,
+        ),
+    ] = "all"
+
+
+class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The HTTP worker (kind wsgi)."""
+
+    keep_alive: Annotated[
+        float,
+        _meta(
+            "How long an idle connection stays open for another request. 0: closed after each answer.",
+            GENERATION,
+            ge=0.0,
+            le=HOUR,
+            kind=Kind.DURATION,
+        ),
+    ] = 15.0
+    header_timeout: Annotated[
+        float,
+        _meta(
+            "From the first byte of a request until the end of its headers.",
+            GENERATION,
+            ge=0.1,
+            le=HOUR,
+            kind=Kind.DURATION,
+        ),
+    ] = 15.0
+    body_timeout: Annotated[
+        float,
+        _meta(
+            "The longest pause between two parts of a request's body, or while a client reads an answer.",
+            GENERATION,
+            ge=0.1,
+            le=HOUR,
+            kind=Kind.DURATION,
+        ),
+    ] = 30.0
+    max_header: Annotated[
+        int,
+        _meta(
+            "Size of the request line and all headers together; more is answered with 431.",
+            GENERATION,
+            ge=1 * KIB,
+            le=1 * MIB,
+            kind=Kind.SIZE,
+        ),
+    ] = 32 * KIB
+    max_body: Annotated[
+        int,
+        _meta(
+            "Size of a request's body; more is answered with 413.",
+            GENERATION,
+            ge=0,
+            le=1024 * GIB,
+            kind=Kind.SIZE,
+        ),
+    ] = 1 * GIB
+    spool: Annotated[
+        int,
+        _meta(
+            "A request body above this size waits in a temporary file instead of in memory.",
+            GENERATION,
+            ge=0,
+            le=1 * GIB,
+            kind=Kind.SIZE,
+        ),
+    ] = 256 * KIB
+    connections: Annotated[
+        int,
+        _meta(
+            "Open connections per worker; a worker that holds this many accepts no more.",
+            GENERATION,
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 10_000
+
+
+class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is logged, and where to."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        _meta("The least important messages that are logged.", LIVE),
+    ] = "info"
+    target: Annotated[
+        Literal["auto", "journal", "stderr"],
+        _meta(
+            "auto: native journal fields when standard error is the journal, else lines on standard "
+            "error.",
+            RESTART,
+        ),
+    ] = "auto"
+
+
+class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The control socket, which preforkctl talks to."""
+
+    socket: Annotated[
+        str,
+        _meta(
+            "Path of the socket; off: none. Empty: io.preforkd.Manager in $RUNTIME_DIRECTORY, else in "
+            "preforkd/ below the user's runtime directory.",
+            RESTART,
+        ),
+    ] = ""
+    group: Annotated[
+        str,
+        _meta(
+            "Members of this group may give commands too. Empty: only root and the user that preforkd "
+            "runs as.",
+            LIVE,
+        ),
+    ] = ""
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of /etc/preforkd.yaml."""
+
+    app: App = App()
+    listen: Annotated[
+        tuple[Listen, ...],
+        _meta(
+            "The sockets to listen on: an address, or a list of addresses or mappings. Sockets that "
+            "systemd passes come first: where it passes any, only those are served, and an entry here "
+            "with a name says that this one must be among them.",
+            GENERATION,
+        ),
+    ] = (Listen(address="127.0.0.1:8080"),)
+    workers: Annotated[
+        int | Literal["auto"],
+        _meta(
+            "Number of worker processes. auto: two for each CPU that preforkd may use, at least 4.",
+            LIVE,
+            ge=1,
+            le=1024,
+        ),
+    ] = "auto"
+    timeouts: Timeouts = Timeouts()
+    reload: Reload = Reload()
+    http: Http = Http()
+    log: Log = Log()
+    control: Control = Control()

@@ -1,0 +1,120 @@
+"""Errors by blame: who has to act decides the class and the exit status.
+
+::
+
+    PreforkdError
+    ├── ConfigurationError   the administrator: a file, an option, a socket unit       78
+    ├── ApplicationError     the application: it does not import, start or behave      69
+    ├── SystemFailure        the system: a port in use, a missing right, no memory     71
+    └── InternalError        preforkd itself: an invariant of our own does not hold    70
+
+The numbers are those of sysexits.h, so that ``RestartPreventExitStatus=78`` in a unit means "do not
+retry what only an edit can mend".
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """What preforkd and preforkctl exit with."""
+
+    OK = 0
+    USAGE = 2
+    APPLICATION = 69
+    INTERNAL = 70
+    SYSTEM = 71
+    NOT_RUNNING = 75
+    NOT_ALLOWED = 77
+    CONFIGURATION = 78
+
+
+class PreforkdError(Exception):
+    """Something that a person has to act on.
+
+    ``message`` is one line that says what is wrong, ``hint`` one that says what to do, ``detail`` any
+    number of lines of evidence (a traceback, a search path).
+    """
+
+    exit_status = ExitStatus.INTERNAL
+
+    def __init__(self, message: str, *, hint: str = "", detail: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail = detail
+
+    def report(self) -> str:
+        """Return the whole of it as lines for a terminal or the journal, without a final newline."""
+        parts = [self.message]
+        if self.detail:
+            parts.append(self.detail.rstrip("\n"))
+        if self.hint:
+            parts.append(f"hint: {self.hint}")
+        return "\n".join(parts)
+
+
+class ApplicationError(PreforkdError):
+    """The application's own code failed; its traceback is in ``detail``."""
+
+    exit_status = ExitStatus.APPLICATION
+
+
+class SystemFailure(PreforkdError):
+    """The operating system refused something that preforkd needs."""
+
+    exit_status = ExitStatus.SYSTEM
+
+
+class InternalError(PreforkdError):
+    """An invariant of preforkd's own does not hold."""
+
+    exit_status = ExitStatus.INTERNAL
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a setting was written: a file with line and column (from 1), or a command-line option.
+
+    ``line`` 0 means that the place is the whole source (an option, an environment variable, the
+    built-in default).
+    """
+
+    source: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a configuration.
+
+    ``setting`` is the dotted path of the key (``timeouts.drain``), empty for the document itself.
+    """
+
+    place: Place
+    setting: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        setting = f"{self.setting}: " if self.setting else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{self.place}: {setting}{self.message}{hint}"
+
+
+class ConfigurationError(PreforkdError):
+    """The administrator's to mend; carries every problem at once."""
+
+    exit_status = ExitStatus.CONFIGURATION
+
+    def __init__(self, problems: "list[Problem] | tuple[Problem, ...]", *, hint: str = "") -> None:
+        self.problems = tuple(problems)
+        more = len(self.problems) - 1
+        first = str(self.problems[0]) if self.problems else "the configuration is not valid"
+        tail = f" (and {more} more problem{'s' if more > 1 else ''})" if more > 0 else ""
+        rest = "\n".join(str(problem) for problem in self.problems[1:])
+        super().__init__(first + tail, hint=hint, detail=rest)

@@ -1,0 +1,1 @@
+"""Where the three processes meet: typed messages, channels and shared-memory slots."""

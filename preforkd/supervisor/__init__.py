@@ -1,0 +1,1 @@
+"""The master: owns the sockets and the processes and never loads application code."""

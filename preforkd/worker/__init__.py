@@ -1,0 +1,1 @@
+"""The worker: accepts on the shared sockets and calls the application."""

@@ -1,0 +1,1 @@
+"""The zygote: loads the application once and forks the workers."""
