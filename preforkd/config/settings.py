@@ -47,6 +47,9 @@ def _meta(  # the one place that knows how our own facts travel in msgspec's
     return Meta(description=help_, ge=ge, le=le, extra=extra)
 
 
+Count = Annotated[int, Meta(ge=1, le=1024)]
+"""A number of worker processes."""
+
 LIVE, GENERATION, RESTART = OnReload.LIVE, OnReload.GENERATION, OnReload.RESTART
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -165,14 +168,12 @@ class Reload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a reload goes from one generation to the next."""
 
     surge: Annotated[
-        int | Literal["all"],
+        Count | Literal["all"],
         _meta(
             "How many workers of the new generation may run beside the old ones. all: the whole new "
             "generation is ready before the first old worker leaves. A number saves memory: the "
             "generations change places in steps of this size.",
             LIVE,
-            ge=1,
-            le=1024,
         ),
     ] = "all"
 
@@ -303,12 +304,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = (Listen(address="127.0.0.1:8080"),)
     workers: Annotated[
-        int | Literal["auto"],
+        Count | Literal["auto"],
         _meta(
             "Number of worker processes. auto: two for each CPU that preforkd may use, at least 4.",
             LIVE,
-            ge=1,
-            le=1024,
         ),
     ] = "auto"
     timeouts: Timeouts = Timeouts()
