@@ -1,0 +1,56 @@
+"""How long to wait before the next start after starts that failed.
+
+A worker that dies in service is replaced at once: one bad request must not cost capacity.  Two things are
+slowed down: starts that fail, from the first (the next would fail as well), and lives too short to have
+been of use, from the sixth in a row (a crash at the first request, again and again).
+"""
+
+from dataclasses import dataclass, replace
+
+FIRST, FACTOR, CEILING = 0.25, 2.0, 30.0
+SHORT_LIFE = 1.0
+"""Seconds in service below which a life counts as short."""
+FREE_SHORT_LIVES = 5
+MEMORY = 60.0
+"""Seconds after which strikes are forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strikes:
+    """Failures of late, and the time (monotonic seconds) before which nothing is started."""
+
+    boots: int = 0
+    short_lives: int = 0
+    last: float = float("-inf")
+    retry_at: float = float("-inf")
+
+    def after_failed_start(self, now: float) -> "Strikes":
+        """Return the strikes after a start that failed now."""
+        return self._recalled(now)._struck(now, boots=1, short_lives=0)
+
+    def after_death(self, now: float, *, short: bool) -> "Strikes":
+        """Return the strikes after the end of a worker that had been ready."""
+        if not short:
+            return replace(self, short_lives=0)
+        return self._recalled(now)._struck(now, boots=0, short_lives=1)
+
+    def forgive_boots(self) -> "Strikes":
+        """Return the strikes after a start that succeeded."""
+        return replace(self, boots=0)
+
+    def _recalled(self, now: float) -> "Strikes":
+        forgotten = now - self.last > max(MEMORY, 2 * CEILING)
+        return replace(self, boots=0, short_lives=0) if forgotten else self
+
+    def _struck(self, now: float, *, boots: int, short_lives: int) -> "Strikes":
+        boots += self.boots
+        short_lives += self.short_lives
+        delay = delay_after(boots + max(0, short_lives - FREE_SHORT_LIVES))
+        return Strikes(boots, short_lives, now, max(self.retry_at, now + delay))
+
+
+def delay_after(strikes: int) -> float:
+    """Return the seconds to wait after this many failures in a row: 0, 0.25, 0.5, 1 … 30."""
+    if strikes < 1:
+        return 0.0
+    return float(min(CEILING, FIRST * FACTOR ** min(strikes - 1, 16)))

@@ -1,0 +1,89 @@
+"""The nouns of the pool: states of workers, zygotes and generations, and why one of them failed."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class WorkerState(StrEnum):
+    """A worker's way through life, in order."""
+
+    FORKING = "forking"
+    """The zygote was asked; no process is known yet."""
+    STARTING = "starting"
+    """The process lives and has not said that it can serve."""
+    READY = "ready"
+    """It can serve; whether it does depends on its generation having been promoted."""
+    RETIRING = "retiring"
+    """It was told to leave, or said that it does; it may be finishing a request."""
+    KILLED = "killed"
+    """SIGKILL was sent; the kernel has yet to report the end."""
+
+
+COMING = frozenset({WorkerState.FORKING, WorkerState.STARTING})
+ALIVE = COMING | {WorkerState.READY}
+
+
+class ZygoteState(StrEnum):
+    """A zygote's way through life, in order."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DISMISSED = "dismissed"
+    KILLED = "killed"
+
+
+USABLE = frozenset({ZygoteState.LOADING, ZygoteState.READY})
+
+
+class Role(StrEnum):
+    """What a generation is to the service."""
+
+    CANDIDATE = "candidate"
+    """It is being brought up; none of its workers serves yet."""
+    CURRENT = "current"
+    """The newest that serves; exactly one, once the first was promoted."""
+    OLD = "old"
+    """It serves only until the current one has taken over."""
+    ABANDONED = "abandoned"
+    """It was a candidate and failed; it never served."""
+
+
+class Blame(StrEnum):
+    """Who has to act on a failure."""
+
+    CONFIGURATION = "configuration"
+    APPLICATION = "application"
+    SYSTEM = "system"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something did not work: one line, evidence of any length, and what to do."""
+
+    blame: Blame
+    reason: str
+    detail: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the policy may do. Numbers of workers, and seconds.
+
+    ``floor`` workers make the service ready; ``target`` is the size to keep, ``maximum`` the most it may
+    ever be, ``surge`` how many more may run beside them while generations or workers change places.
+    """
+
+    floor: int
+    target: int
+    maximum: int
+    surge: int
+    start: float = 60.0
+    boot: float = 30.0
+    drain: float = 30.0
+    dismiss: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.floor <= self.target <= self.maximum or self.surge < 1:
+            raise ValueError(f"limits contradict each other: {self}")

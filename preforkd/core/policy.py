@@ -1,0 +1,329 @@
+"""The policy: what should be done about the scoreboard, now.
+
+`decide` is level-triggered: it may be called at any time, must be called after each change, and what it wishes
+for it wishes for once: an action that was applied is not wished for again.  It reads no clock.  The working
+horse that carries the wishes out, and distrusts them, is `preforkd.supervisor.pool`.
+
+Caution: no rule below edits a row.  A rule only yields actions; `decide` applies them to a copy, so that a rule
+sees what the rules before it have wished for.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from preforkd.core import events as ev
+from preforkd.core.model import (
+    ALIVE,
+    COMING,
+    Blame,
+    Failure,
+    Limits,
+    Role,
+    WorkerState,
+    ZygoteState,
+)
+from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow
+
+_READY = frozenset({WorkerState.READY})
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a rule may look at."""
+
+    board: Scoreboard
+    limits: Limits
+    now: float
+
+
+Rule = Callable[[View], Iterator[ev.Action]]
+
+
+def decide(board: Scoreboard, limits: Limits, now: float) -> ev.Plan:
+    """Return what to do about this scoreboard, and when to ask again.
+
+    The actions are in the order in which they are to be performed.  ``now`` is monotonic seconds.
+    """
+    trial = board.copy()
+    view = View(trial, limits, now)
+    actions: list[ev.Action] = []
+    while wishes := _first_wishes(view):
+        for action in wishes:
+            trial.apply(action, now)
+        actions.extend(wishes)
+    return ev.Plan(tuple(actions), _wake_at(view))
+
+
+def _first_wishes(view: View) -> list[ev.Action]:
+    if view.board.finished:
+        return []
+    rules = _STOPPING_RULES if view.board.stopping else _SERVING_RULES
+    for rule in rules:
+        if wishes := list(rule(view)):
+            return wishes
+    return []
+
+
+# --- deadlines -----------------------------------------------------------------------------------
+
+
+def _worker_deadline(row: WorkerRow, limits: Limits) -> float | None:
+    if row.state in COMING:
+        return row.born + limits.boot
+    if row.state is WorkerState.RETIRING:
+        return row.since + limits.drain
+    return None
+
+
+def _kill_late_workers(view: View) -> Iterator[ev.Action]:
+    for row in view.board.workers.values():
+        deadline = _worker_deadline(row, view.limits)
+        if deadline is None or deadline > view.now:
+            continue
+        if row.state in COMING:
+            reason = f"worker {row.slot} was not ready within {view.limits.boot:g} s"
+        else:
+            reason = f"worker {row.slot} did not leave within {view.limits.drain:g} s"
+        yield ev.KillWorker(row.worker, reason)
+
+
+def _kill_late_zygotes(view: View) -> Iterator[ev.Action]:
+    for row in view.board.zygotes.values():
+        if row.state is ZygoteState.DISMISSED and row.since + view.limits.dismiss <= view.now:
+            yield ev.KillZygote(row.zygote)
+        elif row.state is ZygoteState.LOADING and row.since + view.limits.start <= view.now:
+            yield ev.KillZygote(row.zygote)
+
+
+def _wake_at(view: View) -> float | None:
+    times = list(_deadlines(view))
+    return min(times) if times else None
+
+
+def _deadlines(view: View) -> Iterator[float]:
+    board, limits = view.board, view.limits
+    if board.finished:
+        return
+    for worker in board.workers.values():
+        if (deadline := _worker_deadline(worker, limits)) is not None:
+            yield deadline
+    for zygote in board.zygotes.values():
+        if zygote.state is ZygoteState.DISMISSED:
+            yield zygote.since + limits.dismiss
+        elif zygote.state is ZygoteState.LOADING:
+            yield zygote.since + limits.start
+    if board.stopping:
+        return
+    if (candidate := board.candidate) is not None:
+        yield candidate.since + limits.start
+    for generation in _wanted_generations(board):
+        lacks = board.usable_zygote(generation.generation) is None or _lacking(view, generation)
+        if lacks and generation.strikes.retry_at > view.now:
+            yield generation.strikes.retry_at
+
+
+# --- the candidate -------------------------------------------------------------------------------
+
+
+def _judge_candidate(view: View) -> Iterator[ev.Action]:
+    board, limits = view.board, view.limits
+    candidate = board.candidate
+    if candidate is None:
+        return
+    number = candidate.generation
+    alone = board.current is None
+    if board.count(number, _READY) >= _wave(view, candidate, required=True):
+        yield ev.Promote(number)
+    elif candidate.fatal and candidate.failure and not (alone and _may_retry(board, candidate)):
+        yield ev.Abandon(number, candidate.failure)
+    elif candidate.since + limits.start <= view.now:
+        yield ev.Abandon(number, _too_slow(view, candidate))
+
+
+def _may_retry(board: Scoreboard, candidate: GenerationRow) -> bool:
+    # At the first start there is nothing to fall back to, so a worker's death is retried for as long as the
+    # start may take.  An application that does not load would fail the same way again: that ends it at once.
+    zygote = board.usable_zygote(candidate.generation)
+    return zygote is not None and zygote.state is ZygoteState.READY
+
+
+def _too_slow(view: View, candidate: GenerationRow) -> Failure:
+    number = candidate.generation
+    ready = view.board.count(number, _READY)
+    wanted = _wave(view, candidate, required=True)
+    zygote = view.board.usable_zygote(number)
+    leaving = sum(row.state not in ALIVE for row in view.board.workers.values())
+    if candidate.failure:
+        return Failure(
+            candidate.failure.blame,
+            f"{candidate.failure.reason} (tried for {view.limits.start:g} s)",
+            candidate.failure.detail,
+            candidate.failure.hint,
+        )
+    if zygote is None or zygote.state is ZygoteState.LOADING:
+        doing = "the application was still being loaded"
+    elif leaving and not _room(view):
+        doing = f"{leaving} workers of earlier generations were still draining and left no room"
+    else:
+        doing = f"{ready} of {wanted} workers were ready"
+    return Failure(
+        Blame.APPLICATION,
+        f"generation {number} was not ready within {view.limits.start:g} s: {doing}",
+        hint="a start that needs longer is given it by timeouts.start",
+    )
+
+
+def _wave(view: View, generation: GenerationRow, *, required: bool = False) -> int:
+    # How many workers a candidate brings up before it is promoted.
+    limits = view.limits
+    if view.board.current is None or generation.role is not Role.CANDIDATE:
+        return limits.floor if required else limits.target
+    return min(limits.target, limits.surge)
+
+
+# --- zygotes and workers -------------------------------------------------------------------------
+
+
+def _wanted_generations(board: Scoreboard) -> list[GenerationRow]:
+    # The current one first: who serves is replaced before the candidate gets the room.
+    return [row for row in (board.current, board.candidate) if row is not None]
+
+
+def _spawn_zygotes(view: View) -> Iterator[ev.Action]:
+    board = view.board
+    for generation in _wanted_generations(board):
+        number = generation.generation
+        dying = any(row.generation == number for row in board.zygotes.values())
+        waiting = generation.strikes.retry_at > view.now
+        given_up = generation.role is Role.CANDIDATE and generation.fatal
+        if not (dying or waiting or given_up):
+            yield ev.SpawnZygote(board.last_zygote + 1, number)
+            return
+
+
+def _dismiss_zygotes(view: View) -> Iterator[ev.Action]:
+    wanted = {row.generation for row in _wanted_generations(view.board)}
+    for row in view.board.zygotes.values():
+        if row.generation in wanted:
+            continue
+        if row.state is ZygoteState.LOADING and row.pid is not None:
+            yield ev.KillZygote(row.zygote)
+        elif row.state is ZygoteState.READY:
+            yield ev.DismissZygote(row.zygote)
+
+
+def _room(view: View) -> int:
+    return view.limits.maximum + view.limits.surge - len(view.board.workers)
+
+
+def _lacking(view: View, generation: GenerationRow) -> int:
+    wanted = _wave(view, generation)
+    return max(0, wanted - view.board.count(generation.generation, ALIVE))
+
+
+def _fork_workers(view: View) -> Iterator[ev.Action]:
+    board = view.board
+    for generation in _wanted_generations(board):
+        zygote = board.usable_zygote(generation.generation)
+        ready = zygote is not None and zygote.state is ZygoteState.READY
+        if not ready or generation.strikes.retry_at > view.now:
+            continue
+        assert zygote is not None
+        if min(_lacking(view, generation), _room(view)) > 0:
+            yield ev.ForkWorker(
+                board.last_worker + 1, board.free_slot(), generation.generation, zygote.zygote
+            )
+            return
+
+
+def _serve(view: View) -> Iterator[ev.Action]:
+    current = view.board.current
+    if current is None:
+        return
+    for row in view.board.workers_of(current.generation):
+        if row.state is WorkerState.READY and not row.serving:
+            yield ev.ServeWorker(row.worker)
+
+
+def _clear_away(view: View) -> Iterator[ev.Action]:
+    # What was never to serve: nobody loses anything when it goes at once.
+    for row in view.board.workers.values():
+        generation = view.board.generations.get(row.generation)
+        role = generation.role if generation else Role.OLD
+        if role in {Role.CURRENT, Role.CANDIDATE}:
+            continue
+        if row.state in COMING:
+            yield ev.KillWorker(row.worker, "its generation is no longer wanted")
+        elif role is Role.ABANDONED and row.state is WorkerState.READY:
+            yield ev.RetireWorker(row.worker)
+
+
+def _retire_surplus(view: View) -> Iterator[ev.Action]:
+    board, target = view.board, view.limits.target
+    current = board.current
+    if current is None:
+        return
+    number = current.generation
+    old = [
+        row
+        for row in board.workers.values()
+        if row.generation < number and row.serving and row.state is WorkerState.READY
+    ]
+    # Only workers that serve count as capacity: one that is still starting may never be ready.
+    surplus = board.serving() - target
+    for row in old[: max(0, surplus)]:
+        yield ev.RetireWorker(row.worker)
+    mine = [row for row in board.workers_of(number) if row.state in ALIVE]
+    extra = len(mine) - target
+    # Those that do not serve yet go first, then the youngest: the eldest are the warmest.
+    mine.sort(key=lambda row: (row.state is WorkerState.READY, -row.worker))
+    for row in mine[: max(0, extra)]:
+        yield ev.RetireWorker(row.worker)
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+def _end_zygotes(view: View) -> Iterator[ev.Action]:
+    for row in view.board.zygotes.values():
+        if row.state is ZygoteState.LOADING:
+            yield ev.KillZygote(row.zygote)
+        elif row.state is ZygoteState.READY:
+            yield ev.DismissZygote(row.zygote)
+
+
+def _end_workers(view: View) -> Iterator[ev.Action]:
+    assert view.board.stopping is not None
+    for row in view.board.workers.values():
+        if row.state is WorkerState.KILLED:
+            continue
+        if view.board.stopping.quick or row.state in COMING:
+            yield ev.KillWorker(row.worker, "the service is stopping")
+        elif row.state is WorkerState.READY:
+            yield ev.RetireWorker(row.worker)
+
+
+def _finish(view: View) -> Iterator[ev.Action]:
+    if not view.board.workers and not view.board.zygotes:
+        yield ev.Finish()
+
+
+_SERVING_RULES: tuple[Rule, ...] = (
+    _judge_candidate,
+    _kill_late_workers,
+    _kill_late_zygotes,
+    _serve,
+    _clear_away,
+    _dismiss_zygotes,
+    _retire_surplus,
+    _spawn_zygotes,
+    _fork_workers,
+)
+
+_STOPPING_RULES: tuple[Rule, ...] = (
+    _end_zygotes,
+    _end_workers,
+    _kill_late_workers,
+    _kill_late_zygotes,
+    _finish,
+)

@@ -1,0 +1,63 @@
+"""The pool in words: the STATUS line, and what is wrong with it, for people."""
+
+from preforkd.core.life import State
+from preforkd.core.model import ALIVE, COMING, Limits, WorkerState
+from preforkd.core.scoreboard import Scoreboard
+
+
+def summary(board: Scoreboard, limits: Limits, state: State, busy: int) -> str:
+    """Return the truth in one line: ``4 of 4 workers ready, 1 busy, generation 3``.
+
+    ``busy`` is the number of workers that are in the application right now.
+    """
+    row = board.current or board.candidate
+    parts = [f"{board.serving()} of {limits.target} workers ready", f"{busy} busy"]
+    if row is not None:
+        parts.append(f"generation {row.generation}")
+    text = ", ".join(parts)
+    if state is State.STARTING:
+        text = f"starting: {text}"
+    elif state is State.RELOADING and (candidate := board.candidate):
+        ready = board.count(candidate.generation, frozenset({WorkerState.READY}))
+        text = f"{text}; reloading: {ready} workers of generation {candidate.generation} ready"
+    elif state is State.STOPPING:
+        text = f"stopping: {len(board.workers)} workers left, {busy} busy"
+    leaving = sum(row.state not in ALIVE for row in board.workers.values())
+    if leaving and state is not State.STOPPING:
+        text = f"{text}; {leaving} draining"
+    return text
+
+
+def problems(board: Scoreboard, limits: Limits, now: float) -> list[str]:
+    """Return what an administrator should know is wrong, one sentence each, the gravest first."""
+    found: list[str] = []
+    current = board.current
+    if current is None or board.stopping:
+        return found
+    serving = board.serving()
+    if serving == 0:
+        found.append("no worker serves; connections wait in the kernel's queue")
+    elif serving < limits.floor:
+        found.append(f"only {serving} of {limits.floor} workers serve")
+    if current.strikes.retry_at > now:
+        reason = current.failure.reason if current.failure else "workers end soon after their start"
+        count = current.strikes.boots + current.strikes.short_lives
+        wait = current.strikes.retry_at - now
+        found.append(f"starts failed {count} times, next try in {wait:.1f} s: {reason}")
+    elif serving < limits.floor and current.failure and current.strikes.boots:
+        found.append(f"the last start failed: {current.failure.reason}")
+    return found
+
+
+def healthy(board: Scoreboard, limits: Limits, now: float) -> bool:
+    """Tell whether the pool serves or is on its way to: what the watchdog's ping vouches for.
+
+    A pool without a serving worker is on its way for as long as a start may take and its longest back-off lasts.
+    """
+    if board.current is None or board.stopping:
+        return True
+    coming = any(row.state in COMING for row in board.workers.values())
+    if board.serving_lost_at is None:
+        return True
+    patience = limits.start + limits.boot * coming + 30.0
+    return now - board.serving_lost_at < patience
