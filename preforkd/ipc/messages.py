@@ -1,0 +1,119 @@
+"""What the three processes say to each other: msgspec structs in tagged unions, one a direction.
+
+The master decodes what its children say with `FROM_ZYGOTE` and `FROM_WORKER`: an unknown or
+malformed message is gossip, to be logged and ignored.  File descriptors travel beside a message
+(see `preforkd.ipc.channel`).
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class Load(Struct, frozen=True, tag="load"):
+    """Master to zygote: load the application.
+
+    Descriptors: the listeners, in the order of ``listeners``.
+
+    ``settings`` is a `preforkd.config.settings.Settings` in MessagePack: ipc knows no settings.
+    """
+
+    generation: int
+    settings: bytes
+    listeners: tuple[str, ...]
+
+
+class Fork(Struct, frozen=True, tag="fork"):
+    """Master to zygote: fork a worker. Descriptors: its channel, its slot's memory."""
+
+    worker: int
+    slot: int
+
+
+class Dismiss(Struct, frozen=True, tag="dismiss"):
+    """Master to zygote: leave."""
+
+
+class Problem(Struct, frozen=True):
+    """Why something did not work; the shape of `preforkd.core.model.Failure` on the wire."""
+
+    blame: Literal["configuration", "application", "system", "internal"]
+    reason: str
+    detail: str = ""
+    hint: str = ""
+
+
+class Loaded(Struct, frozen=True, tag="loaded"):
+    """Zygote to master: the application is loaded; it took this many seconds."""
+
+    seconds: float
+
+
+class LoadFailed(Struct, frozen=True, tag="load-failed"):
+    """Zygote to master: the application could not be loaded; the zygote leaves."""
+
+    problem: Problem
+
+
+class Forked(Struct, frozen=True, tag="forked"):
+    """Zygote to master: this worker lives, and has been reparented to the master."""
+
+    worker: int
+    pid: int
+
+
+class ForkFailed(Struct, frozen=True, tag="fork-failed"):
+    """Zygote to master: the kernel refused the fork."""
+
+    worker: int
+    reason: str
+
+
+class Ready(Struct, frozen=True, tag="ready"):
+    """Worker to master: I can serve, as soon as I am told to."""
+
+
+class Failed(Struct, frozen=True, tag="failed"):
+    """Worker to master: I cannot start, and leave."""
+
+    problem: Problem
+
+
+class Leaving(Struct, frozen=True, tag="leaving"):
+    """Worker to master: I leave of my own accord."""
+
+    reason: str
+
+
+class Bell(Struct, frozen=True, tag="bell"):
+    """Worker to master: something happens again (asked for by the slot's bell)."""
+
+
+class Serve(Struct, frozen=True, tag="serve"):
+    """Master to worker: accept connections."""
+
+
+class Retire(Struct, frozen=True, tag="retire"):
+    """Master to worker: accept no more, finish, leave.
+
+    Idle keep-alive connections may stay for ``linger`` seconds, so that a client's next request
+    meets an answer with ``Connection: close`` instead of a reset.
+    """
+
+    linger: float = 0.0
+
+
+ToZygote = Load | Fork | Dismiss
+FromZygote = Loaded | LoadFailed | Forked | ForkFailed
+ToWorker = Serve | Retire
+FromWorker = Ready | Failed | Leaving | Bell
+
+DETAIL_LIMIT = 60_000
+"""Characters of evidence in a message: a datagram on a socketpair has room for about 200 KiB."""
+
+
+def clipped(detail: str) -> str:
+    """Return evidence cut to what a message can carry; the end is kept, where the error is."""
+    if len(detail) <= DETAIL_LIMIT:
+        return detail
+    return "…\n" + detail[-DETAIL_LIMIT:]
