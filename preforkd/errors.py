@@ -32,8 +32,8 @@ class ExitStatus(IntEnum):
 class PreforkdError(Exception):
     """Something that a person has to act on.
 
-    ``message`` is one line that says what is wrong, ``hint`` one that says what to do, ``detail`` any
-    number of lines of evidence (a traceback, a search path).
+    ``message`` is one line that says what is wrong, ``hint`` one that says what to do, ``detail``
+    any number of lines of evidence (a traceback, a search path).
     """
 
     exit_status = ExitStatus.INTERNAL
@@ -45,7 +45,7 @@ class PreforkdError(Exception):
         self.detail = detail
 
     def report(self) -> str:
-        """Return the whole of it as lines for a terminal or the journal, without a final newline."""
+        """Return all of it as lines for a terminal or the journal, without a final newline."""
         parts = [self.message]
         if self.detail:
             parts.append(self.detail.rstrip("\n"))

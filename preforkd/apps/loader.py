@@ -1,0 +1,128 @@
+"""Loading an application by name, and saying why it does not load.
+
+`load` runs in the zygote, or in ``preforkd check --import``: it executes the application's code.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from typing import Any
+
+from preforkd.config.target import Target
+from preforkd.errors import ApplicationError, ConfigurationError, Place, PreforkdError, Problem
+
+
+def prepare(directory: str, environment: dict[str, str]) -> None:
+    """Make this process the application's home: current directory, search path, environment.
+
+    Raises ConfigurationError when the directory cannot be entered.
+    """
+    os.environ.update(environment)
+    if directory:
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            raise _misnamed("app.directory", f"{directory}: {error.strerror}") from error
+    home = os.getcwd()
+    if sys.path[:1] != [home]:
+        sys.path.insert(0, home)
+
+
+def load(target: Target) -> Any:
+    """Import the target and return the application object.
+
+    Raises ConfigurationError when what is named does not exist, and ApplicationError, with
+    the application's own traceback, when it exists and fails.
+    """
+    module = _import(target.module)
+    application = module
+    for name in target.attribute.split("."):
+        try:
+            application = getattr(application, name)
+        except AttributeError:
+            raise _no_attribute(target, application, name) from None
+    if target.call:
+        application = _create(target, application)
+    if not callable(application):
+        kind = type(application).__name__
+        raise _misnamed(
+            "app.target",
+            f"{target.module}:{target.attribute} is not callable, it is of type {kind}",
+        )
+    return application
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise _misnamed(
+                "app.target",
+                f"there is no module named {error.name!r}",
+                hint="set app.directory to the folder that contains it, or app.python to the "
+                "interpreter of the virtual environment where it is installed",
+                detail=_search_path(),
+            ) from error
+        raise _failed(f"importing {name} failed", error) from error
+    except (Exception, SystemExit) as error:
+        raise _failed(f"importing {name} failed", error) from error
+
+
+def _create(target: Target, factory: Any) -> Any:
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:
+        raise _failed(f"{target.module}:{target.attribute}() failed", error) from error
+
+
+def _failed(what: str, error: BaseException) -> ApplicationError:
+    hint = ""
+    if isinstance(error, ModuleNotFoundError):
+        hint = (
+            f"install {error.name} for {sys.executable}, or set app.python to the interpreter of "
+            "the virtual environment where it is installed"
+        )
+    summary = traceback.format_exception_only(error)[-1].strip()
+    detail = "".join(traceback.format_exception(_without_our_frames(error))) + _search_path()
+    return ApplicationError(f"{what}: {summary}", detail=detail, hint=hint)
+
+
+def _without_our_frames(error: BaseException) -> BaseException:
+    # The first frames are this file's and importlib's; the application's author looks for his own.
+    trace = error.__traceback__
+    while trace and trace.tb_next and _is_ours(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    if trace is not None and _is_ours(trace.tb_frame.f_code.co_filename):
+        trace = None
+    return error.with_traceback(trace)
+
+
+def _is_ours(filename: str) -> bool:
+    return filename == __file__ or "importlib" in filename
+
+
+def _search_path() -> str:
+    entries = "\n".join(f"  {entry or os.getcwd()}" for entry in sys.path)
+    return f"module search path of {sys.executable}:\n{entries}\n"
+
+
+def _no_attribute(target: Target, holder: Any, name: str) -> PreforkdError:
+    names = [word for word in dir(holder) if not word.startswith("_")]
+    close = difflib.get_close_matches(name, names, 3)
+    hint = f"did you mean {' or '.join(close)}?" if close else ""
+    message = f"{target.module} has no attribute {name!r}"
+    partial = getattr(getattr(holder, "__spec__", None), "_initializing", False)
+    if partial:
+        message += " yet: it is still being imported (a circular import)"
+    return _misnamed("app.target", message, hint=hint)
+
+
+def _misnamed(
+    setting: str, message: str, *, hint: str = "", detail: str = ""
+) -> ConfigurationError:
+    error = ConfigurationError([Problem(Place("application"), setting, message)], hint=hint)
+    error.detail = detail
+    return error

@@ -1,0 +1,65 @@
+"""Stream handlers: one connection at a time, as a function or in the manner of socketserver."""
+
+import inspect
+import logging
+import socket
+import socketserver
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger("preforkd.app")
+
+StreamHandler = Callable[[socket.socket, Any], None]
+
+
+class _Server:
+    """What a `socketserver.BaseRequestHandler` may ask of ``self.server``."""
+
+    def __init__(self, handler: type) -> None:
+        self.RequestHandlerClass = handler
+        self.server_address: Any = None
+        self.timeout = None
+
+
+def as_handler(application: Any) -> StreamHandler:
+    """Return ``handle(connection, peer)`` for a callable or a `BaseRequestHandler` subclass."""
+    if not (
+        inspect.isclass(application) and issubclass(application, socketserver.BaseRequestHandler)
+    ):
+        handler: StreamHandler = application
+        return handler
+    server = _Server(application)
+
+    def handle(connection: socket.socket, peer: Any) -> None:
+        server.server_address = connection.getsockname()
+        application(connection, peer, server)  # type: ignore[arg-type]
+
+    return handle
+
+
+def call(handler: StreamHandler, connection: socket.socket, peer: Any) -> None:
+    """Let the handler serve one connection, and close it, whatever happens.
+
+    What the handler has sent is delivered even when the client has sent more than was read:
+    closing a socket with unread input resets it, so the sending side is shut first and a little
+    of the rest is read away.
+    """
+    try:
+        with connection:
+            handler(connection, peer)
+            _part(connection)
+    except (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError) as error:
+        logger.debug("connection from %s: %s", peer, error)
+    except Exception:
+        logger.exception("the handler failed on a connection from %s", peer)
+
+
+def _part(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_WR)
+        connection.setblocking(False)
+        for _ in range(16):
+            if not connection.recv(65536):
+                break
+    except OSError:
+        pass  # closed by the handler, left by the client, or nothing to read: all the same now

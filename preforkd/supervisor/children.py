@@ -1,0 +1,167 @@
+"""Handles of the master's children: what the kernel knows of them, no opinions."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import preforkd
+from preforkd.config.settings import Settings
+from preforkd.ipc import messages, slots
+from preforkd.ipc.channel import Channel, pair
+
+CHANNEL_DESCRIPTOR = 3
+_ROOM = 160
+"""Bytes of command line that a zygote gets, so that its title and its workers' have room."""
+
+UNUSABLE_INTERPRETER = 97
+"""Exit status of a zygote whose interpreter cannot import preforkd's libraries."""
+
+_BOOTSTRAP = f"""\
+import sys
+if sys.path[:1] == ['']:
+    del sys.path[0]
+home = sys.argv[1]
+sys.path.insert(0, home)
+import preforkd
+sys.path.remove(home)
+sys.path.extend(path for path in sys.argv[2].split(':') if path not in sys.path)
+sys.argv[:] = ['preforkd']
+try:
+    from preforkd.cli.zygote import main
+except (ImportError, SyntaxError) as error:
+    sys.stderr.write(f'preforkd: {{sys.executable}}: {{error!r}}\\n')
+    sys.exit({UNUSABLE_INTERPRETER})
+main()
+"""
+"""How another interpreter finds this preforkd and, after all of its own, the libraries it needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a generation is started with."""
+
+    generation: int
+    settings: Settings
+    listeners: tuple[tuple[str, socket.socket], ...]
+    environment: dict[str, str]
+
+
+@dataclass(slots=True)
+class ZygoteHandle:
+    """A zygote's process and channel."""
+
+    zygote: int
+    generation: int
+    channel: Channel[messages.FromZygote]
+    pid: int
+    pidfd: int
+
+
+@dataclass(slots=True)
+class WorkerHandle:
+    """A worker's channel and memory, and its process once it is known."""
+
+    worker: int
+    slot: int
+    generation: int
+    zygote: int
+    channel: Channel[messages.FromWorker]
+    board: slots.SlotReader
+    pid: int | None = None
+    pidfd: int | None = None
+    silent: bool = field(default=False)
+    """Its channel has ended or is not listened to any more."""
+
+
+_from_zygote: "msgspec.msgpack.Decoder[messages.FromZygote]" = msgspec.msgpack.Decoder(
+    messages.FromZygote
+)
+_from_worker: "msgspec.msgpack.Decoder[messages.FromWorker]" = msgspec.msgpack.Decoder(
+    messages.FromWorker
+)
+
+
+def execute_zygote(python: str, environment: dict[str, str]) -> tuple[int, Any]:
+    """Execute a zygote with this interpreter; return its pid and our end of its channel.
+
+    The child gets standard input, output and error and its channel, and nothing else of ours.
+    Raises OSError when the interpreter cannot be executed. posix_spawn(3)
+    """
+    ours, theirs = pair()
+    home = str(Path(preforkd.__file__).resolve().parent.parent)
+    arguments = [python, "-c", _BOOTSTRAP, home, ":".join(_library_paths()), " " * _ROOM]
+    try:
+        # A duplicate is not close-on-exec, the original is.
+        pid = os.posix_spawn(
+            python,
+            arguments,
+            environment,
+            file_actions=_descriptors(theirs),
+            setsigmask=(),
+        )
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return pid, Channel(ours, _from_zygote)
+
+
+def _descriptors(channel: socket.socket) -> list[tuple[int, ...]]:
+    if channel.fileno() == CHANNEL_DESCRIPTOR:
+        # dup2 onto itself would leave close-on-exec set.
+        spare = os.dup(CHANNEL_DESCRIPTOR)
+        os.dup2(spare, CHANNEL_DESCRIPTOR, inheritable=True)
+        os.close(spare)
+        return []
+    return [(os.POSIX_SPAWN_DUP2, channel.fileno(), CHANNEL_DESCRIPTOR)]
+
+
+def _library_paths() -> list[str]:
+    # Where the libraries that a zygote and its workers import are installed for this interpreter.
+    import httptools  # noqa: PLC0415 - only its place is wanted
+
+    places = (msgspec.__file__, httptools.__file__)
+    found = dict.fromkeys(str(Path(place).resolve().parent.parent) for place in places if place)
+    return list(found)
+
+
+def new_worker(worker: int, slot: int, generation: int, zygote: ZygoteHandle) -> WorkerHandle:
+    """Ask a zygote for a worker and return its handle; its process is not known yet.
+
+    Raises OSError (BlockingIOError when the zygote does not read) and ChannelClosedError.
+    """
+    ours, theirs = pair()
+    memory = -1
+    try:
+        memory = slots.create(f"preforkd-slot-{slot}")
+        board = slots.SlotReader(memory)
+        zygote.channel.send(messages.Fork(worker, slot), (theirs.fileno(), memory))
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        if memory >= 0:
+            os.close(memory)
+    channel = Channel(ours, _from_worker)
+    return WorkerHandle(worker, slot, generation, zygote.zygote, channel, board)
+
+
+def watch(
+    loop: asyncio.AbstractEventLoop, descriptor: int, callback: Callable[..., None], *args: Any
+) -> None:
+    """Call back whenever the descriptor is readable."""
+    loop.add_reader(descriptor, callback, *args)
+
+
+def unwatch(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+    """Stop that; harmless for a descriptor that is not watched."""
+    if descriptor >= 0:
+        loop.remove_reader(descriptor)

@@ -1,0 +1,157 @@
+"""The pool's story in the log: a line for each event that an administrator would look for.
+
+Each line about a worker carries its slot, pid and generation, as text and as journal fields.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from preforkd.core import events as ev
+from preforkd.core.model import ALIVE, Failure
+from preforkd.core.scoreboard import Scoreboard, WorkerRow, ZygoteRow
+
+logger = logging.getLogger("preforkd.master")
+
+
+def worker_fields(row: WorkerRow) -> dict[str, Any]:
+    """Return the journal fields of a worker."""
+    fields: dict[str, Any] = {"PREFORKD_WORKER": row.slot, "PREFORKD_GENERATION": row.generation}
+    if row.pid is not None:
+        fields["OBJECT_PID"] = row.pid
+        fields["PREFORKD_PID"] = row.pid
+    return fields
+
+
+def worker_name(row: WorkerRow) -> str:
+    """Return how a worker is named in every line: slot, pid, generation."""
+    pid = f"pid {row.pid}, " if row.pid is not None else ""
+    return f"worker {row.slot} ({pid}generation {row.generation})"
+
+
+def _about(row: WorkerRow, level: int, text: str) -> None:
+    logger.log(level, "%s %s", worker_name(row), text, extra={"journal": worker_fields(row)})
+
+
+def _zygote(row: ZygoteRow, level: int, text: str) -> None:
+    fields: dict[str, Any] = {"PREFORKD_GENERATION": row.generation}
+    if row.pid is not None:
+        fields["OBJECT_PID"] = row.pid
+    name = f"zygote (pid {row.pid}, generation {row.generation})"
+    logger.log(level, "%s %s", name, text, extra={"journal": fields})
+
+
+def tell(event: ev.Fact | ev.Action, board: Scoreboard) -> None:
+    """Log an event, given the scoreboard from before it was applied."""
+    if (teller := _TELLERS.get(type(event))) is not None:
+        teller(event, board)
+
+
+def tell_failure(what: str, failure: Failure, level: int = logging.ERROR) -> None:
+    """Log why something did not work, with its evidence and the hint."""
+    lines = [f"{what}: {failure.reason}" if what else failure.reason]
+    if failure.detail:
+        lines.append(failure.detail.rstrip("\n"))
+    if failure.hint:
+        lines.append(f"hint: {failure.hint}")
+    logger.log(level, "%s", "\n".join(lines))
+
+
+def _worker_ready(event: ev.WorkerReady, board: Scoreboard) -> None:
+    if row := board.workers.get(event.worker):
+        _about(row, logging.INFO, "is ready")
+
+
+def _worker_forked(event: ev.WorkerForked, board: Scoreboard) -> None:
+    if row := board.workers.get(event.worker):
+        row_pid = row.pid or event.pid
+        logger.debug("worker %d has pid %d", row.slot, row_pid)
+
+
+def _worker_failed(event: ev.WorkerFailed, board: Scoreboard) -> None:
+    if row := board.workers.get(event.worker):
+        tell_failure(f"{worker_name(row)} cannot start", event.failure)
+
+
+def _worker_leaving(event: ev.WorkerLeaving, board: Scoreboard) -> None:
+    if row := board.workers.get(event.worker):
+        _about(row, logging.INFO, "leaves of its own accord")
+
+
+def _retire_worker(event: ev.RetireWorker, board: Scoreboard) -> None:
+    if row := board.workers.get(event.worker):
+        _about(row, logging.DEBUG, "is told to leave")
+
+
+def _kill_worker(event: ev.KillWorker, board: Scoreboard) -> None:
+    if row := board.workers.get(event.worker):
+        level = logging.INFO if board.stopping and board.stopping.quick else logging.WARNING
+        _about(row, level, f"is killed: {event.reason}")
+
+
+def _worker_exited(event: ev.WorkerExited, board: Scoreboard) -> None:
+    row = board.workers.get(event.worker)
+    if row is None:
+        return
+    expected = row.state not in ALIVE
+    level = logging.INFO if expected else logging.WARNING
+    when = "" if row.was_ready or row.told else " before it was ready"
+    _about(row, level, f"ended{when}: {event.reason}")
+
+
+def _zygote_spawned(event: ev.ZygoteSpawned, board: Scoreboard) -> None:
+    if row := board.zygotes.get(event.zygote):
+        number = row.generation
+        logger.info(
+            "zygote (pid %d, generation %d) loads the application",
+            event.pid,
+            number,
+            extra={"journal": {"PREFORKD_GENERATION": number, "OBJECT_PID": event.pid}},
+        )
+
+
+def _zygote_exited(event: ev.ZygoteExited, board: Scoreboard) -> None:
+    row = board.zygotes.get(event.zygote)
+    if row is None:
+        return
+    if row.state in {"loading", "ready"}:
+        _zygote(row, logging.WARNING, f"ended: {event.reason}")
+    else:
+        _zygote(row, logging.DEBUG, f"ended: {event.reason}")
+
+
+def _zygote_loaded(event: ev.ZygoteLoaded, board: Scoreboard) -> None:
+    if row := board.zygotes.get(event.zygote):
+        _zygote(row, logging.INFO, "has loaded the application")
+
+
+def _zygote_failed(event: ev.ZygoteFailed, board: Scoreboard) -> None:
+    row = board.zygotes.get(event.zygote)
+    if row is not None:
+        generation = board.generations.get(row.generation)
+        if generation is not None and generation.role == "current":
+            tell_failure(
+                f"generation {row.generation}: the application could not be loaded again",
+                event.failure,
+            )
+
+
+def _kill_zygote(event: ev.KillZygote, board: Scoreboard) -> None:
+    if row := board.zygotes.get(event.zygote):
+        _zygote(row, logging.WARNING, "is killed")
+
+
+_TELLERS: dict[type, Callable[[Any, Scoreboard], None]] = {
+    ev.WorkerForked: _worker_forked,
+    ev.WorkerReady: _worker_ready,
+    ev.WorkerFailed: _worker_failed,
+    ev.WorkerLeaving: _worker_leaving,
+    ev.RetireWorker: _retire_worker,
+    ev.KillWorker: _kill_worker,
+    ev.WorkerExited: _worker_exited,
+    ev.ZygoteSpawned: _zygote_spawned,
+    ev.ZygoteLoaded: _zygote_loaded,
+    ev.ZygoteFailed: _zygote_failed,
+    ev.ZygoteExited: _zygote_exited,
+    ev.KillZygote: _kill_zygote,
+}

@@ -1,0 +1,210 @@
+"""The listening sockets: which are wanted, where they come from, and who closes them.
+
+Sockets from systemd are identified by name and never by order; they are served, and never closed,
+shut down or unlinked, and what was changed about them is put back at the end.  A reload proposes a
+new set beside the old one, so that a proposal that fails takes nothing away.
+"""
+
+import contextlib
+import difflib
+import logging
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from preforkd.config.address import TcpAddress, UnixAddress, parse_address
+from preforkd.config.settings import Listen, Settings
+from preforkd.errors import ConfigurationError, Place, Problem, SystemFailure
+from preforkd.linux import bind
+from preforkd.linux.inherit import Inherited, Refused, restore_blocking, set_nonblocking
+
+logger = logging.getLogger("preforkd.master")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A socket that workers accept on."""
+
+    name: str
+    sock: socket.socket
+    origin: str
+    """``systemd`` or ``bound``."""
+    address: str
+
+
+@dataclass(slots=True)
+class Proposal:
+    """A set of sockets for a generation; ``bound`` maps each address to what is bound for it."""
+
+    served: tuple[Served, ...]
+    bound: dict[str, list[socket.socket]] = field(default_factory=dict)
+    fresh: list[socket.socket] = field(default_factory=list)
+    """Those that were bound for this proposal and are of no use without it."""
+
+    def pairs(self) -> tuple[tuple[str, socket.socket], ...]:
+        """Return names and sockets, as a generation is started with them."""
+        return tuple((served.name, served.sock) for served in self.served)
+
+
+class Listeners:
+    """The sockets from systemd and those of our own; `propose`, then `commit` or `roll_back`."""
+
+    def __init__(self, inherited: list[Inherited], refused: list[Refused]) -> None:
+        self._inherited = inherited
+        self._was_blocking: dict[int, bool] = {}
+        self.current = Proposal(())
+        for record in refused:
+            logger.warning(
+                "descriptor %d from systemd, named %r, is not served: %s",
+                record.fd,
+                record.name,
+                record.reason,
+            )
+
+    def propose(self, settings: Settings, places: Mapping[str, Place]) -> Proposal:
+        """Return the sockets that these settings ask for, bound where they are not yet.
+
+        Raises ConfigurationError for a name that systemd did not pass and SystemFailure for an
+        address that cannot be bound, each naming the setting and its place.
+        """
+        if self._inherited:
+            return Proposal(self._from_systemd(settings, places))
+        return self._bind_all(settings, places)
+
+    def commit(self, proposal: Proposal) -> None:
+        """Make the proposal the current set; sockets that it does not contain are closed."""
+        kept = {id(sock) for socks in proposal.bound.values() for sock in socks}
+        for socks in self.current.bound.values():
+            for sock in socks:
+                if id(sock) not in kept:
+                    _close(sock)
+        self.current = proposal
+
+    def roll_back(self, proposal: Proposal) -> None:
+        """Forget the proposal; what was bound for it is closed."""
+        for sock in proposal.fresh:
+            _close(sock)
+
+    def close(self) -> None:
+        """Close what is ours, and leave what is systemd's as it was."""
+        for inherited in self._inherited:
+            if self._was_blocking.get(inherited.sock.fileno()):
+                restore_blocking(inherited.sock)
+        self.commit(Proposal(()))
+
+    # --- from systemd ----------------------------------------------------------------------------
+
+    def _from_systemd(self, settings: Settings, places: Mapping[str, Place]) -> tuple[Served, ...]:
+        passed = {inherited.name for inherited in self._inherited}
+        wanted = {listen.name for listen in settings.listen if listen.name}
+        problems = [
+            _not_passed(listen, passed, places.get(f"listen[{index}]", Place("listen")), index)
+            for index, listen in enumerate(settings.listen)
+            if listen.name and listen.name not in passed
+        ]
+        if problems:
+            raise ConfigurationError(problems)
+        for index, listen in enumerate(settings.listen):
+            place = places.get(f"listen[{index}]") or places.get("listen")
+            if not listen.name and place is not None:
+                logger.warning(
+                    "%s: listen[%d]: %s is not bound: systemd passed sockets, and those are served",
+                    place,
+                    index,
+                    listen.address,
+                )
+        served = []
+        for inherited in self._inherited:
+            if wanted and inherited.name not in wanted:
+                logger.warning(
+                    "the socket %r (%s) from systemd is not wanted: listen names only %s",
+                    inherited.name,
+                    inherited.address,
+                    ", ".join(sorted(wanted)),
+                )
+                continue
+            descriptor = inherited.sock.fileno()
+            if descriptor not in self._was_blocking:
+                self._was_blocking[descriptor] = set_nonblocking(inherited.sock)
+            served.append(Served(inherited.name, inherited.sock, "systemd", str(inherited.address)))
+        return tuple(served)
+
+    # --- of our own ------------------------------------------------------------------------------
+
+    def _bind_all(self, settings: Settings, places: Mapping[str, Place]) -> Proposal:
+        proposal = Proposal(())
+        served: list[Served] = []
+        try:
+            for index, listen in enumerate(settings.listen):
+                place = places.get(f"listen[{index}]") or places.get("listen") or Place("default")
+                _demand_address(listen, place, index)
+                socks = self._bound(listen, proposal, place, index)
+                served.extend(_served(listen, sock) for sock in socks)
+        except BaseException:
+            self.roll_back(proposal)
+            raise
+        proposal.served = tuple(served)
+        return proposal
+
+    def _bound(
+        self, listen: Listen, proposal: Proposal, place: Place, index: int
+    ) -> list[socket.socket]:
+        key = listen.address
+        socks = self.current.bound.get(key)
+        if socks is None:
+            try:
+                socks = _bind(listen)
+            except SystemFailure as error:
+                error.message = f"{place}: listen[{index}]: {error.message}"
+                error.args = (error.message,)
+                raise
+            proposal.fresh.extend(socks)
+        else:
+            for sock in socks:
+                sock.listen(listen.backlog)
+        proposal.bound[key] = socks
+        return socks
+
+
+def _bind(listen: Listen) -> list[socket.socket]:
+    address = parse_address(listen.address)
+    if isinstance(address, UnixAddress):
+        return [
+            bind.bind_unix(address.path, listen.mode, listen.owner, listen.group, listen.backlog)
+        ]
+    assert isinstance(address, TcpAddress)
+    return bind.bind_tcp(address.host, address.port, listen.backlog)
+
+
+def _demand_address(listen: Listen, place: Place, index: int) -> None:
+    if not listen.address:
+        raise ConfigurationError([_not_passed(listen, set(), place, index)])
+
+
+def _served(listen: Listen, sock: socket.socket) -> Served:
+    name = listen.name or listen.address
+    return Served(name, sock, "bound", listen.address)
+
+
+def _close(sock: socket.socket) -> None:
+    if sock.family == socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            bind.unlink_unix(sock)
+    sock.close()
+
+
+def _not_passed(listen: Listen, passed: set[str], place: Place, index: int) -> Problem:
+    names = ", ".join(sorted(passed)) or "none"
+    close = difflib.get_close_matches(listen.name, passed, 1)
+    if close:
+        hint = f"did you mean {close[0]}?"
+    elif passed:
+        hint = "names come from FileDescriptorName= of the socket unit"
+    else:
+        hint = "start the socket unit, or give the entry an address to bind"
+    return Problem(
+        place,
+        f"listen[{index}]",
+        f"systemd passed no socket named {listen.name!r}; it passed: {names}",
+        hint,
+    )

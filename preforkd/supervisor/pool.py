@@ -1,0 +1,311 @@
+"""The pool's working horse: carries out what the policy wishes for, and listens to the children.
+
+It decides nothing, and it distrusts: an action for a child that it does not know is an error of
+ours and said so; what a child says is believed only of that child, and a pid only when the kernel
+confirms that it is our child.  The policy is `preforkd.core.policy`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from preforkd.core import events as ev
+from preforkd.core.model import Blame, Failure
+from preforkd.ipc import messages
+from preforkd.ipc.channel import ChannelClosedError, MalformedMessageError, close_all
+from preforkd.linux import process
+from preforkd.supervisor import children
+from preforkd.supervisor.children import Launch, WorkerHandle, ZygoteHandle, unwatch, watch
+
+logger = logging.getLogger("preforkd.master")
+
+_MESSAGES_A_TURN = 16
+"""Messages that one child may have read before the others are looked after."""
+
+
+class Pool:
+    """The processes; facts about them go to ``report``, bells of workers to ``bell``."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        report: Callable[[ev.Fact], None],
+        bell: Callable[[], None],
+    ) -> None:
+        self.launches: dict[int, Launch] = {}
+        self.linger = 0.0
+        """Seconds that a retiring worker's idle connections may stay open."""
+        self._loop = loop
+        self._report = report
+        self._bell = bell
+        self._zygotes: dict[int, ZygoteHandle] = {}
+        self._workers: dict[int, WorkerHandle] = {}
+
+    def perform(self, action: ev.Action) -> None:
+        """Carry out one action; what it leads to is reported."""
+        if (method := _PERFORM.get(type(action))) is not None:
+            method(self, action)
+
+    def workers(self) -> Iterator[WorkerHandle]:
+        """Yield the handles of all workers."""
+        return iter(self._workers.values())
+
+    def worker(self, worker: int) -> WorkerHandle | None:
+        """Return a worker's handle."""
+        return self._workers.get(worker)
+
+    # --- zygotes ---------------------------------------------------------------------------------
+
+    def _spawn_zygote(self, action: ev.SpawnZygote) -> None:
+        launch = self.launches[action.generation]
+        python = launch.settings.app.python or sys.executable
+        try:
+            pid, channel = children.execute_zygote(python, launch.environment)
+        except OSError as error:
+            blame = Blame.CONFIGURATION if launch.settings.app.python else Blame.SYSTEM
+            failure = Failure(
+                blame,
+                f"app.python: {python} cannot be executed: {error.strerror}",
+                hint="name an existing Python interpreter, 3.11 or newer",
+            )
+            self._report(ev.ZygoteFailed(action.zygote, failure))
+            return
+        handle = ZygoteHandle(
+            action.zygote, action.generation, channel, pid, process.open_child(pid)
+        )
+        self._zygotes[action.zygote] = handle
+        watch(self._loop, channel.fileno(), self._hear_zygote, handle)
+        watch(self._loop, handle.pidfd, self._zygote_ended, handle)
+        self._report(ev.ZygoteSpawned(action.zygote, pid))
+        order = messages.Load(
+            action.generation,
+            msgspec.msgpack.encode(launch.settings),
+            tuple(name for name, _ in launch.listeners),
+        )
+        descriptors = [sock.fileno() for _, sock in launch.listeners]
+        with contextlib.suppress(ChannelClosedError, BlockingIOError):  # its end will be reported
+            channel.send(order, descriptors)
+
+    def _hear_zygote(self, handle: ZygoteHandle) -> None:
+        for _ in range(_MESSAGES_A_TURN):
+            try:
+                received = handle.channel.receive(wait=False)
+            except MalformedMessageError as error:
+                logger.warning("zygote %d: message ignored: %s", handle.zygote, error)
+                continue
+            except ChannelClosedError:
+                unwatch(self._loop, handle.channel.fileno())
+                return
+            if received is None:
+                return
+            close_all(received.descriptors)
+            if received.pid == handle.pid:
+                self._zygote_said(handle, received.message)
+
+    def _zygote_said(self, handle: ZygoteHandle, message: messages.FromZygote) -> None:
+        match message:
+            case messages.Loaded():
+                self._report(ev.ZygoteLoaded(handle.zygote))
+            case messages.LoadFailed(problem=problem):
+                self._report(ev.ZygoteFailed(handle.zygote, failure_of(problem)))
+            case messages.Forked(worker=worker, pid=pid):
+                self._adopt(handle.zygote, worker, pid)
+            case messages.ForkFailed(worker=worker, reason=reason):
+                if (row := self._workers.get(worker)) and row.zygote == handle.zygote:
+                    self._forget_worker(row, reason)
+
+    def _zygote_ended(self, handle: ZygoteHandle) -> None:
+        report = process.reap(handle.pidfd)
+        if report is None:
+            return
+        if handle.channel.fileno() >= 0:
+            self._hear_zygote(handle)
+        unwatch(self._loop, handle.pidfd)
+        unwatch(self._loop, handle.channel.fileno())
+        handle.channel.close()
+        os.close(handle.pidfd)
+        del self._zygotes[handle.zygote]
+        if report.code == children.UNUSABLE_INTERPRETER:
+            self._report(ev.ZygoteFailed(handle.zygote, self._unusable(handle)))
+        self._report(ev.ZygoteExited(handle.zygote, report.describe()))
+
+    def _unusable(self, handle: ZygoteHandle) -> Failure:
+        launch = self.launches.get(handle.generation)
+        python = (launch and launch.settings.app.python) or sys.executable
+        return Failure(
+            Blame.CONFIGURATION,
+            f"app.python: {python} cannot import preforkd's libraries; the log has its words",
+            hint=f"{python} -m pip install preforkd, of this same version",
+        )
+
+    def _dismiss_zygote(self, action: ev.DismissZygote) -> None:
+        if handle := self._zygotes.get(action.zygote):
+            with contextlib.suppress(ChannelClosedError, BlockingIOError):
+                handle.channel.send(messages.Dismiss())
+
+    def _kill_zygote(self, action: ev.KillZygote) -> None:
+        if handle := self._zygotes.get(action.zygote):
+            process.send_signal(handle.pidfd, signal.SIGKILL)
+
+    # --- workers ---------------------------------------------------------------------------------
+
+    def _fork_worker(self, action: ev.ForkWorker) -> None:
+        zygote = self._zygotes.get(action.zygote)
+        if zygote is None:
+            self._report(ev.WorkerExited(action.worker, "its zygote had ended"))
+            return
+        try:
+            handle = children.new_worker(action.worker, action.slot, action.generation, zygote)
+        except (OSError, ChannelClosedError) as error:
+            reason = f"the zygote could not be asked: {error or 'it has ended'}"
+            self._report(ev.WorkerExited(action.worker, reason))
+            return
+        self._workers[action.worker] = handle
+        watch(self._loop, handle.channel.fileno(), self._hear_worker, handle)
+
+    def _adopt(self, zygote: int | None, worker: int, pid: int) -> None:
+        # The pid is a claim. Only a child of ours that is not known under another number is
+        # believed.
+        handle = self._workers.get(worker)
+        if handle is not None and handle.pid == pid:
+            return
+        known = {row.pid for row in self._workers.values()}
+        known.update(row.pid for row in self._zygotes.values())
+        if pid in known or pid <= 0:
+            logger.warning("the claim that worker %d has pid %d is ignored", worker, pid)
+            return
+        try:
+            pidfd = process.open_child(pid)
+        except OSError:
+            logger.warning("the claim that worker %d has pid %d is false", worker, pid)
+            return
+        if handle is None:  # given up while it was being forked
+            process.send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            return
+        if handle.pid is not None or (zygote is not None and handle.zygote != zygote):
+            os.close(pidfd)
+            return
+        handle.pid, handle.pidfd = pid, pidfd
+        watch(self._loop, pidfd, self._worker_ended, handle)
+        self._report(ev.WorkerForked(worker, pid))
+
+    def _hear_worker(self, handle: WorkerHandle) -> None:
+        for _ in range(_MESSAGES_A_TURN):
+            try:
+                received = handle.channel.receive(wait=False)
+            except MalformedMessageError as error:
+                logger.warning("worker %d: message ignored: %s", handle.slot, error)
+                continue
+            except ChannelClosedError:
+                self._worker_silent(handle)
+                return
+            if received is None:
+                return
+            close_all(received.descriptors)
+            if handle.pid is None:
+                # Its word overtook the zygote's, on another channel.
+                self._adopt(None, handle.worker, received.pid)
+            if received.pid == handle.pid:
+                self._worker_said(handle, received.message)
+
+    def _worker_said(self, handle: WorkerHandle, message: messages.FromWorker) -> None:
+        match message:
+            case messages.Ready():
+                self._report(ev.WorkerReady(handle.worker))
+            case messages.Failed(problem=problem):
+                self._report(ev.WorkerFailed(handle.worker, failure_of(problem)))
+            case messages.Leaving():
+                self._report(ev.WorkerLeaving(handle.worker))
+            case messages.Bell():
+                self._bell()
+
+    def _worker_silent(self, handle: WorkerHandle) -> None:
+        unwatch(self._loop, handle.channel.fileno())
+        handle.silent = True
+        if handle.pid is None and (zygote := self._zygotes.get(handle.zygote)):
+            self._hear_zygote(zygote)  # the word of its birth may be there, unread
+        if handle.pid is None and handle.worker in self._workers:
+            self._forget_worker(handle, "it was never born")
+
+    def _worker_ended(self, handle: WorkerHandle) -> None:
+        assert handle.pidfd is not None
+        report = process.reap(handle.pidfd)
+        if report is None:
+            return
+        if not handle.silent:
+            self._hear_worker(handle)  # its last words
+        self._forget_worker(handle, report.describe())
+
+    def _forget_worker(self, handle: WorkerHandle, reason: str) -> None:
+        self._close_worker(handle)
+        self._report(ev.WorkerExited(handle.worker, reason))
+
+    def _close_worker(self, handle: WorkerHandle) -> None:
+        unwatch(self._loop, handle.channel.fileno())
+        handle.channel.close()
+        handle.board.close()
+        if handle.pidfd is not None:
+            unwatch(self._loop, handle.pidfd)
+            os.close(handle.pidfd)
+        self._workers.pop(handle.worker, None)
+
+    def _serve_worker(self, action: ev.ServeWorker) -> None:
+        if handle := self._workers.get(action.worker):
+            handle.board.arm()
+            self._tell(handle, messages.Serve())
+
+    def _retire_worker(self, action: ev.RetireWorker) -> None:
+        if handle := self._workers.get(action.worker):
+            self._tell(handle, messages.Retire(self.linger))
+
+    def _tell(self, handle: WorkerHandle, message: messages.ToWorker) -> None:
+        try:
+            handle.channel.send(message)
+        except ChannelClosedError:
+            pass  # its end will be reported
+        except BlockingIOError:
+            logger.warning("worker %d does not read what it is told", handle.slot)
+
+    def _kill_worker(self, action: ev.KillWorker) -> None:
+        handle = self._workers.get(action.worker)
+        if handle is None:
+            return
+        if handle.pidfd is None:
+            # Nobody to kill yet; should it still be born, it finds its channel closed, and is not
+            # ours to wait for.
+            self._close_worker(handle)
+        else:
+            process.send_signal(handle.pidfd, signal.SIGKILL)
+
+    # --- strangers -------------------------------------------------------------------------------
+
+    def reap_strangers(self) -> None:
+        """Reap children that were reparented to us: the application's orphans."""
+        known = {row.pid for row in self._workers.values() if row.pid is not None}
+        known.update(row.pid for row in self._zygotes.values())
+        for pid, report in process.reap_strangers(known):
+            logger.debug("reaped an orphan, pid %d: %s", pid, report.describe())
+
+
+def failure_of(problem: messages.Problem) -> Failure:
+    """Return what a child said went wrong as the core knows it."""
+    return Failure(Blame(problem.blame), problem.reason, problem.detail, problem.hint)
+
+
+_PERFORM: dict[type, Callable[[Pool, Any], None]] = {
+    ev.SpawnZygote: Pool._spawn_zygote,
+    ev.DismissZygote: Pool._dismiss_zygote,
+    ev.KillZygote: Pool._kill_zygote,
+    ev.ForkWorker: Pool._fork_worker,
+    ev.ServeWorker: Pool._serve_worker,
+    ev.RetireWorker: Pool._retire_worker,
+    ev.KillWorker: Pool._kill_worker,
+}

@@ -1,0 +1,225 @@
+"""The gate: a worker's listeners, its channel to the master, and its signals, in one epoll.
+
+Each listener is polled with EPOLLEXCLUSIVE, so that the kernel wakes one idle worker for a
+connection, and registered anew after each accept, which sends the worker to the end of the kernel's
+queue: without that the worker that slept last is woken first, and a few workers get all the work.
+A worker that is busy does not wait in epoll, so it is not chosen.  There is no blocking accept()
+and no exception from a signal handler, so that no connection is lost between the kernel's queue and
+the application.  epoll_ctl(2)
+"""
+
+import contextlib
+import errno
+import logging
+import select
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from preforkd.ipc import messages
+from preforkd.ipc.channel import (
+    Channel,
+    ChannelClosedError,
+    MalformedMessageError,
+    close_all,
+)
+from preforkd.ipc.slots import SlotWriter
+
+logger = logging.getLogger("preforkd.worker")
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_PAUSE = 0.5
+"""Seconds without accepting after the system ran out of descriptors or memory."""
+_EVENTS = 64
+
+
+@dataclass(slots=True)
+class Listener:
+    """A shared listening socket and its name."""
+
+    name: str
+    sock: socket.socket
+
+
+@dataclass(slots=True)
+class Accepted:
+    """A connection, still in the mode that accept(2) gave it (blocking)."""
+
+    sock: socket.socket
+    peer: Any
+    listener: Listener
+
+
+class Gate:
+    """See the module. Not opened until `open`; `retiring` says when to leave."""
+
+    def __init__(
+        self,
+        listeners: list[Listener],
+        channel: Channel[messages.ToWorker],
+        board: SlotWriter,
+    ) -> None:
+        self.epoll = select.epoll()
+        self.board = board
+        self.retiring = False
+        self.linger = 0.0
+        self.master_gone = False
+        self.unasked = False
+        """The worker leaves without having been told to by the master."""
+        self._serving = False
+        self._channel = channel
+        self._listeners = {listener.sock.fileno(): listener for listener in listeners}
+        self._open = False
+        self._reopen_at: float | None = None
+        self._wake_read, self._wake_write = socket.socketpair()
+        for sock in (self._wake_read, self._wake_write):
+            sock.setblocking(False)
+        self.epoll.register(channel.fileno(), select.EPOLLIN)
+        self.epoll.register(self._wake_read.fileno(), select.EPOLLIN)
+        self._own = {
+            channel.fileno(): self._listen_to_master,
+            self._wake_read.fileno(): self._woken,
+        }
+
+    def take_signals(self) -> None:
+        """Make SIGTERM a wish to leave, delivered through the epoll."""
+        signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._asked_to_leave)
+
+    def _asked_to_leave(self, _number: int, _frame: object) -> None:
+        if not self.retiring:
+            self.unasked = True
+            self.retiring = True
+
+    # --- the listeners ---------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Register the listeners.
+
+        Nothing happens when they are, during a pause, or when the worker is leaving.
+        """
+        if self._open or self.retiring or self._reopen_at is not None:
+            return
+        for descriptor in self._listeners:
+            self.epoll.register(descriptor, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self._open = True
+
+    def shut(self) -> None:
+        """Unregister the listeners; the kernel gives their connections to other workers."""
+        if not self._open:
+            return
+        for descriptor in self._listeners:
+            self.epoll.unregister(descriptor)
+        self._open = False
+
+    def is_listener(self, descriptor: int) -> bool:
+        """Tell whether an event's descriptor is one of the listeners."""
+        return descriptor in self._listeners
+
+    def accept(self, descriptor: int) -> Accepted | None:
+        """Take one connection.
+
+        None when another worker was faster, the client has left, or there is no descriptor.
+
+        In the last case the gate stays shut for a moment: the connection waits in the kernel's
+        queue for a
+        worker that can take it, and nobody spins.
+        """
+        listener = self._listeners[descriptor]
+        try:
+            sock, peer = listener.sock.accept()
+        except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+            return None
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                # accept(2) passes on errors of the connection that was to be accepted; it is gone.
+                logger.debug("accept on %s: %s", listener.name, error)
+                return None
+            logger.error("accept on %s: %s; pausing", listener.name, error.strerror)  # noqa: TRY400
+            self.shut()
+            self._reopen_at = time.monotonic() + _PAUSE
+            return None
+        self.epoll.unregister(descriptor)
+        self.epoll.register(descriptor, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self.board.accepted()
+        return Accepted(sock, peer, listener)
+
+    # --- waiting ---------------------------------------------------------------------------------
+
+    def wait_until_told(self) -> bool:
+        """Wait for the master's word; True when it is to serve, False when it is to leave."""
+        while not (self._serving or self.retiring):
+            self.poll(None)
+        return not self.retiring
+
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        """Wait for events and return those that are not the gate's own.
+
+        ``timeout`` is in seconds, None is for ever.  Once the worker is to leave, the listeners
+        are shut,
+        and no event of theirs is returned.
+        """
+        if self._reopen_at is not None:
+            rest = self.pause()
+            if rest is not None and (timeout is None or rest < timeout):
+                timeout = rest
+        events = self.epoll.poll(timeout, _EVENTS)
+        own = self._own
+        if any(event[0] in own for event in events):
+            for descriptor, _ in events:
+                if descriptor in own:
+                    own[descriptor]()
+            events = [event for event in events if event[0] not in own]
+        if self.retiring and self._open:
+            self.shut()
+            events = [event for event in events if event[0] not in self._listeners]
+        return events
+
+    def pause(self) -> float | None:
+        """Return for how many seconds accepting pauses; None, and the gate opens, if not."""
+        if self._reopen_at is None:
+            return None
+        rest = self._reopen_at - time.monotonic()
+        if rest > 0:
+            return rest
+        self._reopen_at = None
+        self.open()
+        return None
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_read.recv(4096)
+
+    def _listen_to_master(self) -> None:
+        try:
+            received = self._channel.receive(wait=False)
+        except ChannelClosedError:
+            self.master_gone = True
+            self.retiring = True
+            self.linger = 0.0
+            self.epoll.unregister(self._channel.fileno())
+            return
+        except MalformedMessageError as error:
+            logger.warning("message from the master ignored: %s", error)
+            return
+        if received is None:
+            return
+        close_all(received.descriptors)
+        if isinstance(received.message, messages.Serve):
+            self._serving = True
+        elif isinstance(received.message, messages.Retire):
+            self.retiring = True
+            self.linger = received.message.linger
+
+    def close(self) -> None:
+        """Give up the epoll and this worker's copies of the listeners."""
+        self.shut()
+        with contextlib.suppress(ValueError):
+            signal.set_wakeup_fd(-1)
+        self.epoll.close()
+        self._wake_read.close()
+        self._wake_write.close()
+        for listener in self._listeners.values():
+            listener.sock.close()

@@ -1,0 +1,172 @@
+"""A worker's life: from the fork to the exit.
+
+It says that it is ready, waits until it is told to serve, serves until it is told to leave, and
+leaves.  A worker whose master has gone finishes its request and leaves as well.
+"""
+
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from preforkd.config.settings import Settings
+from preforkd.errors import ApplicationError, PreforkdError
+from preforkd.ipc import messages
+from preforkd.ipc.channel import Channel, ChannelClosedError
+from preforkd.ipc.slots import SlotWriter
+from preforkd.linux import logs
+from preforkd.worker.gate import Gate, Listener
+
+logger = logging.getLogger("preforkd.worker")
+
+
+class Title(Protocol):
+    """What ps shows; `preforkd.linux.title.Title`."""
+
+    def set(self, text: str) -> None:
+        """Show this text."""
+
+
+@dataclass(slots=True)
+class Seat:
+    """What a worker starts with."""
+
+    worker: int
+    slot: int
+    generation: int
+    settings: Settings
+    kind: str
+    application: Any
+    listeners: list[tuple[str, socket.socket]]
+    title: Title
+    channel: int
+    memory: int
+
+
+class Server(Protocol):
+    """How one kind of application is served: prepared first, which may fail, then served."""
+
+    def prepare(self) -> None:
+        """Do what must succeed before the worker is ready. Raises PreforkdError."""
+
+    def serve(self) -> None:
+        """Serve until the gate says that the worker is to leave."""
+
+
+def run(seat: Seat) -> None:
+    """Live the life of a worker; never returns, the process ends."""
+    status = 1
+    try:
+        status = _live(seat)
+    except BaseException:
+        logger.critical("worker %d failed", seat.slot, exc_info=True)
+    finally:
+        _leave(status)
+
+
+def _live(seat: Seat) -> int:
+    os.environ["PREFORKD_WORKER"] = str(seat.slot)
+    os.environ["PREFORKD_GENERATION"] = str(seat.generation)
+    logs.set_context(worker=seat.slot, generation=seat.generation)
+    title = _titles(seat)
+    title("starting")
+    channel: Channel[messages.ToWorker] = Channel(
+        socket.socket(fileno=seat.channel), msgspec.msgpack.Decoder(messages.ToWorker)
+    )
+    board = SlotWriter(seat.memory, lambda: _ring(channel))
+    os.close(seat.memory)
+    gate = Gate([Listener(name, sock) for name, sock in seat.listeners], channel, board)
+    gate.take_signals()
+    try:
+        server = _server(seat, gate)
+        server.prepare()
+    except PreforkdError as error:
+        problem = messages.Problem(
+            "application", error.message, messages.clipped(error.detail), error.hint
+        )
+        _tell(channel, messages.Failed(problem))
+        return 1
+    except Exception as error:
+        problem = messages.Problem(
+            "application", f"{type(error).__name__}: {error}", traceback.format_exc()
+        )
+        _tell(channel, messages.Failed(problem))
+        return 1
+    _tell(channel, messages.Ready())
+    title("ready")
+    if gate.wait_until_told():
+        title("serving")
+        server.serve()
+    title("leaving")
+    if gate.unasked:
+        _tell(channel, messages.Leaving("SIGTERM"))
+    gate.close()
+    return 0
+
+
+def _server(seat: Seat, gate: Gate) -> Server:
+    # Each kind brings modules that the others have no use for.
+    if seat.kind == "asgi":
+        from preforkd.worker.asgi import AsgiServer  # noqa: PLC0415
+
+        return AsgiServer(gate, seat.application, seat.settings)
+    if seat.kind == "wsgi":
+        from preforkd.worker import http  # noqa: PLC0415
+
+        return _Simple(lambda: http.serve(gate, seat.application, seat.settings))
+    if seat.kind == "stream":
+        from preforkd.worker import stream  # noqa: PLC0415
+
+        return _Simple(lambda: stream.serve(gate, seat.application))
+    raise ApplicationError(f"there is no kind of application named {seat.kind!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Simple:
+    loop: Callable[[], None]
+
+    def prepare(self) -> None:
+        pass
+
+    def serve(self) -> None:
+        self.loop()
+
+
+def _titles(seat: Seat) -> Callable[[str], None]:
+    prefix = f"preforkd: worker {seat.slot}, generation {seat.generation}, "
+    return lambda state: seat.title.set(prefix + state)
+
+
+def _tell(channel: Channel[messages.ToWorker], message: messages.FromWorker) -> None:
+    with contextlib.suppress(ChannelClosedError):
+        channel.send(message, wait=True)
+
+
+def _ring(channel: Channel[messages.ToWorker]) -> None:
+    # Called between a request's arrival and the application: it must neither wait nor fail.
+    with contextlib.suppress(ChannelClosedError, OSError):
+        channel.send(messages.Bell())
+
+
+def _leave(status: int) -> None:
+    # The application's exit handlers run; the interpreter's own tidying, which would write to every
+    # shared page of the heap just before it is given back, does not.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    with contextlib.suppress(BaseException):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)

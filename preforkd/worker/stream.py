@@ -1,0 +1,24 @@
+"""The stream worker: one connection at a time, from accept to close."""
+
+from collections.abc import Callable
+from typing import Any
+
+from preforkd.apps import stream
+from preforkd.worker.gate import Gate
+
+
+def serve(gate: Gate, application: Callable[..., Any]) -> None:
+    """Serve connections until the gate says that the worker is to leave."""
+    handler = stream.as_handler(application)
+    board = gate.board
+    gate.open()
+    while not gate.retiring:
+        for descriptor, _ in gate.poll(None):
+            if gate.retiring:
+                break
+            accepted = gate.accept(descriptor)
+            if accepted is None:
+                continue
+            board.busy()
+            stream.call(handler, accepted.sock, accepted.peer)
+            board.idle()

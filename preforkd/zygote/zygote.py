@@ -1,0 +1,256 @@
+"""The zygote's loop: load the application once, then fork workers as the master asks.
+
+"Load the application" and "already loaded" are two ways into one loop: `from_scratch` is the
+first; a warm worker that becomes a zygote will enter `serve` by the second.
+
+A worker is born by a double fork, so that its parent is the master (the nearest subreaper) and not
+the zygote: a zygote that ends orphans nobody.
+"""
+
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from preforkd.apps import loader
+from preforkd.config.settings import Settings
+from preforkd.config.target import parse_target
+from preforkd.errors import ApplicationError, ConfigurationError, PreforkdError, SystemFailure
+from preforkd.ipc import messages
+from preforkd.ipc.channel import Channel, ChannelClosedError, Received, close_all
+from preforkd.linux import logs
+from preforkd.linux.title import Title
+
+logger = logging.getLogger("preforkd.zygote")
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A loaded application with all that its workers need."""
+
+    generation: int
+    settings: Settings
+    kind: str
+    application: Any
+    listeners: list[tuple[str, socket.socket]]
+    title: Title
+
+
+@dataclass(slots=True)
+class Birth:
+    """What a newborn worker starts with.
+
+    It is returned down the stack, so that generations pile up no frames.
+    """
+
+    loaded: Loaded
+    worker: int
+    slot: int
+    channel: int
+    memory: int
+
+
+def from_scratch(channel: Channel[messages.ToZygote]) -> Birth | None:
+    """Load what the master asks for and serve.
+
+    Returns None when this process is to end, a Birth in a new worker.
+    """
+    _quieten_signals()
+    title = Title()
+    title.set("preforkd: zygote starting")
+    try:
+        loaded = _load(channel, title)
+    except ChannelClosedError:
+        return None
+    if loaded is None:
+        return None
+    return serve(channel, loaded)
+
+
+def serve(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | None:
+    """Fork workers until dismissed.
+
+    Returns None when this process is to end, a Birth in a new worker.
+    """
+    loaded.title.set(f"preforkd: zygote, generation {loaded.generation}")
+    while True:
+        try:
+            received = channel.receive(wait=True)
+        except ChannelClosedError:
+            return None
+        assert received is not None
+        message = received.message
+        if isinstance(message, messages.Dismiss):
+            return None
+        if isinstance(message, messages.Fork):
+            birth = _fork(channel, loaded, message, received.descriptors)
+            if birth is not None:
+                return birth
+        close_all(received.descriptors)
+
+
+def _quieten_signals() -> None:
+    # What a terminal sends to the whole foreground group is the master's to act on. Handlers, not
+    # SIG_IGN: an ignored signal would stay ignored in programs that the application starts.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, _do_nothing)
+
+
+def _do_nothing(_number: int, _frame: object) -> None:
+    pass
+
+
+# --- loading -------------------------------------------------------------------------------------
+
+
+def _load(channel: Channel[messages.ToZygote], title: Title) -> Loaded | None:
+    received = channel.receive(wait=True)
+    assert received is not None
+    if not isinstance(received.message, messages.Load):
+        return None
+    order = received.message
+    logs.set_context(generation=order.generation)
+    title.set(f"preforkd: zygote, generation {order.generation}, loading")
+    begun = time.monotonic()
+    try:
+        loaded = _load_order(order, received, title)
+    except PreforkdError as error:
+        _tell(channel, messages.LoadFailed(problem_of(error)))
+        return None
+    _freeze()
+    _tell(channel, messages.Loaded(time.monotonic() - begun))
+    return loaded
+
+
+def _load_order(
+    order: messages.Load, received: Received[messages.ToZygote], title: Title
+) -> Loaded:
+    settings = msgspec.msgpack.decode(order.settings, type=Settings)
+    logs.configure(settings.log.level, settings.log.target)
+    listeners = [
+        (name, socket.socket(fileno=descriptor))
+        for name, descriptor in zip(order.listeners, received.descriptors, strict=True)
+    ]
+    app = settings.app
+    target = parse_target(app.target)
+    loader.prepare(app.directory, app.environment)
+    application = loader.load(target)
+    # The application may have installed its own; the zygote must outlive a Ctrl-C that is the
+    # master's.
+    _quieten_signals()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return Loaded(order.generation, settings, target.kind, application, listeners, title)
+
+
+def problem_of(error: PreforkdError) -> messages.Problem:
+    """Return an error as it travels to the master."""
+    detail = messages.clipped(error.detail)
+    if isinstance(error, ConfigurationError):
+        first = error.problems[0]
+        return messages.Problem(
+            "configuration", f"{first.setting}: {first.message}", detail, error.hint
+        )
+    if isinstance(error, ApplicationError):
+        return messages.Problem("application", error.message, detail, error.hint)
+    blame = "system" if isinstance(error, SystemFailure) else "internal"
+    return messages.Problem(blame, error.message, detail, error.hint)  # type: ignore[arg-type]
+
+
+def _freeze() -> None:
+    # A collection in a worker writes to the header of every object that it visits, and so copies
+    # the page: what is loaded by now is moved out of the collector's sight.
+    gc.collect()
+    gc.freeze()
+
+
+def _tell(channel: Channel[messages.ToZygote], message: messages.FromZygote) -> None:
+    with contextlib.suppress(ChannelClosedError):
+        channel.send(message, wait=True)
+
+
+# --- forking -------------------------------------------------------------------------------------
+
+
+def _fork(
+    channel: Channel[messages.ToZygote],
+    loaded: Loaded,
+    order: messages.Fork,
+    descriptors: tuple[int, ...],
+) -> Birth | None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        pid = _double_fork()
+    except OSError as error:
+        _tell(channel, messages.ForkFailed(order.worker, f"fork: {error.strerror}"))
+        return None
+    if isinstance(pid, _Newborn):
+        channel.close()
+        pid.wait()
+        seat_channel, memory = descriptors
+        return Birth(loaded, order.worker, order.slot, seat_channel, memory)
+    process, go = pid
+    _tell(channel, messages.Forked(order.worker, process))
+    os.close(go)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Newborn:
+    """In the grandchild: it goes on when its parent is the master, and the master was told."""
+
+    go: int
+
+    def wait(self) -> None:
+        os.read(self.go, 1)  # ends by end-of-file: the zygote closes its end, or has ended
+        os.close(self.go)
+
+
+def _double_fork() -> tuple[int, int] | _Newborn:
+    """Return, in the zygote, the grandchild's pid and the descriptor whose closing lets it go.
+
+    Raises OSError when either fork is refused; nothing is left behind then.
+    """
+    go_read, go_write = os.pipe()
+    pid_read, pid_write = os.pipe()
+    try:
+        middle = os.fork()
+    except OSError:
+        close_all((go_read, go_write, pid_read, pid_write))
+        raise
+    if middle == 0:
+        close_all((pid_read, go_write))
+        if _middle(pid_write):
+            os.close(pid_write)
+            return _Newborn(go_read)
+    close_all((pid_write, go_read))
+    answer = os.read(pid_read, 32)
+    os.close(pid_read)
+    os.waitpid(middle, 0)
+    number = int(answer or b"0")
+    if number <= 0:
+        os.close(go_write)
+        raise OSError(-number, os.strerror(-number) if number else "the first child was killed")
+    return number, go_write
+
+
+def _middle(pid_write: int) -> bool:
+    # Between the forks: tells the zygote the grandchild's pid, or the errno as a negative number,
+    # and is gone.
+    try:
+        grandchild = os.fork()
+    except OSError as error:
+        os.write(pid_write, str(-(error.errno or 1)).encode())
+        os._exit(1)
+    if grandchild == 0:
+        return True
+    os.write(pid_write, str(grandchild).encode())
+    os._exit(0)
