@@ -64,7 +64,7 @@ class Effect(StrEnum):
 
 _S, _E, _F = State, Event, Effect
 _STOP = (State.STOPPING, (Effect.ANNOUNCE_STOPPING, Effect.REFUSE_RELOADS, Effect.DRAIN))
-_AFTER = (Effect.ANNOUNCE_READY, Effect.ANSWER, Effect.NEXT_RELOAD)
+_AFTER = (Effect.ANSWER, Effect.ANNOUNCE_READY, Effect.NEXT_RELOAD)
 
 TABLE: dict[tuple[State, Event], tuple[State, tuple[Effect, ...]]] = {
     (_S.STARTING, _E.PROMOTED): (_S.SERVING, (_F.COMMIT, _F.ANNOUNCE_READY, _F.NEXT_RELOAD)),

@@ -5,7 +5,6 @@ shut down or unlinked, and what was changed about them is put back at the end.  
 new set beside the old one, so that a proposal that fails takes nothing away.
 """
 
-import contextlib
 import difflib
 import logging
 import socket
@@ -188,9 +187,9 @@ def _served(listen: Listen, sock: socket.socket) -> Served:
 
 def _close(sock: socket.socket) -> None:
     if sock.family == socket.AF_UNIX:
-        with contextlib.suppress(OSError):
-            bind.unlink_unix(sock)
-    sock.close()
+        bind.close_unix(sock)
+    else:
+        sock.close()
 
 
 def _not_passed(listen: Listen, passed: set[str], place: Place, index: int) -> Problem:

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from preforkd.config.settings import Settings
 from preforkd.core import events as ev
 from preforkd.core.model import Blame, Failure
 from preforkd.ipc import messages
@@ -61,6 +62,18 @@ class Pool:
         """Return a worker's handle."""
         return self._workers.get(worker)
 
+    def activity(self) -> tuple[int, int]:
+        """Return how many workers are busy, and a number that grows with each request."""
+        now = self._loop.time()
+        readings = [handle.board.read(now) for handle in self._workers.values()]
+        busy = sum(reading.busy_since is not None for reading in readings)
+        return busy, sum(reading.requests for reading in readings)
+
+    def arm(self) -> None:
+        """Ask each worker to ring when it becomes busy."""
+        for handle in self._workers.values():
+            handle.board.arm()
+
     # --- zygotes ---------------------------------------------------------------------------------
 
     def _spawn_zygote(self, action: ev.SpawnZygote) -> None:
@@ -69,13 +82,7 @@ class Pool:
         try:
             pid, channel = children.execute_zygote(python, launch.environment)
         except OSError as error:
-            blame = Blame.CONFIGURATION if launch.settings.app.python else Blame.SYSTEM
-            failure = Failure(
-                blame,
-                f"app.python: {python} cannot be executed: {error.strerror}",
-                hint="name an existing Python interpreter, 3.11 or newer",
-            )
-            self._report(ev.ZygoteFailed(action.zygote, failure))
+            self._report(ev.ZygoteFailed(action.zygote, not_executable(launch.settings, error)))
             return
         handle = ZygoteHandle(
             action.zygote, action.generation, channel, pid, process.open_child(pid)
@@ -132,18 +139,10 @@ class Pool:
         handle.channel.close()
         os.close(handle.pidfd)
         del self._zygotes[handle.zygote]
-        if report.code == children.UNUSABLE_INTERPRETER:
-            self._report(ev.ZygoteFailed(handle.zygote, self._unusable(handle)))
-        self._report(ev.ZygoteExited(handle.zygote, report.describe()))
-
-    def _unusable(self, handle: ZygoteHandle) -> Failure:
         launch = self.launches.get(handle.generation)
-        python = (launch and launch.settings.app.python) or sys.executable
-        return Failure(
-            Blame.CONFIGURATION,
-            f"app.python: {python} cannot import preforkd's libraries; the log has its words",
-            hint=f"{python} -m pip install preforkd, of this same version",
-        )
+        if report.code == children.UNUSABLE_INTERPRETER and launch is not None:
+            self._report(ev.ZygoteFailed(handle.zygote, unusable(launch.settings)))
+        self._report(ev.ZygoteExited(handle.zygote, report.describe()))
 
     def _dismiss_zygote(self, action: ev.DismissZygote) -> None:
         if handle := self._zygotes.get(action.zygote):
@@ -298,6 +297,27 @@ class Pool:
 def failure_of(problem: messages.Problem) -> Failure:
     """Return what a child said went wrong as the core knows it."""
     return Failure(Blame(problem.blame), problem.reason, problem.detail, problem.hint)
+
+
+def not_executable(settings: Settings, error: OSError) -> Failure:
+    """Return the failure of an interpreter that cannot be executed."""
+    python = settings.app.python or sys.executable
+    blame = Blame.CONFIGURATION if settings.app.python else Blame.SYSTEM
+    return Failure(
+        blame,
+        f"app.python: {python} cannot be executed: {error.strerror}",
+        hint="name an existing Python interpreter, 3.11 or newer",
+    )
+
+
+def unusable(settings: Settings) -> Failure:
+    """Return the failure of an interpreter that cannot import preforkd's libraries."""
+    python = settings.app.python or sys.executable
+    return Failure(
+        Blame.CONFIGURATION,
+        f"app.python: {python} cannot import preforkd's libraries; the log has its words",
+        hint=f"{python} -m pip install preforkd, of this same version",
+    )
 
 
 _PERFORM: dict[type, Callable[[Pool, Any], None]] = {

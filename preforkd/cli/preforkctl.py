@@ -1,0 +1,191 @@
+"""``preforkctl status``, ``preforkctl reload`` and ``preforkctl stop``."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import preforkd
+from preforkd.control.client import Client
+from preforkd.errors import ExitStatus, PreforkdError
+
+_EPILOG = """\
+exit statuses: 0 done, 2 wrong usage, 75 no preforkd runs there, 77 not allowed; for a reload that
+failed: 69 the application, 70 preforkd, 71 the system, 78 the configuration.
+"""
+_NAME = "io.preforkd.Manager"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        client = Client(options.socket or _find_socket())
+        try:
+            status: int = options.command(client, options)
+        finally:
+            client.close()
+    except PreforkdError as error:
+        print(f"preforkctl: {error.report()}", file=sys.stderr)
+        return error.exit_status
+    return status
+
+
+def _find_socket() -> str:
+    runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    home = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    folders = [runtime, "/run/preforkd", f"{home}/preforkd"]
+    paths = [f"{folder}/{_NAME}" for folder in folders if folder]
+    return next((path for path in paths if Path(path).exists()), paths[0])
+
+
+# --- the commands --------------------------------------------------------------------------------
+
+
+def _status(client: Client, options: argparse.Namespace) -> int:
+    service = client.call("GetStatus")["service"]
+    if options.json:
+        print(json.dumps(service, indent=2))
+    else:
+        print(render(service, bold=_bold if _coloured() else str))
+    return ExitStatus.OK
+
+
+def _reload(client: Client, options: argparse.Namespace) -> int:
+    answer = client.call("Reload", fresh=options.fresh)
+    print(answer["message"])
+    if answer["restart"]:
+        print("needs a restart: " + ", ".join(answer["restart"]))
+    return ExitStatus.OK
+
+
+def _stop(client: Client, options: argparse.Namespace) -> int:
+    client.call("Stop", quick=options.quick)
+    client.wait_for_end()
+    return ExitStatus.OK
+
+
+# --- what a person reads -------------------------------------------------------------------------
+
+
+def render(service: dict[str, Any], bold: Any = str) -> str:
+    """Return the service as a text for a terminal; ``bold`` marks a word."""
+    lines = [f"{bold('preforkd')} {service['version']}, {service['state']}: {service['status']}"]
+    head = [
+        ("Main PID", f"{service['pid']}, up {span(service['uptime_seconds'])}"),
+        ("Config", service["configuration"] or "built-in defaults and options"),
+        *(("Listener", _listener(listener)) for listener in service["listeners"]),
+        *(("Generation", _generation(row)) for row in service["generations"]),
+        *(("Problem", problem) for problem in service["problems"]),
+    ]
+    if service["last_reload"]:
+        head.append(("Reload", _last_reload(service["last_reload"])))
+    lines += [f"{label:>10}: {value}" for label, value in head]
+    return "\n".join([*lines, "", *_table(service["workers"], bold)])
+
+
+def _listener(listener: dict[str, Any]) -> str:
+    name = "" if listener["name"] == listener["address"] else f"{listener['name']}, "
+    origin = "from systemd" if listener["origin"] == "systemd" else "bound here"
+    return f"{listener['address']} ({name}{origin})"
+
+
+def _generation(row: dict[str, Any]) -> str:
+    zygote = (
+        f"zygote {row['zygote_pid']} {row['zygote_state']}" if row["zygote_pid"] else "no zygote"
+    )
+    return f"{row['generation']}, {row['role']}, {row['workers']} workers, {zygote}"
+
+
+def _last_reload(reload: dict[str, Any]) -> str:
+    at = datetime.fromtimestamp(reload["at_unix"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    how = reload["message"] if reload["ok"] else f"failed: {reload['message']}"
+    return f"{at} {how}"
+
+
+def _table(workers: list[dict[str, Any]], bold: Any) -> list[str]:
+    titles = ("SLOT", "PID", "GEN", "STATE", "AGE", "REQUESTS", "CONNECTIONS")
+    rows = [
+        (
+            str(worker["slot"]),
+            str(worker["pid"] or "-"),
+            str(worker["generation"]),
+            _state(worker),
+            span(worker["age_seconds"]),
+            str(worker["requests"]),
+            str(worker["connections"]),
+        )
+        for worker in workers
+    ]
+    widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
+    return [bold(_aligned(titles, widths)), *(_aligned(row, widths) for row in rows)]
+
+
+def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
+    # Words to the left, numbers to the right.
+    cells = [
+        cell.ljust(width) if column == 3 else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _state(worker: dict[str, Any]) -> str:
+    if worker["busy_seconds"] is not None:
+        return f"busy for {span(worker['busy_seconds'])}"
+    if worker["state"] == "ready":
+        return "idle" if worker["serving"] else "ready"
+    return str(worker["state"])
+
+
+def span(seconds: float) -> str:
+    """Return a span of time in its two largest units: ``2d 3h``, ``5min 7s``, ``0.4s``."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    rest, parts = round(seconds), []
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if rest >= length:
+            parts.append(f"{rest // length}{unit}")
+            rest %= length
+    return " ".join(parts[:2])
+
+
+def _coloured() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _bold(text: str) -> str:
+    return f"\033[1m{text}\033[0m"
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="preforkctl",
+        description="Look at a preforkd service, reload it, stop it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"preforkctl {preforkd.VERSION}")
+    parser.add_argument("--socket", metavar="PATH", help="the master's control socket")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    status = commands.add_parser("status", help="show the service and its workers")
+    status.add_argument("--json", action="store_true", help="for programs")
+    status.set_defaults(command=_status)
+    reload = commands.add_parser("reload", help="reload; returns when the new generation serves")
+    reload.add_argument("--fresh", action="store_true", help="new workers even if nothing changed")
+    reload.set_defaults(command=_reload)
+    stop = commands.add_parser("stop", help="stop; returns when the master has ended")
+    stop.add_argument("--quick", action="store_true", help="without letting requests finish")
+    stop.set_defaults(command=_stop)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

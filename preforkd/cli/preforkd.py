@@ -1,0 +1,154 @@
+"""``preforkd run``, ``preforkd check`` and ``preforkd config``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import preforkd
+from preforkd.config import sources
+from preforkd.core.model import Blame, Failure
+from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
+from preforkd.linux import environment
+
+_EPILOG = """\
+exit statuses: 0 ended as asked, 69 the application failed, 70 preforkd failed, 71 the system
+refused something, 78 the configuration is wrong.  signals: TERM and INT drain (a second one is
+quick), HUP reloads, QUIT stops quickly, USR1 logs the status.
+"""
+_STATUS = {
+    Blame.CONFIGURATION: ExitStatus.CONFIGURATION,
+    Blame.APPLICATION: ExitStatus.APPLICATION,
+    Blame.SYSTEM: ExitStatus.SYSTEM,
+    Blame.INTERNAL: ExitStatus.INTERNAL,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+    except PreforkdError as error:
+        _complain(error)
+        return error.exit_status
+    return status
+
+
+def _complain(error: PreforkdError) -> None:
+    if isinstance(error, ConfigurationError):
+        for problem in error.problems:
+            print(f"preforkd: {problem}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+    else:
+        print(f"preforkd: {error.report()}", file=sys.stderr)
+
+
+# --- the commands --------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = _options(options)
+    path: str | None = options.config
+    loaded = sources.load(path, settings)
+    # The master's own modules, and asyncio with them, are of no use to the other commands.
+    from preforkd.supervisor import run  # noqa: PLC0415
+
+    return run.run(lambda: sources.load(path, settings), loaded)
+
+
+def _check(options: argparse.Namespace) -> int:
+    loaded = sources.load(options.file, {})
+    if options.load:
+        from preforkd.supervisor import trial  # noqa: PLC0415
+
+        failure = trial.load_for_trial(loaded.settings, environment.clean(os.environ))
+        if failure is not None:
+            _complain_of(failure)
+            return _STATUS[failure.blame]
+    what = loaded.path or "the built-in configuration"
+    print(f"{what} is valid" + (", the application loads" if options.load else ""))
+    return ExitStatus.OK
+
+
+def _complain_of(failure: Failure) -> None:
+    lines = [failure.reason, failure.detail.rstrip("\n")]
+    if failure.hint:
+        lines.append(f"hint: {failure.hint}")
+    print("preforkd: " + "\n".join(line for line in lines if line), file=sys.stderr)
+
+
+def _config(options: argparse.Namespace) -> int:
+    loaded = sources.load(options.config, _options(options))
+    rows = [
+        (entry.setting, entry.value_text, str(entry.place or "default"))
+        for entry in sources.effective(loaded)
+    ]
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for setting, value, place in rows:
+        print(f"{setting:<{first}}  {value:<{min(second, 40)}}  {place}")
+    return ExitStatus.OK
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+def _options(options: argparse.Namespace) -> dict[str, object]:
+    given = {
+        "app.target": options.target,
+        "app.directory": options.directory,
+        "app.python": options.python,
+        "listen": options.listen,
+        "workers": options.workers,
+        "log.level": options.level,
+    }
+    return {setting: value for setting, value in given.items() if value is not None}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="preforkd",
+        description="A preforking server for Python under systemd.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"preforkd {preforkd.VERSION}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="serve", description="Serve until told to stop.")
+    run.set_defaults(command=_run)
+    _take_settings(run)
+    check = commands.add_parser("check", help="check a configuration file")
+    check.set_defaults(command=_check)
+    check.add_argument("file", nargs="?", metavar="FILE", help="default: " + sources.DEFAULT_PATH)
+    check.add_argument(
+        "--import", dest="load", action="store_true", help="load the application as well"
+    )
+    config = commands.add_parser("config", help="show the settings, and where each comes from")
+    config.set_defaults(command=_config)
+    _take_settings(config)
+    return parser
+
+
+def _take_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target",
+        nargs="?",
+        metavar="KIND:MODULE:ATTRIBUTE",
+        help="the application, for example wsgi:mysite.wsgi:application (app.target)",
+    )
+    parser.add_argument("--config", metavar="FILE", help="default: " + sources.DEFAULT_PATH)
+    parser.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        action="append",
+        help="host:port, [v6]:port, :port or unix:/path; may be given again (listen)",
+    )
+    parser.add_argument("--workers", metavar="N", help="number of workers, or auto (workers)")
+    parser.add_argument("--directory", metavar="DIR", help="the application's (app.directory)")
+    parser.add_argument("--python", metavar="EXE", help="its interpreter (app.python)")
+    parser.add_argument("--log-level", dest="level", metavar="LEVEL", help="(log.level)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""A YAML file as raw text with places: what was written, and where, before anybody judges it.
+
+Scalars are kept as they were written, so that a setting's own type decides what they mean: ``on`` is
+a string where a string is wanted, ``0600`` is octal where a mode is, and ``1:30`` is nobody's
+sexagesimal number.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+from preforkd.errors import ConfigurationError, Place, Problem
+
+_SIZE_LIMIT = 1 << 20
+_NODE_LIMIT = 20_000
+"""Nodes after aliases are expanded: a bomb of aliases is refused, and does not go off."""
+_DEPTH_LIMIT = 32
+
+_NULLS = {"", "~", "null", "Null", "NULL"}
+_ALLOWED_TAGS = {
+    f"tag:yaml.org,2002:{name}"
+    for name in ("str", "int", "float", "bool", "null", "timestamp", "merge", "map", "seq", "value")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One value as it was written; ``quoted`` when it stood in quotes or a block."""
+
+    text: str
+    quoted: bool
+    place: Place
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether nothing was written: no value, ``~`` or ``null``."""
+        return not self.quoted and self.text in _NULLS
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A list of nodes."""
+
+    items: tuple["Node", ...]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key with its value."""
+
+    key: Scalar
+    value: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys with values, in the order of the file; a duplicate key is left out, with a problem."""
+
+    entries: tuple[Entry, ...]
+    place: Place
+
+
+Node = Scalar | Sequence | Mapping
+
+
+def read_document(data: bytes, source: str) -> tuple[Mapping | None, list[Problem]]:
+    """Return the top mapping of a YAML text (None for an empty one) and what is wrong with it.
+
+    Raises ConfigurationError when there is no reading it at all.
+    """
+    text = _decode(data, source)
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        raise ConfigurationError([_syntax_problem(error, text, source)]) from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError([_unreadable(error, text, source)]) from error
+    except RecursionError as error:
+        raise ConfigurationError([Problem(Place(source), "", "nested too deeply")]) from error
+    if root is None:
+        return None, []
+    builder = _Builder(source)
+    node = builder.build(root, 0)
+    if isinstance(node, Scalar) and node.empty:
+        return None, builder.problems
+    if not isinstance(node, Mapping):
+        problem = Problem(node.place, "", "a mapping of settings is expected", "write key: value")
+        raise ConfigurationError([problem])
+    return node, builder.problems
+
+
+def _decode(data: bytes, source: str) -> str:
+    if len(data) > _SIZE_LIMIT:
+        raise ConfigurationError(
+            [Problem(Place(source), "", f"the file is larger than {_SIZE_LIMIT >> 20} MiB")]
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        problem = Problem(Place(source, line, column), "", "this is not UTF-8")
+        raise ConfigurationError([problem]) from error
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, text: str, source: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
+    message = error.problem or error.context or "not YAML"
+    lines = text.split("\n")
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    hint = ""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        message, hint = "a tab character indents this line", "indent with spaces"
+    elif "expected a single document" in message:
+        hint = "one file holds one document: remove the ---"
+    elif "mapping values are not allowed" in message:
+        hint = "put quotes around a value that contains ': '"
+    return Problem(place, "", f"not YAML: {message}", hint)
+
+
+def _unreadable(error: yaml.YAMLError, text: str, source: str) -> Problem:
+    position = getattr(error, "position", None)
+    if position is None:
+        return Problem(Place(source), "", f"not YAML: {error}")
+    before = text[:position]
+    place = Place(source, before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1)
+    return Problem(place, "", "a character that YAML does not allow")
+
+
+class _Builder:
+    def __init__(self, source: str) -> None:
+        self.problems: list[Problem] = []
+        self._source = source
+        self._count = 0
+
+    def build(self, node: yaml.Node, depth: int) -> Node:
+        place = self._place(node)
+        self._count += 1
+        if self._count > _NODE_LIMIT or depth > _DEPTH_LIMIT:
+            raise ConfigurationError(
+                [Problem(place, "", "too much is repeated by aliases or nested here")]
+            )
+        if node.tag not in _ALLOWED_TAGS:
+            self.problems.append(
+                Problem(place, "", f"the tag {node.tag} is not allowed", "write plain values")
+            )
+        if isinstance(node, yaml.ScalarNode):
+            return Scalar(node.value, node.style is not None, place)
+        if isinstance(node, yaml.SequenceNode):
+            return Sequence(tuple(self.build(item, depth + 1) for item in node.value), place)
+        return Mapping(tuple(self._entries(node, depth)), place)
+
+    def _entries(self, node: yaml.Node, depth: int) -> Iterator[Entry]:
+        seen: dict[str, Place] = {}
+        for key_node, value_node in node.value:
+            place = self._place(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(Problem(place, "", "a key is a single word"))
+                continue
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                hint = "write the keys out"
+                self.problems.append(Problem(place, "", "merge keys (<<) are not supported", hint))
+                continue
+            key = key_node.value
+            if key in seen:
+                self.problems.append(
+                    Problem(place, key, f"the key is there twice; first at line {seen[key].line}")
+                )
+                continue
+            seen[key] = place
+            name = Scalar(key, key_node.style is not None, place)
+            yield Entry(name, self.build(value_node, depth + 1))
+
+    def _place(self, node: yaml.Node) -> Place:
+        return Place(self._source, node.start_mark.line + 1, node.start_mark.column + 1)

@@ -1,0 +1,158 @@
+"""The settings as data: what `preforkd.config.settings` declares, for those that derive from it."""
+
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+
+from preforkd.config import units
+from preforkd.config.settings import Listen, OnReload, Settings
+
+
+class Form(StrEnum):
+    """How a setting is written."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    CHOICE = "choice"
+    DURATION = "duration"
+    SIZE = "size"
+    MODE = "mode"
+    NAMES = "names"
+    """A mapping of names to texts."""
+    LISTEN = "listen"
+    SECTION = "section"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One setting; ``choices`` are words that may stand for a value, ``struct`` is a section's."""
+
+    path: str
+    form: Form
+    default: Any
+    help: str = ""
+    on_reload: OnReload = OnReload.GENERATION
+    ge: float | None = None
+    le: float | None = None
+    choices: tuple[str, ...] = ()
+    struct: type[msgspec.Struct] | None = None
+
+    @property
+    def name(self) -> str:
+        """The last part of the dotted path."""
+        return self.path.rpartition(".")[2]
+
+    def write(self, value: Any) -> str:
+        """Return a value as people write it."""
+        if isinstance(value, str):
+            return value
+        if self.form is Form.DURATION:
+            return units.format_duration(value)
+        if self.form is Form.SIZE:
+            return units.format_size(value)
+        if self.form is Form.MODE:
+            return units.format_mode(value)
+        return str(value)
+
+    def allowed(self) -> str:
+        """Return what may be written, in words."""
+        words = {
+            Form.TEXT: "text",
+            Form.INTEGER: "a whole number",
+            Form.CHOICE: "",
+            Form.DURATION: "a duration",
+            Form.SIZE: "a size",
+            Form.MODE: "octal permissions",
+            Form.NAMES: "a mapping of names to values",
+            Form.LISTEN: "an address, or a list of addresses or mappings",
+            Form.SECTION: "a mapping",
+        }[self.form]
+        if self.ge is not None and self.le is not None and self.form is not Form.MODE:
+            words += (
+                f" from {self.write(self._typed(self.ge))} to {self.write(self._typed(self.le))}"
+            )
+        if self.choices:
+            words += (", or " if words else "one of ") + ", ".join(self.choices)
+        return words
+
+    def _typed(self, bound: float) -> float | int:
+        return bound if self.form is Form.DURATION else int(bound)
+
+
+@cache
+def fields_of(struct: type[msgspec.Struct], prefix: str = "") -> tuple[Field, ...]:
+    """Return the fields of a settings struct, in their order; paths begin with the prefix."""
+    hints = typing.get_type_hints(struct, include_extras=True)
+    return tuple(
+        _field(prefix + info.name, hints[info.name], info.default)
+        for info in msgspec.structs.fields(struct)
+    )
+
+
+def leaves(struct: type[msgspec.Struct] = Settings, prefix: str = "") -> Iterator[Field]:
+    """Yield every setting that is no section, with its dotted path."""
+    for field in fields_of(struct, prefix):
+        if field.struct is not None and field.form is Form.SECTION:
+            yield from leaves(field.struct, field.path + ".")
+        else:
+            yield field
+
+
+def get(settings: msgspec.Struct, path: str) -> Any:
+    """Return the value at a dotted path."""
+    value: Any = settings
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _field(path: str, hint: Any, default: Any) -> Field:
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return Field(path, Form.SECTION, default, help=_summary(hint), struct=hint)
+    plain, meta = _unwrap(hint)
+    assert meta is not None
+    extra = meta.extra or {}
+    form, number, choices = _form(plain, extra.get("kind"))
+    bounds = number or meta
+    return Field(
+        path,
+        form,
+        default,
+        help=meta.description or "",
+        on_reload=OnReload(extra["on_reload"]),
+        ge=bounds.ge,
+        le=bounds.le,
+        choices=choices,
+        struct=Listen if form is Form.LISTEN else None,
+    )
+
+
+def _summary(struct: type) -> str:
+    return (struct.__doc__ or "").strip().split("\n")[0]
+
+
+def _unwrap(hint: Any) -> tuple[Any, msgspec.Meta | None]:
+    if get_origin(hint) is Annotated:
+        plain, *metas = get_args(hint)
+        return plain, metas[0]
+    return hint, None
+
+
+def _form(plain: Any, kind: str | None) -> tuple[Form, msgspec.Meta | None, tuple[str, ...]]:
+    if kind is not None:
+        return Form(kind), None, ()
+    origin = get_origin(plain) or plain
+    if origin is Literal:
+        return Form.CHOICE, None, get_args(plain)
+    simple = {str: Form.TEXT, int: Form.INTEGER, dict: Form.NAMES, tuple: Form.LISTEN}
+    if origin in simple:
+        return simple[origin], None, ()
+    assert origin in {typing.Union, UnionType}
+    number, words = get_args(plain)
+    return Form.INTEGER, _unwrap(number)[1], get_args(words)

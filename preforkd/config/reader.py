@@ -1,0 +1,210 @@
+"""From what was written to `Settings`: every problem at once, each with its place.
+
+The reader knows no setting by name except ``listen`` and ``app.target``, whose texts have a grammar
+of their own; everything else follows from the declarations.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping as MappingOf
+from typing import Any
+
+from preforkd.config import units
+from preforkd.config.address import parse_address
+from preforkd.config.document import Entry, Mapping, Node, Scalar, Sequence
+from preforkd.config.fields import Field, Form, fields_of, leaves
+from preforkd.config.settings import Listen, Settings
+from preforkd.config.target import parse_target
+from preforkd.errors import Place, Problem
+
+_GRAMMARS = {"app.target": parse_target}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Reader:
+    """Reads documents into settings; ``problems`` and ``origins`` gather along the way."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.origins: dict[str, Place] = {}
+
+    def settings(self, document: Mapping | None) -> Settings:
+        """Return the settings of a document; defaults stand in for what has problems."""
+        values = self._section(document, fields_of(Settings)) if document else {}
+        return Settings(**values)
+
+    def override(self, settings: dict[str, Any], path: str, node: Node) -> None:
+        """Read one setting from elsewhere (an option) into a flat mapping of paths to values."""
+        field = next(field for field in leaves() if field.path == path)
+        for known in [key for key in self.origins if key == path or key.startswith(path + "[")]:
+            del self.origins[known]
+        found, value = self._value(field, node)
+        if found:
+            settings[path] = value
+            self.origins[path] = node.place
+
+    def _blame(self, place: Place, setting: str, message: str, hint: str = "") -> None:
+        self.problems.append(Problem(place, setting, message, hint))
+
+    # --- mappings --------------------------------------------------------------------------------
+
+    def _section(self, mapping: Mapping, fields: Iterable[Field]) -> dict[str, Any]:
+        known = {field.name: field for field in fields}
+        values: dict[str, Any] = {}
+        for entry in mapping.entries:
+            field = known.get(entry.key.text)
+            if field is None:
+                self._unknown(entry, known)
+                continue
+            found, value = self._value(field, entry.value)
+            if found:
+                values[field.name] = value
+        return values
+
+    def _unknown(self, entry: Entry, known: MappingOf[str, Field]) -> None:
+        name = entry.key.text
+        prefix = next(iter(known.values())).path.rpartition(".")[0]
+        elsewhere = [field.path for field in leaves() if field.name == name]
+        close = difflib.get_close_matches(name, known, 1)
+        if close:
+            hint = f"did you mean {close[0]}?"
+        elif elsewhere:
+            hint = f"it belongs elsewhere: {' or '.join(elsewhere)}"
+        else:
+            hint = f"known here: {', '.join(known)}"
+        setting = f"{prefix}.{name}" if prefix else name
+        self._blame(entry.key.place, setting, "there is no such setting", hint)
+
+    # --- values ----------------------------------------------------------------------------------
+
+    def _value(self, field: Field, node: Node) -> tuple[bool, Any]:
+        """Return whether there is a value, and the value."""
+        if isinstance(node, Scalar) and node.empty:
+            return False, None  # a key with nothing behind it leaves the default
+        if field.form is Form.SECTION:
+            return self._struct(field, node)
+        self.origins[field.path] = node.place
+        if field.form is Form.LISTEN:
+            return self._listen(field, node)
+        if field.form is Form.NAMES:
+            return self._names(field, node)
+        if not isinstance(node, Scalar):
+            given = "a list" if isinstance(node, Sequence) else "a mapping"
+            self._blame(node.place, field.path, f"{given} is given; expected {field.allowed()}")
+            return False, None
+        return self._scalar(field, node)
+
+    def _struct(self, field: Field, node: Node) -> tuple[bool, Any]:
+        if not isinstance(node, Mapping):
+            assert field.struct is not None
+            names = ", ".join(inner.name for inner in fields_of(field.struct))
+            self._blame(node.place, field.path, "a mapping is expected", f"with keys of: {names}")
+            return False, None
+        assert field.struct is not None
+        values = self._section(node, fields_of(field.struct, field.path + "."))
+        return True, field.struct(**values)
+
+    def _scalar(self, field: Field, node: Scalar) -> tuple[bool, Any]:
+        text = node.text
+        if text in field.choices:
+            return True, text
+        try:
+            value = _parse(field, text)
+            if (grammar := _GRAMMARS.get(field.path)) is not None:
+                grammar(text)
+        except ValueError as error:
+            self._blame(node.place, field.path, str(error), _hint(field, text))
+            return False, None
+        low, high = field.ge, field.le
+        if (low is not None and value < low) or (high is not None and value > high):
+            self._blame(
+                node.place, field.path, f"{text} is out of bounds; expected {field.allowed()}"
+            )
+            return False, None
+        return True, value
+
+    def _names(self, field: Field, node: Node) -> tuple[bool, Any]:
+        if not isinstance(node, Mapping):
+            self._blame(node.place, field.path, f"expected {field.allowed()}", "write NAME: value")
+            return False, None
+        values: dict[str, str] = {}
+        for entry in node.entries:
+            name, value = entry.key.text, entry.value
+            path = f"{field.path}.{name}"
+            if not _VARIABLE.fullmatch(name):
+                self._blame(entry.key.place, path, f"{name!r} is not the name of a variable")
+            elif not isinstance(value, Scalar):
+                self._blame(value.place, path, "a single value is expected")
+            elif "\0" in value.text:
+                self._blame(value.place, path, "the value contains a NUL character")
+            else:
+                values[name] = value.text
+                self.origins[path] = value.place
+        return True, values
+
+    # --- listen ----------------------------------------------------------------------------------
+
+    def _listen(self, field: Field, node: Node) -> tuple[bool, Any]:
+        nodes = node.items if isinstance(node, Sequence) else (node,)
+        if not nodes:
+            self._blame(node.place, field.path, "the list is empty", f"expected {field.allowed()}")
+        entries: list[Listen] = []
+        for index, item in enumerate(nodes):
+            path = f"listen[{index}]"
+            self.origins[path] = item.place
+            listen = self._listen_entry(item, path)
+            if listen is not None:
+                self._check_listen(listen, entries, item.place, path)
+                entries.append(listen)
+        return bool(entries), tuple(entries)
+
+    def _listen_entry(self, node: Node, path: str) -> Listen | None:
+        if isinstance(node, Scalar):
+            return Listen(address=node.text)
+        if isinstance(node, Sequence):
+            self._blame(node.place, path, "a list is given; expected an address or a mapping")
+            return None
+        return Listen(**self._section(node, fields_of(Listen, path + ".")))
+
+    def _check_listen(self, listen: Listen, before: list[Listen], place: Place, path: str) -> None:
+        if listen.address:
+            try:
+                parse_address(listen.address)
+            except ValueError as error:
+                at = self.origins.get(path + ".address", place)
+                self._blame(at, path, str(error), "see listen in the reference")
+        elif not listen.name:
+            self._blame(place, path, "an address or a name is needed", "for example :8080")
+        if any(listen.address and listen.address == other.address for other in before):
+            self._blame(place, path, f"{listen.address} is there twice")
+        if any(listen.name and listen.name == other.name for other in before):
+            self._blame(place, path, f"the name {listen.name} is there twice")
+
+
+def _parse(field: Field, text: str) -> Any:
+    match field.form:
+        case Form.DURATION:
+            return units.parse_duration(text)
+        case Form.SIZE:
+            return units.parse_size(text)
+        case Form.MODE:
+            return units.parse_mode(text)
+        case Form.INTEGER:
+            if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+                raise ValueError(f"{text!r} is given; expected {field.allowed()}")
+            return int(text)
+        case Form.CHOICE:
+            raise ValueError(f"{text!r} is given; expected {field.allowed()}")
+        case _:
+            if "\0" in text:
+                raise ValueError("the text contains a NUL character")
+            return text
+
+
+def _hint(field: Field, text: str) -> str:
+    close = difflib.get_close_matches(text.lower(), field.choices, 1)
+    if close:
+        return f"did you mean {close[0]}?"
+    if field.form in {Form.DURATION, Form.SIZE} and field.default is not None:
+        return f"the default is {field.write(field.default)}"
+    return ""

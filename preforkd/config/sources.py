@@ -1,0 +1,113 @@
+"""Where settings come from: the file, over it the command line, below both the defaults."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from preforkd.config.document import Mapping as Mapping_, Node, Scalar, Sequence, read_document
+from preforkd.config.fields import Form, get, leaves
+from preforkd.config.reader import Reader
+from preforkd.config.settings import OnReload, Settings
+from preforkd.errors import ConfigurationError, Place, Problem
+
+DEFAULT_PATH = "/etc/preforkd.yaml"
+
+_OPTION_NAMES = {"app.target": "the argument KIND:MODULE:ATTRIBUTE", "log.level": "--log-level"}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, the file they come from (None: none was there), and the place of each written one."""
+
+    settings: Settings
+    origins: Mapping[str, Place] = field(default_factory=dict)
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One setting as it is in force; ``place`` is None for a default."""
+
+    setting: str
+    value_text: str
+    place: Place | None
+    on_reload: OnReload
+
+
+def load(path: str | None, options: Mapping[str, object]) -> Loaded:
+    """Return the settings of a file (None: the default one, if it exists) and the options over it.
+
+    ``options`` maps dotted settings to a text, or to a list of texts for ``listen``. Raises
+    ConfigurationError with every problem there is.
+    """
+    found = _find(path)
+    document: Mapping_ | None = None
+    problems: list[Problem] = []
+    if found is not None:
+        document, problems = read_document(_read(found), found)
+    reader = Reader()
+    settings = reader.settings(document)
+    changed: dict[str, Any] = {}
+    for setting, value in options.items():
+        reader.override(changed, setting, _option_node(setting, value))
+    problems = sorted(problems + reader.problems, key=_order)
+    if problems:
+        raise ConfigurationError(problems)
+    return Loaded(_with(settings, changed), reader.origins, found)
+
+
+def effective(loaded: Loaded) -> list[Effective]:
+    """Return every setting with its value, as people write it, and where it comes from."""
+    entries: list[Effective] = []
+    for leaf in leaves():
+        value = get(loaded.settings, leaf.path)
+        if leaf.form is Form.LISTEN:
+            text = ", ".join(listen.address or listen.name for listen in value)
+        elif leaf.form is Form.NAMES:
+            text = " ".join(f"{name}={inner}" for name, inner in value.items())
+        else:
+            text = leaf.write(value)
+        entries.append(
+            Effective(leaf.path, text or "(empty)", loaded.origins.get(leaf.path), leaf.on_reload)
+        )
+    return entries
+
+
+def _order(problem: Problem) -> tuple[int, int]:
+    return problem.place.line or 1 << 30, problem.place.column
+
+
+def _find(path: str | None) -> str | None:
+    if path is not None:
+        return path
+    return DEFAULT_PATH if Path(DEFAULT_PATH).exists() else None
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        hint = "name an existing file, or none for the defaults" if not Path(path).exists() else ""
+        problem = Problem(Place(path), "", f"cannot be read: {error.strerror}", hint)
+        raise ConfigurationError([problem]) from error
+
+
+def _option_node(setting: str, value: object) -> Node:
+    place = Place(_OPTION_NAMES.get(setting) or "--" + setting.rpartition(".")[2])
+    if isinstance(value, list):
+        return Sequence(tuple(Scalar(str(text), True, place) for text in value), place)
+    return Scalar(str(value), True, place)
+
+
+def _with(settings: Settings, changed: Mapping[str, Any]) -> Settings:
+    for path, value in changed.items():
+        section, _, name = path.rpartition(".")
+        if section:
+            inner = msgspec.structs.replace(getattr(settings, section), **{name: value})
+            settings = msgspec.structs.replace(settings, **{section: inner})
+        else:
+            settings = msgspec.structs.replace(settings, **{name: value})
+    return settings

@@ -1,0 +1,53 @@
+"""Who is at the other end of the control socket, and what he may do.
+
+Everybody who can connect may read. Commands are for root, for the user that preforkd runs as, and for
+the members of the group that ``control.group`` names. unix(7): SO_PEERCRED, SO_PEERGROUPS
+"""
+
+import array
+import grp
+import os
+import socket
+import struct
+from dataclasses import dataclass
+
+_CREDENTIALS = struct.Struct("3i")
+_SO_PEERGROUPS = 59
+_GROUPS_LIMIT = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process that connected, as the kernel knew it then."""
+
+    pid: int
+    uid: int
+    groups: frozenset[int]
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    """Return who connected. Raises OSError."""
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(data)
+    groups = array.array("I")
+    groups.frombytes(sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_LIMIT * 4)[:])
+    return Peer(pid, uid, frozenset([gid, *groups]))
+
+
+def may_command(peer: Peer, group: str) -> bool:
+    """Tell whether this peer may give commands; ``group`` is a name, a number, or empty."""
+    if peer.uid in {0, os.geteuid()}:
+        return True
+    number = _group_number(group)
+    return number is not None and number in peer.groups
+
+
+def _group_number(group: str) -> int | None:
+    if not group:
+        return None
+    if group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return None

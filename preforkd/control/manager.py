@@ -1,0 +1,114 @@
+"""The Varlink interface ``io.preforkd.Manager``, one instance for each client.
+
+https://varlink.org; the interface description is made from these annotations, so method and
+parameter names are those of the wire.
+"""
+
+import logging
+from typing import Protocol, TypedDict
+
+from asyncvarlink import TypedVarlinkErrorReply, VarlinkInterface, varlinkmethod
+
+from preforkd.control.access import Peer, may_command
+from preforkd.control.view import ReloadAnswer, ServiceView
+
+logger = logging.getLogger("preforkd.master")
+
+INTERFACE = "io.preforkd.Manager"
+
+
+class Backend(Protocol):
+    """The master, as a client sees it."""
+
+    def view(self) -> ServiceView:
+        """Return all there is to see."""
+
+    async def reload(self, fresh: bool) -> ReloadAnswer:
+        """Reload; return when the new generation serves, or the reload has failed."""
+
+    def stop(self, quick: bool) -> None:
+        """Begin to stop."""
+
+
+class ReloadFailed(TypedVarlinkErrorReply, interface=INTERFACE):
+    """The reload failed, and what served serves on."""
+
+    class Parameters:
+        """Who has to act, why, the evidence, and what to do."""
+
+        blame: str
+        reason: str
+        detail: str
+        hint: str
+
+
+class NotAllowed(TypedVarlinkErrorReply, interface=INTERFACE):
+    """The client may look, and give no commands."""
+
+    class Parameters:
+        """Who may."""
+
+        reason: str
+
+
+class Done(TypedDict):
+    """The answer to a reload that succeeded."""
+
+    generation: int
+    message: str
+    live: list[str]
+    restart: list[str]
+
+
+class Manager(VarlinkInterface, name=INTERFACE):
+    """Look at a preforkd service, reload it, stop it."""
+
+    errors = (ReloadFailed, NotAllowed)
+
+    def __init__(self, backend: Backend, peer: Peer, group: str) -> None:
+        self._backend = backend
+        self._peer = peer
+        self._group = group
+
+    @varlinkmethod(return_parameter="service")
+    def GetStatus(self) -> ServiceView:  # noqa: N802 - a name of the wire
+        """Return everything there is to see."""
+        return self._backend.view()
+
+    @varlinkmethod
+    async def Reload(self, *, fresh: bool) -> Done:  # noqa: N802
+        """Read the configuration again and return when it is in force.
+
+        fresh: start new workers even if nothing changed.
+        """
+        self._demand("Reload")
+        answer = await self._backend.reload(fresh)
+        if not answer.ok:
+            raise ReloadFailed(
+                blame=answer.blame or "internal",
+                reason=answer.message,
+                detail=answer.detail,
+                hint=answer.hint,
+            )
+        return Done(
+            generation=answer.generation or 0,
+            message=answer.message,
+            live=answer.live,
+            restart=answer.restart,
+        )
+
+    @varlinkmethod
+    def Stop(self, *, quick: bool) -> None:  # noqa: N802
+        """Begin to stop; quick: without letting requests finish."""
+        self._demand("Stop")
+        self._backend.stop(quick)
+
+    def _demand(self, command: str) -> None:
+        peer = self._peer
+        if not may_command(peer, self._group):
+            logger.warning("%s refused to pid %d of user %d", command, peer.pid, peer.uid)
+            group = f", or a member of {self._group}" if self._group else ""
+            raise NotAllowed(
+                reason=f"{command} is for root and the user that preforkd runs as{group}"
+            )
+        logger.info("%s by pid %d of user %d", command, peer.pid, peer.uid)

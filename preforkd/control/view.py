@@ -1,0 +1,91 @@
+"""What the control socket shows and answers, as plain records; seconds, counts and words."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker; ``busy_seconds`` is None while it is idle."""
+
+    slot: int
+    pid: int | None
+    generation: int
+    state: str
+    serving: bool
+    busy_seconds: float | None
+    requests: int
+    connections: int
+    accepted: int
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationView:
+    """One generation and its zygote."""
+
+    generation: int
+    role: str
+    zygote_pid: int | None
+    zygote_state: str | None
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerView:
+    """One listener; ``origin`` is ``systemd`` or ``bound``."""
+
+    name: str
+    address: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadView:
+    """How the last reload ended; ``blame`` is None when it succeeded."""
+
+    generation: int | None
+    ok: bool
+    message: str
+    blame: str | None
+    detail: str
+    hint: str
+    at_unix: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """The whole service."""
+
+    version: str
+    pid: int
+    state: str
+    status: str
+    generation: int | None
+    ready: int
+    target: int
+    busy: int
+    uptime_seconds: float
+    configuration: str | None
+    problems: list[str]
+    workers: list[WorkerView]
+    generations: list[GenerationView]
+    listeners: list[ListenerView]
+    last_reload: ReloadView | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadAnswer:
+    """How a reload ended.
+
+    ``live`` names settings that were changed without new workers, ``restart`` those that only a
+    restart changes. ``blame`` is configuration, application, system, internal or stopping.
+    """
+
+    ok: bool
+    generation: int | None
+    message: str
+    blame: str | None
+    detail: str
+    hint: str
+    live: list[str]
+    restart: list[str]

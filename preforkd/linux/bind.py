@@ -1,0 +1,181 @@
+"""Listening sockets of our own. Errors say in one line what is wrong, and in another what to do.
+
+ip(7), ipv6(7), unix(7)
+"""
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import socket
+import stat
+
+from preforkd.errors import SystemFailure
+
+_HINTS = {
+    errno.EADDRINUSE: "stop what listens there (ss -ltnp shows it), or choose another port",
+    errno.EACCES: "ports below 1024 need a socket unit, or AmbientCapabilities=CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "no interface of this machine has the address (ip address shows them)",
+}
+
+
+def bind_tcp(host: str | None, port: int, backlog: int) -> list[socket.socket]:
+    """Return listening sockets for each address that the host has; None: every address, v4 and v6.
+
+    They are non-blocking and close-on-exec. Raises SystemFailure.
+    """
+    if host is None:
+        return [_bind_everywhere(port, backlog)]
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise SystemFailure(
+            f"{where}: the host is not known: {error.strerror}",
+            hint="write an address, or a name that this machine can resolve",
+        ) from error
+    bound: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in dict.fromkeys(found):
+            bound.append(_listen_on(family, address, backlog, where, v6_only=True))
+    except BaseException:
+        for sock in bound:
+            sock.close()
+        raise
+    return bound
+
+
+def _bind_everywhere(port: int, backlog: int) -> socket.socket:
+    where = f":{port}"
+    if socket.has_dualstack_ipv6():
+        return _listen_on(socket.AF_INET6, ("::", port), backlog, where, v6_only=False)
+    return _listen_on(socket.AF_INET, ("0.0.0.0", port), backlog, where)  # noqa: S104 - as asked
+
+
+def _listen_on(
+    family: int, address: tuple[object, ...], backlog: int, where: str, *, v6_only: bool = False
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6_only)
+        sock.bind(address)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        hint = _HINTS.get(error.errno or 0, "")
+        raise SystemFailure(f"{where} cannot be bound: {error.strerror}", hint=hint) from error
+    return sock
+
+
+# --- Unix sockets --------------------------------------------------------------------------------
+
+
+def bind_unix(path: str, mode: int, owner: str, group: str, backlog: int) -> socket.socket:
+    """Return a listening socket at the path, with these permissions from its first moment.
+
+    It is bound with no permission for anybody, listens, and only then is opened: nobody meets a
+    socket that does not answer or lets in too many. A socket file that nobody listens on is
+    replaced, a live one is not. Raises SystemFailure.
+    """
+    where = f"unix:{path}"
+    uid, gid = _user(owner, where), _group(group, where)
+    _refuse_if_taken(path, where)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        mask = os.umask(0o777)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(mask)
+        sock.listen(backlog)
+        if uid != -1 or gid != -1:
+            os.chown(path, uid, gid)
+        os.chmod(path, mode)
+    except OSError as error:
+        if sock.getsockname():
+            os.unlink(path)
+        sock.close()
+        raise SystemFailure(
+            f"{where} cannot be bound: {error.strerror}", hint=_unix_hint(error, path)
+        ) from error
+    return sock
+
+
+def close_unix(sock: socket.socket) -> None:
+    """Close a listening socket and remove its file, unless another one lies there by now.
+
+    A socket does not know its file's inode; whether the file was this socket's is found out by
+    connecting: once it is closed, nobody answers.
+    """
+    path = sock.getsockname()
+    sock.close()
+    if not path or isinstance(path, bytes):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        except OSError:
+            pass  # gone, or somebody listens there whose backlog is full
+
+
+def _refuse_if_taken(path: str, where: str) -> None:
+    try:
+        there = os.lstat(path)
+    except OSError:
+        return
+    if not stat.S_ISSOCK(there.st_mode):
+        raise SystemFailure(
+            f"{where}: a file that is no socket is there",
+            hint=f"move {path} away, or choose another",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return  # left behind by a process that has ended
+        except BlockingIOError:
+            pass  # somebody listens, and is busy
+        except OSError as error:
+            raise SystemFailure(f"{where}: {error.strerror}") from error
+    raise SystemFailure(
+        f"{where} cannot be bound: another process listens there",
+        hint="stop it (ss -lxp shows it), or choose another path",
+    )
+
+
+def _unix_hint(error: OSError, path: str) -> str:
+    folder = os.path.dirname(path)
+    if error.errno == errno.ENOENT:
+        return f"make the directory {folder}, for example by RuntimeDirectory= in the unit"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return (
+            f"the user that preforkd runs as must be able to write to {folder}, and to give the "
+            "socket to that owner and group"
+        )
+    return ""
+
+
+def _user(name: str, where: str) -> int:
+    if not name or name.isdecimal():
+        return int(name or -1)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise SystemFailure(f"{where}: there is no user {name!r}", hint="see owner") from None
+
+
+def _group(name: str, where: str) -> int:
+    if not name or name.isdecimal():
+        return int(name or -1)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise SystemFailure(f"{where}: there is no group {name!r}", hint="see group") from None

@@ -1,0 +1,26 @@
+"""What of the environment the application may inherit."""
+
+from collections.abc import Mapping
+
+_OURS = (
+    "LISTEN_FDS",  # sockets that were passed to us, under numbers that mean something else there
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",  # an application that says READY=1 speaks for the whole service
+    "WATCHDOG_USEC",  # and one that pings hides a master that hangs
+    "WATCHDOG_PID",
+    "FDSTORE",
+    "MAINPID",
+    "MANAGERPID",
+    "SYSTEMD_EXEC_PID",  # tells a process whether it is the one that systemd started
+)
+
+
+def clean(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without what would let a child take itself for the service.
+
+    What the application may need stays: INVOCATION_ID, JOURNAL_STREAM, RUNTIME_DIRECTORY,
+    CREDENTIALS_DIRECTORY and their like. systemd.exec(5), sd_listen_fds(3)
+    """
+    return {name: value for name, value in environ.items() if name not in _OURS}

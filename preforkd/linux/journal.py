@@ -1,0 +1,72 @@
+"""The journal's native protocol: one datagram of fields.
+
+systemd-python has it too, but the zygote may run in an interpreter that has no systemd-python.
+https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
+"""
+
+import array
+import errno
+import os
+import socket
+import struct
+from collections.abc import Mapping
+
+ADDRESS = "/run/systemd/journal/socket"
+
+
+class Journal:
+    """Sends entries; raises OSError when the journal does not take one."""
+
+    def __init__(self, address: str = ADDRESS) -> None:
+        self._address = address
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.settimeout(1.0)
+
+    def send(self, fields: Mapping[str, object]) -> None:
+        """Send one entry; names are upper-case, values any text."""
+        data = b"".join(_field(name, str(value)) for name, value in fields.items())
+        try:
+            self._sock.sendto(data, self._address)
+        except OSError as error:
+            if error.errno not in {errno.EMSGSIZE, errno.ENOBUFS}:
+                raise
+            self._send_by_memory(data)
+
+    def _send_by_memory(self, data: bytes) -> None:
+        # Too large for a datagram: the journal reads it from a memory file, unsealed since v252.
+        descriptor = os.memfd_create("journal-entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(data)
+            import fcntl  # noqa: PLC0415 - needed for what is rare
+
+            fcntl.fcntl(
+                descriptor,
+                fcntl.F_ADD_SEALS,
+                fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL,
+            )
+            rights = array.array("i", [descriptor])
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+            self._sock.sendmsg([b""], ancillary, 0, self._address)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+
+def _field(name: str, value: str) -> bytes:
+    data = value.encode("utf-8", "backslashreplace")
+    if b"\n" not in data:
+        return name.encode() + b"=" + data + b"\n"
+    return name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"
+
+
+def stderr_is_journal(stream: str, descriptor: int = 2) -> bool:
+    """Tell whether the descriptor is the stream that $JOURNAL_STREAM (systemd.exec(5)) names."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return stream == f"{status.st_dev}:{status.st_ino}"

@@ -1,0 +1,98 @@
+"""What the service tells its manager: datagrams to $NOTIFY_SOCKET.
+
+sd_notify(3), systemd.service(5).
+
+systemd-python's own function reads the socket's name from the environment, which is cleaned before
+the application could see it; the protocol is one datagram of lines.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+logger = logging.getLogger("preforkd.master")
+
+_SEND_TIMEOUT = 1.0
+"""Seconds that a manager which does not read may hold us up; the message is lost then."""
+
+
+class Notifier:
+    """Talks to the manager, if there is one; never raises, a message that is lost is logged."""
+
+    def __init__(self, address: str | None = None, watchdog_interval: float | None = None) -> None:
+        self.watchdog_interval = watchdog_interval
+        """Seconds between two pings at the most; None when the manager expects none."""
+        self._sock: socket.socket | None = None
+        if address:
+            self._address = "\0" + address[1:] if address.startswith("@") else address
+            self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._sock.settimeout(_SEND_TIMEOUT)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "Notifier":
+        """Return a notifier for $NOTIFY_SOCKET, $WATCHDOG_USEC and $WATCHDOG_PID."""
+        address = environ.get("NOTIFY_SOCKET", "")
+        if not address.startswith(("/", "@")):
+            return cls()
+        return cls(address, _watchdog_interval(environ))
+
+    @property
+    def active(self) -> bool:
+        """Tell whether there is a manager to talk to."""
+        return self._sock is not None
+
+    def ready(self, status: str) -> None:
+        """Say that the service serves, after a start or a reload."""
+        self._send("READY=1", _status(status))
+
+    def reloading(self, status: str) -> None:
+        """Say that a reload has begun (Type=notify-reload wants the time of it)."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", _status(status))
+
+    def stopping(self, status: str) -> None:
+        """Say that the service is on its way out."""
+        self._send("STOPPING=1", _status(status))
+
+    def status(self, text: str) -> None:
+        """Say what is true, in one line."""
+        self._send(_status(text))
+
+    def watchdog(self) -> None:
+        """Say that the service is alive."""
+        self._send("WATCHDOG=1")
+
+    def extend_timeout(self, seconds: float) -> None:
+        """Ask for so much time for the step that the service is at."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
+    def close(self) -> None:
+        """Say no more."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def _send(self, *lines: str) -> None:
+        if self._sock is None:
+            return
+        try:
+            self._sock.sendto("\n".join(lines).encode(), self._address)
+        except OSError as error:
+            logger.warning("the service manager was not told %s: %s", lines[0], error)
+
+
+def _status(text: str) -> str:
+    return "STATUS=" + " ".join(text.split())
+
+
+def _watchdog_interval(environ: Mapping[str, str]) -> float | None:
+    # WATCHDOG_PID may name another process of the service, whose business the pings are then.
+    with contextlib.suppress(ValueError):
+        interval = int(environ.get("WATCHDOG_USEC", "0"))
+        pid = int(environ.get("WATCHDOG_PID") or os.getpid())
+        if interval > 0 and pid == os.getpid():
+            return interval / 1e6
+    return None

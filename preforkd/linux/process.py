@@ -1,0 +1,123 @@
+"""Children by pidfd: found, signalled and reaped, so that no signal goes to a recycled pid.
+
+pidfd_open(2), waitid(2), prctl(2)
+"""
+
+import ctypes
+import os
+import signal
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36
+_ENDED = os.WEXITED | os.WNOHANG
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReport:
+    """How a process ended: an exit status, or a signal."""
+
+    code: int | None
+    signal: int | None = None
+    core: bool = False
+
+    def describe(self) -> str:
+        """Return it in words."""
+        if self.signal is not None:
+            try:
+                name = signal.Signals(self.signal).name
+            except ValueError:
+                name = f"signal {self.signal}"
+            return f"killed by {name}" + (" (core dumped)" if self.core else "")
+        if self.code is None:
+            return "ended, nobody knows how"
+        return f"exit status {self.code}"
+
+
+def set_child_subreaper() -> None:
+    """Make this process the parent of its descendants' orphans. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def open_child(pid: int) -> int:
+    """Return a pidfd of a child of ours, close-on-exec; a child that has ended is still one.
+
+    Raises OSError: ProcessLookupError when there is no such process, ChildProcessError when it is
+    not our child.
+    """
+    pidfd = os.pidfd_open(pid)
+    try:
+        os.waitid(os.P_PIDFD, pidfd, _ENDED | os.WNOWAIT)
+    except OSError:
+        os.close(pidfd)
+        raise
+    return pidfd
+
+
+def send_signal(pidfd: int, number: int) -> bool:
+    """Send a signal; False when the process has ended."""
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def reap(pidfd: int) -> ExitReport | None:
+    """Return how the child ended, and let the kernel forget it; None while it lives."""
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, _ENDED)
+    except ChildProcessError:
+        return ExitReport(None)
+    return None if result is None else _report(result)
+
+
+def reap_strangers(known: Collection[int]) -> list[tuple[int, ExitReport]]:
+    """Reap children that have ended and are not known; return each pid and how it ended.
+
+    The kernel names any one child that has ended, which may be a known one, over and over; then the
+    list of children is gone through.
+    """
+    reaped: list[tuple[int, ExitReport]] = []
+    while (pid := _ended_child()) is not None:
+        if pid in known:
+            reaped += [(other, _reap_pid(other)) for other in _zombies() if other not in known]
+            break
+        reaped.append((pid, _reap_pid(pid)))
+    return reaped
+
+
+def _ended_child() -> int | None:
+    try:
+        result = os.waitid(os.P_ALL, 0, _ENDED | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if result is None else result.si_pid
+
+
+def _zombies() -> list[int]:
+    found: list[int] = []
+    for listing in Path("/proc/self/task").glob("*/children"):
+        for word in listing.read_text().split():
+            try:
+                result = os.waitid(os.P_PID, int(word), _ENDED | os.WNOWAIT)
+            except ChildProcessError:
+                continue
+            if result is not None:
+                found.append(int(word))
+    return found
+
+
+def _reap_pid(pid: int) -> ExitReport:
+    result = os.waitid(os.P_PID, pid, _ENDED)
+    return ExitReport(None) if result is None else _report(result)
+
+
+def _report(result: os.waitid_result) -> ExitReport:
+    if result.si_code == os.CLD_EXITED:
+        return ExitReport(result.si_status)
+    return ExitReport(None, result.si_status, result.si_code == os.CLD_DUMPED)

@@ -1,0 +1,44 @@
+"""The process title that ps, systemd-cgls and systemctl status show.
+
+The kernel shows what lies where the command line was when the program was executed; it is
+overwritten there. proc(5): /proc/pid/cmdline, /proc/pid/stat (arg_start, arg_end)
+"""
+
+import contextlib
+import ctypes
+from pathlib import Path
+
+_PR_SET_NAME = 15
+_COMM = b"preforkd"
+
+
+class Title:
+    """The title of this process and, after a fork, of the child's own copy."""
+
+    def __init__(self) -> None:
+        self._start, self._room = _area()
+
+    def set(self, text: str) -> None:
+        """Show this text, cut to the room that the command line had. Never raises."""
+        if self._room < 2:
+            return
+        data = text.encode("utf-8", "replace")[: self._room - 1]
+        ctypes.memmove(self._start, data.ljust(self._room, b"\0"), self._room)
+        _name_process()
+
+
+def _area() -> tuple[int, int]:
+    # The process's name stands in parentheses and may contain anything, so the fields are counted
+    # from behind it.
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        length = len(Path("/proc/self/cmdline").read_bytes())
+        if 0 < start < end and end - start == length:
+            return start, end - start
+    return 0, 0
+
+
+def _name_process() -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, ctypes.c_char_p(_COMM), 0, 0, 0)

@@ -1,0 +1,404 @@
+"""The master: facts go in, the policy decides, the pool performs, and the service says what is true.
+
+Everything happens in one asyncio loop.  Facts are queued, never handled where they arise, so that
+an action whose effect is known at once (a fork that fails) does not re-enter what performed it.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import preforkd
+from preforkd.config import changes, sources
+from preforkd.config.settings import Settings
+from preforkd.control.view import ReloadAnswer, ServiceView
+from preforkd.core import events as ev, life, policy, status
+from preforkd.core.life import Effect, Event, State
+from preforkd.core.model import Blame, Failure, Limits
+from preforkd.core.scoreboard import Scoreboard
+from preforkd.errors import ExitStatus, PreforkdError
+from preforkd.linux import cpus, logs
+from preforkd.linux.notify import Notifier
+from preforkd.linux.title import Title
+from preforkd.supervisor import chronicle, reloads, sizing, view
+from preforkd.supervisor.children import Launch
+from preforkd.supervisor.herald import Herald, Watchdog
+from preforkd.supervisor.listeners import Listeners, Proposal
+from preforkd.supervisor.pool import Pool
+
+logger = logging.getLogger("preforkd.master")
+
+_STATUS_BY_BLAME = {
+    Blame.CONFIGURATION: ExitStatus.CONFIGURATION,
+    Blame.APPLICATION: ExitStatus.APPLICATION,
+    Blame.SYSTEM: ExitStatus.SYSTEM,
+    Blame.INTERNAL: ExitStatus.INTERNAL,
+}
+_MARGIN = 10.0
+"""Seconds that systemd is asked for beyond our own deadlines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a generation was started with, until it serves or is given up."""
+
+    generation: int
+    loaded: sources.Loaded
+    proposal: Proposal
+    changes: changes.Changes
+
+
+class Master:
+    """See the module.
+
+    ``read`` returns the configuration as it is now and raises ConfigurationError; ``environment`` is
+    what the application's processes get.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], sources.Loaded],
+        loaded: sources.Loaded,
+        listeners: Listeners,
+        notifier: Notifier,
+        environment: dict[str, str],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.loaded = loaded
+        self.board = Scoreboard()
+        self.life = State.STARTING
+        self.exit_status = ExitStatus.OK
+        self.ended = asyncio.Event()
+        self.began = time.monotonic()
+        self.listeners = listeners
+        self.reloads = reloads.Reloads()
+        self.limits = self._limits(loaded.settings)
+        self.pool = Pool(self.loop, self.feed, self._bell)
+        self.on_commit: Callable[[Settings], None] = lambda _settings: None
+        """Called with the settings whenever live ones may have changed."""
+        self._read = read
+        self._environment = environment
+        self._candidate: Candidate | None = None
+        self._abandoned: Failure | None = None
+        self._outcome: ReloadAnswer | None = None
+        self._generation = 0
+        self._facts: deque[ev.Fact] = deque()
+        self._turning: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._title = Title()
+        self._herald = Herald(self.loop, notifier, self.pool, self._status_line)
+        self._notifier = notifier
+        self._watchdog = Watchdog(
+            self.loop, notifier, lambda: status.healthy(self.board, self.limits, self.loop.time())
+        )
+
+    def _limits(self, settings: Settings) -> Limits:
+        return sizing.limits_of(settings, cpus.usable_cpus())
+
+    # --- what may be asked of it -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin the first generation. Raises PreforkdError when its sockets cannot be had."""
+        proposal = self.listeners.propose(self.loaded.settings, self.loaded.origins)
+        for served in proposal.served:
+            logger.info("listening on %s (%s, %s)", served.address, served.name, served.origin)
+        self._begin(Candidate(0, self.loaded, proposal, changes.Changes()))
+        self._notifier.extend_timeout(self.limits.start + _MARGIN)
+        self._watchdog.start()
+
+    def reload(self, *, fresh: bool) -> "asyncio.Future[ReloadAnswer]":
+        """Ask for a reload; the future holds how it ended. ``fresh``: new workers in any case."""
+        waiter: asyncio.Future[ReloadAnswer] = self.loop.create_future()
+        self._ask_reload(waiter, fresh=fresh)
+        return waiter
+
+    def hang_up(self) -> None:
+        """Reload, as SIGHUP asks for: nobody waits for the answer."""
+        self._ask_reload(None, fresh=False)
+
+    def _ask_reload(self, waiter: "asyncio.Future[ReloadAnswer] | None", *, fresh: bool) -> None:
+        self.reloads.ask(waiter, fresh=fresh)
+        if self.life is State.ENDED:
+            self.reloads.refuse()
+        else:
+            self._happen(Event.RELOAD)
+
+    def stop(self, *, quick: bool = False) -> None:
+        """Stop: by draining, quickly when asked twice or ``quick``."""
+        if self.life is State.ENDED:
+            return
+        first = self.life is not State.STOPPING
+        self._happen(Event.STOP)
+        if quick and first:
+            self._happen(Event.STOP)
+
+    def say_status(self) -> None:
+        """Log the STATUS line and each problem."""
+        logger.info("%s", self._status_line(self._herald.busy))
+        for row in self.board.workers.values():
+            logger.info("%s: %s", chronicle.worker_name(row), row.state.value)
+
+    def view(self) -> ServiceView:
+        """Return all there is to see."""
+        return view.service_view(
+            view.Service(
+                version=preforkd.VERSION,
+                pid=os.getpid(),
+                state=self.life,
+                status=self._status_line(self._herald.busy),
+                uptime=time.monotonic() - self.began,
+                configuration=self.loaded.path,
+                last_reload=self.reloads.last,
+                served=self.listeners.current.served,
+            ),
+            self.board,
+            self.limits,
+            self.pool,
+            self.loop.time(),
+        )
+
+    def close(self) -> None:
+        """Stop all timers and give the sockets back."""
+        self._watchdog.close()
+        self._herald.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._candidate is not None:
+            self.listeners.roll_back(self._candidate.proposal)
+        self.listeners.close()
+
+    # --- facts in, wishes out --------------------------------------------------------------------
+
+    def feed(self, fact: ev.Fact) -> None:
+        """Take a fact; it is dealt with in the loop's next turn."""
+        self._facts.append(fact)
+        self._turn_soon()
+
+    def _turn_soon(self) -> None:
+        if self._turning is None:
+            self._turning = self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turning = None
+        while self._facts:
+            self._write_down(self._facts.popleft())
+        plan = policy.decide(self.board, self.limits, self.loop.time())
+        for action in plan.actions:
+            if not isinstance(action, ev.Finish):
+                # Retired at a reload, a worker may keep its idle connections for a while.
+                stopping = self.board.stopping is not None
+                self.pool.linger = 0.0 if stopping else sizing.linger_of(self.loaded.settings)
+            self._write_down(action)
+            self.pool.perform(action)
+            self._follow(action)
+        self._sleep_until(plan.wake_at)
+        self._forget_launches()
+        self._show()
+
+    def _write_down(self, event: ev.Fact | ev.Action) -> None:
+        chronicle.tell(event, self.board)
+        self.board.apply(event, self.loop.time())
+
+    def _follow(self, action: ev.Action) -> None:
+        match action:
+            case ev.Promote(generation=generation):
+                logger.info("generation %d serves", generation)
+                self._happen(Event.PROMOTED)
+            case ev.Abandon(failure=failure):
+                self._abandoned = failure
+                self._happen(Event.ABANDONED)
+            case ev.Finish():
+                self._happen(Event.EMPTY)
+            case _:
+                pass
+
+    def _sleep_until(self, wake_at: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if wake_at is not None and not self._facts:
+            self._timer = self.loop.call_at(wake_at, self._turn_soon)
+
+    def _forget_launches(self) -> None:
+        for generation in list(self.pool.launches):
+            if generation not in self.board.generations and generation < self._generation:
+                del self.pool.launches[generation]
+
+    # --- what it shows ---------------------------------------------------------------------------
+
+    def _bell(self) -> None:
+        self._herald.bell()
+
+    def _show(self) -> None:
+        self._herald.refresh()
+        row = self.board.current
+        generation = f", generation {row.generation}" if row else ""
+        self._title.set(f"preforkd: master, {self.life.value}{generation}")
+
+    def _status_line(self, busy: int) -> str:
+        parts = [status.summary(self.board, self.limits, self.life, busy)]
+        parts += status.problems(self.board, self.limits, self.loop.time())
+        last = self.reloads.last
+        if last is not None and not last.ok:
+            parts.append(f"the last reload failed: {last.message}")
+        return "; ".join(parts)
+
+    # --- the daemon's own life -------------------------------------------------------------------
+
+    def _happen(self, event: Event) -> None:
+        self.life, effects = life.step(self.life, event)
+        for effect in effects:
+            _EFFECTS[effect](self)
+        self._turn_soon()
+
+    def _announce_ready(self) -> None:
+        self._notifier.ready(self._herald.line())
+
+    def _announce_reloading(self) -> None:
+        self._notifier.reloading(self._herald.line())
+        self._notifier.extend_timeout(self.limits.start + _MARGIN)
+
+    def _announce_stopping(self) -> None:
+        self._notifier.stopping(self._herald.line())
+        patience = self.limits.drain + self.limits.dismiss
+        self._notifier.extend_timeout(patience + _MARGIN)
+
+    def _prepare_reload(self) -> None:
+        fresh = self.reloads.begin()
+        old = self.loaded.settings
+        try:
+            loaded = self._read()
+            differences = changes.changes(old, loaded.settings)
+            kept = replace(loaded, settings=changes.keeping_restart(old, loaded.settings))
+            for setting in differences.restart:
+                logger.warning("%s has changed; only a restart of the service applies it", setting)
+            if differences.live and not differences.generation and not fresh:
+                self._change_live(kept, differences)
+                return
+            proposal = self.listeners.propose(kept.settings, kept.origins)
+        except PreforkdError as error:
+            self._refuse_reload(reloads.failure_from(error))
+            return
+        self._begin(Candidate(0, kept, proposal, differences))
+
+    def _change_live(self, loaded: sources.Loaded, differences: changes.Changes) -> None:
+        self._adopt(loaded)
+        names = ", ".join(differences.live)
+        current = self.board.current
+        self._outcome = reloads.success(
+            current.generation if current else None,
+            f"changed without new workers: {names}",
+            differences.live,
+            differences.restart,
+        )
+        logger.info("reload: %s", self._outcome.message)
+        self._happen(Event.SETTLED)
+
+    def _refuse_reload(self, failure: Failure) -> None:
+        chronicle.tell_failure("reload failed, what served serves on", failure)
+        self._outcome = reloads.refusal(failure)
+        self._happen(Event.SETTLED)
+
+    def _begin(self, candidate: Candidate) -> None:
+        self._generation += 1
+        number = self._generation
+        self._candidate = replace(candidate, generation=number)
+        settings = candidate.loaded.settings
+        environment = {**self._environment, **settings.app.environment}
+        self.pool.launches[number] = Launch(
+            number, settings, candidate.proposal.pairs(), environment
+        )
+        wanted = self._limits(settings)
+        alone = self.board.current is None
+        self.limits = wanted if alone else sizing.while_reloading(self.limits, wanted)
+        self.feed(ev.GenerationRequested(number))
+
+    def _commit(self) -> None:
+        candidate, self._candidate = self._candidate, None
+        assert candidate is not None
+        self.listeners.commit(candidate.proposal)
+        self._adopt(candidate.loaded)
+        self._outcome = reloads.success(
+            candidate.generation,
+            f"generation {candidate.generation} serves",
+            candidate.changes.live,
+            candidate.changes.restart,
+        )
+
+    def _adopt(self, loaded: sources.Loaded) -> None:
+        self.loaded = loaded
+        settings = loaded.settings
+        self.limits = self._limits(settings)
+        logs.configure(settings.log.level, settings.log.target)
+        current = self.board.current
+        if current is not None and (launch := self.pool.launches.get(current.generation)):
+            # Should its zygote have to be started again, it starts with what is true now.
+            self.pool.launches[current.generation] = replace(launch, settings=settings)
+        self.on_commit(settings)
+
+    def _roll_back(self) -> None:
+        candidate, self._candidate = self._candidate, None
+        self.limits = self._limits(self.loaded.settings)
+        if candidate is not None:
+            self.listeners.roll_back(candidate.proposal)
+        if self._abandoned is not None:
+            failure, self._abandoned = self._abandoned, None
+            chronicle.tell_failure("reload failed, what served serves on", failure)
+            self._outcome = reloads.refusal(failure)
+
+    def _answer(self) -> None:
+        assert self._outcome is not None
+        self.reloads.answer(self._outcome)
+        self._outcome = None
+        self._herald.refresh()
+
+    def _remember_reload(self) -> None:
+        logger.info("a reload is asked for while another step runs: it follows")
+
+    def _next_reload(self) -> None:
+        if self.reloads.asked:
+            self.loop.call_soon(self._reload_again)
+
+    def _reload_again(self) -> None:
+        if self.life is State.SERVING and self.reloads.asked:
+            self._happen(Event.RELOAD)
+
+    def _refuse_reloads(self) -> None:
+        self.reloads.refuse()
+
+    def _fail(self) -> None:
+        assert self._abandoned is not None
+        chronicle.tell_failure("the service cannot start", self._abandoned, logging.CRITICAL)
+        self.exit_status = _STATUS_BY_BLAME[self._abandoned.blame]
+
+    def _drain(self) -> None:
+        logger.info("stopping: %d workers drain", len(self.board.workers))
+        self.feed(ev.StopRequested(quick=False))
+
+    def _hurry(self) -> None:
+        self.feed(ev.StopRequested(quick=True))
+
+    def _exit(self) -> None:
+        self.ended.set()
+
+
+_EFFECTS: dict[Effect, Callable[[Master], None]] = {
+    Effect.ANNOUNCE_READY: Master._announce_ready,
+    Effect.ANNOUNCE_RELOADING: Master._announce_reloading,
+    Effect.ANNOUNCE_STOPPING: Master._announce_stopping,
+    Effect.PREPARE_RELOAD: Master._prepare_reload,
+    Effect.REMEMBER_RELOAD: Master._remember_reload,
+    Effect.COMMIT: Master._commit,
+    Effect.ROLL_BACK: Master._roll_back,
+    Effect.ANSWER: Master._answer,
+    Effect.NEXT_RELOAD: Master._next_reload,
+    Effect.REFUSE_RELOADS: Master._refuse_reloads,
+    Effect.FAIL: Master._fail,
+    Effect.DRAIN: Master._drain,
+    Effect.HURRY: Master._hurry,
+    Effect.EXIT: Master._exit,
+}

@@ -1,0 +1,127 @@
+"""Who waits for a reload, and what they are told: requests that arrive during one are merged."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from preforkd.control.view import ReloadAnswer, ReloadView
+from preforkd.core.model import Blame, Failure
+from preforkd.errors import (
+    ApplicationError,
+    ConfigurationError,
+    PreforkdError,
+    SystemFailure,
+)
+
+STOPPING = ReloadAnswer(
+    ok=False,
+    generation=None,
+    message="the service is stopping",
+    blame="stopping",
+    detail="",
+    hint="",
+    live=[],
+    restart=[],
+)
+
+
+@dataclass(slots=True)
+class _Request:
+    fresh: bool = False
+    waiters: list["asyncio.Future[ReloadAnswer]"] = field(default_factory=list)
+
+
+class Reloads:
+    """The reload that runs, the one that is to follow it, and how the last one ended."""
+
+    def __init__(self) -> None:
+        self.last: ReloadView | None = None
+        self._next: _Request | None = None
+        self._running: _Request | None = None
+
+    def ask(self, waiter: "asyncio.Future[ReloadAnswer] | None", *, fresh: bool) -> None:
+        """Remember that a reload is asked for; however many ask, it is one."""
+        request = self._next or _Request()
+        request.fresh = request.fresh or fresh
+        if waiter is not None:
+            request.waiters.append(waiter)
+        self._next = request
+
+    @property
+    def asked(self) -> bool:
+        """Tell whether a reload is to follow."""
+        return self._next is not None
+
+    def begin(self) -> bool:
+        """Take up the reload that was asked for; tell whether new workers are wanted in any case."""
+        self._running, self._next = self._next or _Request(), None
+        return self._running.fresh
+
+    def answer(self, answer: ReloadAnswer) -> None:
+        """Tell those who wait for the running reload how it ended."""
+        self.last = ReloadView(
+            generation=answer.generation,
+            ok=answer.ok,
+            message=answer.message,
+            blame=answer.blame,
+            detail=answer.detail,
+            hint=answer.hint,
+            at_unix=time.time(),
+        )
+        running, self._running = self._running, None
+        _resolve(running, answer)
+
+    def refuse(self) -> None:
+        """Tell everybody who waits that the service is stopping."""
+        running, self._running = self._running, None
+        following, self._next = self._next, None
+        _resolve(running, STOPPING)
+        _resolve(following, STOPPING)
+
+
+def _resolve(request: _Request | None, answer: ReloadAnswer) -> None:
+    for waiter in request.waiters if request else ():
+        if not waiter.done():  # one who hung up has cancelled his
+            waiter.set_result(answer)
+
+
+def success(
+    generation: int | None, message: str, live: tuple[str, ...] = (), restart: tuple[str, ...] = ()
+) -> ReloadAnswer:
+    """Return the answer to a reload that did what it was asked."""
+    return ReloadAnswer(
+        ok=True,
+        generation=generation,
+        message=message,
+        blame=None,
+        detail="",
+        hint="",
+        live=list(live),
+        restart=list(restart),
+    )
+
+
+def refusal(failure: Failure) -> ReloadAnswer:
+    """Return the answer to a reload that failed."""
+    return ReloadAnswer(
+        ok=False,
+        generation=None,
+        message=failure.reason,
+        blame=failure.blame.value,
+        detail=failure.detail,
+        hint=failure.hint,
+        live=[],
+        restart=[],
+    )
+
+
+def failure_from(error: PreforkdError) -> Failure:
+    """Return an error as the core knows it."""
+    blame = Blame.INTERNAL
+    if isinstance(error, ConfigurationError):
+        blame = Blame.CONFIGURATION
+    elif isinstance(error, ApplicationError):
+        blame = Blame.APPLICATION
+    elif isinstance(error, SystemFailure):
+        blame = Blame.SYSTEM
+    return Failure(blame, error.message, error.detail, error.hint)

@@ -1,0 +1,128 @@
+"""The master's process: its loop, its signals, its sockets, and its exit status."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping
+
+from preforkd.config.settings import Settings
+from preforkd.config.sources import Loaded
+from preforkd.control import server as control
+from preforkd.control.view import ReloadAnswer, ServiceView
+from preforkd.errors import PreforkdError, SystemFailure
+from preforkd.linux import environment, inherit, logs, process
+from preforkd.linux.notify import Notifier
+from preforkd.supervisor.listeners import Listeners
+from preforkd.supervisor.master import Master
+
+logger = logging.getLogger("preforkd.master")
+
+
+def run(read: Callable[[], Loaded], loaded: Loaded) -> int:
+    """Be the master until the service ends; return the exit status.
+
+    ``read`` returns the configuration as it is now, for reloads. Raises PreforkdError when the
+    service cannot begin: a socket that cannot be had, a control socket that was asked for.
+    """
+    settings = loaded.settings
+    logs.configure(settings.log.level, settings.log.target)
+    process.set_child_subreaper()
+    notifier = Notifier.from_environment(os.environ)
+    inherited, refused = inherit.inherited_listeners()
+    clean = environment.clean(os.environ)
+    original = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(clean)
+    listeners = Listeners(inherited, refused)
+    try:
+        return asyncio.run(_run(read, loaded, listeners, notifier, original))
+    finally:
+        notifier.close()
+
+
+async def _run(
+    read: Callable[[], Loaded],
+    loaded: Loaded,
+    listeners: Listeners,
+    notifier: Notifier,
+    environ: Mapping[str, str],
+) -> int:
+    master = Master(read, loaded, listeners, notifier, dict(os.environ))
+    server: control.ControlServer | None = None
+    try:
+        _take_signals(master)
+        server = await _open_control(master, loaded.settings, environ)
+        master.start()
+        await master.ended.wait()
+    finally:
+        if server is not None:
+            await server.close()
+        master.close()
+    return int(master.exit_status)
+
+
+def _take_signals(master: Master) -> None:
+    loop = master.loop
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, master, number)
+    loop.add_signal_handler(signal.SIGQUIT, _stop_quickly, master)
+    loop.add_signal_handler(signal.SIGHUP, master.hang_up)
+    loop.add_signal_handler(signal.SIGUSR1, master.say_status)
+    loop.add_signal_handler(signal.SIGUSR2, _mean_nothing)
+    loop.add_signal_handler(signal.SIGCHLD, master.pool.reap_strangers)
+
+
+def _stop(master: Master, number: signal.Signals) -> None:
+    logger.info("%s: stopping", number.name)
+    master.stop()
+
+
+def _stop_quickly(master: Master) -> None:
+    logger.info("SIGQUIT: stopping quickly")
+    master.stop(quick=True)
+
+
+def _mean_nothing() -> None:
+    logger.warning("SIGUSR2 means nothing here: a reload already runs new code, preforkd's too")
+
+
+class _Backend:
+    """The master as the control socket sees it."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+
+    def view(self) -> ServiceView:
+        return self._master.view()
+
+    async def reload(self, fresh: bool) -> ReloadAnswer:
+        logger.info("a reload is asked for over the control socket")
+        return await self._master.reload(fresh=fresh)
+
+    def stop(self, quick: bool) -> None:
+        logger.info("a stop is asked for over the control socket")
+        self._master.stop(quick=quick)
+
+
+async def _open_control(
+    master: Master, settings: Settings, environ: Mapping[str, str]
+) -> control.ControlServer | None:
+    path = control.resolve(settings.control.socket, environ)
+    if path is None:
+        return None
+    server = control.ControlServer(_Backend(master), settings.control.group)
+    try:
+        await server.start(path)
+    except SystemFailure as error:
+        if settings.control.socket:
+            raise _named(error) from error
+        # Nobody asked for this very path, and serving matters more than being watched.
+        logger.warning("no control socket: %s; preforkctl cannot be used", error.message)
+        return None
+    master.on_commit = lambda changed: server.set_group(changed.control.group)
+    return server
+
+
+def _named(error: SystemFailure) -> PreforkdError:
+    return SystemFailure(f"control.socket: {error.message}", hint=error.hint, detail=error.detail)

@@ -1,0 +1,72 @@
+"""Loading the application once for trial, exactly as the service would: by a zygote of its own."""
+
+import os
+import selectors
+import signal
+import sys
+import time
+
+import msgspec
+
+from preforkd.config.settings import Settings
+from preforkd.core.model import Blame, Failure
+from preforkd.ipc import messages
+from preforkd.ipc.channel import Channel, ChannelClosedError, MalformedMessageError
+from preforkd.linux import process
+from preforkd.supervisor import children
+from preforkd.supervisor.pool import failure_of, not_executable, unusable
+
+
+def load_for_trial(settings: Settings, environment: dict[str, str]) -> Failure | None:
+    """Load the application in a zygote that ends afterwards; return why it failed, or None."""
+    python = settings.app.python or sys.executable
+    try:
+        pid, channel = children.execute_zygote(python, {**environment, **settings.app.environment})
+    except OSError as error:
+        return not_executable(settings, error)
+    pidfd = process.open_child(pid)
+    try:
+        failure, heard = _ask(channel, settings)
+        if not heard:
+            report = _wait(pidfd, settings.timeouts.start)
+            if report is not None and report.code == children.UNUSABLE_INTERPRETER:
+                return unusable(settings)
+            how = report.describe() if report else f"nothing in {settings.timeouts.start:g} s"
+            return Failure(Blame.APPLICATION, f"loading the application ended with: {how}")
+        return failure
+    finally:
+        channel.close()
+        process.send_signal(pidfd, signal.SIGKILL)
+        _wait(pidfd, None)
+        os.close(pidfd)
+
+
+def _ask(channel: Channel[messages.FromZygote], settings: Settings) -> tuple[Failure | None, bool]:
+    # The failure, and whether the zygote said anything at all.
+    deadline = time.monotonic() + settings.timeouts.start
+    try:
+        channel.send(messages.Load(1, msgspec.msgpack.encode(settings), ()))
+        while _readable(channel.fileno(), deadline - time.monotonic()):
+            received = channel.receive(wait=False)
+            match received and received.message:
+                case messages.Loaded():
+                    return None, True
+                case messages.LoadFailed(problem=problem):
+                    return failure_of(problem), True
+    except (ChannelClosedError, MalformedMessageError):
+        return None, False
+    patience = f"{settings.timeouts.start:g} s"
+    return Failure(Blame.APPLICATION, f"the application was not loaded within {patience}"), True
+
+
+def _readable(descriptor: int, timeout: float) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        return bool(selector.select(max(0.0, timeout)))
+
+
+def _wait(pidfd: int, timeout: float | None) -> process.ExitReport | None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(pidfd, selectors.EVENT_READ)
+        selector.select(timeout)
+    return process.reap(pidfd)

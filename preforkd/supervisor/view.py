@@ -1,0 +1,94 @@
+"""The service as the control socket shows it: the scoreboard, and what workers say of themselves."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from preforkd.control.view import (
+    GenerationView,
+    ListenerView,
+    ReloadView,
+    ServiceView,
+    WorkerView,
+)
+from preforkd.core import status
+from preforkd.core.life import State
+from preforkd.core.model import Limits
+from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow
+from preforkd.supervisor.listeners import Served
+from preforkd.supervisor.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the master knows besides the scoreboard; seconds."""
+
+    version: str
+    pid: int
+    state: State
+    status: str
+    uptime: float
+    configuration: str | None
+    last_reload: ReloadView | None
+    served: tuple[Served, ...]
+
+
+def service_view(
+    service: Service, board: Scoreboard, limits: Limits, pool: Pool, now: float
+) -> ServiceView:
+    """Return the view; ``now`` is monotonic seconds."""
+    workers = [_worker(row, pool, now) for row in _by_slot(board)]
+    current = board.current
+    return ServiceView(
+        version=service.version,
+        pid=service.pid,
+        state=service.state.value,
+        status=service.status,
+        generation=current.generation if current else None,
+        ready=board.serving(),
+        target=limits.target,
+        busy=sum(worker.busy_seconds is not None for worker in workers),
+        uptime_seconds=service.uptime,
+        configuration=service.configuration,
+        problems=status.problems(board, limits, now),
+        workers=workers,
+        generations=[_generation(row, board) for row in board.generations.values()],
+        listeners=[
+            ListenerView(name=served.name, address=served.address, origin=served.origin)
+            for served in service.served
+        ],
+        last_reload=service.last_reload,
+    )
+
+
+def _by_slot(board: Scoreboard) -> Iterator[WorkerRow]:
+    return iter(sorted(board.workers.values(), key=lambda row: (row.slot, row.worker)))
+
+
+def _worker(row: WorkerRow, pool: Pool, now: float) -> WorkerView:
+    handle = pool.worker(row.worker)
+    reading = handle.board.read(now) if handle else None
+    busy_since = reading.busy_since if reading else None
+    return WorkerView(
+        slot=row.slot,
+        pid=row.pid,
+        generation=row.generation,
+        state=row.state.value,
+        serving=row.serving,
+        busy_seconds=None if busy_since is None else now - busy_since,
+        requests=reading.requests if reading else 0,
+        connections=reading.connections if reading else 0,
+        accepted=reading.accepted if reading else 0,
+        age_seconds=now - row.born,
+    )
+
+
+def _generation(row: GenerationRow, board: Scoreboard) -> GenerationView:
+    zygotes = [zygote for zygote in board.zygotes.values() if zygote.generation == row.generation]
+    zygote = zygotes[-1] if zygotes else None
+    return GenerationView(
+        generation=row.generation,
+        role=row.role.value,
+        zygote_pid=zygote.pid if zygote else None,
+        zygote_state=zygote.state.value if zygote else None,
+        workers=sum(1 for _ in board.workers_of(row.generation)),
+    )
