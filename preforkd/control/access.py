@@ -5,6 +5,7 @@ the members of the group that ``control.group`` names. unix(7): SO_PEERCRED, SO_
 """
 
 import array
+import contextlib
 import grp
 import os
 import socket
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 
 _CREDENTIALS = struct.Struct("3i")
 _SO_PEERGROUPS = 59
-_GROUPS_LIMIT = 65536
+_GROUPS_ROOM = 1024
+"""Bytes, the most that socket.getsockopt takes: 256 groups; of more none is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ def peer_of(sock: socket.socket) -> Peer:
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(data)
     groups = array.array("I")
-    groups.frombytes(sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_LIMIT * 4)[:])
+    with contextlib.suppress(OSError):
+        groups.frombytes(sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_ROOM))
     return Peer(pid, uid, frozenset([gid, *groups]))
 
 

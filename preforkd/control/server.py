@@ -145,7 +145,8 @@ class ControlServer:
             return
         try:
             manager = Manager(self._backend, peer_of(sock), self._group)
-        except OSError:
+        except OSError as error:
+            logger.debug("control socket: who connects is unknown: %s", error)
             sock.close()
             return
         registry = VarlinkInterfaceRegistry()
