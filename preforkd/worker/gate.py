@@ -89,6 +89,10 @@ class Gate:
         signal.signal(signal.SIGTERM, self._asked_to_leave)
 
     def _asked_to_leave(self, _number: int, _frame: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave without having been told to."""
         if not self.retiring:
             self.unasked = True
             self.retiring = True
@@ -127,6 +131,8 @@ class Gate:
         queue for a
         worker that can take it, and nobody spins.
         """
+        if not self._open:
+            return None  # shut after this event was fetched
         listener = self._listeners[descriptor]
         try:
             sock, peer = listener.sock.accept()
