@@ -138,7 +138,7 @@ class Master:
 
     def say_status(self) -> None:
         """Log the STATUS line and each problem."""
-        logger.info("%s", self._status_line(self._herald.busy))
+        logger.info("%s", self._status_line(self.pool.activity()[0]))
         for row in self.board.workers.values():
             logger.info("%s: %s", chronicle.worker_name(row), row.state.value)
 
@@ -149,7 +149,7 @@ class Master:
                 version=preforkd.VERSION,
                 pid=os.getpid(),
                 state=self.life,
-                status=self._status_line(self._herald.busy),
+                status=self._status_line(self.pool.activity()[0]),
                 uptime=time.monotonic() - self.began,
                 configuration=self.loaded.path,
                 last_reload=self.reloads.last,
