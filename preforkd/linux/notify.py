@@ -29,7 +29,6 @@ class Notifier:
         if address:
             self._address = "\0" + address[1:] if address.startswith("@") else address
             self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._sock.settimeout(_SEND_TIMEOUT)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Notifier":
@@ -57,13 +56,13 @@ class Notifier:
         """Say that the service is on its way out."""
         self._send("STOPPING=1", _status(status))
 
-    def status(self, text: str) -> None:
-        """Say what is true, in one line."""
-        self._send(_status(text))
+    def status(self, text: str) -> bool:
+        """Say what is true, in one line; False when the manager has no room for it now."""
+        return self._send(_status(text), wait=False)
 
     def watchdog(self) -> None:
         """Say that the service is alive."""
-        self._send("WATCHDOG=1")
+        self._send("WATCHDOG=1", wait=False)
 
     def extend_timeout(self, seconds: float) -> None:
         """Ask for so much time for the step that the service is at."""
@@ -75,13 +74,18 @@ class Notifier:
             self._sock.close()
             self._sock = None
 
-    def _send(self, *lines: str) -> None:
+    def _send(self, *lines: str, wait: bool = True) -> bool:
+        # Only what happens once is worth waiting for: the rest is said again.
         if self._sock is None:
-            return
+            return True
+        self._sock.settimeout(_SEND_TIMEOUT if wait else 0)
         try:
             self._sock.sendto("\n".join(lines).encode(), self._address)
+        except BlockingIOError:
+            return False
         except OSError as error:
             logger.warning("the service manager was not told %s: %s", lines[0], error)
+        return True
 
 
 def _status(text: str) -> str:

@@ -68,7 +68,8 @@ class Herald:
         text = self._text(self.busy)
         if text != self._said and now - self._said_at >= PERIOD:
             self._said, self._said_at = text, now
-            self.notifier.status(text)
+            if not self.notifier.status(text):
+                self._said = ""
         self._sleep(now, pending=text != self._said)
 
     def _sample(self, now: float) -> None:

@@ -234,11 +234,13 @@ def _double_fork() -> tuple[int, int] | _Newborn:
     close_all((pid_write, go_read))
     answer = os.read(pid_read, 32)
     os.close(pid_read)
-    os.waitpid(middle, 0)
+    _, status = os.waitpid(middle, 0)
     number = int(answer or b"0")
     if number <= 0:
         os.close(go_write)
-        raise OSError(-number, os.strerror(-number) if number else "the first child was killed")
+        code = os.waitstatus_to_exitcode(status)
+        how = f"the child that was to fork ended with {code}"
+        raise OSError(-number, os.strerror(-number) if number else how)
     return number, go_write
 
 

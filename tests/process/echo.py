@@ -25,13 +25,17 @@ def application(environ, start_response):
 
 
 class _DiesAtFork:
-    """What kills each process that is forked from the one that imported this."""
+    """What stops each worker: a grandchild of the process that imported this."""
 
     def __init__(self, how):
         self._how = how
+        self._depth = 0
         os.register_at_fork(after_in_child=self)
 
     def __call__(self):
+        self._depth += 1
+        if self._depth < 2:
+            return
         if self._how == "worker-hangs":
             time.sleep(600)
         sys.stderr.write("this worker ends at its start\n")

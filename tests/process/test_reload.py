@@ -1,0 +1,162 @@
+"""Reloads under load: nothing that was accepted is lost, whatever the reload brings."""
+
+import os
+import random
+import signal
+
+import pytest
+from load import Load
+from service import HERE, free_port
+
+pytestmark = pytest.mark.process
+
+
+def configuration(port, *, target="wsgi:echo:application", environment="", more=""):
+    return (
+        f"app:\n  target: {target}\n  directory: {HERE}\n{environment}"
+        f"listen: 127.0.0.1:{port}\n{more}"
+    )
+
+
+def breaking(how):
+    return f"  environment:\n    BREAK: {how}\n"
+
+
+@pytest.fixture
+def serving(service):
+    port = free_port()
+    service.port = port
+    service.configure(configuration(port))
+    service.start("--config", str(service.config))
+    return service
+
+
+def test_reloads_and_the_zygotes_death_lose_nothing(serving):
+    """20 reloads and a SIGKILL of the zygote under load: no answer is refused, reset or cut."""
+    with Load(("127.0.0.1", serving.port)) as load:
+        for _ in range(20):
+            answer = serving.control("reload", "--fresh")
+            assert answer.returncode == 0, answer.stderr
+            load.wait_for(20)
+        os.kill(serving.zygote(), signal.SIGKILL)
+        serving.until(
+            lambda status: status["generations"][-1]["zygote_state"] == "ready"
+            and "killed by SIGKILL" in serving.log
+        )
+        load.wait_for(100)
+    assert load.result.lost == 0, load.result.bad
+    assert load.result.ok > 500
+
+
+def test_a_killed_worker_loses_what_it_served(serving):
+    """20 SIGKILLs of random workers: each costs the requests in that worker at most."""
+    with Load(("127.0.0.1", serving.port), keep_alive=4, fresh=4) as load:
+        for _ in range(20):
+            os.kill(random.choice(serving.workers()), signal.SIGKILL)
+            load.wait_for(50)
+        serving.until(lambda status: status["ready"] == 4)
+    # A request in the killed worker, and one on the way to it on each of the kept connections that
+    # it held, if the client had just sent one.
+    assert load.result.lost <= 20, load.result.bad
+    assert {category for _, category, _ in load.result.bad} <= {"reset", "empty", "cut"}
+
+
+BROKEN = {
+    "syntax": ("app: [", 78, "not YAML"),
+    "unknown": ("aap: {}\n", 78, "did you mean app?"),
+    "import": (breaking("import"), 69, "does not want to be imported"),
+    "missing": ("wsgi:no_such_module:application", 78, "no module named 'no_such_module'"),
+    "dies": (breaking("worker-dies"), 69, "exit status 7"),
+    "hangs": (breaking("worker-hangs"), 69, "was not ready within"),
+    "load-hangs": (breaking("load-hangs"), 69, "the application was still being loaded"),
+    "no python": ("/no/such/python", 78, "/no/such/python cannot be executed"),
+    "port": ("", 71, "cannot be bound"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_reload_is_refused_and_nothing_is_lost(serving, kind, tmp_path):
+    """Each kind of broken reload names its reason and its blame; the old generation serves on."""
+    what, status, reason = BROKEN[kind]
+    port, more = serving.port, "timeouts: {start: 2s, boot: 1s}\n"
+    texts = {
+        "syntax": what,
+        "unknown": what,
+        "missing": configuration(port, target=what),
+        "no python": configuration(port, more=more).replace("app:\n", f"app:\n  python: {what}\n"),
+    }
+    if kind == "port":
+        # Port 1 is nobody's; the address belongs to no interface of this machine.
+        texts[kind] = configuration(port).replace("127.0.0.1", "192.0.2.1")
+    before = serving.status()
+    with Load(("127.0.0.1", port)) as load:
+        serving.configure(texts.get(kind) or configuration(port, environment=what, more=more))
+        serving.manager.forget()
+        answer = serving.control("reload")
+        assert answer.returncode == status, answer.stderr
+        assert reason in answer.stderr
+        assert serving.manager.wait_for("RELOADING")["MONOTONIC_USEC"].isdigit()
+        assert "the last reload failed" in serving.manager.wait_for("READY", "1")["STATUS"]
+        load.wait_for(50)
+    assert load.result.lost == 0, load.result.bad
+    after = serving.status()
+    assert after["generation"] == before["generation"]
+    assert {row["pid"] for row in after["workers"] if row["serving"]} == {
+        row["pid"] for row in before["workers"]
+    }
+    assert reason.split("\n")[0] in serving.log
+    # And the next reload, of what is whole again, succeeds.
+    serving.configure(configuration(port))
+    assert serving.control("reload", "--fresh").returncode == 0
+
+
+def test_live_settings_need_no_new_workers(serving):
+    """More workers, a drain timeout and a log level are changed without a new generation."""
+    before = set(serving.workers())
+    serving.configure(
+        configuration(serving.port, more="workers: 6\nlog: {level: debug}\ntimeouts: {drain: 5s}\n")
+    )
+    answer = serving.control("reload")
+    assert answer.returncode == 0, answer.stderr
+    assert "workers" in answer.stdout
+    status = serving.until(lambda status: status["ready"] == 6)
+    assert status["generation"] == 1
+    assert before < set(serving.workers())
+
+
+def test_what_only_a_restart_changes_is_said(serving):
+    """A changed control socket is named in the answer, and the old one goes on."""
+    serving.configure(configuration(serving.port, more="control: {socket: /tmp/elsewhere}\n"))
+    answer = serving.control("reload")
+    assert "control.socket" in answer.stdout
+    assert serving.control("status").returncode == 0
+
+
+def test_hangups_during_a_reload_become_one_that_follows(serving):
+    """Ten SIGHUPs in a row lead to two reloads at the most, and READY follows each RELOADING."""
+    serving.manager.forget()
+    for _ in range(10):
+        os.kill(serving.pid, signal.SIGHUP)
+    serving.manager.wait_for("READY", "1")
+    serving.until(
+        lambda status: status["state"] == "serving" and len(status["generations"]) == 1
+    )
+    kinds = [
+        name
+        for message in serving.manager.messages
+        for name in ("RELOADING", "READY")
+        if name in message
+    ]
+    assert kinds in (["RELOADING", "READY"], ["RELOADING", "READY"] * 2)
+    assert serving.status()["generation"] in {2, 3}
+
+
+def test_a_reload_moves_to_a_new_address(serving):
+    """A reload binds the new address before the old one is given up."""
+    other = free_port()
+    serving.configure(configuration(other))
+    assert serving.control("reload").returncode == 0
+    with Load(("127.0.0.1", other), keep_alive=1, fresh=1) as load:
+        load.wait_for(20)
+    assert load.result.lost == 0
+    assert [row["address"] for row in serving.status()["listeners"]] == [f"127.0.0.1:{other}"]
