@@ -18,9 +18,7 @@ def application(environ, start_response):
     elif environ["PATH_INFO"] == "/die":
         os._exit(3)
     body = f"{environ['QUERY_STRING']} pid={os.getpid()}\n".encode()
-    start_response(
-        "200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
-    )
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
 
 

@@ -40,8 +40,10 @@ def test_reloads_and_the_zygotes_death_lose_nothing(serving):
             load.wait_for(20)
         os.kill(serving.zygote(), signal.SIGKILL)
         serving.until(
-            lambda status: status["generations"][-1]["zygote_state"] == "ready"
-            and "killed by SIGKILL" in serving.log
+            lambda status: (
+                status["generations"][-1]["zygote_state"] == "ready"
+                and "killed by SIGKILL" in serving.log
+            )
         )
         load.wait_for(100)
     assert load.result.lost == 0, load.result.bad
@@ -138,9 +140,7 @@ def test_hangups_during_a_reload_become_one_that_follows(serving):
     for _ in range(10):
         os.kill(serving.pid, signal.SIGHUP)
     serving.manager.wait_for("READY", "1")
-    serving.until(
-        lambda status: status["state"] == "serving" and len(status["generations"]) == 1
-    )
+    serving.until(lambda status: status["state"] == "serving" and len(status["generations"]) == 1)
     kinds = [
         name
         for message in serving.manager.messages
