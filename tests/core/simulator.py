@@ -1,0 +1,395 @@
+"""The world outside the policy, on a virtual clock: what zygotes, workers and people do to it.
+
+The simulator drives `Scoreboard.apply` and `policy.decide` as the master does, lets each process meet a
+fate that a seed decides, and checks the invariants of the design after each step.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from preforkd.core import events as ev, policy
+from preforkd.core.model import ALIVE, Blame, Failure, Limits, Role, WorkerState, ZygoteState
+from preforkd.core.scoreboard import Scoreboard
+
+FAILURE = Failure(Blame.APPLICATION, "simulated")
+
+
+class Violation(AssertionError):
+    """An invariant does not hold; the number is that of the design."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(f"invariant {number}: {text}")
+        self.number = number
+
+
+@dataclass
+class Fates:
+    """Probabilities; all zero is a world in which everything works."""
+
+    load_fails: float = 0.0
+    load_hangs: float = 0.0
+    load_dies: float = 0.0
+    zygote_dies: float = 0.0
+    zygote_stays: float = 0.0
+    fork_fails: float = 0.0
+    birth_is_late: float = 0.0
+    dies_at_start: float = 0.0
+    hangs_at_start: float = 0.0
+    says_failed: float = 0.0
+    dies_soon: float = 0.0
+    dies_later: float = 0.0
+    leaves: float = 0.0
+    ignores_retirement: float = 0.0
+
+    @staticmethod
+    def random(chance: random.Random) -> Fates:
+        names = Fates.__dataclass_fields__
+        # A few troubles at a time: with all of them at once nothing is ever promoted.
+        chosen = chance.sample(sorted(names), k=chance.randint(0, 5))
+        return Fates(**{name: chance.choice([0.05, 0.2, 0.6, 1.0]) for name in chosen})
+
+
+@dataclass
+class World:
+    """One scenario; ``seen`` counts what happened, so that a test can tell that it was not empty."""
+
+    seed: int
+    seen: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        self.fates = Fates.random(self.chance)
+        self.board = Scoreboard()
+        self.now = 1000.0
+        target = self.chance.randint(1, 6)
+        self.limits = Limits(
+            floor=target,
+            target=target,
+            maximum=target,
+            surge=self.chance.randint(1, target),
+            start=self.chance.choice([5.0, 20.0, 60.0]),
+            boot=self.chance.choice([2.0, 10.0]),
+            drain=self.chance.choice([0.0, 1.0, 10.0]),
+        )
+        self.widest = self.limits
+        self.generation = 0
+        self.wake_at: float | None = None
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._retired: dict[int, float] = {}
+        self._killed: set[int] = set()
+        self._pids = itertools.count(100)
+
+    # --- the clock -------------------------------------------------------------------------------
+
+    def later(self, delay: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (self.now + delay, next(self._order), event))
+
+    def run(self, seconds: float) -> None:
+        """Let so much time pass."""
+        end = self.now + seconds
+        while True:
+            event_at = self._queue[0][0] if self._queue else float("inf")
+            wake_at = self.wake_at if self.wake_at is not None else float("inf")
+            if min(event_at, wake_at) > end:
+                self.now = end
+                return
+            if event_at <= wake_at:
+                self.now = event_at
+                heapq.heappop(self._queue)[2]()
+            else:
+                self.now = wake_at
+                self.wake_at = None
+                self.decide()
+
+    # --- facts and decisions ---------------------------------------------------------------------
+
+    def fact(self, fact: ev.Fact) -> None:
+        self.seen[type(fact).__name__] += 1
+        self.board.apply(fact, self.now)
+        self.decide()
+
+    def decide(self) -> None:
+        serving_before = self.board.serving()
+        current_before = self.board.current
+        backing_off = {
+            row.generation: row.strikes.retry_at > self.now
+            for row in self.board.generations.values()
+        }
+        plan = policy.decide(self.board, self.limits, self.now)
+        for action in plan.actions:
+            self.seen[type(action).__name__] += 1
+            self._check_action(action, backing_off)
+            self.board.apply(action, self.now)
+        self._check_after(plan, serving_before, current_before is not None)
+        self.wake_at = plan.wake_at
+        for action in plan.actions:
+            self._perform(action)
+
+    def _check_action(self, action: ev.Action, backing_off: dict[int, bool]) -> None:
+        match action:
+            case ev.ForkWorker(generation=generation, slot=slot):
+                if self.board.stopping or backing_off.get(generation):
+                    raise Violation(3, f"{action} while stopping or backing off")
+                if slot in {row.slot for row in self.board.workers.values()}:
+                    raise Violation(2, f"{action}: the seat is taken")
+            case ev.SpawnZygote(generation=generation):
+                if self.board.stopping or backing_off.get(generation):
+                    raise Violation(3, f"{action} while stopping or backing off")
+            case ev.ServeWorker(worker=worker):
+                row = self.board.workers[worker]
+                if self.board.generations[row.generation].role is not Role.CURRENT:
+                    raise Violation(7, f"{action} before its generation was promoted")
+            case ev.KillWorker(worker=worker):
+                self._check_kill(self.board.workers[worker])
+            case _:
+                pass
+
+    def _check_kill(self, row) -> None:
+        quick = self.board.stopping is not None and self.board.stopping.quick
+        if row.state is WorkerState.READY and not quick:
+            raise Violation(6, f"{row} is killed without having been told to leave")
+        early = self.now < row.since + self.limits.drain
+        if row.state is WorkerState.RETIRING and not quick and early:
+            raise Violation(6, f"{row} is killed before its deadline")
+
+    def _check_after(self, plan: ev.Plan, serving_before: int, promoted: bool) -> None:
+        again = policy.decide(self.board, self.limits, self.now)
+        if again.actions:
+            raise Violation(1, f"wished for again: {again.actions}")
+        room = self.widest.maximum + self.widest.surge
+        if len(self.board.workers) > room:
+            raise Violation(2, f"{len(self.board.workers)} rows, {room} allowed")
+        first = self._first_deadline()
+        if plan.wake_at is not None and plan.wake_at <= self.now:
+            raise Violation(4, f"wakes at {plan.wake_at}, it is {self.now}")
+        if first is not None and (plan.wake_at is None or plan.wake_at > first):
+            raise Violation(4, f"wakes at {plan.wake_at}, a deadline is at {first}")
+        if promoted and not self.board.stopping:
+            least = min(serving_before, self.limits.floor)
+            if self.board.serving() < least:
+                raise Violation(5, f"{self.board.serving()} serve, {serving_before} did before")
+
+    def _first_deadline(self) -> float | None:
+        # Counted here anew, from the rows alone: it must not share the policy's mistakes.
+        limits, times = self.limits, []
+        for row in self.board.workers.values():
+            if row.state in {WorkerState.FORKING, WorkerState.STARTING}:
+                times.append(row.born + limits.boot)
+            elif row.state is WorkerState.RETIRING:
+                times.append(row.since + limits.drain)
+        for zygote in self.board.zygotes.values():
+            if zygote.state is ZygoteState.LOADING:
+                times.append(zygote.since + limits.start)
+            elif zygote.state is ZygoteState.DISMISSED:
+                times.append(zygote.since + limits.dismiss)
+        if self.board.candidate and not self.board.stopping:
+            times.append(self.board.candidate.since + limits.start)
+        return min(times, default=None)
+
+    # --- what the processes do -------------------------------------------------------------------
+
+    def _meets(self, fate: str) -> bool:
+        met = self.chance.random() < getattr(self.fates, fate)
+        if met:
+            self.seen[fate] += 1
+        return met
+
+    def _perform(self, action: ev.Action) -> None:
+        match action:
+            case ev.SpawnZygote(zygote=zygote):
+                self.later(0.0, lambda: self._zygote_spawned(zygote))
+            case ev.DismissZygote(zygote=zygote):
+                if not self._meets("zygote_stays"):
+                    self.later(0.01, lambda: self._zygote_gone(zygote, "exit status 0"))
+            case ev.KillZygote(zygote=zygote):
+                self.later(0.001, lambda: self._zygote_gone(zygote, "killed by SIGKILL"))
+            case ev.ForkWorker(worker=worker):
+                self._fork(worker)
+            case ev.ServeWorker(worker=worker):
+                self._serve(worker)
+            case ev.RetireWorker(worker=worker):
+                if not self._meets("ignores_retirement"):
+                    delay = self.chance.choice([0.0, 0.1, 0.5])
+                    self.later(delay, lambda: self._worker_gone(worker, "exit status 0"))
+            case ev.KillWorker(worker=worker):
+                self.later(0.001, lambda: self._worker_gone(worker, "killed by SIGKILL"))
+            case _:
+                pass
+
+    def _zygote_spawned(self, zygote: int) -> None:
+        if zygote not in self.board.zygotes:
+            return
+        self.fact(ev.ZygoteSpawned(zygote, next(self._pids)))
+        if self._meets("load_hangs"):
+            return
+        delay = self.chance.choice([0.05, 0.5, 3.0])
+        if self._meets("load_fails"):
+            self.later(delay, lambda: self._zygote_failed(zygote))
+        elif self._meets("load_dies"):
+            self.later(delay, lambda: self._zygote_gone(zygote, "killed by SIGSEGV"))
+        else:
+            self.later(delay, lambda: self._zygote_loaded(zygote))
+
+    def _zygote_failed(self, zygote: int) -> None:
+        if zygote in self.board.zygotes:
+            self.fact(ev.ZygoteFailed(zygote, FAILURE))
+            self.later(0.01, lambda: self._zygote_gone(zygote, "exit status 0"))
+
+    def _zygote_loaded(self, zygote: int) -> None:
+        if zygote not in self.board.zygotes:
+            return
+        self.fact(ev.ZygoteLoaded(zygote))
+        if self._meets("zygote_dies"):
+            delay = self.chance.choice([0.01, 2.0, 20.0])
+            self.later(delay, lambda: self._zygote_gone(zygote, "killed by SIGKILL"))
+
+    def _zygote_gone(self, zygote: int, reason: str) -> None:
+        if zygote not in self.board.zygotes:
+            return
+        self.fact(ev.ZygoteExited(zygote, reason))
+        # Those whose fork it had been asked for will never be born.
+        for row in list(self.board.workers.values()):
+            if row.zygote == zygote and row.state is WorkerState.FORKING:
+                self._worker_gone(row.worker, "it was never born")
+
+    def _fork(self, worker: int) -> None:
+        if self._meets("fork_fails"):
+            self.later(0.01, lambda: self._worker_gone(worker, "fork: no memory"))
+            return
+        late = self._meets("birth_is_late")
+        self.later(5.0 if late else 0.01, lambda: self._born(worker))
+
+    def _born(self, worker: int) -> None:
+        if worker not in self.board.workers:
+            return
+        self.fact(ev.WorkerForked(worker, next(self._pids)))
+        delay = self.chance.choice([0.0, 0.1, 1.0])
+        if self._meets("hangs_at_start"):
+            return
+        if self._meets("dies_at_start"):
+            self.later(delay, lambda: self._worker_gone(worker, "exit status 7"))
+        elif self._meets("says_failed"):
+            self.later(delay, lambda: self._worker_failed(worker))
+        else:
+            self.later(delay, lambda: self._worker_ready(worker))
+
+    def _worker_failed(self, worker: int) -> None:
+        if worker in self.board.workers:
+            self.fact(ev.WorkerFailed(worker, FAILURE))
+            self.later(0.01, lambda: self._worker_gone(worker, "exit status 1"))
+
+    def _worker_ready(self, worker: int) -> None:
+        if worker in self.board.workers:
+            self.fact(ev.WorkerReady(worker))
+
+    def _serve(self, worker: int) -> None:
+        if self._meets("dies_soon"):
+            self.later(0.1, lambda: self._worker_gone(worker, "killed by SIGSEGV"))
+        elif self._meets("dies_later"):
+            delay = self.chance.uniform(1.0, 60.0)
+            self.later(delay, lambda: self._worker_gone(worker, "killed by SIGKILL"))
+        elif self._meets("leaves"):
+            self.later(self.chance.uniform(0.0, 30.0), lambda: self._worker_leaves(worker))
+
+    def _worker_leaves(self, worker: int) -> None:
+        if worker in self.board.workers:
+            self.fact(ev.WorkerLeaving(worker))
+            self.later(0.1, lambda: self._worker_gone(worker, "exit status 0"))
+
+    def _worker_gone(self, worker: int, reason: str) -> None:
+        if worker in self.board.workers:
+            self.fact(ev.WorkerExited(worker, reason))
+
+    # --- what people do --------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Ask for a new generation, unless one is being brought up (the master merges those)."""
+        if self.board.candidate is None and not self.board.stopping:
+            self.generation += 1
+            self.fact(ev.GenerationRequested(self.generation))
+
+    def resize(self) -> None:
+        """Change the size live, as a reload of ``workers:`` does."""
+        target = self.chance.randint(1, 6)
+        surge = self.chance.randint(1, target)
+        self.seen["resize"] += 1
+        self.limits = replace(self.limits, floor=target, target=target, maximum=target, surge=surge)
+        # Rows that an earlier, wider limit allowed may still be dying.
+        self.widest = replace(
+            self.widest,
+            maximum=max(self.widest.maximum, target),
+            target=target,
+            floor=target,
+            surge=max(self.widest.surge, surge),
+        )
+        self.decide()
+
+    def live(self) -> None:
+        """A life: a start, reloads and resizes while fates strike, then calm, then the end."""
+        self.reload()
+        for _ in range(self.chance.randint(1, 6)):
+            self.run(self.chance.choice([0.1, 1.0, 5.0, 40.0]))
+            if self.board.current is not None and self.chance.random() < 0.3:
+                self.resize()
+            if self.board.current is not None:
+                self.reload()
+        if self.chance.random() < 0.3:
+            self.end()
+            return
+        self.fates = Fates()
+        self.run(600.0)
+        if self.board.current is None:
+            # The first start was given up: the master stops then.
+            self.seen["never started"] += 1
+        else:
+            self.rest()
+        self.end()
+
+    def rest(self) -> None:
+        """Invariant 7: after a calm while there is one generation, of the right size, and no more."""
+        self.seen["rest"] += 1
+        board = self.board
+        current = board.current
+        assert current is not None
+        generations = {row.generation for row in board.workers.values()}
+        if generations != {current.generation} or board.candidate or len(board.generations) != 1:
+            raise Violation(7, f"at rest there are {board.generations} {board.workers}")
+        if board.serving() != self.limits.target or len(board.workers) != self.limits.target:
+            raise Violation(7, f"{board.serving()} serve, {self.limits.target} should")
+        if [row.state for row in board.zygotes.values()] != [ZygoteState.READY]:
+            raise Violation(7, f"zygotes at rest: {board.zygotes}")
+        if self.wake_at is not None:
+            raise Violation(4, "at rest nothing is due")
+        if any(row.state not in ALIVE for row in board.workers.values()):
+            raise Violation(7, "somebody is dying at rest")
+
+    def end(self) -> None:
+        """Invariant 8: a stop ends, however processes behave, within what its deadlines allow."""
+        self.seen["stop"] += 1
+        self.fact(ev.StopRequested(quick=False))
+        if self.chance.random() < 0.3:
+            self.run(0.2)
+            self.fact(ev.StopRequested(quick=True))
+        self.run(self.limits.drain + self.limits.dismiss + 10.0)
+        if not self.board.finished:
+            raise Violation(8, f"not ended: {self.board.workers} {self.board.zygotes}")
+        if self.board.workers or self.board.zygotes:
+            raise Violation(8, "ended with processes left")
+
+
+def simulate(seed: int) -> World:
+    """Live through the life that this seed decides; raises Violation with the seed in a note."""
+    world = World(seed)
+    try:
+        world.live()
+    except Violation as violation:
+        violation.add_note(f"seed {seed}, fates {world.fates}, limits {world.limits}")
+        raise
+    return world

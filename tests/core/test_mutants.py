@@ -1,0 +1,122 @@
+"""Deliberate bugs in the policy: the simulator must catch each, or it proves nothing."""
+
+from simulator import Violation, simulate
+
+from preforkd.core import backoff, events as ev, policy
+from preforkd.core.model import ALIVE, COMING, WorkerState
+
+SEEDS = 600
+
+
+def caught(numbers):
+    """Demand that the simulator finds a violation, first of one of these invariants."""
+    for seed in range(SEEDS):
+        try:
+            simulate(seed)
+        except Violation as found:
+            violation = found
+            break
+    else:
+        raise AssertionError(f"not caught within {SEEDS} seeds")
+    assert violation.number in numbers, violation
+
+
+def replace_rule(monkeypatch, name, mutant):
+    """Put a mutant in a rule's place."""
+    original = getattr(policy, name)
+    for rules in ("_SERVING_RULES", "_STOPPING_RULES"):
+        mutated = tuple(mutant if rule is original else rule for rule in getattr(policy, rules))
+        monkeypatch.setattr(policy, rules, mutated)
+
+
+def test_counting_workers_that_are_not_ready_as_capacity(monkeypatch):
+    """The bug of the design's trial: old workers retire while the new ones are still starting."""
+
+    def retire_surplus(view):
+        board = view.board
+        newest = max(board.generations, default=None)
+        living = [row for row in board.workers.values() if row.state in ALIVE]
+        surplus = len(living) - view.limits.target
+        old = [row for row in living if row.generation != newest and row.serving]
+        for row in old[: max(0, surplus)]:
+            yield ev.RetireWorker(row.worker)
+
+    replace_rule(monkeypatch, "_retire_surplus", retire_surplus)
+    caught({5})
+
+
+def test_ignoring_the_back_off(monkeypatch):
+    """Starts that fail are repeated at once."""
+    original = policy._fork_workers
+
+    def fork_workers(view):
+        strikes = {row.generation: row.strikes for row in view.board.generations.values()}
+        for row in view.board.generations.values():
+            row.strikes = backoff.Strikes()
+        yield from list(original(view))
+        for row in view.board.generations.values():
+            row.strikes = strikes[row.generation]
+
+    replace_rule(monkeypatch, "_fork_workers", fork_workers)
+    caught({3})
+
+
+def test_killing_without_asking_first(monkeypatch):
+    """A stop that kills what serves."""
+
+    def end_workers(view):
+        for row in view.board.workers.values():
+            if row.state is not WorkerState.KILLED:
+                yield ev.KillWorker(row.worker, "mutant")
+
+    replace_rule(monkeypatch, "_end_workers", end_workers)
+    caught({6})
+
+
+def test_forgetting_the_deadline_of_those_who_leave(monkeypatch):
+    """The loop would sleep while a worker that was told to leave stays."""
+
+    def worker_deadline(row, limits):
+        return row.born + limits.boot if row.state in COMING else None
+
+    monkeypatch.setattr(policy, "_worker_deadline", worker_deadline)
+    caught({4})
+
+
+def test_not_counting_the_dying_as_rows(monkeypatch):
+    """Memory is taken by those who leave as well."""
+
+    def room(view):
+        alive = sum(row.state in ALIVE for row in view.board.workers.values())
+        return view.limits.maximum + view.limits.surge - alive
+
+    monkeypatch.setattr(policy, "_room", room)
+    caught({2})
+
+
+def test_serving_before_the_promotion(monkeypatch):
+    """A candidate that may yet fail takes connections."""
+
+    def serve(view):
+        for row in view.board.workers.values():
+            if row.state is WorkerState.READY and not row.serving:
+                yield ev.ServeWorker(row.worker)
+
+    replace_rule(monkeypatch, "_serve", serve)
+    caught({7})
+
+
+def test_not_retiring_the_old_generation(monkeypatch):
+    """Two generations at rest."""
+    replace_rule(monkeypatch, "_retire_surplus", lambda _view: iter(()))
+    caught({7})
+
+
+def test_never_ending(monkeypatch):
+    """A stop that waits for a zygote that stays."""
+
+    def kill_late_zygotes(_view):
+        return iter(())
+
+    replace_rule(monkeypatch, "_kill_late_zygotes", kill_late_zygotes)
+    caught({4, 8})

@@ -1,0 +1,161 @@
+"""The policy, proven by a simulator over many seeds; see `simulator` for the invariants."""
+
+from collections import Counter
+
+from hypothesis import given, settings, strategies as st
+from simulator import simulate
+
+from preforkd.core import events as ev, policy
+from preforkd.core.model import Limits
+from preforkd.core.scoreboard import Scoreboard
+
+SEEDS = 1200
+FATES = [
+    "load_fails",
+    "load_hangs",
+    "load_dies",
+    "zygote_dies",
+    "zygote_stays",
+    "fork_fails",
+    "birth_is_late",
+    "dies_at_start",
+    "hangs_at_start",
+    "says_failed",
+    "dies_soon",
+    "dies_later",
+    "leaves",
+    "ignores_retirement",
+]
+ACTIONS = [
+    "SpawnZygote",
+    "DismissZygote",
+    "KillZygote",
+    "ForkWorker",
+    "ServeWorker",
+    "RetireWorker",
+    "KillWorker",
+    "Promote",
+    "Abandon",
+    "Finish",
+]
+
+
+def test_the_invariants_hold_over_many_seeds():
+    """1,200 lives, the same each time: no invariant is broken, and every fate and action occurred."""
+    seen = Counter()
+    for seed in range(SEEDS):
+        seen += simulate(seed).seen
+    missing = [name for name in FATES + ACTIONS + ["rest", "resize", "stop"] if not seen[name]]
+    assert not missing
+    assert seen["rest"] > SEEDS / 4
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.integers(min_value=SEEDS))
+def test_the_invariants_hold_for_other_seeds(seed):
+    """Seeds of hypothesis' choice, far from the small ones, break nothing either."""
+    simulate(seed)
+
+
+LIMITS = Limits(floor=2, target=2, maximum=2, surge=2, start=10.0, boot=5.0, drain=3.0)
+
+
+class Pool:
+    """A scoreboard that is driven by hand."""
+
+    def __init__(self, limits=LIMITS):
+        self.board, self.limits, self.now = Scoreboard(), limits, 100.0
+
+    def tell(self, *facts):
+        actions = []
+        for fact in facts:
+            self.board.apply(fact, self.now)
+            plan = policy.decide(self.board, self.limits, self.now)
+            for action in plan.actions:
+                self.board.apply(action, self.now)
+            actions += plan.actions
+            self.wake_at = plan.wake_at
+        return actions
+
+    def wait(self, seconds):
+        self.now += seconds
+        plan = policy.decide(self.board, self.limits, self.now)
+        for action in plan.actions:
+            self.board.apply(action, self.now)
+        self.wake_at = plan.wake_at
+        return list(plan.actions)
+
+    def serve(self):
+        """Bring the first generation up."""
+        self.tell(ev.GenerationRequested(1), ev.ZygoteSpawned(1, 10), ev.ZygoteLoaded(1))
+        for worker in (1, 2):
+            self.tell(ev.WorkerForked(worker, 20 + worker), ev.WorkerReady(worker))
+        return self
+
+
+def test_a_start_goes_from_zygote_to_promotion():
+    """A zygote, then its workers, then the promotion, then they are told to serve; nothing else."""
+    pool = Pool()
+    assert pool.tell(ev.GenerationRequested(1)) == [ev.SpawnZygote(1, 1)]
+    assert pool.tell(ev.ZygoteSpawned(1, 10)) == []
+    assert pool.tell(ev.ZygoteLoaded(1)) == [ev.ForkWorker(1, 1, 1, 1), ev.ForkWorker(2, 2, 1, 1)]
+    assert pool.tell(ev.WorkerForked(1, 21), ev.WorkerReady(1), ev.WorkerForked(2, 22)) == []
+    assert pool.tell(ev.WorkerReady(2)) == [
+        ev.Promote(1),
+        ev.ServeWorker(1),
+        ev.ServeWorker(2),
+    ]
+    assert pool.wake_at is None
+
+
+def test_a_reload_does_not_retire_before_the_new_ones_serve():
+    """Old workers leave only once the new generation serves, all of it with surge `all`."""
+    pool = Pool().serve()
+    pool.tell(ev.GenerationRequested(2), ev.ZygoteSpawned(2, 11), ev.ZygoteLoaded(2))
+    assert pool.tell(ev.WorkerForked(3, 23), ev.WorkerReady(3), ev.WorkerForked(4, 24)) == []
+    actions = pool.tell(ev.WorkerReady(4))
+    assert actions[:3] == [ev.Promote(2), ev.ServeWorker(3), ev.ServeWorker(4)]
+    assert set(actions[3:]) == {ev.RetireWorker(1), ev.RetireWorker(2), ev.DismissZygote(1)}
+
+
+def test_a_small_surge_goes_in_steps():
+    """With a surge of one, one new worker and one old one change places at a time."""
+    pool = Pool(Limits(floor=2, target=2, maximum=2, surge=1)).serve()
+    forks = pool.tell(ev.GenerationRequested(2), ev.ZygoteSpawned(2, 11), ev.ZygoteLoaded(2))
+    assert forks == [ev.SpawnZygote(2, 2), ev.ForkWorker(3, 3, 2, 2)]
+    actions = pool.tell(ev.WorkerForked(3, 23), ev.WorkerReady(3))
+    assert [action for action in actions if isinstance(action, ev.RetireWorker)] == [
+        ev.RetireWorker(1)
+    ]
+    assert pool.tell(ev.WorkerExited(1, "exit status 0")) == [ev.ForkWorker(4, 1, 2, 2)]
+
+
+def test_a_worker_that_dies_in_service_is_replaced_at_once():
+    """No delay after a life of some length, and the seat is the same."""
+    pool = Pool().serve()
+    pool.wait(10.0)
+    assert pool.tell(ev.WorkerExited(1, "killed by SIGKILL")) == [ev.ForkWorker(3, 1, 1, 1)]
+
+
+def test_a_candidate_that_fails_leaves_the_current_alone():
+    """A worker of the candidate that dies at its start ends the reload, and only that."""
+    pool = Pool().serve()
+    pool.tell(ev.GenerationRequested(2), ev.ZygoteSpawned(2, 11), ev.ZygoteLoaded(2))
+    actions = pool.tell(ev.WorkerForked(3, 23), ev.WorkerExited(3, "exit status 7"))
+    assert isinstance(actions[0], ev.Abandon)
+    assert "exit status 7" in actions[0].failure.reason
+    assert not [action for action in actions if isinstance(action, ev.RetireWorker)]
+    assert pool.board.serving() == 2
+
+
+def test_a_stop_retires_then_kills_at_the_deadline():
+    """Workers are told to leave; those that stay are killed when the drain's time is over."""
+    pool = Pool().serve()
+    actions = pool.tell(ev.StopRequested())
+    assert set(actions) == {ev.DismissZygote(1), ev.RetireWorker(1), ev.RetireWorker(2)}
+    assert pool.wake_at == pool.now + 3.0
+    assert pool.wait(2.9) == []
+    kinds = {type(action) for action in pool.wait(0.2)}
+    assert kinds == {ev.KillWorker}
+    pool.tell(ev.WorkerExited(1, ""), ev.WorkerExited(2, ""))
+    assert pool.tell(ev.ZygoteExited(1, "")) == [ev.Finish()]
