@@ -152,9 +152,7 @@ class ControlServer:
         registry = VarlinkInterfaceRegistry()
         registry.register_interface(manager)
         registry.register_interface(
-            VarlinkServiceInterface(
-                "preforkd", "preforkd", preforkd.VERSION, "https://preforkd.io", registry
-            )
+            VarlinkServiceInterface("preforkd", "preforkd", preforkd.VERSION, "", registry)
         )
         client = _Client(registry)
         transport = VarlinkTransport(asyncio.get_running_loop(), sock, sock, client)

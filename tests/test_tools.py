@@ -1,0 +1,80 @@
+"""The tree as a whole: style, types, layers, and files that derive from others."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import preforkd
+
+ROOT = Path(preforkd.__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+
+def run(*command: str) -> None:
+    """Demand that a tool has nothing to say."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ruff_finds_nothing():
+    """The code follows the rules of pyproject.toml."""
+    run(str(BIN / "ruff"), "check", "--no-cache", ".")
+
+
+def test_the_code_is_formatted():
+    """Nobody argues about layout."""
+    run(str(BIN / "ruff"), "format", "--no-cache", "--check", ".")
+
+
+def test_mypy_strict_is_clean():
+    """Every function of the product is typed, and the types fit."""
+    run(sys.executable, "-m", "mypy", "--strict", "-p", "preforkd")
+
+
+def test_imports_go_downwards_only():
+    """The layers of the design hold, and the core imports nothing that touches the world."""
+    run(str(BIN / "lint-imports"), "--no-cache")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the modules of preforkd that a module imports, anywhere in its text."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("preforkd"):
+            assert node.module is not None
+            for alias in node.names:
+                inner = ROOT / f"{node.module}.{alias.name}".replace(".", "/")
+                whole = inner.with_suffix(".py").exists() or inner.is_dir()
+                found.add(f"{node.module}.{alias.name}" if whole else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("preforkd.")}
+    return found
+
+
+def test_no_circle_of_imports():
+    """No module imports itself by way of others."""
+    graph = {}
+    for path in (ROOT / "preforkd").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        graph[name] = imports_of(path)
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, f"a circle: {' > '.join((*way, name))}"
+        if name not in done:
+            for other in graph.get(name, ()):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+    assert len(done) > 50
+
+
+def test_the_docs_name_no_path_of_a_developers_machine():
+    """What is committed is of use elsewhere."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    for name in listed.stdout.split():
+        text = (ROOT / name).read_text(errors="ignore")
+        assert "/work" + "/" not in text, name
