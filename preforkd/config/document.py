@@ -114,7 +114,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, source: str) -> Prob
     hint = ""
     if "\t" in line[: len(line) - len(line.lstrip())]:
         message, hint = "a tab character indents this line", "indent with spaces"
-    elif "expected a single document" in message:
+    elif "another document" in message:
         hint = "one file holds one document: remove the ---"
     elif "mapping values are not allowed" in message:
         hint = "put quotes around a value that contains ': '"

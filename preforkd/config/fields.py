@@ -89,8 +89,9 @@ class Field:
 def fields_of(struct: type[msgspec.Struct], prefix: str = "") -> tuple[Field, ...]:
     """Return the fields of a settings struct, in their order; paths begin with the prefix."""
     hints = typing.get_type_hints(struct, include_extras=True)
+    defaults = struct()
     return tuple(
-        _field(prefix + info.name, hints[info.name], info.default)
+        _field(prefix + info.name, hints[info.name], getattr(defaults, info.name))
         for info in msgspec.structs.fields(struct)
     )
 

@@ -1,0 +1,90 @@
+"""YAML as text with places."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from preforkd.config.document import Mapping, Scalar, read_document
+from preforkd.errors import ConfigurationError, Place
+
+
+def problems_of(data):
+    """Return all that is wrong with a text, as lines."""
+    try:
+        _, problems = read_document(data.encode() if isinstance(data, str) else data, "f")
+    except ConfigurationError as error:
+        problems = error.problems
+    return [str(problem) for problem in problems]
+
+
+def test_scalars_stay_as_they_were_written():
+    """YAML's guesses (bool, octal, sexagesimal, date) do not happen."""
+    document, _ = read_document(b"a: on\nb: 0600\nc: 1:30\nd: 2026-01-01\ne: '~'\nf: ~\n", "f")
+    values = {entry.key.text: entry.value for entry in document.entries}
+    assert {name: value.text for name, value in values.items()} == {
+        "a": "on",
+        "b": "0600",
+        "c": "1:30",
+        "d": "2026-01-01",
+        "e": "~",
+        "f": "~",
+    }
+    assert values["f"].empty
+    assert not values["e"].empty
+    assert values["b"].place == Place("f", 2, 4)
+
+
+def test_an_empty_file_is_no_mapping():
+    """Nothing, comments, or a null: all defaults."""
+    for data in (b"", b"# nothing\n", b"~\n", b"\xef\xbb\xbf", b"---\n"):
+        assert read_document(data, "f") == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("a: 1\na: 2\n", "f:2:1: a: the key is there twice; first at line 1"),
+        ("a: [1\n", "f:2:1: not YAML"),
+        ("a:\n\tb: 1\n", "f:2:1: a tab character|f:2:1: not YAML: a tab character"),
+        ("a: b: c\n", "f:1:5: not YAML: mapping values are not allowed here .put quotes"),
+        ("- 1\n", "f:1:1: a mapping of settings is expected"),
+        ("just words\n", "f:1:1: a mapping of settings is expected"),
+        ("a: 1\n---\nb: 2\n", "one file holds one document"),
+        ("a: !!python/object:os.system x\n", "f:1:4: the tag .* is not allowed"),
+        ("x: &x {a: 1}\ny:\n  <<: *x\n", "f:3:3: merge keys"),
+        ("? [a]\n: 1\n", "a key is a single word"),
+        (b"a: \xff\n", "f:1:4: this is not UTF-8"),
+        ("a: \x01\n", "f:1:4: a character that YAML does not allow"),
+        ("a: &a [*a]\n", "too much is repeated"),
+        ("a: *nowhere\n", "f:1:4: not YAML: found undefined alias"),
+        ("x" * (1 << 20) + "y", "larger than 1 MiB"),
+    ],
+)
+def test_what_cannot_be_read_is_placed(data, words):
+    """File, line, column and a reason for each."""
+    import re
+
+    lines = problems_of(data)
+    assert any(re.search(words, line) for line in lines), lines
+
+
+def test_a_bomb_of_aliases_does_not_go_off():
+    """Nine levels of nine aliases are refused at once, not expanded."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    assert "too much is repeated" in problems_of("\n".join(lines))[0]
+
+
+def test_few_aliases_are_fine():
+    """An alias is repeated where it stands."""
+    document, problems = read_document(b"a: &x hello\nb: *x\n", "f")
+    assert isinstance(document, Mapping)
+    assert not problems
+    value = document.entries[1].value
+    assert isinstance(value, Scalar)
+    assert value.text == "hello"
+
+
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
+def test_anything_is_read_or_refused(data):
+    """No input raises anything but ConfigurationError."""
+    problems_of(data)

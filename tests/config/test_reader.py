@@ -1,0 +1,128 @@
+"""From documents to settings: every problem at once, each with its place and a hint."""
+# ruff: noqa: E501 - each problem is one line, and that is the claim
+
+import textwrap
+
+import pytest
+from hypothesis import given, settings as hypothesis_settings, strategies as st
+
+from preforkd.config.document import read_document
+from preforkd.config.fields import leaves
+from preforkd.config.reader import Reader
+from preforkd.config.settings import Listen, Settings
+
+
+def read(text):
+    """Return settings, problems as lines, and origins."""
+    document, problems = read_document(textwrap.dedent(text).encode(), "f")
+    reader = Reader()
+    settings = reader.settings(document)
+    return settings, [str(problem) for problem in problems + reader.problems], reader.origins
+
+
+def test_every_form_of_value():
+    """One of each, in the ways in which people write them."""
+    settings, problems, origins = read(
+        """\
+        app:
+          target: wsgi:site:make()
+          environment: {PORT: 8080, DEBUG: on, EMPTY: ''}
+        listen:
+        - 127.0.0.1:80
+        - {address: 'unix:/run/x', mode: 0600, backlog: 10, name: web}
+        workers: 3
+        timeouts: {drain: 1min 30s, start: 500ms}
+        reload: {surge: all}
+        http: {max_body: 256M}
+        log:
+          level: "debug"
+        """
+    )
+    assert not problems
+    assert settings.app.environment == {"PORT": "8080", "DEBUG": "on", "EMPTY": ""}
+    assert settings.listen == (
+        Listen(address="127.0.0.1:80"),
+        Listen(address="unix:/run/x", mode=0o600, backlog=10, name="web"),
+    )
+    assert settings.workers == 3
+    assert settings.timeouts.drain == 90
+    assert settings.timeouts.start == 0.5
+    assert settings.http.max_body == 256 << 20
+    assert str(origins["timeouts.drain"]) == "f:8:19"
+    assert str(origins["listen[1]"]) == "f:6:3"
+
+
+def test_keys_with_nothing_behind_them_leave_the_defaults():
+    """A section or a setting whose value was deleted is no error."""
+    assert read("app:\nworkers:\nlisten: ~\ntimeouts: {drain: }\n")[:2] == (Settings(), [])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("wrokers: 3", "f:1:1: wrokers: there is no such setting (did you mean workers?)"),
+        ("drain: 3", "f:1:1: drain: there is no such setting (it belongs elsewhere: timeouts.drain)"),
+        ("app: {xyz: 3}", "f:1:7: app.xyz: there is no such setting (known here: target, directory, python, environment)"),
+        ("workers: yes", "f:1:10: workers: 'yes' is given; expected a whole number from 1 to 1024, or auto"),
+        ("workers: aut", "f:1:10: workers: 'aut' is given; expected a whole number from 1 to 1024, or auto (did you mean auto?)"),
+        ("workers: 0", "f:1:10: workers: 0 is out of bounds; expected a whole number from 1 to 1024, or auto"),
+        ("workers: 1.5", "f:1:10: workers: '1.5' is given; expected a whole number from 1 to 1024, or auto"),
+        ("workers: [3]", "f:1:10: workers: a list is given; expected a whole number from 1 to 1024, or auto"),
+        ("timeouts: 30", "f:1:11: timeouts: a mapping is expected (with keys of: start, boot, drain)"),
+        ("timeouts: {drain: 1:30}", "f:1:19: timeouts.drain: '1:30' is not a duration, for example 30s, 1min 30s or 500ms (the default is 30s)"),
+        ("timeouts: {drain: 2d}", "f:1:19: timeouts.drain: 2d is out of bounds; expected a duration from 0s to 1d"),
+        ("log: {level: warn}", "f:1:14: log.level: 'warn' is given; expected one of debug, info, warning, error (did you mean warning?)"),
+        ("listen: 8080", "f:1:9: listen[0]: '8080' has no colon: write :8080 for every address, or a host too (see listen in the reference)"),
+        ("listen: []", "f:1:9: listen: the list is empty (expected an address, or a list of addresses or mappings)"),
+        ("listen: [{}]", "f:1:10: listen[0]: an address or a name is needed (for example :8080)"),
+        ("listen: [':80', ':80']", "f:1:17: listen[1]: :80 is there twice"),
+        ("listen: {address: ':80', mode: 0999}", "f:1:32: listen[0].mode: '0999' is not a mode of octal digits, for example 0660"),
+        ("app: {target: site}", "f:1:15: app.target: 'site' is not KIND:MODULE:ATTRIBUTE, for example wsgi:mysite.wsgi:application"),
+        ("app: {environment: {A-B: 1}}", "f:1:21: app.environment.A-B: 'A-B' is not the name of a variable"),
+        ("app: {environment: [A]}", "f:1:20: app.environment: expected a mapping of names to values (write NAME: value)"),
+    ],
+)  # fmt: skip
+def test_each_problem_is_one_exact_line(text, line):
+    """Place, setting, what is wrong with which value, what is allowed, the nearest name."""
+    assert read(text)[1] == [line]
+
+
+def test_all_problems_come_at_once():
+    """Three mistakes in three sections, and a duplicate key, are four problems."""
+    _, problems, _ = read("workers: x\nlog: {level: y}\nlog: 3\nhttp: {spool: z}\n")
+    assert len(problems) == 4
+
+
+WORDS = st.sampled_from(
+    [leaf.name for leaf in leaves()]
+    + [
+        "app",
+        "listen",
+        "timeouts",
+        "http",
+        "all",
+        "auto",
+        "3",
+        "30s",
+        "on",
+        "~",
+        "[]",
+        "{}",
+        ":",
+        "x",
+    ]
+)
+
+
+@hypothesis_settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.recursive(
+        WORDS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4)
+    )
+)
+def test_any_structure_is_read_or_refused(value):
+    """No document makes the reader raise; whatever it returns is a Settings."""
+    import yaml
+
+    settings, _, _ = read(yaml.safe_dump({"app": value} if not isinstance(value, dict) else value))
+    assert isinstance(settings, Settings)

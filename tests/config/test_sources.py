@@ -1,0 +1,44 @@
+"""Files, options and defaults, one over the other."""
+
+import pytest
+
+from preforkd.config import sources
+from preforkd.config.settings import Settings
+from preforkd.errors import ConfigurationError
+
+
+def test_no_file_and_no_options_are_all_defaults(monkeypatch, tmp_path):
+    """The default path need not exist; a path that was asked for must."""
+    monkeypatch.setattr(sources, "DEFAULT_PATH", str(tmp_path / "none"))
+    assert sources.load(None, {}) == sources.Loaded(Settings(), {}, None)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        sources.load(str(tmp_path / "none"), {})
+
+
+def test_options_are_over_the_file(tmp_path):
+    """An option replaces the file's value and its place; problems of both come together."""
+    path = tmp_path / "f"
+    path.write_text("workers: 3\nlisten: [':1', ':2']\nlog: {level: error}\n")
+    loaded = sources.load(str(path), {"workers": "5", "listen": [":9"]})
+    assert loaded.settings.workers == 5
+    assert [listen.address for listen in loaded.settings.listen] == [":9"]
+    assert str(loaded.origins["workers"]) == "--workers"
+    assert str(loaded.origins["listen[0]"]) == "--listen"
+    assert "listen[1]" not in loaded.origins
+    assert loaded.settings.log.level == "error"
+    path.write_text("wokers: 3\n")
+    with pytest.raises(ConfigurationError) as caught:
+        sources.load(str(path), {"workers": "x"})
+    assert [str(problem.place) for problem in caught.value.problems] == [f"{path}:1:1", "--workers"]
+
+
+def test_the_effective_settings_know_where_they_come_from(tmp_path):
+    """Every setting is listed, as people write it, with its place or as a default."""
+    path = tmp_path / "f"
+    path.write_text("http: {max_body: 10M}\n")
+    entries = {entry.setting: entry for entry in sources.effective(sources.load(str(path), {}))}
+    assert entries["http.max_body"].value_text == "10M"
+    assert str(entries["http.max_body"].place) == f"{path}:1:18"
+    assert entries["timeouts.start"].value_text == "1min"
+    assert entries["timeouts.start"].place is None
+    assert entries["listen"].value_text == "127.0.0.1:8080"

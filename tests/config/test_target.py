@@ -1,0 +1,30 @@
+"""Targets: KIND:MODULE:ATTRIBUTE."""
+
+import pytest
+
+from preforkd.config.target import Target, parse_target
+
+
+def test_targets_are_taken_apart():
+    """Kind, module, dotted attribute, and whether it is a factory."""
+    assert parse_target("wsgi:a.b:app") == Target("wsgi", "a.b", "app", False)
+    assert parse_target("asgi:a:make.app()") == Target("asgi", "a", "make.app", True)
+    assert parse_target("stream:módulo:f") == Target("stream", "módulo", "f", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a:b", "wsgi:mysite.wsgi:application"),
+        ("wsgi:a:b:c", "KIND:MODULE:ATTRIBUTE"),
+        ("wsgy:a:b", "did you mean wsgi"),
+        ("x:a:b", "stream, wsgi, asgi"),
+        ("wsgi:a-b:c", "not the name of a module"),
+        ("wsgi:a:f(1)", "not the name of an attribute"),
+        ("wsgi::f", "not the name of a module"),
+    ],
+)
+def test_what_is_no_target_is_explained(text, words):
+    """The error says what is wrong and shows what would be right."""
+    with pytest.raises(ValueError, match=words.replace(".", r"\.")):
+        parse_target(text)

@@ -1,0 +1,62 @@
+"""Durations, sizes and modes."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from preforkd.config import units
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30s", 30),
+        ("1min 30s", 90),
+        ("1min30s", 90),
+        ("500ms", 0.5),
+        ("2h 3min", 7380),
+        ("1.5h", 5400),
+        ("7", 7),
+        ("1 day", 86400),
+    ],
+)
+def test_durations_as_systemd_writes_them(text, seconds):
+    """systemd.time(7)."""
+    assert units.parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "1:30", "on", "-3s", "3x", "3 4", "1min 30", "s", "1_000"])
+def test_what_is_no_duration(text):
+    """YAML's sexagesimal number, words, signs and unknown units are refused."""
+    with pytest.raises(ValueError, match=r"duration|unit|empty"):
+        units.parse_duration(text)
+
+
+@given(st.integers(min_value=0, max_value=10**7))
+def test_durations_survive_being_written(milliseconds):
+    """What is shown is read as the same again."""
+    seconds = milliseconds / 1000
+    assert units.parse_duration(units.format_duration(seconds)) == pytest.approx(seconds)
+
+
+@given(st.integers(min_value=0, max_value=1 << 50))
+def test_sizes_survive_being_written(size):
+    """What is shown is read as the same again."""
+    assert units.parse_size(units.format_size(size)) == size
+
+
+def test_sizes():
+    """Base 1024, with or without B or iB."""
+    assert units.parse_size("256M") == 256 << 20
+    assert units.parse_size("1.5K") == 1536
+    assert units.parse_size("64 kiB") == 65536
+    for text in ("", "-1", "1X", "M", "1e3"):
+        with pytest.raises(ValueError, match="not a size"):
+            units.parse_size(text)
+
+
+def test_modes_are_octal_however_written():
+    """0660, 660 and 0o660 are the same; 8 and 9 are no digits."""
+    assert {units.parse_mode(text) for text in ("0660", "660", "0o660")} == {0o660}
+    assert units.format_mode(0o660) == "0660"
+    with pytest.raises(ValueError, match="octal"):
+        units.parse_mode("0689")
