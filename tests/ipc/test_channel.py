@@ -1,0 +1,90 @@
+"""Channels between the master and its children."""
+
+import os
+import socket
+
+import msgspec
+import pytest
+
+from preforkd.ipc import messages
+from preforkd.ipc.channel import (
+    Channel,
+    ChannelClosedError,
+    MalformedMessageError,
+    close_all,
+    pair,
+)
+
+
+@pytest.fixture
+def ends():
+    """The master's channel, and the child's as a bare socket."""
+    ours, theirs = pair()
+    channel = Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker))
+    yield channel, theirs
+    channel.close()
+    theirs.close()
+
+
+def test_a_message_arrives_with_its_sender_and_its_descriptors(ends):
+    """The kernel adds the pid; a descriptor arrives as one of our own, close-on-exec."""
+    channel, theirs = ends
+    child: Channel[messages.ToWorker] = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
+    reader, writer = os.pipe()
+    child.send(messages.Leaving("tired"), (writer,))
+    os.close(writer)
+    received = channel.receive(wait=False)
+    assert received.message == messages.Leaving("tired")
+    assert received.pid == os.getpid()
+    (descriptor,) = received.descriptors
+    assert not os.get_inheritable(descriptor)
+    os.write(descriptor, b"x")
+    assert os.read(reader, 1) == b"x"
+    close_all((reader, descriptor))
+
+
+def test_nothing_there_is_none_and_the_end_is_an_error(ends):
+    """A reader that may not wait is told that there is nothing; end-of-file means: gone."""
+    channel, theirs = ends
+    assert channel.receive(wait=False) is None
+    theirs.close()
+    with pytest.raises(ChannelClosedError):
+        channel.receive(wait=False)
+    with pytest.raises(ChannelClosedError):
+        channel.send(messages.Serve())
+
+
+@pytest.mark.parametrize("data", [b"\xc1", b"\x81\xa4type\xa5never", b"x" * 1000, b"\x91" * 5000])
+def test_gossip_is_refused_and_the_channel_goes_on(ends, data):
+    """What is no message of the language is an error of its own, its descriptors are closed."""
+    channel, theirs = ends
+    reader, writer = os.pipe()
+    socket.send_fds(theirs, [data], [writer])
+    os.close(writer)
+    with pytest.raises(MalformedMessageError):
+        channel.receive(wait=False)
+    assert os.read(reader, 1) == b""  # nobody holds the other end any more
+    os.close(reader)
+    theirs.send(msgspec.msgpack.encode(messages.Ready()))
+    assert channel.receive(wait=False).message == messages.Ready()
+
+
+def test_a_message_that_is_too_long_is_refused(ends):
+    """A truncated datagram is not decoded."""
+    channel, theirs = ends
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    theirs.send(b"\x00" * (300 * 1024))
+    with pytest.raises(MalformedMessageError, match="too long"):
+        channel.receive(wait=False)
+
+
+def test_a_master_does_not_wait_for_a_child_that_does_not_read(ends):
+    """A full channel is an error at once."""
+    channel, _ = ends
+
+    def fill():
+        while True:
+            channel.send(messages.Serve())
+
+    with pytest.raises(BlockingIOError):
+        fill()

@@ -1,0 +1,47 @@
+"""The language of the three processes."""
+
+import contextlib
+
+import msgspec
+from hypothesis import given, strategies as st
+
+from preforkd.ipc import messages
+
+EXAMPLES = [
+    messages.Load(1, b"x", ("a",)),
+    messages.Fork(1, 2),
+    messages.Dismiss(),
+    messages.Loaded(0.5),
+    messages.LoadFailed(messages.Problem("application", "r", "d", "h")),
+    messages.Forked(1, 2),
+    messages.ForkFailed(1, "r"),
+    messages.Ready(),
+    messages.Failed(messages.Problem("system", "r")),
+    messages.Leaving("r"),
+    messages.Bell(),
+    messages.Serve(),
+    messages.Retire(1.5),
+]
+
+
+def test_every_message_survives_the_wire():
+    """Each is known by its tag among all of them."""
+    unions = messages.ToZygote | messages.FromZygote | messages.ToWorker | messages.FromWorker
+    for message in EXAMPLES:
+        data = msgspec.msgpack.encode(message)
+        assert msgspec.msgpack.decode(data, type=unions) == message
+
+
+@given(st.binary(max_size=100))
+def test_noise_is_no_message(data):
+    """Whatever a child sends, decoding ends in a message or in msgspec's error."""
+    with contextlib.suppress(msgspec.DecodeError):
+        msgspec.msgpack.decode(data, type=messages.FromWorker)
+
+
+def test_evidence_is_cut_at_its_beginning():
+    """The end of a traceback, where the error is, arrives."""
+    long = "begin" + "x" * 100_000 + "end"
+    assert messages.clipped("short") == "short"
+    assert messages.clipped(long).endswith("xend")
+    assert len(messages.clipped(long)) < 61_000

@@ -1,0 +1,63 @@
+"""The journal's native protocol, as a journal would read it."""
+
+import os
+import socket
+import struct
+
+import pytest
+
+from preforkd.linux.journal import Journal, stderr_is_journal
+
+
+def parse(data):
+    """Return the fields of an entry."""
+    fields = {}
+    while data:
+        line, _, rest = data.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            (length,) = struct.unpack_from("<Q", rest)
+            value, rest = rest[8 : 8 + length], rest[8 + length + 1 :]
+        fields[name.decode()] = value.decode()
+        data = rest
+    return fields
+
+
+@pytest.fixture
+def journald(tmp_path):
+    """A socket in journald's place."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        sock.settimeout(5)
+        yield sock
+
+
+def test_fields_arrive_whole(journald):
+    """One line, several lines, and numbers."""
+    journal = Journal(journald.getsockname())
+    journal.send({"MESSAGE": "a\nb=c\n", "PRIORITY": 4, "X": "ä"})
+    assert parse(journald.recv(65536)) == {"MESSAGE": "a\nb=c\n", "PRIORITY": "4", "X": "ä"}
+    journal.close()
+
+
+def test_a_large_entry_goes_by_memory(journald):
+    """What is too large for a datagram arrives as a sealed descriptor."""
+    journal = Journal(journald.getsockname())
+    journal.send({"MESSAGE": "x" * 5_000_000})
+    data, descriptors, _, _ = socket.recv_fds(journald, 10, 1)
+    assert data == b""
+    with os.fdopen(descriptors[0], "rb") as file:
+        file.seek(0)
+        assert len(parse(file.read())["MESSAGE"]) == 5_000_000
+    journal.close()
+
+
+def test_the_stream_is_recognised():
+    """JOURNAL_STREAM names device and inode of the descriptor; nothing else does."""
+    reader, writer = os.pipe()
+    status = os.fstat(writer)
+    assert stderr_is_journal(f"{status.st_dev}:{status.st_ino}", writer)
+    assert not stderr_is_journal("", writer)
+    assert not stderr_is_journal("1:2", writer)
+    os.close(reader)
+    os.close(writer)

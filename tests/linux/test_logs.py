@@ -1,0 +1,74 @@
+"""Where records go, in a process of its own: logging is global."""
+
+import os
+import socket
+import subprocess
+import sys
+
+from test_journal import parse
+
+CODE = """
+import logging, sys
+from preforkd.linux import journal, logs
+if len(sys.argv) > 2:
+    logs.ADDRESS = sys.argv[2]
+    logs.Journal = lambda: journal.Journal(sys.argv[2])
+logs.configure("info", sys.argv[1])
+logs.configure("info", sys.argv[1])
+logger = logging.getLogger("preforkd.master")
+logger.debug("not seen")
+logger.info("first")
+logs.set_context(worker=3, generation=2)
+logger.warning("two\\nlines", extra={"journal": {"OBJECT_PID": 7}})
+logging.getLogger("app").warning("the application's")
+try:
+    1 / 0
+except ZeroDivisionError:
+    logger.exception("failed")
+"""
+
+
+def run(*arguments):
+    """Return what a process writes to standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stderr
+
+
+def test_lines_on_standard_error():
+    """One record each, with who speaks; the application's own too; once, though configured twice."""
+    lines = run("stderr").split("\n")
+    assert lines[0].endswith(": first")
+    assert lines[0].startswith("preforkd[")
+    assert lines[1].endswith("warning: worker 3 (generation 2): two")
+    assert lines[2] == "lines"
+    assert lines[3].endswith("the application's")
+    assert "ZeroDivisionError" in "\n".join(lines)
+    assert sum("first" in line for line in lines) == 1
+
+
+def test_native_fields_in_the_journal(tmp_path):
+    """Message, priority, who and where from are fields; nothing goes to standard error."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        sock.settimeout(5)
+        assert run("journal", str(tmp_path / "socket")) == ""
+        first, second, third, fourth = (parse(sock.recv(65536)) for _ in range(4))
+    assert first["MESSAGE"] == "first"
+    assert first["PRIORITY"] == "6"
+    assert first["SYSLOG_IDENTIFIER"] == "preforkd"
+    assert second["MESSAGE"] == "worker 3 (generation 2): two\nlines"
+    assert second["PREFORKD_WORKER"] == "3"
+    assert second["OBJECT_PID"] == "7"
+    assert third["LOGGER"] == "app"
+    assert "ZeroDivisionError" in fourth["MESSAGE"]
+    assert fourth["PRIORITY"] == "3"
+
+
+def test_a_journal_that_is_gone_is_replaced_by_standard_error(tmp_path):
+    """What the journal does not take is not lost."""
+    path = tmp_path / "gone"
+    path.write_text("")
+    assert "<6>first" in run("journal", str(path))
+    assert os.path.exists(path)

@@ -1,0 +1,92 @@
+"""Children by pidfd."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from preforkd.linux import process
+
+
+def child(code):
+    """Return the pid of a child that runs this code."""
+    return subprocess.Popen([sys.executable, "-c", code]).pid
+
+
+def wait(pidfd):
+    """Return the report of a child, waiting for its end."""
+    import select
+
+    select.select([pidfd], [], [], 30)
+    return process.reap(pidfd)
+
+
+@pytest.mark.filterwarnings("ignore:subprocess")
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("raise SystemExit(3)", "exit status 3"),
+        ("import os; os.kill(os.getpid(), 9)", "killed by SIGKILL"),
+        ("pass", "exit status 0"),
+    ],
+)
+def test_an_end_is_told_in_words(code, words):
+    """Exit statuses and signals; while a child lives there is no report."""
+    pidfd = process.open_child(child(code))
+    assert wait(pidfd).describe() == words
+    os.close(pidfd)
+
+
+@pytest.mark.filterwarnings("ignore:subprocess")
+def test_signals_reach_the_child_and_nobody_after_it():
+    """A signal to a child that has ended is refused by the kernel, not misdirected."""
+    pidfd = process.open_child(child("import time; time.sleep(60)"))
+    assert process.reap(pidfd) is None
+    assert process.send_signal(pidfd, signal.SIGKILL)
+    assert wait(pidfd).signal == signal.SIGKILL
+    assert not process.send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
+
+
+def test_somebody_elses_process_is_no_child():
+    """A claim that names another process is refused; so is one that names nobody."""
+    with pytest.raises(ChildProcessError):
+        process.open_child(os.getppid())
+    with pytest.raises(ProcessLookupError):
+        process.open_child(2**22 - 1)
+
+
+@pytest.mark.filterwarnings("ignore:subprocess")
+def test_strangers_are_reaped_and_those_we_know_are_left():
+    """A child that we know keeps its status, whichever ended first."""
+    known = child("raise SystemExit(5)")
+    pidfd = process.open_child(known)
+    strangers = {child("pass") for _ in range(5)}
+    for pid in (known, *strangers):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert {pid for pid, _ in process.reap_strangers({known})} == strangers
+    assert process.reap(pidfd).code == 5
+    assert process.reap_strangers(set()) == []
+    os.close(pidfd)
+
+
+def test_orphans_come_to_the_subreaper():
+    """A grandchild whose parent ends becomes ours."""
+    code = """
+import os, sys
+from preforkd.linux import process
+process.set_child_subreaper()
+read, write = os.pipe()
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.read(read, 1)
+        os._exit(9)
+    os._exit(0)
+os.wait()
+os.write(write, b"x")
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "9\n", done.stderr
