@@ -1,0 +1,92 @@
+"""Loading applications, and saying why they do not load."""
+
+import os
+import sys
+
+import pytest
+
+from preforkd.apps import loader
+from preforkd.config.target import parse_target
+from preforkd.errors import ApplicationError, ConfigurationError
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder on the search path, and a process that is as before afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def load(text):
+    """Load a target by its text."""
+    return loader.load(parse_target(text))
+
+
+def test_attributes_and_factories(home):
+    """A plain attribute, a dotted one, and what a factory returns."""
+    (home / "site_a.py").write_text(
+        "class Box:\n    inner = staticmethod(lambda: 1)\n"
+        "def app(): return 2\n"
+        "def make(): return lambda: 3\n"
+    )
+    assert load("wsgi:site_a:app")() == 2
+    assert load("wsgi:site_a:Box.inner")() == 1
+    assert load("wsgi:site_a:make()")() == 3
+
+
+def test_what_is_named_wrongly_is_the_administrators(home):
+    """A module or an attribute that does not exist, or that cannot be called."""
+    (home / "site_b.py").write_text("application = None\ndef create(): pass\n")
+    with pytest.raises(ConfigurationError, match="no module named 'site_nowhere'") as caught:
+        load("wsgi:site_nowhere:app")
+    assert "app.directory" in caught.value.hint
+    assert str(home) in caught.value.detail
+    with pytest.raises(ConfigurationError, match="no attribute 'aplication'") as caught:
+        load("wsgi:site_b:aplication")
+    assert caught.value.hint == "did you mean application?"
+    with pytest.raises(ConfigurationError, match="not callable, it is of type NoneType"):
+        load("wsgi:site_b:application")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import no_such_library", "No module named 'no_such_library'"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def f(:", "SyntaxError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_what_fails_by_itself_is_the_applications(home, text, words):
+    """Its own traceback, beginning with its own frame, and the search path."""
+    (home / "site_c.py").write_text(f"\n{text}\n")
+    with pytest.raises(ApplicationError) as caught:
+        load("wsgi:site_c:app")
+    assert words in caught.value.message
+    assert "site_c.py" in caught.value.detail
+    assert "loader.py" not in caught.value.detail
+    assert "module search path" in caught.value.detail
+    if "library" in words:
+        assert "install no_such_library for" in caught.value.hint
+
+
+def test_a_factory_that_fails(home):
+    """The traceback leads into the factory."""
+    (home / "site_d.py").write_text("def make():\n    raise KeyError('colour')\n")
+    with pytest.raises(ApplicationError, match=r"site_d:make.. failed: KeyError: 'colour'"):
+        load("wsgi:site_d:make()")
+
+
+def test_a_process_becomes_the_applications_home(home, monkeypatch):
+    """Directory, search path and environment; a directory that is not there is said."""
+    monkeypatch.setenv("COLOUR", "red")
+    (home / "inner").mkdir()
+    loader.prepare(str(home / "inner"), {"COLOUR": "blue"})
+    assert os.getcwd() == sys.path[0] == str(home / "inner")
+    assert os.environ["COLOUR"] == "blue"
+    with pytest.raises(ConfigurationError, match=r"app\.directory: .*No such file"):
+        loader.prepare(str(home / "nowhere"), {})

@@ -1,0 +1,166 @@
+"""From requests to environs, from iterables to responses."""
+
+import io
+from dataclasses import dataclass, field
+
+import pytest
+
+from preforkd.apps import wsgi
+
+
+@dataclass
+class Request:
+    method: str = "GET"
+    target: bytes = b"/"
+    version: str = "1.1"
+    headers: list = field(default_factory=lambda: [(b"host", b"h")])
+    body: io.BytesIO = field(default_factory=io.BytesIO)
+    body_length: int = 0
+
+
+class Response:
+    """Writes down what it is told."""
+
+    head_sent = False
+    started = False
+    keep = True
+
+    def __init__(self):
+        self.parts = []
+
+    def start(self, status, headers):
+        self.started = True
+        self.status = status
+
+    def write(self, data, *, whole=False):
+        self.head_sent = True
+        self.parts.append((data, whole))
+
+    def finish(self):
+        return True
+
+
+def environ(**changes):
+    """Return the environ of a request."""
+    return wsgi.environ_for(Request(**changes), {})
+
+
+def test_the_target_becomes_path_and_query():
+    """Percent-decoded path as latin-1, raw query; the absolute form's authority is the host."""
+    seen = environ(target=b"/a%20%C3%A4/b?x=%20&y")
+    assert seen["PATH_INFO"] == "/a \xc3\xa4/b"
+    assert seen["QUERY_STRING"] == "x=%20&y"
+    absolute = environ(target=b"http://other:80/p?q")
+    assert absolute["PATH_INFO"] == "/p"
+    assert absolute["HTTP_HOST"] == "other:80"
+    assert environ(target=b"*", method="OPTIONS")["PATH_INFO"] == ""
+
+
+def test_headers_become_variables():
+    """Joined when repeated, cookies by semicolons; content headers without HTTP_."""
+    headers = [
+        (b"content-type", b"a/b"),
+        (b"content-length", b"3"),
+        (b"x-y", b"1"),
+        (b"x-y", b"2"),
+        (b"cookie", b"a=1"),
+        (b"cookie", b"b=2"),
+    ]
+    seen = environ(headers=headers)
+    assert seen["CONTENT_TYPE"] == "a/b"
+    assert seen["CONTENT_LENGTH"] == "3"
+    assert seen["HTTP_X_Y"] == "1,2"
+    assert seen["HTTP_COOKIE"] == "a=1; b=2"
+    assert "HTTP_CONTENT_LENGTH" not in seen
+
+
+def test_a_chunked_body_has_a_length_by_now():
+    """An application that only understands Content-Length can read it."""
+    seen = environ(headers=[(b"transfer-encoding", b"chunked")], body_length=5)
+    assert seen["CONTENT_LENGTH"] == "5"
+    assert "HTTP_TRANSFER_ENCODING" not in seen
+
+
+def call(application):
+    """Return the response of an application."""
+    response = Response()
+    wsgi.call(application, {}, response)
+    return response
+
+
+def test_one_part_is_the_whole_and_more_are_sent_as_they_come():
+    """A list of one has a known length; empty parts are not sent."""
+
+    def one(environ, start_response):
+        start_response("200 OK", [])
+        return [b"x"]
+
+    def many(environ, start_response):
+        start_response("200 OK", [])
+        yield b"a"
+        yield b""
+        yield b"b"
+
+    assert call(one).parts == [(b"x", True)]
+    assert call(many).parts == [(b"a", False), (b"b", False)]
+
+
+def test_the_iterable_is_closed_whatever_happens():
+    """PEP 3333: close() is called after an error too."""
+    closed = []
+
+    class Body:
+        def __iter__(self):
+            raise ValueError
+
+        def close(self):
+            closed.append(1)
+
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        return Body()
+
+    with pytest.raises(ValueError, match=r"^$"):
+        call(application)
+    assert closed == [1]
+
+
+def test_start_response_twice():
+    """Allowed with exc_info before anything was sent, an error otherwise."""
+    import sys
+
+    def replaces(environ, start_response):
+        start_response("200 OK", [])
+        try:
+            raise KeyError("k")
+        except KeyError:
+            start_response("500 Sorry", [], sys.exc_info())
+        return [b"sorry"]
+
+    def too_late(environ, start_response):
+        start_response("200 OK", [])(b"sent")
+        try:
+            raise KeyError("k")
+        except KeyError:
+            start_response("500 Sorry", [], sys.exc_info())
+
+    def twice(environ, start_response):
+        start_response("200 OK", [])
+        start_response("200 OK", [])
+
+    assert call(replaces).status == "500 Sorry"
+    with pytest.raises(KeyError):
+        call(too_late)
+    with pytest.raises(AssertionError, match="twice"):
+        call(twice)
+    with pytest.raises(AssertionError, match="did not call start_response"):
+        call(lambda environ, start_response: [b"x"])
+
+
+def test_the_file_wrapper_reads_in_blocks():
+    """And closes its file."""
+    file = io.BytesIO(b"x" * 10)
+    wrapper = wsgi.FileWrapper(file, 4)
+    assert [len(block) for block in wrapper] == [4, 4, 2]
+    wrapper.close()
+    assert file.closed
