@@ -8,7 +8,7 @@ import socket
 import stat
 from dataclasses import dataclass
 
-from systemd import daemon  # type: ignore[attr-defined]
+from systemd import daemon
 
 
 @dataclass(frozen=True, slots=True)

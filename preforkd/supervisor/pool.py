@@ -48,6 +48,7 @@ class Pool:
         self._bell = bell
         self._zygotes: dict[int, ZygoteHandle] = {}
         self._workers: dict[int, WorkerHandle] = {}
+        self._strangers_wait = False
 
     def perform(self, action: ev.Action) -> None:
         """Carry out one action; what it leads to is reported."""
@@ -101,6 +102,8 @@ class Pool:
             channel.send(order, descriptors)
 
     def _hear_zygote(self, handle: ZygoteHandle) -> None:
+        if handle.channel.fileno() < 0:
+            return
         for _ in range(_MESSAGES_A_TURN):
             try:
                 received = handle.channel.receive(wait=False)
@@ -132,8 +135,7 @@ class Pool:
         report = process.reap(handle.pidfd)
         if report is None:
             return
-        if handle.channel.fileno() >= 0:
-            self._hear_zygote(handle)
+        self._hear_zygote(handle)
         unwatch(self._loop, handle.pidfd)
         unwatch(self._loop, handle.channel.fileno())
         handle.channel.close()
@@ -195,6 +197,11 @@ class Pool:
         handle.pid, handle.pidfd = pid, pidfd
         watch(self._loop, pidfd, self._worker_ended, handle)
         self._report(ev.WorkerForked(worker, pid))
+        self._birth_settled()
+
+    def _birth_settled(self) -> None:
+        if self._strangers_wait:
+            self._loop.call_soon(self.reap_strangers)
 
     def _hear_worker(self, handle: WorkerHandle) -> None:
         for _ in range(_MESSAGES_A_TURN):
@@ -255,6 +262,7 @@ class Pool:
             unwatch(self._loop, handle.pidfd)
             os.close(handle.pidfd)
         self._workers.pop(handle.worker, None)
+        self._birth_settled()
 
     def _serve_worker(self, action: ev.ServeWorker) -> None:
         if handle := self._workers.get(action.worker):
@@ -287,7 +295,16 @@ class Pool:
     # --- strangers -------------------------------------------------------------------------------
 
     def reap_strangers(self) -> None:
-        """Reap children that were reparented to us: the application's orphans."""
+        """Reap children that were reparented to us: the application's orphans.
+
+        A worker may end before its zygote's word of its birth is heard; as long as a birth is
+        pending, one who has ended may be the newborn, and is left for `_adopt` to find.
+        """
+        for zygote in list(self._zygotes.values()):
+            self._hear_zygote(zygote)
+        self._strangers_wait = any(row.pid is None for row in self._workers.values())
+        if self._strangers_wait:
+            return
         known = {row.pid for row in self._workers.values() if row.pid is not None}
         known.update(row.pid for row in self._zygotes.values())
         for pid, report in process.reap_strangers(known):
