@@ -1,12 +1,13 @@
 """HTTP/1 responses: the head, and a body framed so that the client knows where it ends.
 
-RFC 9112, section 6. ``send`` takes bytes and raises ClientGoneError when nobody takes them any more.
+RFC 9112, section 6.
 """
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from email.utils import formatdate
+from typing import Protocol
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
@@ -24,6 +25,16 @@ class ClientGoneError(Exception):
     """The client has left, or has not read for too long."""
 
 
+class Sink(Protocol):
+    """Where a response goes; both raise ClientGoneError when nobody takes it any more."""
+
+    def send(self, data: bytes) -> None:
+        """Take a part, after which there is more; may wait until some of it has been read."""
+
+    def send_last(self, data: bytes) -> None:
+        """Take the last part; never waits."""
+
+
 def _date_line() -> bytes:
     # Made once a second by whoever needs it: no timer keeps it fresh.
     global _date  # noqa: PLW0603
@@ -36,12 +47,10 @@ def _date_line() -> bytes:
 class Response:
     """The answer to one request; ``keep`` tells afterwards whether the connection may go on."""
 
-    def __init__(
-        self, send: Callable[[bytes], None], *, method: str, version: str, keep: bool
-    ) -> None:
+    def __init__(self, sink: Sink, *, method: str, version: str, keep: bool) -> None:
         self.keep = keep
         self.head_sent = False
-        self._send = send
+        self._sink = sink
         self._without_body = method == "HEAD"
         self._modern = version == "1.1"
         self._status = ""
@@ -90,7 +99,7 @@ class Response:
         head = b"" if self.head_sent else self._head(len(data) if whole else None)
         if self._without_body:
             if head:
-                self._send(head)
+                self._sink.send_last(head)
             return
         if self._length is not None and self._sent + len(data) > self._length:
             data = data[: self._length - self._sent]
@@ -98,15 +107,17 @@ class Response:
         self._sent += len(data)
         if self._chunked and data:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        if head or data:
-            self._send(head + data)
+        if whole:
+            self._sink.send_last(head + data)
+        elif head or data:
+            self._sink.send(head + data)
 
     def finish(self) -> bool:
         """End the body; False when it is shorter than was said, so that the connection must end."""
         if not self.head_sent:
             self.write(b"", whole=True)
         if self._chunked and not self._without_body:
-            self._send(b"0\r\n\r\n")
+            self._sink.send_last(b"0\r\n\r\n")
         short = self._length is not None and not self._without_body and self._sent < self._length
         if short:
             self.keep = False

@@ -1,12 +1,14 @@
 """One HTTP connection: what has arrived of requests, and what the client has yet to take of answers.
 
-The socket never blocks. What a client does not take at once is kept and sent as it reads, up to a
-high-water mark; beyond it the application waits, so that no memory is at a client's mercy.
+The socket never blocks. What a client does not take at once is kept and sent as it reads. An
+application that makes its answer in parts waits with the next one above a high-water mark, so that no
+memory is at a client's mercy; an answer that is whole is in memory anyway, and never waited for.
 """
 
 import select
 import socket
 import time
+from collections import deque
 from enum import Enum
 from typing import Any
 
@@ -51,7 +53,7 @@ class Connection:
         """Input may be left unread: the end must be gentle, lest a reset destroys the answer."""
         self._base: wsgi.Environ | None = None
         self._patience = patience
-        self._pending: list[bytes] = []
+        self._pending: deque[memoryview] = deque()
         self._pending_size = 0
 
     @property
@@ -79,16 +81,20 @@ class Connection:
             raise ClientGoneError(str(error)) from error
 
     def send(self, data: bytes) -> None:
-        """Send, or keep for later. Raises ClientGoneError."""
-        if not self._pending:
-            sent = self._send_now(data)
-            if sent == len(data):
-                return
-            data = data[sent:]
-        self._pending.append(data)
-        self._pending_size += len(data)
+        """Send a part of an answer, or keep it for later.
+
+        Waits while more than the high-water mark is kept. Raises ClientGoneError.
+        """
         if self._pending_size > HIGH_WATER:
             self._wait_for_reader()
+        self.send_last(data)
+
+    def send_last(self, data: bytes) -> None:
+        """Send, or keep for later, without waiting: it is in memory already. Raises ClientGoneError."""
+        sent = 0 if self._pending else self._send_now(data)
+        if sent < len(data):
+            self._pending.append(memoryview(data)[sent:])
+            self._pending_size += len(data) - sent
 
     def flush(self) -> bool:
         """Send what was kept, as far as the client takes it; True when some of it was taken.
@@ -103,12 +109,12 @@ class Connection:
             progress = True
             self._pending_size -= sent
             if sent == len(self._pending[0]):
-                del self._pending[0]
+                self._pending.popleft()
             else:
                 self._pending[0] = self._pending[0][sent:]
         return progress
 
-    def _send_now(self, data: bytes) -> int:
+    def _send_now(self, data: bytes | memoryview) -> int:
         try:
             return self.sock.send(data)
         except BlockingIOError:

@@ -125,12 +125,12 @@ class _Loop:
         except RequestError as error:
             # What is complete before the nonsense is still answered.
             self._answer_all(connection)
-            connection.send(plain_error(error.status, error.reason))
+            connection.send_last(plain_error(error.status, error.reason))
             connection.leaving = connection.unread = True
             return
         if parser.wants_continue and not parser.ready:
             parser.wants_continue = False
-            connection.send(CONTINUE)
+            connection.send_last(CONTINUE)
         if parser.in_body:
             self._wait(connection, Waiting.BODY)
         elif parser.started and connection.waiting is not Waiting.FIRST_REQUEST:
@@ -199,9 +199,7 @@ class _Loop:
     def _answer(self, connection: Connection, request: Request) -> None:
         gate = self._gate
         keep = request.keep_alive and self._keep_alive > 0 and not gate.retiring
-        response = Response(
-            connection.send, method=request.method, version=request.version, keep=keep
-        )
+        response = Response(connection, method=request.method, version=request.version, keep=keep)
         environ = wsgi.environ_for(request, connection.base_environ)
         gate.board.busy()
         try:
@@ -227,7 +225,7 @@ class _Loop:
         response.keep = False
         if response.head_sent:
             raise ClientGoneError("the answer is cut off where the application failed")
-        connection.send(plain_error("500 Internal Server Error", "the application failed"))
+        connection.send_last(plain_error("500 Internal Server Error", "the application failed"))
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -259,7 +257,7 @@ class _Loop:
             self._part_from_idle(connection)
             return
         if kind in {Waiting.FIRST_REQUEST, Waiting.BODY} and connection.parser.started:
-            connection.send(plain_error("408 Request Timeout", "the request did not arrive"))
+            connection.send_last(plain_error("408 Request Timeout", "the request did not arrive"))
             connection.leaving = connection.unread = True
             self._end(connection)
             return

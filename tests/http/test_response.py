@@ -1,5 +1,7 @@
 """Responses: framed so that their end is known."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from preforkd.http.response import Response, plain_error
@@ -8,8 +10,9 @@ from preforkd.http.response import Response, plain_error
 def answer(*parts, status="200 OK", headers=(), whole=False, **how):
     """Return what is sent, and the response."""
     sent = []
+    sink = SimpleNamespace(send=sent.append, send_last=sent.append)
     options = {"method": "GET", "version": "1.1", "keep": True, **how}
-    response = Response(sent.append, **options)
+    response = Response(sink, **options)
     response.start(status, list(headers))
     for part in parts:
         response.write(part, whole=whole)

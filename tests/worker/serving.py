@@ -1,0 +1,98 @@
+"""A worker's loop in a thread of the test, with a real gate: listener, channel, slot."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextlib import contextmanager
+
+import msgspec
+
+from preforkd.config.settings import Http, Settings
+from preforkd.ipc import messages, slots
+from preforkd.ipc.channel import Channel, pair
+from preforkd.worker import http, stream
+from preforkd.worker.gate import Gate, Listener
+
+
+class Worker:
+    """What a test holds of a worker that serves."""
+
+    def __init__(self, application, kind, **settings) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setblocking(False)
+        self.address = self.listener.getsockname()
+        ours, theirs = pair()
+        self.master: Channel = Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker))
+        memory = slots.create("test")
+        self.slot = slots.SlotReader(memory)
+        self._writer = slots.SlotWriter(memory, lambda: None)
+        os.close(memory)
+        channel: Channel = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
+        self._channel = channel
+        gate = Gate([Listener("test", self.listener)], channel, self._writer)
+        self.gate = gate
+        if kind == "wsgi":
+            serve = lambda: http.serve(gate, application, Settings(http=Http(**settings)))  # noqa: E731
+        else:
+            serve = lambda: stream.serve(gate, application)  # noqa: E731
+        self.thread = threading.Thread(target=serve, daemon=True)
+        self.thread.start()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=20)
+
+    def ask(self, data: bytes) -> bytes:
+        """Send this on a connection and return all that comes until the end."""
+        with self.connect() as sock:
+            sock.sendall(data)
+            return read_all(sock)
+
+    def retire(self, linger: float = 0.0) -> None:
+        self.master.send(messages.Retire(linger))
+
+    def ended(self) -> bool:
+        self.thread.join(20)
+        return not self.thread.is_alive()
+
+    def close(self) -> None:
+        if self.thread.is_alive():
+            self.retire()
+            assert self.ended()
+        self.gate.close()
+        self.master.close()
+        self._channel.close()
+        self.slot.close()
+        self._writer.close()
+
+
+def read_all(sock: socket.socket) -> bytes:
+    data = bytearray()
+    while piece := sock.recv(1 << 20):
+        data += piece
+    return bytes(data)
+
+
+def read_answer(sock: socket.socket) -> tuple[str, bytes]:
+    """Return head and body of one answer with a Content-Length."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = sock.recv(65536)
+        assert piece, data
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    whole = bytearray(body)
+    while len(whole) < length:
+        whole += sock.recv(1 << 20)
+    return head.decode(), bytes(whole)
+
+
+@contextmanager
+def serving(application, kind="wsgi", **settings):
+    worker = Worker(application, kind, **settings)
+    try:
+        yield worker
+    finally:
+        worker.close()

@@ -1,0 +1,63 @@
+"""The gate: who accepts what, and when nobody does."""
+
+import os
+import resource
+import socket
+
+from serving import read_all, serving
+
+
+def greet(connection, _peer):
+    """Say something."""
+    connection.sendall(b"hi")
+
+
+def test_stream_connections_one_at_a_time():
+    """Each is served and closed; the slot counts them."""
+    with serving(greet, kind="stream") as worker:
+        for _ in range(3):
+            assert worker.ask(b"") == b"hi"
+        with worker.connect() as sock:
+            assert read_all(sock) == b"hi"
+        assert worker.slot.read(1e18).accepted == 4
+
+
+def test_a_retired_worker_accepts_no_more():
+    """A connection that comes later waits in the kernel's queue for somebody else."""
+    with serving(greet, kind="stream") as worker:
+        worker.retire()
+        assert worker.ended()
+        with worker.connect() as sock:
+            sock.setblocking(False)
+            worker.listener.close()
+            try:
+                sock.recv(1)
+            except (BlockingIOError, ConnectionResetError):
+                return
+            raise AssertionError("somebody answered")
+
+
+def test_a_shortage_of_descriptors_pauses_and_passes():
+    """EMFILE at accept: no spinning, no loss; when there is one again, the client is served."""
+    with serving(greet, kind="stream") as worker:
+        sock = socket.socket()
+        sock.settimeout(20)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        fillers = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 10, hard))
+        try:
+            try:
+                while True:
+                    fillers.append(os.dup(0))
+            except OSError:
+                pass
+            sock.connect(worker.address)
+            while worker.gate._reopen_at is None:
+                assert worker.thread.is_alive()
+        finally:
+            for descriptor in fillers:
+                os.close(descriptor)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert read_all(sock) == b"hi"
+        sock.close()

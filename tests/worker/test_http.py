@@ -1,0 +1,312 @@
+"""The WSGI worker, served by its own loop on a real socket."""
+
+import socket
+import struct
+import threading
+from wsgiref.validate import validator
+
+import pytest
+from serving import read_all, read_answer, serving
+
+GET = b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n"
+CLOSE = b"Connection: close\r\n"
+
+
+def echo(environ, start_response):
+    """Answer with method, path and body."""
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    text = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} ".encode() + body
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [text]
+
+
+@pytest.mark.filterwarnings("ignore::wsgiref.validate.WSGIWarning")
+def test_the_protocol_is_kept_both_ways(caplog):
+    """wsgiref's validator finds nothing with GET, POST, HEAD, a chunked body and a query."""
+    with serving(validator(echo)) as worker:
+        answer = worker.ask(GET % (b"/a%20b?c=d", CLOSE))
+        assert b"200 OK" in answer
+        assert b"GET /a b " in answer
+        body = b"5\r\nhello\r\n0\r\n\r\n"
+        head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: a/b\r\n" + CLOSE
+        assert b"POST / hello" in worker.ask(head + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+        assert b"POST / abc" in worker.ask(head + b"Content-Length: 3\r\n\r\nabc")
+        assert worker.ask(b"HEAD" + (GET % (b"/", CLOSE))[3:]).endswith(b"\r\n\r\n")
+    assert not caplog.records
+
+
+def test_one_connection_serves_request_after_request():
+    """Kept, pipelined, and closed when the client asks; each counts once in the slot."""
+    with serving(echo) as worker, worker.connect() as sock:
+        for number in range(3):
+            sock.sendall(GET % (b"/%d" % number, b""))
+            assert read_answer(sock)[1] == b"GET /%d " % number
+        sock.sendall(GET % (b"/x", b"") + GET % (b"/y", CLOSE))
+        rest = read_all(sock)
+        assert rest.count(b"200 OK") == 2
+        assert rest.index(b"GET /x") < rest.index(b"GET /y")
+        reading = worker.slot.read(1e18)
+        assert (reading.requests, reading.accepted) == (5, 1)
+
+
+def test_a_client_that_has_said_all_gets_its_answer():
+    """A half-closed connection (nc) is answered."""
+    with serving(echo) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/", b""))
+        sock.shutdown(socket.SHUT_WR)
+        assert b"GET / " in read_all(sock)
+
+
+def test_a_client_that_waits_for_100_gets_it():
+    """Then sends its body, and is answered."""
+    with serving(echo) as worker, worker.connect() as sock:
+        head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        sock.sendall(head)
+        assert sock.recv(999) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"ok")
+        assert read_answer(sock)[1] == b"POST / ok"
+
+
+def test_slow_senders_occupy_nobody():
+    """With fifty half requests open, a whole one is answered at once."""
+    with serving(echo) as worker:
+        slow = [worker.connect() for _ in range(50)]
+        for sock in slow:
+            sock.sendall(b"GET / HTTP/1.1\r\nHo")
+        assert b"GET /fast" in worker.ask(GET % (b"/fast", CLOSE))
+        slow[7].sendall(b"st: h\r\n\r\n")
+        assert read_answer(slow[7])[1] == b"GET / "
+        for sock in slow:
+            sock.close()
+
+
+def test_a_slow_reader_occupies_nobody():
+    """An answer of 20 MB that nobody reads yet does not keep the next client waiting."""
+
+    def large(environ, start_response):
+        start_response("200 OK", [])
+        return [b"x" * (20_000_000 if environ["PATH_INFO"] == "/large" else 1)]
+
+    with serving(large) as worker, worker.connect() as lazy:
+        lazy.sendall(GET % (b"/large", b""))
+        assert worker.ask(GET % (b"/small", CLOSE)).endswith(b"\r\n\r\nx")
+        assert len(read_answer(lazy)[1]) == 20_000_000
+
+
+def test_a_stream_waits_for_a_slow_reader_without_hoarding():
+    """50 MB are produced only as fast as they are read: what waits is bounded."""
+    produced = []
+
+    def stream(environ, start_response):
+        start_response("200 OK", [("Content-Length", str(50 << 20))])
+        for _ in range(50):
+            produced.append(1)
+            yield b"x" * (1 << 20)
+
+    with serving(stream) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/", CLOSE))
+        first = sock.recv(1000)
+        assert len(produced) < 30
+        assert len(first) + len(read_all(sock)) > 50 << 20
+
+
+def test_nonsense_is_answered_and_ends_the_connection():
+    """400, and the answer arrives although the client has sent more."""
+    with serving(echo) as worker:
+        answer = worker.ask(b"NONSENSE\r\n\r\n" + b"x" * 200_000)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"GET / " in worker.ask(GET % (b"/", CLOSE))
+
+
+def test_an_application_that_fails_is_answered_for(caplog):
+    """500 before anything was sent; a visible cut after; the worker goes on."""
+
+    def fails(environ, start_response):
+        if environ["PATH_INFO"] == "/late":
+            start_response("200 OK", [])
+            yield b"part"
+        raise KeyError("boom")
+
+    with serving(fails) as worker:
+        assert worker.ask(GET % (b"/", b"")).startswith(b"HTTP/1.1 500 ")
+        late = worker.ask(GET % (b"/late", b""))
+        assert late.endswith(b"4\r\npart\r\n")  # and no last chunk
+    assert caplog.text.count("the application failed on GET") == 2
+
+
+def test_a_client_that_resets_hurts_nobody(caplog):
+    """Before, during and after its request."""
+    with serving(echo) as worker:
+        for data in (b"", b"GET / HT", GET % (b"/", b"")):
+            sock = worker.connect()
+            sock.sendall(data)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        assert b"GET / " in worker.ask(GET % (b"/", CLOSE))
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_those_who_send_nothing_are_parted_from():
+    """A late header is answered with 408, silence and an idle connection are closed."""
+    with serving(echo, header_timeout=0.2, keep_alive=0.2) as worker:
+        assert worker.ask(b"GET / HT").startswith(b"HTTP/1.1 408 ")
+        assert worker.ask(b"") == b""
+        with worker.connect() as sock:
+            sock.sendall(GET % (b"/", b""))
+            assert b"keep" not in read_all(sock)
+
+
+def test_a_body_that_stops_is_given_up():
+    """408 after http.body_timeout without another part."""
+    with serving(echo, body_timeout=0.2) as worker:
+        head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc"
+        assert worker.ask(head).startswith(b"HTTP/1.1 408 ")
+
+
+def test_no_more_connections_than_allowed_are_accepted():
+    """The rest waits in the kernel's queue until one goes."""
+    with serving(echo, connections=2) as worker:
+        first, second, third = (worker.connect() for _ in range(3))
+        for sock in (first, second):
+            sock.sendall(GET % (b"/", b""))
+            read_answer(sock)
+        third.sendall(GET % (b"/", CLOSE))
+        assert worker.slot.read(1e18).connections == 2
+        first.close()
+        assert b"GET / " in read_all(third)
+        second.close()
+        third.close()
+
+
+def test_a_retiring_worker_answers_what_has_begun():
+    """A half request is waited for and answered with Connection: close; nothing is accepted."""
+    with serving(echo) as worker, worker.connect() as half:
+        half.sendall(b"GET /half HTTP/1.1\r\n")
+        assert b"GET / " in worker.ask(GET % (b"/", CLOSE))  # by now the half one is accepted too
+        worker.retire()
+        half.sendall(b"Host: h\r\n\r\n")
+        answer = read_all(half)
+        assert b"GET /half" in answer
+        assert b"Connection: close" in answer
+        assert worker.ended()
+
+
+def test_an_accepted_connection_is_never_lost():
+    """One that has sent nothing when the worker retires still gets its first answer."""
+    with serving(echo) as worker, worker.connect() as quiet:
+        assert b"GET / " in worker.ask(GET % (b"/", CLOSE))
+        worker.retire()
+        quiet.sendall(GET % (b"/first", b""))
+        assert b"GET /first" in read_all(quiet)
+        assert worker.ended()
+
+
+def test_idle_connections_linger_and_then_end():
+    """During the linger a kept connection's request is answered; without one it is closed."""
+    with serving(echo) as worker, worker.connect() as kept, worker.connect() as idle:
+        for sock in (kept, idle):
+            sock.sendall(GET % (b"/", b""))
+            read_answer(sock)
+        worker.retire(linger=1.0)
+        kept.sendall(GET % (b"/again", b""))
+        head, body = read_answer(kept)
+        assert body == b"GET /again "
+        assert "Connection: close" in head
+        assert read_all(idle) == b""
+        assert worker.ended()
+
+
+def test_a_running_request_is_finished():
+    """Told to leave while the application runs: the answer is whole."""
+    entered, go = threading.Event(), threading.Event()
+
+    def waits(environ, start_response):
+        entered.set()
+        go.wait(20)
+        start_response("200 OK", [])
+        return [b"done"]
+
+    with serving(waits) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/", b""))
+        assert entered.wait(20)
+        assert worker.slot.read(1e18).busy_since is not None
+        worker.retire()
+        go.set()
+        assert read_all(sock).endswith(b"done")
+        assert worker.ended()
+
+
+def test_a_worker_whose_master_has_gone_leaves():
+    """End-of-file on the channel is as good as being told."""
+    with serving(echo) as worker:
+        worker.master.close()
+        assert worker.ended()
+
+
+def test_exit_asks_for_the_workers_end(caplog):
+    """SystemExit is answered for with 500, and the worker leaves of its own accord."""
+
+    def leaves(environ, start_response):
+        raise SystemExit
+
+    with serving(leaves) as worker:
+        assert worker.ask(GET % (b"/", b"")).startswith(b"HTTP/1.1 500 ")
+        assert worker.ended()
+        assert worker.gate.unasked
+
+
+def test_flask():
+    """Forms, JSON, streams and errors of a Flask application."""
+    flask = pytest.importorskip("flask")
+    app = flask.Flask(__name__)
+
+    @app.post("/form")
+    def form():
+        return {"got": flask.request.form["a"]}
+
+    @app.get("/stream")
+    def stream():
+        return flask.Response(str(number) for number in range(3))
+
+    with serving(app) as worker:
+        head = b"POST /form HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n" + CLOSE
+        kind = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+        assert b'{"got":"b"}' in worker.ask(head + kind + b"a=b")
+        assert b"1\r\n0\r\n1\r\n1\r\n1\r\n2\r\n0\r\n\r\n" in worker.ask(GET % (b"/stream", CLOSE))
+        assert worker.ask(GET % (b"/nowhere", CLOSE)).startswith(b"HTTP/1.1 404 ")
+
+
+def test_django():
+    """A Django view reads a POST body and streams an answer."""
+    pytest.importorskip("django")
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="x", DEBUG=False)
+    from django.core.wsgi import get_wsgi_application
+
+    with serving(get_wsgi_application()) as worker:
+        head = b"POST /upper HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n" + CLOSE + b"\r\n"
+        assert b"\r\nABC\r\n" in worker.ask(head + b"abc")
+        assert b"1\r\n0\r\n1\r\n1\r\n0\r\n\r\n" in worker.ask(GET % (b"/stream", CLOSE))
+
+
+def _upper(request):
+    from django.http import HttpResponse
+
+    return HttpResponse(request.body.upper())
+
+
+def _stream(request):
+    from django.http import StreamingHttpResponse
+
+    return StreamingHttpResponse(str(number) for number in range(2))
+
+
+def __getattr__(name):
+    # Django asks this module for its routes once it is configured.
+    if name == "urlpatterns":
+        from django.urls import path
+
+        return [path("upper", _upper), path("stream", _stream)]
+    raise AttributeError(name)
