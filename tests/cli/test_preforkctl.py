@@ -1,0 +1,74 @@
+"""preforkctl: what a person reads, and what a program gets."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from backend import BAD, VIEW, serving
+
+from preforkd.cli import preforkctl
+
+EXPECTED = """\
+preforkd 1.2, serving: 2 of 2 workers ready, 1 busy, generation 3
+  Main PID: 77, up 1d 2h
+    Config: /etc/preforkd.yaml
+  Listener: [::]:80 (http, from systemd)
+  Listener: unix:/x (bound here)
+Generation: 3, current, 2 workers, zygote 100 ready
+   Problem: only 1 of 2 workers serve
+    Reload: TIME failed: it broke
+
+SLOT  PID  GEN  STATE            AGE  REQUESTS  CONNECTIONS
+   1  101    3  busy for 2.3s  5h 7min     10401           12
+   2    -    3  forking           0.1s         0            0"""
+
+
+def words(text):
+    """Return the words of each line: the columns' widths are not the claim."""
+    return [line.split() for line in text.split("\n")]
+
+
+def test_the_table_is_one_to_read():
+    """Every line that an administrator looks for, in order."""
+    import re
+
+    text = preforkctl.render(asdict(VIEW))
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
+    assert words(text) == words(EXPECTED)
+    rows = text.split("\n")[-3:]
+    assert len({row.index(word) for row, word in zip(rows, ["STATE", "busy", "forking"], strict=True)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0s"), (9.96, "10.0s"), (61, "1min 1s"), (3600, "1h"), (100_000, "1d 3h")],
+)
+def test_spans(seconds, text):
+    """The two largest units."""
+    assert preforkctl.span(seconds) == text
+
+
+def test_the_commands(tmp_path, capsys):
+    """status, reload and stop over a socket; exit statuses by blame."""
+    path = str(tmp_path / "s")
+    with serving(path) as backend:
+        assert preforkctl.main(["--socket", path, "status"]) == 0
+        assert "2 of 2 workers ready" in capsys.readouterr().out
+        assert preforkctl.main(["--socket", path, "status", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["pid"] == 77
+        assert preforkctl.main(["--socket", path, "reload", "--fresh"]) == 0
+        shown = capsys.readouterr().out
+        assert shown == "generation 4 serves\nneeds a restart: log.target\n"
+        backend.answer = BAD
+        assert preforkctl.main(["--socket", path, "reload"]) == 69
+        shown = capsys.readouterr().err
+        assert shown == "preforkctl: it broke\nTraceback\nhint: mend it\n"
+    assert preforkctl.main(["--socket", path, "status"]) == 75
+    assert "no preforkd listens" in capsys.readouterr().err
+
+
+def test_wrong_usage():
+    """Exit status 2, from argparse."""
+    with pytest.raises(SystemExit) as caught:
+        preforkctl.main(["dance"])
+    assert caught.value.code == 2

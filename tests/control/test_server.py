@@ -1,0 +1,178 @@
+"""The control socket, by clients of every kind."""
+
+import asyncio
+import json
+import socket
+
+import pytest
+from backend import BAD, serving
+
+from preforkd.control import server
+from preforkd.control.client import (
+    Client,
+    NotAllowedError,
+    NotRunningError,
+    ReloadFailedError,
+)
+from preforkd.errors import ExitStatus, SystemFailure
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the socket is."""
+    return tmp_path / "inner" / "io.preforkd.Manager"
+
+
+def call(path, method, **parameters):
+    """Return the answer to one call."""
+    client = Client(str(path))
+    try:
+        return client.call(method, **parameters)
+    finally:
+        client.close()
+
+
+def raw(path, data):
+    """Return what comes back for these bytes until the server hangs up or answers."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(str(path))
+        sock.sendall(data)
+        return sock.recv(1 << 20)
+
+
+def test_status_reload_and_stop(path):
+    """The view as declared, the answer to a reload, and the wish to stop."""
+    with serving(path) as backend:
+        service = call(path, "GetStatus")["service"]
+        assert service["status"] == "2 of 2 workers ready, 1 busy, generation 3"
+        assert service["workers"][0]["requests"] == 10401
+        assert call(path, "Reload", fresh=True) == {
+            "generation": 4,
+            "message": "generation 4 serves",
+            "live": ["workers"],
+            "restart": ["log.target"],
+        }
+        assert backend.fresh
+        call(path, "Stop", quick=False)
+        assert backend.stopped == [False]
+    assert not path.exists()
+
+
+def test_a_reload_that_fails_says_who_has_to_act(path):
+    """Reason, evidence and hint arrive; the exit status is by blame."""
+    with serving(path) as backend:
+        backend.answer = BAD
+        with pytest.raises(ReloadFailedError, match="it broke") as caught:
+            call(path, "Reload", fresh=False)
+    assert caught.value.exit_status == ExitStatus.APPLICATION
+    assert (caught.value.detail, caught.value.hint) == ("Traceback", "mend it")
+
+
+def test_strangers_may_look_and_not_command(path, monkeypatch):
+    """The decision is by who asks, not by the file's mode."""
+    from preforkd.control import manager
+
+    monkeypatch.setattr(manager, "may_command", lambda peer, group: False)
+    with serving(path) as backend:
+        assert call(path, "GetStatus")
+        for method, parameters in (("Reload", {"fresh": False}), ("Stop", {"quick": True})):
+            with pytest.raises(NotAllowedError, match="for root"):
+                call(path, method, **parameters)
+        assert not backend.stopped
+
+
+def test_the_interface_describes_itself(path):
+    """What varlinkctl introspect asks for."""
+    with serving(path):
+        request = {
+            "method": "org.varlink.service.GetInterfaceDescription",
+            "parameters": {"interface": "io.preforkd.Manager"},
+        }
+        answer = json.loads(raw(path, json.dumps(request).encode() + b"\0")[:-1])
+        text = answer["parameters"]["description"]
+        for part in ("method GetStatus()", "method Reload(fresh: bool)", "error ReloadFailed"):
+            assert part in text
+        info = json.loads(raw(path, b'{"method":"org.varlink.service.GetInfo"}\0')[:-1])
+        assert "io.preforkd.Manager" in info["parameters"]["interfaces"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[]\0",
+        b'{"method": 3}\0',
+        b'{"method": "io.preforkd.Manager.Nothing"}\0',
+        b'{"method": "io.preforkd.Manager.__init__"}\0',
+        b'{"method": "io.preforkd.Manager.Reload", "parameters": {"fresh": "x"}}\0',
+    ],
+)
+def test_nonsense_is_answered_or_ignored(path, data):
+    """And the next client is served."""
+    with serving(path):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(path))
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            sock.settimeout(10)
+            sock.recv(65536)
+        assert call(path, "GetStatus")
+
+
+def test_a_client_that_says_too_much_is_cut_off(path):
+    """A request without an end does not fill the master's memory."""
+    with serving(path), pytest.raises((BrokenPipeError, ConnectionResetError, AssertionError)):
+        assert raw(path, b"x" * (10 << 20))
+
+
+def test_a_silent_client_is_cut_off(path, monkeypatch):
+    """After its patience is over, the server hangs up."""
+    monkeypatch.setattr(server, "PATIENCE", 0.1)
+    with serving(path):
+        assert raw(path, b"") == b""
+
+
+def test_more_clients_than_allowed_are_turned_away(path, monkeypatch):
+    """And those who are in are served."""
+    monkeypatch.setattr(server, "CLIENTS", 2)
+    with serving(path):
+        first, second = Client(str(path)), Client(str(path))
+        assert first.call("GetStatus")
+        assert second.call("GetStatus")
+        with pytest.raises(NotRunningError):
+            call(path, "GetStatus")
+        first.close()
+        second.close()
+
+
+def test_a_waiting_client_does_not_keep_others_waiting(path):
+    """While a reload runs, the status is told; one who hangs up changes nothing."""
+    with serving(path) as backend:
+        backend.release = asyncio.Event()
+        with socket.socket(socket.AF_UNIX) as waiting, socket.socket(socket.AF_UNIX) as leaving:
+            for sock in (waiting, leaving):
+                sock.settimeout(10)
+                sock.connect(str(path))
+                sock.sendall(
+                    b'{"method":"io.preforkd.Manager.Reload","parameters":{"fresh":false}}\0'
+                )
+            leaving.close()
+            assert call(path, "GetStatus")
+            backend.call(backend.release.set)
+            assert b"generation 4 serves" in waiting.recv(65536)
+
+
+def test_a_second_master_does_not_take_the_socket(path):
+    """The live one keeps it."""
+    with serving(path), pytest.raises(SystemFailure, match="another process listens there"):
+        asyncio.run(server.ControlServer(None, "").start(str(path)))
+
+
+def test_where_the_socket_is():
+    """The setting, $RUNTIME_DIRECTORY (the first of several), or nowhere."""
+    assert server.resolve("off", {}) is None
+    assert server.resolve("/x", {"RUNTIME_DIRECTORY": "/run/a"}) == "/x"
+    assert (
+        server.resolve("", {"RUNTIME_DIRECTORY": "/run/a:/run/b"}) == "/run/a/io.preforkd.Manager"
+    )
+    assert server.resolve("", {}).endswith("/preforkd/io.preforkd.Manager")

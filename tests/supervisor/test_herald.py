@@ -1,0 +1,142 @@
+"""STATUS: on change, seldom, and never polled for."""
+
+import pytest
+
+from preforkd.supervisor.herald import Herald, Watchdog
+
+
+class Loop:
+    """A clock and its timers."""
+
+    def __init__(self):
+        self.now, self.timers = 100.0, []
+
+    def time(self):
+        return self.now
+
+    def call_at(self, when, callback, *arguments):
+        timer = Timer(self, when, callback, arguments)
+        self.timers.append(timer)
+        return timer
+
+    def call_later(self, delay, callback, *arguments):
+        return self.call_at(self.now + delay, callback, *arguments)
+
+    def run(self, seconds):
+        end = self.now + seconds
+        while due := [timer for timer in self.timers if timer.when <= end]:
+            timer = min(due, key=lambda timer: timer.when)
+            self.timers.remove(timer)
+            self.now = max(self.now, timer.when)
+            timer.callback(*timer.arguments)
+        self.now = end
+
+
+class Timer:
+    def __init__(self, loop, when, callback, arguments):
+        self.loop, self.when, self.callback, self.arguments = loop, when, callback, arguments
+
+    def cancel(self):
+        if self in self.loop.timers:
+            self.loop.timers.remove(self)
+
+
+class Notifier:
+    def __init__(self):
+        self.said, self.full, self.watchdog_interval, self.pings = [], False, None, 0
+
+    def status(self, text):
+        if not self.full:
+            self.said.append(text)
+        return not self.full
+
+    def watchdog(self):
+        self.pings += 1
+
+
+class Slots:
+    def __init__(self):
+        self.busy, self.served, self.armed, self.looks = 0, 0, 0, 0
+
+    def activity(self):
+        self.looks += 1
+        return self.busy, self.served
+
+    def arm(self):
+        self.armed += 1
+
+
+@pytest.fixture
+def scene():
+    loop, notifier, slots = Loop(), Notifier(), Slots()
+    words = {"state": "a"}
+    herald = Herald(loop, notifier, slots, lambda busy: f"{words['state']}, {busy} busy")
+    return loop, notifier, slots, words, herald
+
+
+def test_changes_are_said_once_a_second_at_the_most(scene):
+    """The first at once, the last of a flurry when the second is over, nothing twice."""
+    loop, notifier, _, words, herald = scene
+    herald.refresh()
+    for letter in "bcd":
+        words["state"] = letter
+        loop.run(0.1)
+        herald.refresh()
+    assert notifier.said == ["a, 0 busy"]
+    loop.run(5)
+    assert notifier.said == ["a, 0 busy", "d, 0 busy"]
+    herald.refresh()
+    loop.run(5)
+    assert len(notifier.said) == 2
+    assert not loop.timers
+
+
+def test_slots_are_looked_at_only_while_something_happens(scene):
+    """A bell starts the looking, a quiet second ends it and arms the bells."""
+    loop, notifier, slots, _, herald = scene
+    herald.refresh()
+    loop.run(10)
+    assert slots.looks == 0
+    slots.busy, slots.served = 1, 1
+    herald.bell()
+    loop.run(3)
+    assert notifier.said[-1] == "a, 1 busy"
+    assert slots.armed == 0
+    slots.busy = 0
+    loop.run(2)
+    assert notifier.said[-1] == "a, 0 busy"
+    assert slots.armed == 1
+    looks = slots.looks
+    loop.run(100)
+    assert slots.looks == looks
+    assert not loop.timers
+
+
+def test_what_was_not_taken_is_said_again(scene):
+    """A manager with no room now gets the status later."""
+    loop, notifier, _, _, herald = scene
+    notifier.full = True
+    herald.refresh()
+    loop.run(2)
+    notifier.full = False
+    loop.run(2)
+    assert notifier.said == ["a, 0 busy"]
+
+
+def test_the_watchdog_vouches_for_a_healthy_pool_only():
+    """Two pings in an interval while healthy, none while not, none if none is expected."""
+    loop, notifier = Loop(), Notifier()
+    health = {"ok": True}
+    Watchdog(loop, notifier, lambda: health["ok"]).start()
+    loop.run(10)
+    assert notifier.pings == 0
+    notifier.watchdog_interval = 2.0
+    Watchdog(loop, notifier, lambda: health["ok"]).start()
+    loop.run(9.5)
+    assert notifier.pings == 10
+    health["ok"] = False
+    loop.run(10)
+    assert notifier.pings == 10
+    health["ok"] = True
+    loop.run(1)
+    assert notifier.pings == 11
