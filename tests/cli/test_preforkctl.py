@@ -36,7 +36,10 @@ def test_the_table_is_one_to_read():
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
     assert words(text) == words(EXPECTED)
     rows = text.split("\n")[-3:]
-    assert len({row.index(word) for row, word in zip(rows, ["STATE", "busy", "forking"], strict=True)}) == 1
+    assert (
+        len({row.index(word) for row, word in zip(rows, ["STATE", "busy", "forking"], strict=True)})
+        == 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,114 @@
+"""Which sockets are served, and who gives them back."""
+
+import logging
+import os
+import socket
+
+import pytest
+
+from preforkd.config.settings import Listen, Settings
+from preforkd.errors import ConfigurationError, Place, SystemFailure
+from preforkd.linux.inherit import Inherited, Refused
+from preforkd.supervisor.listeners import Listeners
+
+
+@pytest.fixture
+def port():
+    """A port that is free."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+@pytest.fixture
+def passed():
+    """Two sockets as systemd passes them."""
+    socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    yield [
+        Inherited(name, sock, f"127.0.0.1:{sock.getsockname()[1]}")
+        for name, sock in zip(("http", "admin"), socks, strict=True)
+    ]
+    for sock in socks:
+        sock.close()
+
+
+def names(proposal):
+    """Return the names that a proposal serves."""
+    return [served.name for served in proposal.served]
+
+
+def test_all_that_systemd_passes_is_served_unless_names_choose(passed, caplog):
+    """Without names all; with names those, and the rest is said to be unwanted."""
+    listeners = Listeners(passed, [])
+    assert names(listeners.propose(Settings(), {})) == ["http", "admin"]
+    chosen = Settings(listen=(Listen(name="admin"),))
+    assert names(listeners.propose(chosen, {})) == ["admin"]
+    assert "'http'" in caplog.text
+    assert "is not wanted" in caplog.text
+
+
+def test_a_name_that_was_not_passed_is_an_error_with_its_place(passed):
+    """What was passed, and the nearest name."""
+    places = {"listen[0]": Place("f", 3, 5)}
+    settings = Settings(listen=(Listen(name="htpp"),))
+    with pytest.raises(ConfigurationError, match=r"f:3:5: listen\[0\].*'htpp'.*did you mean http"):
+        Listeners(passed, []).propose(settings, places)
+    with pytest.raises(ConfigurationError, match="it passed: none"):
+        Listeners([], []).propose(settings, places)
+
+
+def test_an_address_is_not_bound_where_systemd_passes_sockets(passed, caplog, port):
+    """It is said, if it was written; the default is not worth a word."""
+    settings = Settings(listen=(Listen(address=f"127.0.0.1:{port}"),))
+    listeners = Listeners(passed, [])
+    listeners.propose(settings, {})
+    assert "is not bound" not in caplog.text
+    listeners.propose(settings, {"listen[0]": Place("f", 1, 9)})
+    assert "f:1:9: listen[0]" in caplog.text
+
+
+def test_what_cannot_be_served_is_said(caplog):
+    """Descriptor, name and reason."""
+    with caplog.at_level(logging.WARNING):
+        Listeners([], [Refused("dns", 5, "it is a datagram socket")])
+    assert "descriptor 5" in caplog.text
+    assert "datagram" in caplog.text
+
+
+def test_systemds_sockets_are_given_back_as_they_were(passed):
+    """Non-blocking while they are served, blocking again at the end, and still open."""
+    listeners = Listeners(passed, [])
+    listeners.commit(listeners.propose(Settings(), {}))
+    assert not os.get_blocking(passed[0].sock.fileno())
+    listeners.close()
+    assert os.get_blocking(passed[0].sock.fileno())
+
+
+def test_a_proposal_that_fails_takes_nothing_away(port):
+    """The first address of a proposal is closed again when the second cannot be bound."""
+    listeners = Listeners([], [])
+    with pytest.raises(SystemFailure, match=r"f:2:3: listen\[1\]: 192.0.2.1:1"):
+        listeners.propose(
+            Settings(listen=(Listen(address=f"127.0.0.1:{port}"), Listen(address="192.0.2.1:1"))),
+            {"listen[1]": Place("f", 2, 3)},
+        )
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_a_reload_keeps_what_it_wants_and_closes_the_rest(port, tmp_path):
+    """The same socket serves on; one that is wanted no more is closed, its file removed."""
+    web, unix = Listen(address=f"127.0.0.1:{port}"), Listen(address=f"unix:{tmp_path}/s")
+    listeners = Listeners([], [])
+    listeners.commit(listeners.propose(Settings(listen=(web, unix)), {}))
+    first = listeners.current.served[0].sock
+    proposal = listeners.propose(Settings(listen=(web,)), {})
+    assert proposal.served[0].sock is first
+    assert (tmp_path / "s").exists()
+    listeners.commit(proposal)
+    assert not (tmp_path / "s").exists()
+    other = listeners.propose(Settings(listen=(web, unix)), {})
+    listeners.roll_back(other)
+    assert not (tmp_path / "s").exists()
+    assert first.fileno() >= 0
+    listeners.close()
+    assert first.fileno() == -1
