@@ -93,9 +93,7 @@ def bind_unix(path: str, mode: int, owner: str, group: str, backlog: int) -> soc
         finally:
             os.umask(mask)
         sock.listen(backlog)
-        if uid != -1 or gid != -1:
-            os.chown(path, uid, gid)
-        os.chmod(path, mode)
+        _grant(path, mode, uid, gid)
     except OSError as error:
         if sock.getsockname():
             os.unlink(path)
@@ -104,6 +102,18 @@ def bind_unix(path: str, mode: int, owner: str, group: str, backlog: int) -> soc
             f"{where} cannot be bound: {error.strerror}", hint=_unix_hint(error, path)
         ) from error
     return sock
+
+
+def _grant(path: str, mode: int, uid: int, gid: int) -> None:
+    if uid != -1 or gid != -1:
+        os.chown(path, uid, gid)
+    os.chmod(path, mode)
+
+
+def set_access(path: str, mode: int, owner: str, group: str) -> None:
+    """Give a socket's file other permissions and another owner. Raises OSError, SystemFailure."""
+    where = f"unix:{path}"
+    _grant(path, mode, _user(owner, where), _group(group, where))
 
 
 def close_unix(sock: socket.socket) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import preforkd
 from preforkd.config.settings import Settings
 from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
+from preforkd.linux import process
 
 CHANNEL_DESCRIPTOR = 3
 _ROOM = 160
@@ -111,6 +113,18 @@ def execute_zygote(python: str, environment: dict[str, str]) -> tuple[int, Any]:
     finally:
         theirs.close()
     return pid, Channel(ours, _from_zygote)
+
+
+def new_zygote(zygote: int, launch: Launch) -> ZygoteHandle:
+    """Execute a zygote for a generation and return its handle. Raises OSError; no child is left."""
+    python = launch.settings.app.python or sys.executable
+    pid, channel = execute_zygote(python, launch.environment)
+    try:
+        pidfd = process.open_child(pid)
+    except OSError:
+        channel.close()  # which ends it
+        raise
+    return ZygoteHandle(zygote, launch.generation, channel, pid, pidfd)
 
 
 def _descriptors(channel: socket.socket) -> list[tuple[int, ...]]:

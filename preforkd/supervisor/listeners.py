@@ -39,6 +39,8 @@ class Proposal:
     bound: dict[str, list[socket.socket]] = field(default_factory=dict)
     fresh: list[socket.socket] = field(default_factory=list)
     """Those that were bound for this proposal and are of no use without it."""
+    kept: list[tuple[Listen, socket.socket]] = field(default_factory=list)
+    """Those that are served already."""
 
     def pairs(self) -> tuple[tuple[str, socket.socket], ...]:
         """Return names and sockets, as a generation is started with them."""
@@ -77,6 +79,8 @@ class Listeners:
             for sock in socks:
                 if id(sock) not in kept:
                     _close(sock)
+        for listen, sock in proposal.kept:
+            _apply_access(listen, sock)
         self.current = proposal
 
     def roll_back(self, proposal: Proposal) -> None:
@@ -156,13 +160,36 @@ class Listeners:
             except SystemFailure as error:
                 error.message = f"{place}: listen[{index}]: {error.message}"
                 error.args = (error.message,)
+                error.hint = self._hint_of_our_own(listen) or error.hint
                 raise
             proposal.fresh.extend(socks)
         else:
             for sock in socks:
                 sock.listen(listen.backlog)
+            proposal.kept.extend((listen, sock) for sock in socks)
         proposal.bound[key] = socks
         return socks
+
+    def _hint_of_our_own(self, listen: Listen) -> str:
+        wanted = _port(listen.address)
+        for key in self.current.bound:
+            if wanted is not None and _port(key) == wanted:
+                return f"this port is preforkd's own, as {key}; a restart changes over"
+        return ""
+
+
+def _port(address: str) -> int | None:
+    parsed = parse_address(address)
+    return parsed.port if isinstance(parsed, TcpAddress) else None
+
+
+def _apply_access(listen: Listen, sock: socket.socket) -> None:
+    if sock.family != socket.AF_UNIX:
+        return
+    try:
+        bind.set_access(sock.getsockname(), listen.mode, listen.owner, listen.group)
+    except (OSError, SystemFailure) as error:
+        logger.warning("%s: mode, owner and group stay as they were: %s", listen.address, error)
 
 
 def _bind(listen: Listen) -> list[socket.socket]:

@@ -79,27 +79,29 @@ class Pool:
 
     def _spawn_zygote(self, action: ev.SpawnZygote) -> None:
         launch = self.launches[action.generation]
-        python = launch.settings.app.python or sys.executable
         try:
-            pid, channel = children.execute_zygote(python, launch.environment)
+            handle = children.new_zygote(action.zygote, launch)
         except OSError as error:
             self._report(ev.ZygoteFailed(action.zygote, not_executable(launch.settings, error)))
             return
-        handle = ZygoteHandle(
-            action.zygote, action.generation, channel, pid, process.open_child(pid)
-        )
         self._zygotes[action.zygote] = handle
-        watch(self._loop, channel.fileno(), self._hear_zygote, handle)
+        watch(self._loop, handle.channel.fileno(), self._hear_zygote, handle)
         watch(self._loop, handle.pidfd, self._zygote_ended, handle)
-        self._report(ev.ZygoteSpawned(action.zygote, pid))
+        self._report(ev.ZygoteSpawned(action.zygote, handle.pid))
         order = messages.Load(
             action.generation,
             msgspec.msgpack.encode(launch.settings),
             tuple(name for name, _ in launch.listeners),
         )
         descriptors = [sock.fileno() for _, sock in launch.listeners]
-        with contextlib.suppress(ChannelClosedError, BlockingIOError):  # its end will be reported
-            channel.send(order, descriptors)
+        try:
+            handle.channel.send(order, descriptors)
+        except ChannelClosedError:
+            pass  # its end will be reported
+        except OSError as error:
+            reason = f"the settings cannot be sent to the zygote: {error.strerror}"
+            self._report(ev.ZygoteFailed(action.zygote, Failure(Blame.SYSTEM, reason)))
+            process.send_signal(handle.pidfd, signal.SIGKILL)
 
     def _hear_zygote(self, handle: ZygoteHandle) -> None:
         if handle.channel.fileno() < 0:

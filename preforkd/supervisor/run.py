@@ -97,11 +97,9 @@ class _Backend:
         return self._master.view()
 
     async def reload(self, fresh: bool) -> ReloadAnswer:
-        logger.info("a reload is asked for over the control socket")
         return await self._master.reload(fresh=fresh)
 
     def stop(self, quick: bool) -> None:
-        logger.info("a stop is asked for over the control socket")
         self._master.stop(quick=quick)
 
 

@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,8 @@ class Gate:
         self.master_gone = False
         self.unasked = False
         """The worker leaves without having been told to by the master."""
+        self.on_retiring: Callable[[], None] = lambda: None
+        """Called when the listeners are shut for good."""
         self._serving = False
         self._channel = channel
         self._listeners = {listener.sock.fileno(): listener for listener in listeners}
@@ -180,6 +183,7 @@ class Gate:
             events = [event for event in events if event[0] not in own]
         if self.retiring and self._open:
             self.shut()
+            self.on_retiring()
             events = [event for event in events if event[0] not in self._listeners]
         return events
 

@@ -87,6 +87,7 @@ def _live(seat: Seat) -> int:
     os.close(seat.memory)
     gate = Gate([Listener(name, sock) for name, sock in seat.listeners], channel, board)
     gate.take_signals()
+    gate.on_retiring = lambda: title("draining")
     try:
         server = _server(seat, gate)
         server.prepare()

@@ -125,6 +125,7 @@ def _load(channel: Channel[messages.ToZygote], title: Title) -> Loaded | None:
     except PreforkdError as error:
         _tell(channel, messages.LoadFailed(problem_of(error)))
         return None
+    _warn_of_threads()
     _freeze()
     _tell(channel, messages.Loaded(time.monotonic() - begun))
     return loaded
@@ -162,6 +163,17 @@ def problem_of(error: PreforkdError) -> messages.Problem:
         return messages.Problem("application", error.message, detail, error.hint)
     blame = "system" if isinstance(error, SystemFailure) else "internal"
     return messages.Problem(blame, error.message, detail, error.hint)  # type: ignore[arg-type]
+
+
+def _warn_of_threads() -> None:
+    # fork(2) copies the calling thread only; what another one held locked stays locked for ever.
+    others = len(os.listdir("/proc/self/task")) - 1
+    if others:
+        logger.warning(
+            "the application has started %d thread(s) while it was loaded: they do not exist in the "
+            "workers, and their locks may stay locked; start threads when the first request comes",
+            others,
+        )
 
 
 def _freeze() -> None:

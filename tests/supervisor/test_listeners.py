@@ -103,6 +103,9 @@ def test_a_reload_keeps_what_it_wants_and_closes_the_rest(port, tmp_path):
     first = listeners.current.served[0].sock
     proposal = listeners.propose(Settings(listen=(web,)), {})
     assert proposal.served[0].sock is first
+    again = Listen(address=unix.address, mode=0o600)
+    listeners.commit(listeners.propose(Settings(listen=(web, again)), {}))
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "s").exists()
     listeners.commit(proposal)
     assert not (tmp_path / "s").exists()
