@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,9 @@ _STATUS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = _parser().parse_args(arguments)
+    if options.command is not _run:
+        # Who reads the first lines only (head) is no error.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         status: int = options.command(options)
     except PreforkdError as error:

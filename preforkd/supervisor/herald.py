@@ -52,6 +52,7 @@ class Herald:
 
     def line(self) -> str:
         """Return the STATUS line of now, for a message that carries it along with its news."""
+        self.busy, self._served = self._slots.activity()
         self._said, self._said_at = self._text(self.busy), self._loop.time()
         return self._said
 

@@ -187,13 +187,15 @@ class Master:
         while self._facts:
             self._write_down(self._facts.popleft())
         plan = policy.decide(self.board, self.limits, self.loop.time())
+        # Retired at a reload, a worker may keep its idle connections for a while.
+        stopping = self.board.stopping is not None
+        self.pool.linger = 0.0 if stopping else sizing.linger_of(self.loaded.settings)
         for action in plan.actions:
-            if not isinstance(action, ev.Finish):
-                # Retired at a reload, a worker may keep its idle connections for a while.
-                stopping = self.board.stopping is not None
-                self.pool.linger = 0.0 if stopping else sizing.linger_of(self.loaded.settings)
             self._write_down(action)
             self.pool.perform(action)
+        # What follows for the service as a whole is announced when it is true: READY after the
+        # workers were told to serve.
+        for action in plan.actions:
             self._follow(action)
         self._sleep_until(plan.wake_at)
         self._forget_launches()

@@ -70,7 +70,7 @@ def test_ready_is_said_when_the_floor_accepts(service):
     port = free_port()
     service.start("--listen", f"127.0.0.1:{port}", "--workers", "3", ready=False)
     message = service.manager.wait_for("READY", "1")
-    assert "generation 1" in message["STATUS"]
+    assert message["STATUS"] == "3 of 3 workers ready, 0 busy, generation 1"
     assert read_all(("127.0.0.1", port)).startswith(b"Hello")
     assert len(service.workers()) == 3
 
