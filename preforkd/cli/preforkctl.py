@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import preforkd
+from preforkd.cli.output import to_whoever_reads
 from preforkd.control.client import Client
 from preforkd.errors import ExitStatus, PreforkdError
 
@@ -23,18 +23,16 @@ _NAME = "io.preforkd.Manager"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     options = _parser().parse_args(arguments)
     try:
         client = Client(options.socket or _find_socket())
         try:
-            status: int = options.command(client, options)
+            return to_whoever_reads(lambda: int(options.command(client, options)))
         finally:
             client.close()
     except PreforkdError as error:
         print(f"preforkctl: {error.report()}", file=sys.stderr)
         return error.exit_status
-    return status
 
 
 def _find_socket() -> str:

@@ -2,11 +2,11 @@
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
 import preforkd
+from preforkd.cli.output import to_whoever_reads
 from preforkd.config import sources
 from preforkd.core.model import Blame, Failure
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
@@ -28,15 +28,11 @@ _STATUS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = _parser().parse_args(arguments)
-    if options.command is not _run:
-        # Who reads the first lines only (head) is no error.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        status: int = options.command(options)
+        return to_whoever_reads(lambda: int(options.command(options)))
     except PreforkdError as error:
         _complain(error)
         return error.exit_status
-    return status
 
 
 def _complain(error: PreforkdError) -> None:

@@ -1,11 +1,11 @@
 """The policy: what should be done about the scoreboard, now.
 
-`decide` is level-triggered: it may be called at any time, must be called after each change, and what it wishes
-for it wishes for once: an action that was applied is not wished for again.  It reads no clock.  The working
-horse that carries the wishes out, and distrusts them, is `preforkd.supervisor.pool`.
+`decide` is level-triggered: it may be called at any time, must be called after each change, and what
+it wishes for it wishes for once: an action that was applied is not wished for again.  It reads no
+clock.  `preforkd.supervisor.pool` carries the wishes out.
 
-Caution: no rule below edits a row.  A rule only yields actions; `decide` applies them to a copy, so that a rule
-sees what the rules before it have wished for.
+No rule below edits a row.  A rule only yields actions; `decide` applies them to a copy, so that a
+rule sees what the rules before it have wished for.
 """
 
 from collections.abc import Callable, Iterator

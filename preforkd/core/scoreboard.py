@@ -1,7 +1,7 @@
 """The scoreboard: what is known of every generation, zygote and worker.
 
-`Scoreboard.apply` takes facts and performed actions and only writes down.  It wishes for nothing: that is
-`preforkd.core.policy`.  It freaks out about neither an unknown number nor a message from a worker that has
+`Scoreboard.apply` takes facts and performed actions and only writes down.  It wishes for nothing: that
+is `preforkd.core.policy`.  It copes with unknown numbers and with messages from workers that have
 already left: what children say is gossip, and arrives late.
 """
 

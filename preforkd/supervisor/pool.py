@@ -1,4 +1,4 @@
-"""The pool's working horse: carries out what the policy wishes for, and listens to the children.
+"""The pool: carries out what the policy wishes for, and listens to the children.
 
 It decides nothing, and it distrusts: an action for a child that it does not know is an error of
 ours and said so; what a child says is believed only of that child, and a pid only when the kernel
@@ -167,7 +167,7 @@ class Pool:
         try:
             handle = children.new_worker(action.worker, action.slot, action.generation, zygote)
         except (OSError, ChannelClosedError) as error:
-            reason = f"the zygote could not be asked: {error or 'it has ended'}"
+            reason = f"the zygote could not be asked: {str(error) or 'it has ended'}"
             self._report(ev.WorkerExited(action.worker, reason))
             return
         self._workers[action.worker] = handle

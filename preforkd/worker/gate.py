@@ -70,7 +70,8 @@ class Gate:
         self.unasked = False
         """The worker leaves without having been told to by the master."""
         self.on_retiring: Callable[[], None] = lambda: None
-        """Called when the listeners are shut for good."""
+        """Called once, when the worker begins to leave."""
+        self._told = False
         self._serving = False
         self._channel = channel
         self._listeners = {listener.sock.fileno(): listener for listener in listeners}
@@ -99,6 +100,12 @@ class Gate:
         if not self.retiring:
             self.unasked = True
             self.retiring = True
+
+    def announce(self) -> None:
+        """Call `on_retiring` if the worker is to leave and it was not called yet."""
+        if self.retiring and not self._told:
+            self._told = True
+            self.on_retiring()
 
     # --- the listeners ---------------------------------------------------------------------------
 
@@ -181,9 +188,9 @@ class Gate:
                 if descriptor in own:
                     own[descriptor]()
             events = [event for event in events if event[0] not in own]
+        self.announce()
         if self.retiring and self._open:
             self.shut()
-            self.on_retiring()
             events = [event for event in events if event[0] not in self._listeners]
         return events
 

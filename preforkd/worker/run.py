@@ -87,7 +87,14 @@ def _live(seat: Seat) -> int:
     os.close(seat.memory)
     gate = Gate([Listener(name, sock) for name, sock in seat.listeners], channel, board)
     gate.take_signals()
-    gate.on_retiring = lambda: title("draining")
+
+    def begin_to_leave() -> None:
+        title("draining")
+        if gate.unasked:
+            # Said before it finishes, so that another takes its place meanwhile.
+            _tell(channel, messages.Leaving("SIGTERM"))
+
+    gate.on_retiring = begin_to_leave
     try:
         server = _server(seat, gate)
         server.prepare()
@@ -108,9 +115,8 @@ def _live(seat: Seat) -> int:
     if gate.wait_until_told():
         title("serving")
         server.serve()
+    gate.announce()
     title("leaving")
-    if gate.unasked:
-        _tell(channel, messages.Leaving("SIGTERM"))
     gate.close()
     return 0
 

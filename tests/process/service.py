@@ -203,3 +203,24 @@ def wait_until_gone(pids: list[int], timeout: float = PATIENCE) -> None:
             poll.unregister(descriptor)
             os.close(descriptor)
             del waiting[descriptor]
+
+
+def ask(address, path="/?id=1", family=socket.AF_INET):
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(30)
+        sock.connect(address)
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while piece := sock.recv(65536):
+            answer += piece
+        return answer
+
+
+def read_all(address, family=socket.AF_INET):
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(30)
+        sock.connect(address)
+        answer = b""
+        while piece := sock.recv(65536):
+            answer += piece
+        return answer

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 from load import Load
-from service import HERE, free_port
-from test_life import ask, read_all
+from service import HERE, ask, free_port, read_all
 
 pytestmark = pytest.mark.process
 

@@ -12,30 +12,9 @@ import time
 
 import pytest
 from load import Load
-from service import HERE, children_of, free_port, wait_until_gone
+from service import HERE, ask, children_of, free_port, read_all, wait_until_gone
 
 pytestmark = pytest.mark.process
-
-
-def ask(address, path="/?id=1", family=socket.AF_INET):
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.settimeout(30)
-        sock.connect(address)
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        answer = b""
-        while piece := sock.recv(65536):
-            answer += piece
-        return answer
-
-
-def read_all(address, family=socket.AF_INET):
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.settimeout(30)
-        sock.connect(address)
-        answer = b""
-        while piece := sock.recv(65536):
-            answer += piece
-        return answer
 
 
 @pytest.fixture
@@ -424,3 +403,24 @@ def test_check_imports_the_application_on_request(tmp_path):
     bad = subprocess.run(command, capture_output=True, text=True, check=False)
     assert bad.returncode == 69
     assert "does not want to be imported" in bad.stderr
+
+
+def test_a_worker_that_is_asked_to_leave_is_replaced_at_once(echo):
+    """SIGTERM to a busy worker: another takes over while it finishes its request."""
+    answers = []
+    slow = threading.Thread(target=lambda: answers.append(ask(echo.address, "/slow?for=2")))
+    slow.start()
+    status = echo.until(lambda status: status["busy"] == 1)
+    (busy,) = (row["pid"] for row in status["workers"] if row["busy_seconds"] is not None)
+    idle = next(pid for pid in echo.workers() if pid != busy)
+    os.kill(idle, signal.SIGTERM)
+    os.kill(busy, signal.SIGTERM)
+    status = echo.until(lambda status: idle not in {row["pid"] for row in status["workers"]})
+    slow.join()
+    assert answers[0].startswith(b"HTTP/1.1 200 OK")
+    status = echo.until(
+        lambda status: (
+            status["ready"] == 4 and not {busy, idle} & {row["pid"] for row in status["workers"]}
+        )
+    )
+    assert "leaves of its own accord" in echo.log

@@ -1,0 +1,35 @@
+"""preforkd's command line; what it starts is proven with real processes."""
+
+import pytest
+
+from preforkd.cli import preforkd
+
+
+def test_check_exits_by_blame(tmp_path, capsys):
+    """0 for a good file, 78 and every problem for a bad one."""
+    path = tmp_path / "f"
+    path.write_text("workers: 3\n")
+    assert preforkd.main(["check", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path} is valid\n"
+    path.write_text("workers: x\nlog: y\n")
+    assert preforkd.main(["check", str(path)]) == 78
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1].rpartition(":")[0] for line in lines] == [f"{path}:1", f"{path}:2"]
+
+
+def test_config_shows_what_the_options_say(capsys):
+    """The same options as `run`, by the same rules."""
+    assert preforkd.main(["config", "wsgi:a:b", "--listen", ":80", "--listen", ":81"]) == 0
+    shown = capsys.readouterr().out
+    assert ":80, :81" in shown
+    assert "wsgi:a:b" in shown
+    assert preforkd.main(["config", "--workers", "x"]) == 78
+    assert "--workers: workers: 'x' is given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--dance"], ["config", "a", "b"]])
+def test_wrong_usage(arguments):
+    """Exit status 2, from argparse."""
+    with pytest.raises(SystemExit) as caught:
+        preforkd.main(arguments)
+    assert caught.value.code == 2
