@@ -36,14 +36,27 @@ def bind_tcp(host: str | None, port: int, backlog: int) -> list[socket.socket]:
             hint="write an address, or a name that this machine can resolve",
         ) from error
     bound: list[socket.socket] = []
-    try:
-        for family, _, _, _, address in dict.fromkeys(found):
+    failures: list[SystemFailure] = []
+    for family, _, _, _, address in dict.fromkeys(found):
+        try:
             bound.append(_listen_on(family, address, backlog, where, v6_only=True))
-    except BaseException:
+        except SystemFailure as error:
+            failures.append(error)
+    # A name may resolve to an address of a family that is switched off here, too.
+    fatal = failures if not bound else [error for error in failures if not _is_elsewhere(error)]
+    if fatal:
         for sock in bound:
             sock.close()
-        raise
+        raise fatal[0]
     return bound
+
+
+def _is_elsewhere(error: SystemFailure) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in {
+        errno.EADDRNOTAVAIL,
+        errno.EAFNOSUPPORT,
+    }
 
 
 def _bind_everywhere(port: int, backlog: int) -> socket.socket:
@@ -56,7 +69,10 @@ def _bind_everywhere(port: int, backlog: int) -> socket.socket:
 def _listen_on(
     family: int, address: tuple[object, ...], backlog: int, where: str, *, v6_only: bool = False
 ) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise SystemFailure(f"{where} cannot be bound: {error.strerror}") from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

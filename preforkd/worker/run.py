@@ -24,10 +24,14 @@ from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError
 from preforkd.ipc.slots import SlotWriter
-from preforkd.linux import logs
+from preforkd.linux import limits, logs
 from preforkd.worker.gate import Gate, Listener
 
 logger = logging.getLogger("preforkd.worker")
+
+
+_DESCRIPTORS = 1024
+"""Descriptors that the application may need beside its connections."""
 
 
 class Title(Protocol):
@@ -68,6 +72,9 @@ def run(seat: Seat) -> None:
     status = 1
     try:
         status = _live(seat)
+    except SystemExit as end:
+        logger.warning("the application ended the worker: sys.exit(%r)", end.code)
+        status = 0
     except BaseException:
         logger.critical("worker %d failed", seat.slot, exc_info=True)
     finally:
@@ -123,6 +130,9 @@ def _live(seat: Seat) -> int:
 
 def _server(seat: Seat, gate: Gate) -> Server:
     # Each kind brings modules that the others have no use for.
+    if seat.kind != "stream":
+        # Each connection takes a descriptor; systemd's soft limit is 1024.
+        limits.raise_descriptor_limit(seat.settings.http.connections + _DESCRIPTORS)
     if seat.kind == "asgi":
         from preforkd.worker.asgi import AsgiServer  # noqa: PLC0415
 

@@ -20,5 +20,8 @@ def serve(gate: Gate, application: Callable[..., Any]) -> None:
             if accepted is None:
                 continue
             board.busy()
-            stream.call(handler, accepted.sock, accepted.peer)
+            try:
+                stream.call(handler, accepted.sock, accepted.peer)
+            except SystemExit:
+                gate.leave()  # the handler asks for the end of this process: others go on
             board.idle()

@@ -147,7 +147,8 @@ def _load_order(
     # The application may have installed its own; the zygote must outlive a Ctrl-C that is the
     # master's.
     _quieten_signals()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
     return Loaded(order.generation, settings, target.kind, application, listeners, title)
 
 
@@ -197,8 +198,9 @@ def _fork(
     order: messages.Fork,
     descriptors: tuple[int, ...],
 ) -> Birth | None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(Exception):  # the application may have put anything in their place
+        sys.stdout.flush()
+        sys.stderr.flush()
     try:
         pid = _double_fork()
     except OSError as error:

@@ -1,10 +1,16 @@
 """Applications that process tests serve; ``BREAK`` in the environment decides how they misbehave."""
 
 import os
+import signal
 import sys
 import time
 
 _how = os.environ.get("BREAK", "")
+if _how == "signals":
+    # What careless applications do at import; none of it may matter.
+    for _number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(_number, signal.SIG_IGN)
+    sys.stdout = None
 if _how == "import":
     raise RuntimeError("this application does not want to be imported")
 if _how == "load-hangs":

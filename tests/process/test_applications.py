@@ -109,6 +109,19 @@ def test_a_lifespan_that_fails_ends_the_start(asgi, tmp_path):
     assert "no database" in asgi.log
 
 
+def test_an_application_that_meddles_with_signals(service):
+    """Ignored SIGCHLD and SIGTERM and a stdout that is None keep nobody from forking or leaving."""
+    port = free_port()
+    service.start(
+        *("wsgi:echo:application", "--directory", str(HERE), "--listen", f"127.0.0.1:{port}"),
+        environ={"BREAK": "signals"},
+    )
+    assert b"id=1" in ask(("127.0.0.1", port))
+    assert service.control("reload", "--fresh").returncode == 0
+    assert service.stop() == 0
+    assert "is killed" not in service.log
+
+
 def test_a_socketserver_class(service, tmp_path):
     """A BaseRequestHandler subclass of the standard library is served as it is."""
     (tmp_path / "upper.py").write_text(

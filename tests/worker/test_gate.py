@@ -37,6 +37,19 @@ def test_a_retired_worker_accepts_no_more():
             raise AssertionError("somebody answered")
 
 
+def test_exit_asks_for_the_workers_end():
+    """A handler that calls sys.exit ends its worker, after its connection."""
+
+    def leaves(connection, _peer):
+        connection.sendall(b"bye")
+        raise SystemExit
+
+    with serving(leaves, kind="stream") as worker:
+        assert worker.ask(b"") == b"bye"
+        assert worker.ended()
+        assert worker.gate.unasked
+
+
 def test_a_shortage_of_descriptors_pauses_and_passes():
     """EMFILE at accept: no spinning, no loss; when there is one again, the client is served."""
     with serving(greet, kind="stream") as worker:
