@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        client = Client(options.socket or _find_socket())
+        client = Client(options.socket or _find_socket(options.instance))
         try:
             return to_whoever_reads(lambda: int(options.command(client, options)))
         finally:
@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
 
 
-def _find_socket() -> str:
+def _find_socket(instance: str) -> str:
+    if instance:
+        return f"/run/preforkd-{instance}/{_NAME}"
     runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     home = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
     folders = [runtime, "/run/preforkd", f"{home}/preforkd"]
@@ -174,6 +176,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"preforkctl {preforkd.VERSION}")
     parser.add_argument("--socket", metavar="PATH", help="the master's control socket")
+    parser.add_argument(
+        "--instance", metavar="NAME", default="", help="the service preforkd@NAME.service"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="show the service and its workers")
     status.add_argument("--json", action="store_true", help="for programs")

@@ -13,6 +13,8 @@ _OURS = (
     "FDSTORE",
     "MAINPID",
     "MANAGERPID",
+    "MEMORY_PRESSURE_WATCH",  # the whole service's pressure, for the master to answer
+    "MEMORY_PRESSURE_WRITE",
     "SYSTEMD_EXEC_PID",  # tells a process whether it is the one that systemd started
 )
 

@@ -6,15 +6,19 @@ systemd-python's own function reads the socket's name from the environment, whic
 the application could see it; the protocol is one datagram of lines.
 """
 
+import array
 import contextlib
 import logging
 import os
+import select
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger("preforkd.master")
 
+_STATUS_LIMIT = 1000
+"""Bytes of a status line: systemd drops a datagram of more than 4096 bytes whole, without a word."""
 _SEND_TIMEOUT = 1.0
 """Seconds that a manager which does not read may hold us up; the message is lost then."""
 
@@ -68,19 +72,48 @@ class Notifier:
         """Ask for so much time for the step that the service is at."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
+    def store(self, name: str, descriptors: Sequence[int]) -> None:
+        """Leave copies of listening sockets with the manager, for the next start of the service.
+
+        They come back among the sockets that it passes, under this name. FDPOLL=0: whatever happens
+        to them, they stay. Needs FileDescriptorStoreMax=; without it nothing is stored.
+        """
+        lines = ("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0")
+        self._send(*lines, descriptors=descriptors)
+
+    def forget(self, name: str) -> None:
+        """Have the manager drop all copies of this name."""
+        self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+
+    def barrier(self) -> None:
+        """Wait until the manager has read all that was said; a second at the most."""
+        if self._sock is None:
+            return
+        reader, writer = os.pipe()
+        try:
+            self._send("BARRIER=1", descriptors=(writer,))
+            os.close(writer)
+            poll = select.poll()
+            poll.register(reader, 0)
+            poll.poll(_SEND_TIMEOUT * 1000)
+        finally:
+            os.close(reader)
+
     def close(self) -> None:
         """Say no more."""
         if self._sock is not None:
             self._sock.close()
             self._sock = None
 
-    def _send(self, *lines: str, wait: bool = True) -> bool:
+    def _send(self, *lines: str, wait: bool = True, descriptors: Sequence[int] = ()) -> bool:
         # Only what happens once is worth waiting for: the rest is said again.
         if self._sock is None:
             return True
         self._sock.settimeout(_SEND_TIMEOUT if wait else 0)
         try:
-            self._sock.sendto("\n".join(lines).encode(), self._address)
+            data = "\n".join(lines).encode()
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+            self._sock.sendmsg([data], rights if descriptors else [], 0, self._address)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -89,7 +122,10 @@ class Notifier:
 
 
 def _status(text: str) -> str:
-    return "STATUS=" + " ".join(text.split())
+    line = " ".join(text.split()).encode()
+    if len(line) > _STATUS_LIMIT:
+        line = line[:_STATUS_LIMIT] + "…".encode()
+    return "STATUS=" + line.decode(errors="ignore")
 
 
 def _watchdog_interval(environ: Mapping[str, str]) -> float | None:

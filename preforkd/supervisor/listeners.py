@@ -3,13 +3,18 @@
 Sockets from systemd are identified by name and never by order; they are served, and never closed,
 shut down or unlinked, and what was changed about them is put back at the end.  A reload proposes a
 new set beside the old one, so that a proposal that fails takes nothing away.
+
+Copies of sockets that we bound ourselves are left with systemd (its file descriptor store), so that the
+port stays open, and connections wait, while the service restarts or after its master was killed.
 """
 
 import difflib
+import hashlib
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from preforkd.config.address import TcpAddress, UnixAddress, parse_address
 from preforkd.config.settings import Listen, Settings
@@ -19,6 +24,8 @@ from preforkd.linux.inherit import Inherited, Refused, restore_blocking, set_non
 
 logger = logging.getLogger("preforkd.master")
 
+_STORED = "preforkd-listener-"
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -27,7 +34,7 @@ class Served:
     name: str
     sock: socket.socket
     origin: str
-    """``systemd`` or ``bound``."""
+    """``systemd``, ``bound``, or ``stored``: bound by an earlier run, kept by systemd meanwhile."""
     address: str
 
 
@@ -47,11 +54,31 @@ class Proposal:
         return tuple((served.name, served.sock) for served in self.served)
 
 
+class Store(Protocol):
+    """Where copies of sockets survive us; `preforkd.linux.notify.Notifier`."""
+
+    def store(self, name: str, descriptors: Sequence[int]) -> None:
+        """Keep copies under this name."""
+
+    def forget(self, name: str) -> None:
+        """Drop them."""
+
+
+def stored_name(address: str) -> str:
+    """Return the name under which a socket is stored; names must not contain a colon."""
+    return _STORED + hashlib.sha256(address.encode()).hexdigest()[:16]
+
+
 class Listeners:
     """The sockets from systemd and those of our own; `propose`, then `commit` or `roll_back`."""
 
-    def __init__(self, inherited: list[Inherited], refused: list[Refused]) -> None:
-        self._inherited = inherited
+    def __init__(self, inherited: list[Inherited], refused: list[Refused], store: Store) -> None:
+        self._store = store
+        self._inherited = [one for one in inherited if not one.name.startswith(_STORED)]
+        self._stored: dict[str, list[socket.socket]] = {}
+        for one in inherited:
+            if one.name.startswith(_STORED):
+                self._stored.setdefault(one.name, []).append(one.sock)
         self._was_blocking: dict[int, bool] = {}
         self.current = Proposal(())
         for record in refused:
@@ -74,11 +101,15 @@ class Listeners:
 
     def commit(self, proposal: Proposal) -> None:
         """Make the proposal the current set; sockets that it does not contain are closed."""
-        kept = {id(sock) for socks in proposal.bound.values() for sock in socks}
-        for socks in self.current.bound.values():
-            for sock in socks:
-                if id(sock) not in kept:
+        for address, socks in self.current.bound.items():
+            if address not in proposal.bound:
+                self._store.forget(stored_name(address))
+                for sock in socks:
                     _close(sock)
+        for address, socks in proposal.bound.items():
+            if address not in self.current.bound and stored_name(address) not in self._stored:
+                self._store.store(stored_name(address), [sock.fileno() for sock in socks])
+        self._forget_stored(proposal)
         for listen, sock in proposal.kept:
             _apply_access(listen, sock)
         self.current = proposal
@@ -88,12 +119,30 @@ class Listeners:
         for sock in proposal.fresh:
             _close(sock)
 
-    def close(self) -> None:
-        """Close what is ours, and leave what is systemd's as it was."""
+    def _forget_stored(self, proposal: Proposal) -> None:
+        # What an earlier configuration has left in the store would stay bound for ever.
+        served = {stored_name(address) for address in proposal.bound}
+        for name, socks in self._stored.items():
+            if name not in served:
+                self._store.forget(name)
+                for sock in socks:
+                    _close(sock)
+        self._stored = {}
+
+    def close(self, *, restarting: bool = False) -> None:
+        """Close what is ours, and leave what is systemd's as it was.
+
+        ``restarting``: what is stored stays there, and the files of Unix sockets stay as well.
+        """
         for inherited in self._inherited:
             if self._was_blocking.get(inherited.sock.fileno()):
                 restore_blocking(inherited.sock)
-        self.commit(Proposal(()))
+        if not restarting:
+            self.commit(Proposal(()))
+            return
+        for socks in self.current.bound.values():
+            for sock in socks:
+                sock.close()
 
     # --- from systemd ----------------------------------------------------------------------------
 
@@ -142,7 +191,8 @@ class Listeners:
                 place = places.get(f"listen[{index}]") or places.get("listen") or Place("default")
                 _demand_address(listen, place, index)
                 socks = self._bound(listen, proposal, place, index)
-                served.extend(_served(listen, sock) for sock in socks)
+                origin = "stored" if stored_name(listen.address) in self._stored else "bound"
+                served.extend(_served(listen, sock, origin) for sock in socks)
         except BaseException:
             self.roll_back(proposal)
             raise
@@ -153,7 +203,7 @@ class Listeners:
         self, listen: Listen, proposal: Proposal, place: Place, index: int
     ) -> list[socket.socket]:
         key = listen.address
-        socks = self.current.bound.get(key)
+        socks = self.current.bound.get(key) or self._stored.get(stored_name(key))
         if socks is None:
             try:
                 socks = _bind(listen)
@@ -207,9 +257,8 @@ def _demand_address(listen: Listen, place: Place, index: int) -> None:
         raise ConfigurationError([_not_passed(listen, set(), place, index)])
 
 
-def _served(listen: Listen, sock: socket.socket) -> Served:
-    name = listen.name or listen.address
-    return Served(name, sock, "bound", listen.address)
+def _served(listen: Listen, sock: socket.socket, origin: str) -> Served:
+    return Served(listen.name or listen.address, sock, origin, listen.address)
 
 
 def _close(sock: socket.socket) -> None:

@@ -72,6 +72,8 @@ class Master:
         self.board = Scoreboard()
         self.life = State.STARTING
         self.exit_status = ExitStatus.OK
+        self.restarting = False
+        """The manager starts the service again at once (RestartKillSignal=SIGUSR2)."""
         self.ended = asyncio.Event()
         self.began = time.monotonic()
         self.listeners = listeners
@@ -169,7 +171,8 @@ class Master:
             self._timer.cancel()
         if self._candidate is not None:
             self.listeners.roll_back(self._candidate.proposal)
-        self.listeners.close()
+        self.listeners.close(restarting=self.restarting)
+        self._notifier.barrier()
 
     # --- facts in, wishes out --------------------------------------------------------------------
 

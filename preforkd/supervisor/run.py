@@ -1,6 +1,7 @@
 """The master's process: its loop, its signals, its sockets, and its exit status."""
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -28,13 +29,15 @@ def run(read: Callable[[], Loaded], loaded: Loaded) -> int:
     settings = loaded.settings
     logs.configure(settings.log.level, settings.log.target)
     process.set_child_subreaper()
+    # A master that hangs is ended by the watchdog's SIGABRT: where it hung is then in the log.
+    faulthandler.enable()
     notifier = Notifier.from_environment(os.environ)
     inherited, refused = inherit.inherited_listeners()
     clean = environment.clean(os.environ)
     original = dict(os.environ)
     os.environ.clear()
     os.environ.update(clean)
-    listeners = Listeners(inherited, refused)
+    listeners = Listeners(inherited, refused, notifier)
     try:
         return asyncio.run(_run(read, loaded, listeners, notifier, original))
     finally:
@@ -69,7 +72,7 @@ def _take_signals(master: Master) -> None:
     loop.add_signal_handler(signal.SIGQUIT, _stop_quickly, master)
     loop.add_signal_handler(signal.SIGHUP, master.hang_up)
     loop.add_signal_handler(signal.SIGUSR1, master.say_status)
-    loop.add_signal_handler(signal.SIGUSR2, _mean_nothing)
+    loop.add_signal_handler(signal.SIGUSR2, _stop_for_restart, master)
     loop.add_signal_handler(signal.SIGCHLD, master.pool.reap_strangers)
 
 
@@ -83,8 +86,10 @@ def _stop_quickly(master: Master) -> None:
     master.stop(quick=True)
 
 
-def _mean_nothing() -> None:
-    logger.warning("SIGUSR2 means nothing here: a reload already runs new code, preforkd's too")
+def _stop_for_restart(master: Master) -> None:
+    logger.info("SIGUSR2: stopping for a restart")
+    master.restarting = True
+    master.stop()
 
 
 class _Backend:

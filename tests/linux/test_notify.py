@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 
 import pytest
 
@@ -80,3 +81,37 @@ def test_the_watchdogs_interval_is_for_the_process_that_it_names(manager):
         said = notifier(manager, **environ)
         assert said.watchdog_interval == interval
         said.close()
+
+
+def test_a_long_status_is_cut(manager):
+    """systemd drops what is longer than 4096 bytes; half a character is no UTF-8."""
+    said = notifier(manager)
+    said.ready("ä" * 5000)
+    data = manager.recv(65536)
+    assert len(data) < 1100
+    assert data.decode().endswith("ä…")
+    said.close()
+
+
+def test_sockets_are_stored_and_forgotten(manager):
+    """With name and descriptor, never polled; a barrier waits until it was read."""
+    said = notifier(manager)
+    reader, writer = os.pipe()
+    said.store("x", [writer])
+    data, (copy,), _, _ = socket.recv_fds(manager, 999, 2)
+    assert data == b"FDSTORE=1\nFDNAME=x\nFDPOLL=0"
+    os.write(copy, b"y")
+    assert os.read(reader, 1) == b"y"
+    for descriptor in (reader, writer, copy):
+        os.close(descriptor)
+    said.forget("x")
+    assert manager.recv(999) == b"FDSTOREREMOVE=1\nFDNAME=x"
+    thread = threading.Thread(target=said.barrier)
+    thread.start()
+    data, (barrier,), _, _ = socket.recv_fds(manager, 999, 2)
+    assert data == b"BARRIER=1"
+    assert thread.is_alive()
+    os.close(barrier)
+    thread.join(0.9)
+    assert not thread.is_alive()
+    said.close()

@@ -9,7 +9,7 @@ import pytest
 from preforkd.config.settings import Listen, Settings
 from preforkd.errors import ConfigurationError, Place, SystemFailure
 from preforkd.linux.inherit import Inherited, Refused
-from preforkd.supervisor.listeners import Listeners
+from preforkd.supervisor.listeners import Listeners, stored_name
 
 
 @pytest.fixture
@@ -32,6 +32,19 @@ def passed():
         sock.close()
 
 
+class Store:
+    """Writes down what is stored."""
+
+    def __init__(self):
+        self.names = []
+
+    def store(self, name, descriptors):
+        self.names += [name] * len(descriptors)
+
+    def forget(self, name):
+        self.names = [known for known in self.names if known != name]
+
+
 def names(proposal):
     """Return the names that a proposal serves."""
     return [served.name for served in proposal.served]
@@ -39,7 +52,7 @@ def names(proposal):
 
 def test_all_that_systemd_passes_is_served_unless_names_choose(passed, caplog):
     """Without names all; with names those, and the rest is said to be unwanted."""
-    listeners = Listeners(passed, [])
+    listeners = Listeners(passed, [], Store())
     assert names(listeners.propose(Settings(), {})) == ["http", "admin"]
     chosen = Settings(listen=(Listen(name="admin"),))
     assert names(listeners.propose(chosen, {})) == ["admin"]
@@ -52,15 +65,15 @@ def test_a_name_that_was_not_passed_is_an_error_with_its_place(passed):
     places = {"listen[0]": Place("f", 3, 5)}
     settings = Settings(listen=(Listen(name="htpp"),))
     with pytest.raises(ConfigurationError, match=r"f:3:5: listen\[0\].*'htpp'.*did you mean http"):
-        Listeners(passed, []).propose(settings, places)
+        Listeners(passed, [], Store()).propose(settings, places)
     with pytest.raises(ConfigurationError, match="it passed: none"):
-        Listeners([], []).propose(settings, places)
+        Listeners([], [], Store()).propose(settings, places)
 
 
 def test_an_address_is_not_bound_where_systemd_passes_sockets(passed, caplog, port):
     """It is said, if it was written; the default is not worth a word."""
     settings = Settings(listen=(Listen(address=f"127.0.0.1:{port}"),))
-    listeners = Listeners(passed, [])
+    listeners = Listeners(passed, [], Store())
     listeners.propose(settings, {})
     assert "is not bound" not in caplog.text
     listeners.propose(settings, {"listen[0]": Place("f", 1, 9)})
@@ -70,14 +83,14 @@ def test_an_address_is_not_bound_where_systemd_passes_sockets(passed, caplog, po
 def test_what_cannot_be_served_is_said(caplog):
     """Descriptor, name and reason."""
     with caplog.at_level(logging.WARNING):
-        Listeners([], [Refused("dns", 5, "it is a datagram socket")])
+        Listeners([], [Refused("dns", 5, "it is a datagram socket")], Store())
     assert "descriptor 5" in caplog.text
     assert "datagram" in caplog.text
 
 
 def test_systemds_sockets_are_given_back_as_they_were(passed):
     """Non-blocking while they are served, blocking again at the end, and still open."""
-    listeners = Listeners(passed, [])
+    listeners = Listeners(passed, [], Store())
     listeners.commit(listeners.propose(Settings(), {}))
     assert not os.get_blocking(passed[0].sock.fileno())
     listeners.close()
@@ -86,7 +99,7 @@ def test_systemds_sockets_are_given_back_as_they_were(passed):
 
 def test_a_proposal_that_fails_takes_nothing_away(port):
     """The first address of a proposal is closed again when the second cannot be bound."""
-    listeners = Listeners([], [])
+    listeners = Listeners([], [], Store())
     with pytest.raises(SystemFailure, match=r"f:2:3: listen\[1\]: 192.0.2.1:1"):
         listeners.propose(
             Settings(listen=(Listen(address=f"127.0.0.1:{port}"), Listen(address="192.0.2.1:1"))),
@@ -98,7 +111,7 @@ def test_a_proposal_that_fails_takes_nothing_away(port):
 def test_a_reload_keeps_what_it_wants_and_closes_the_rest(port, tmp_path):
     """The same socket serves on; one that is wanted no more is closed, its file removed."""
     web, unix = Listen(address=f"127.0.0.1:{port}"), Listen(address=f"unix:{tmp_path}/s")
-    listeners = Listeners([], [])
+    listeners = Listeners([], [], Store())
     listeners.commit(listeners.propose(Settings(listen=(web, unix)), {}))
     first = listeners.current.served[0].sock
     proposal = listeners.propose(Settings(listen=(web,)), {})
@@ -115,3 +128,28 @@ def test_a_reload_keeps_what_it_wants_and_closes_the_rest(port, tmp_path):
     assert first.fileno() >= 0
     listeners.close()
     assert first.fileno() == -1
+
+
+def test_what_we_bound_survives_us(port, tmp_path):
+    """A restart finds its sockets in the store; what is configured no more leaves it."""
+    web, unix = Listen(address=f"127.0.0.1:{port}"), Listen(address=f"unix:{tmp_path}/s")
+    both, store = Settings(listen=(web, unix)), Store()
+    first = Listeners([], [], store)
+    first.commit(first.propose(both, {}))
+    assert sorted(store.names) == sorted([stored_name(web.address), stored_name(unix.address)])
+    kept = [
+        Inherited(stored_name(served.address), served.sock.dup(), served.address)
+        for served in first.current.served
+    ]
+    first.close(restarting=True)
+    assert len(store.names) == 2
+    assert (tmp_path / "s").exists()
+    second = Listeners(kept, [], store)
+    proposal = second.propose(Settings(listen=(web,)), {})
+    assert [served.origin for served in proposal.served] == ["stored"]
+    assert proposal.served[0].sock is kept[0].sock
+    second.commit(proposal)
+    assert store.names == [stored_name(web.address)]
+    assert not (tmp_path / "s").exists()
+    second.close()
+    assert store.names == []
