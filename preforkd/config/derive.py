@@ -159,8 +159,54 @@ def with_reference(readme: str) -> str:
     return f"{before}{_BEGIN}\n\n{reference()}\n{_END}{after}"
 
 
+# --- the man page --------------------------------------------------------------------------------
+
+_MAN_HEAD = """\
+.TH PREFORKD.YAML 5 "2026-11-23" "preforkd 0.1" "File formats"
+.SH NAME
+preforkd.yaml \\- configuration of preforkd
+.SH SYNOPSIS
+.I /etc/preforkd.yaml
+.br
+.I /etc/preforkd/NAME.yaml
+.SH DESCRIPTION
+A YAML file. Every setting is optional, and so is the file.
+.B preforkd check
+reports everything that is wrong with it,
+.B preforkctl reload
+applies it. Durations are written as in
+.BR systemd.time (7):
+30s, 1min 30s; sizes as 64K or 256M, to the base of 1024. Scalars are read as they were written, by the
+type of their setting.
+.SH SETTINGS
+"""
+_MAN_TAIL = """\
+.SH SEE ALSO
+.BR preforkd (8),
+.BR preforkctl (1)
+"""
+
+
+def manual() -> str:
+    """Return preforkd.yaml(5)."""
+    fields = [*leaves(), *fields_of(Listen, "listen[].")]
+    return _MAN_HEAD + "".join(_man_entry(field) for field in fields) + _MAN_TAIL
+
+
+def _man_entry(field: Field) -> str:
+    facts = f"Value: {field.allowed()}. Default: {_default(field)}."
+    change = f"A change needs: {_ON_RELOAD[field.on_reload]}."
+    return f".TP\n.B {_troff(field.path)}\n{_troff(field.help)}\n.br\n{_troff(facts)} {change}\n"
+
+
+def _troff(text: str) -> str:
+    text = text.replace("\\", "\\e").replace("-", "\\-")
+    return "\\&" + text if text.startswith((".", "'")) else text
+
+
 def main() -> None:
     """Write the derived files."""
+    (_ROOT / "packaging/man/preforkd.yaml.5").write_text(manual())
     (_ROOT / "etc").mkdir(exist_ok=True)
     (_ROOT / "etc/preforkd.yaml").write_text(sample())
     (_ROOT / "etc/preforkd.schema.json").write_text(schema())
