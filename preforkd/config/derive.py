@@ -11,6 +11,7 @@ from typing import Any
 
 from preforkd.config.fields import Field, Form, fields_of, leaves
 from preforkd.config.settings import Listen, OnReload, Settings
+from preforkd.core import catalog
 
 _WIDTH = 96
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -204,8 +205,23 @@ def _troff(text: str) -> str:
     return "\\&" + text if text.startswith((".", "'")) else text
 
 
+# --- the journal's catalog -----------------------------------------------------------------------
+
+
+def journal_catalog() -> str:
+    """Return systemd/preforkd.catalog (https://systemd.io/CATALOG)."""
+    return "\n".join(_catalog_entry(entry) for entry in catalog.ENTRIES)
+
+
+def _catalog_entry(entry: catalog.Entry) -> str:
+    text = textwrap.fill(entry.text, 76, break_on_hyphens=False, break_long_words=False)
+    head = f"-- {entry.id}\nSubject: {entry.subject}\nDefined-By: preforkd\n"
+    return f"{head}Documentation: man:preforkd(8)\n\n{text}\n"
+
+
 def main() -> None:
     """Write the derived files."""
+    (_ROOT / "systemd/preforkd.catalog").write_text(journal_catalog())
     (_ROOT / "packaging/man/preforkd.yaml.5").write_text(manual())
     (_ROOT / "etc").mkdir(exist_ok=True)
     (_ROOT / "etc/preforkd.yaml").write_text(sample())

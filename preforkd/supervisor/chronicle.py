@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from preforkd.core import events as ev
+from preforkd.core import catalog, events as ev
+from preforkd.core.catalog import Entry
 from preforkd.core.model import ALIVE, Failure
 from preforkd.core.scoreboard import Scoreboard, WorkerRow, ZygoteRow
 
@@ -29,12 +30,22 @@ def worker_name(row: WorkerRow) -> str:
     return f"worker {row.slot} ({pid}generation {row.generation})"
 
 
-def _about(row: WorkerRow, level: int, text: str) -> None:
-    logger.log(level, "%s %s", worker_name(row), text, extra={"journal": worker_fields(row)})
+def _about(row: WorkerRow, level: int, text: str, entry: Entry | None = None) -> None:
+    fields = {**worker_fields(row), **_id(entry)}
+    logger.log(level, "%s %s", worker_name(row), text, extra={"journal": fields})
 
 
-def _zygote(row: ZygoteRow, level: int, text: str) -> None:
-    fields: dict[str, Any] = {"PREFORKD_GENERATION": row.generation}
+def _id(entry: Entry | None) -> dict[str, Any]:
+    return {"MESSAGE_ID": entry.id} if entry is not None else {}
+
+
+def say(entry: Entry, level: int, text: str, **fields: Any) -> None:
+    """Log a message of the catalog; ``fields`` are journal fields besides."""
+    logger.log(level, "%s", text, extra={"journal": {**_id(entry), **fields}})
+
+
+def _zygote(row: ZygoteRow, level: int, text: str, entry: Entry | None = None) -> None:
+    fields: dict[str, Any] = {"PREFORKD_GENERATION": row.generation, **_id(entry)}
     if row.pid is not None:
         fields["OBJECT_PID"] = row.pid
     name = f"zygote (pid {row.pid}, generation {row.generation})"
@@ -47,19 +58,25 @@ def tell(event: ev.Fact | ev.Action, board: Scoreboard) -> None:
         teller(event, board)
 
 
-def tell_failure(what: str, failure: Failure, level: int = logging.ERROR) -> None:
+def tell_failure(
+    what: str,
+    failure: Failure,
+    level: int = logging.ERROR,
+    entry: Entry | None = None,
+    **fields: Any,
+) -> None:
     """Log why something did not work, with its evidence and the hint."""
     lines = [f"{what}: {failure.reason}" if what else failure.reason]
     if failure.detail:
         lines.append(failure.detail.rstrip("\n"))
     if failure.hint:
         lines.append(f"hint: {failure.hint}")
-    logger.log(level, "%s", "\n".join(lines))
+    logger.log(level, "%s", "\n".join(lines), extra={"journal": {**_id(entry), **fields}})
 
 
 def _worker_ready(event: ev.WorkerReady, board: Scoreboard) -> None:
     if row := board.workers.get(event.worker):
-        _about(row, logging.INFO, "is ready")
+        _about(row, logging.INFO, "is ready", catalog.WORKER_READY)
 
 
 def _worker_forked(event: ev.WorkerForked, board: Scoreboard) -> None:
@@ -70,7 +87,9 @@ def _worker_forked(event: ev.WorkerForked, board: Scoreboard) -> None:
 
 def _worker_failed(event: ev.WorkerFailed, board: Scoreboard) -> None:
     if row := board.workers.get(event.worker):
-        tell_failure(f"{worker_name(row)} cannot start", event.failure)
+        what = f"{worker_name(row)} cannot start"
+        entry = catalog.WORKER_CANNOT_START
+        tell_failure(what, event.failure, logging.ERROR, entry, **worker_fields(row))
 
 
 def _worker_leaving(event: ev.WorkerLeaving, board: Scoreboard) -> None:
@@ -86,7 +105,7 @@ def _retire_worker(event: ev.RetireWorker, board: Scoreboard) -> None:
 def _kill_worker(event: ev.KillWorker, board: Scoreboard) -> None:
     if row := board.workers.get(event.worker):
         level = logging.INFO if board.stopping and board.stopping.quick else logging.WARNING
-        _about(row, level, f"is killed: {event.reason}")
+        _about(row, level, f"is killed: {event.reason}", catalog.WORKER_KILLED)
 
 
 def _worker_exited(event: ev.WorkerExited, board: Scoreboard) -> None:
@@ -96,7 +115,7 @@ def _worker_exited(event: ev.WorkerExited, board: Scoreboard) -> None:
     expected = row.state not in ALIVE
     level = logging.INFO if expected else logging.WARNING
     when = "" if row.was_ready or row.told else " before it was ready"
-    _about(row, level, f"ended{when}: {event.reason}")
+    _about(row, level, f"ended{when}: {event.reason}", catalog.WORKER_ENDED)
 
 
 def _zygote_spawned(event: ev.ZygoteSpawned, board: Scoreboard) -> None:
@@ -115,7 +134,7 @@ def _zygote_exited(event: ev.ZygoteExited, board: Scoreboard) -> None:
     if row is None:
         return
     if row.state in {"loading", "ready"}:
-        _zygote(row, logging.WARNING, f"ended: {event.reason}")
+        _zygote(row, logging.WARNING, f"ended: {event.reason}", catalog.ZYGOTE_LOST)
     else:
         _zygote(row, logging.DEBUG, f"ended: {event.reason}")
 

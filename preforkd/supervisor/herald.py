@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from preforkd.core import catalog
 from preforkd.linux.notify import Notifier
 
 logger = logging.getLogger("preforkd.master")
@@ -124,7 +125,10 @@ class Watchdog:
             self._complained = False
         elif not self._complained:
             self._complained = True
-            logger.error("no worker serves and none is on its way: the watchdog is not fed")
+            logger.error(
+                "no worker serves and none is on its way: the watchdog is not fed",
+                extra={"journal": {"MESSAGE_ID": catalog.WATCHDOG_WITHHELD.id}},
+            )
         self._timer = self._loop.call_later(interval / 2, self.start)
 
     def close(self) -> None:

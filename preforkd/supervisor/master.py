@@ -16,7 +16,7 @@ import preforkd
 from preforkd.config import changes, sources
 from preforkd.config.settings import Settings
 from preforkd.control.view import ReloadAnswer, ServiceView
-from preforkd.core import events as ev, life, policy, status
+from preforkd.core import catalog, events as ev, life, policy, status
 from preforkd.core.life import Effect, Event, State
 from preforkd.core.model import Blame, Failure, Limits
 from preforkd.core.scoreboard import Scoreboard
@@ -107,7 +107,12 @@ class Master:
         """Begin the first generation. Raises PreforkdError when its sockets cannot be had."""
         proposal = self.listeners.propose(self.loaded.settings, self.loaded.origins)
         for served in proposal.served:
-            logger.info("listening on %s (%s, %s)", served.address, served.name, served.origin)
+            chronicle.say(
+                catalog.LISTENER,
+                logging.INFO,
+                f"listening on {served.address} ({served.name}, {served.origin})",
+                PREFORKD_LISTENER=served.name,
+            )
         self._begin(Candidate(0, self.loaded, proposal, changes.Changes()))
         self._notifier.extend_timeout(self.limits.start + _MARGIN)
         self._watchdog.start()
@@ -211,7 +216,12 @@ class Master:
     def _follow(self, action: ev.Action) -> None:
         match action:
             case ev.Promote(generation=generation):
-                logger.info("generation %d serves", generation)
+                chronicle.say(
+                    catalog.SERVES,
+                    logging.INFO,
+                    f"generation {generation} serves",
+                    PREFORKD_GENERATION=generation,
+                )
                 self._happen(Event.PROMOTED)
             case ev.Abandon(failure=failure):
                 self._abandoned = failure
@@ -300,13 +310,18 @@ class Master:
             differences.live,
             differences.restart,
         )
-        logger.info("reload: %s", self._outcome.message)
+        text = f"reload: {self._outcome.message}"
+        chronicle.say(catalog.RELOADED_LIVE, logging.INFO, text)
         self._happen(Event.SETTLED)
 
     def _refuse_reload(self, failure: Failure) -> None:
-        chronicle.tell_failure("reload failed, what served serves on", failure)
-        self._outcome = reloads.refusal(failure)
+        self._tell_refusal(failure)
         self._happen(Event.SETTLED)
+
+    def _tell_refusal(self, failure: Failure) -> None:
+        what, entry = "reload failed, what served serves on", catalog.RELOAD_REFUSED
+        chronicle.tell_failure(what, failure, logging.ERROR, entry)
+        self._outcome = reloads.refusal(failure)
 
     def _begin(self, candidate: Candidate) -> None:
         self._generation += 1
@@ -352,8 +367,7 @@ class Master:
             self.listeners.roll_back(candidate.proposal)
         if self._abandoned is not None:
             failure, self._abandoned = self._abandoned, None
-            chronicle.tell_failure("reload failed, what served serves on", failure)
-            self._outcome = reloads.refusal(failure)
+            self._tell_refusal(failure)
 
     def _answer(self) -> None:
         assert self._outcome is not None
@@ -377,11 +391,13 @@ class Master:
 
     def _fail(self) -> None:
         assert self._abandoned is not None
-        chronicle.tell_failure("the service cannot start", self._abandoned, logging.CRITICAL)
+        what, entry = "the service cannot start", catalog.START_FAILED
+        chronicle.tell_failure(what, self._abandoned, logging.CRITICAL, entry)
         self.exit_status = _STATUS_BY_BLAME[self._abandoned.blame]
 
     def _drain(self) -> None:
-        logger.info("stopping: %d workers drain", len(self.board.workers))
+        text = f"stopping: {len(self.board.workers)} workers drain"
+        chronicle.say(catalog.STOPPING, logging.INFO, text)
         self.feed(ev.StopRequested(quick=False))
 
     def _hurry(self) -> None:

@@ -15,6 +15,7 @@ def test_the_derived_files_are_fresh():
     """etc/ and the README's table are what `python -m preforkd.config.derive` writes."""
     assert (ROOT / "etc/preforkd.yaml").read_text() == derive.sample()
     assert (ROOT / "etc/preforkd.schema.json").read_text() == derive.schema()
+    assert (ROOT / "systemd/preforkd.catalog").read_text() == derive.journal_catalog()
     assert (ROOT / "packaging/man/preforkd.yaml.5").read_text() == derive.manual()
     readme = (ROOT / "README.md").read_text()
     assert derive.with_reference(readme) == readme

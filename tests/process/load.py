@@ -15,6 +15,7 @@ import argparse
 import itertools
 import select
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -229,6 +230,9 @@ def main() -> None:
     parser.add_argument("--keep-alive", type=int, default=4)
     parser.add_argument("--fresh", type=int, default=4)
     parser.add_argument("--stream", action="store_true")
+    parser.add_argument(
+        "--until-closed", action="store_true", help="until standard input is closed"
+    )
     options = parser.parse_args()
     host, _, port = options.address.rpartition(":")
     address = options.address if options.address.startswith("/") else (host, int(port))
@@ -240,7 +244,10 @@ def main() -> None:
         stream=options.stream,
     )
     with load:
-        time.sleep(options.seconds)
+        if options.until_closed:
+            sys.stdin.read()
+        else:
+            time.sleep(options.seconds)
     print(load.result)
     for when, category, detail in load.result.bad[:20]:
         print(f"  {when:7.3f} s  {category}  {detail}")

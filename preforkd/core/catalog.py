@@ -1,0 +1,111 @@
+"""Events that an administrator looks for: their MESSAGE_ID, and what the journal's catalog says.
+
+``journalctl -x`` shows the text below a message; ``journalctl MESSAGE_ID=…`` finds all of a kind.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One kind of message. journald.conf(5), systemd-id128(1)."""
+
+    id: str
+    subject: str
+    text: str
+
+
+SERVES = Entry(
+    "1d87b7bc30c14d5f9e1c539a2d50ba23",
+    "Generation @PREFORKD_GENERATION@ serves",
+    "A generation of workers has been started, all of them accept connections, and it has "
+    "taken over from the one before, if there was one. preforkctl status shows it.",
+)
+START_FAILED = Entry(
+    "6ae63428612747f9a1f777c3de7b35c2",
+    "The service cannot start",
+    "There is nothing to fall back to at the first start, so the service ends. The message "
+    "says why; the exit status says who has to act: 78 the configuration, 69 the "
+    "application, 71 the system. Try preforkd check --import with the same configuration.",
+)
+RELOAD_REFUSED = Entry(
+    "5ce32c4b55294450907075e9e5f1a747",
+    "A reload was refused; what served serves on",
+    "The new configuration or the new application has a fault. Nothing that was serving has "
+    "been touched. Mend what the message names, with file and line where there is one, and "
+    "reload again. preforkd check --import tries a configuration without touching the "
+    "service.",
+)
+RELOADED_LIVE = Entry(
+    "802fed1e751949e3a79d39feb1455ac9",
+    "A reload has changed settings without new workers",
+    "Everything that had changed could be changed while the workers serve. preforkctl "
+    "reload --fresh starts new workers in any case, for example after new code was "
+    "installed.",
+)
+WORKER_READY = Entry(
+    "86c5015d7be2458ead54dd67eaeb03ed",
+    "Worker @PREFORKD_WORKER@ is ready",
+    "The worker has been forked and can serve as soon as its generation does.",
+)
+WORKER_ENDED = Entry(
+    "946b4e4f328349fca92ba94e2e420ceb",
+    "Worker @PREFORKD_WORKER@ has ended",
+    "If it had been told to leave, this is the end of it. If not, the application ended it, "
+    "or somebody killed it: the message says how. SIGKILL without a message of preforkd's "
+    "own is mostly the kernel's, for want of memory: see journalctl -k. Another worker "
+    "takes the seat at once, or after a delay if starts fail.",
+)
+WORKER_CANNOT_START = Entry(
+    "c997dfbd04374aab96e38b57797f96f9",
+    "Worker @PREFORKD_WORKER@ cannot start",
+    "The application refuses to serve in this worker, for example in its ASGI lifespan. The "
+    "start is tried again with growing delays; during a reload it ends the reload.",
+)
+WORKER_KILLED = Entry(
+    "2e44bb19e2244387b153613bc4891b90",
+    "Worker @PREFORKD_WORKER@ is killed",
+    "It did not start or did not leave in time. A worker that does not leave is busy with a "
+    "request that takes longer than timeouts.drain, or hangs. A worker that does not start "
+    "waits for something: timeouts.boot.",
+)
+ZYGOTE_LOST = Entry(
+    "345c0e79083545c989b100138fe60ecd",
+    "The zygote of generation @PREFORKD_GENERATION@ has ended",
+    "The process that workers are forked from has ended unasked. The workers serve on; "
+    "another zygote loads the application now. If it was killed for want of memory, "
+    "journalctl -k says so.",
+)
+LISTENER = Entry(
+    "46977754a6134646b2fa9cf86eb641a6",
+    "Listening on @PREFORKD_LISTENER@",
+    "A socket is served: passed by systemd, bound by preforkd itself, or bound by an "
+    "earlier run and kept by systemd in between.",
+)
+WATCHDOG_WITHHELD = Entry(
+    "99c5858564d24b36941d1740b572ac63",
+    "The watchdog is not fed",
+    "No worker serves, and for longer than a start may take none has become ready. The "
+    "service manager will restart the service if WatchdogSec= is set. The messages before "
+    "this one say why starts fail.",
+)
+STOPPING = Entry(
+    "4b74d9c40a3747c6b642a61aa3b11ab6",
+    "The service stops",
+    "No new connections are accepted. Running requests may finish within timeouts.drain.",
+)
+
+ENTRIES = (
+    SERVES,
+    START_FAILED,
+    RELOAD_REFUSED,
+    RELOADED_LIVE,
+    WORKER_READY,
+    WORKER_ENDED,
+    WORKER_CANNOT_START,
+    WORKER_KILLED,
+    ZYGOTE_LOST,
+    LISTENER,
+    WATCHDOG_WITHHELD,
+    STOPPING,
+)

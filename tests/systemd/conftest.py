@@ -1,0 +1,28 @@
+"""Machines for tests that need a real systemd."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from machine import Image, Machine, missing
+
+
+@pytest.fixture(scope="session", params=["bookworm", "trixie"])
+def image(request, tmp_path_factory):
+    """An image with the package, made once for all tests."""
+    if reason := missing():
+        pytest.skip(reason)
+    folder = os.environ.get("PREFORKD_IMAGES")
+    return Image(request.param, Path(folder) if folder else tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def machine(image, tmp_path):
+    """A machine that has just booted."""
+    machine = Machine(image, tmp_path)
+    yield machine
+    machine.stop()

@@ -1,0 +1,200 @@
+"""A Debian with a real systemd as PID 1, in which the .deb is installed: systemd-nspawn(1)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import preforkd
+
+TREE = Path(preforkd.__file__).resolve().parent.parent
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-yaml,python3-systemd,python3-venv,procps,curl"
+PACKAGE = "/srv/preforkd.deb"
+MIRROR = os.environ.get("MIRROR", "http://deb.debian.org/debian")
+
+
+def missing() -> str:
+    """Return why no machine can be booted here; empty if one can."""
+    if os.geteuid() != 0:
+        return "booting a systemd needs root"
+    for program in ("debootstrap", "systemd-nspawn", "nsenter"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    return ""
+
+
+def run(*command: str, **how) -> str:
+    """Run a command that must succeed; return its output."""
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **how
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-4000:]}"
+    return done.stdout
+
+
+class Image:
+    """A root with the package and a Django site, from which machines are copied."""
+
+    def __init__(self, suite: str, folder: Path) -> None:
+        self.suite = suite
+        self.root = folder / f"{suite}-root"
+        if self.root.exists():
+            return  # made by an earlier run: $PREFORKD_IMAGES
+        base = folder / f"{suite}-base"
+        run("debootstrap", "--variant=minbase", suite, str(base), MIRROR)
+        run(
+            str(TREE / "packaging/build-deb"),
+            suite,
+            str(folder / "dist"),
+            env={**os.environ, "ROOT": str(base), "TMPDIR": str(folder)},
+        )
+        (package,) = (folder / "dist" / suite).glob("preforkd_*.deb")
+        base.rename(self.root)
+        self._install(package)
+
+    def _install(self, package: Path) -> None:
+        root = self.root
+        shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+        trusted = root / "usr/local/share/ca-certificates"
+        trusted.mkdir(parents=True, exist_ok=True)
+        for certificate in Path("/usr/local/share/ca-certificates").rglob("*.crt"):
+            shutil.copy(certificate, trusted)
+        self.inside("apt-get -q update")
+        self.inside(
+            "apt-get -q install -y --no-install-recommends ca-certificates "
+            + PACKAGES.replace(",", " ")
+        )
+        shutil.copy(package, root / PACKAGE.lstrip("/"))
+        self.inside(f"apt-get -q install -y {PACKAGE}")
+        self.inside("python3 -m venv /srv/site/.venv")
+        self.inside("/srv/site/.venv/bin/pip install -q django flask")
+        self.inside("cd /srv/site && .venv/bin/django-admin startproject mysite .")
+        (root / "srv/load.py").write_text((TREE / "tests/process/load.py").read_text())
+        (root / "srv/echo.py").write_text((TREE / "tests/process/echo.py").read_text())
+
+    def inside(self, script: str) -> str:
+        return run(
+            *("systemd-nspawn", "-q", "-D", str(self.root), "--register=no", "--keep-unit"),
+            *("--console=pipe", "--setenv=DEBIAN_FRONTEND=noninteractive"),
+            "--setenv=PIP_CERT=/etc/ssl/certs/ca-certificates.crt",
+            *("sh", "-ec", script),
+            stdin=subprocess.DEVNULL,
+        )
+
+
+class Machine:
+    """A machine that is booted from a copy of the image."""
+
+    def __init__(self, image: Image, folder: Path) -> None:
+        self.suite = image.suite
+        self.root = folder / "root"
+        run("cp", "-a", str(image.root), str(self.root))
+        with (folder / "console").open("wb") as console:
+            self._nspawn = subprocess.Popen(
+                [
+                    *("systemd-nspawn", "-q", "-D", str(self.root), "-b", "--private-network"),
+                    *("--register=no", "--keep-unit", "--console=passive"),
+                ],
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+            )
+        try:
+            self._wait_until_booted()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_until_booted(self) -> None:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            assert self._nspawn.poll() is None, (self.root.parent / "console").read_text()
+            children = Path(
+                f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children"
+            ).read_text()
+            if children:
+                self._leader = children.split()[0]
+                if self.call("systemctl is-system-running --wait").stdout.strip() in {
+                    "running",
+                    "degraded",
+                }:
+                    return
+        raise AssertionError(
+            "the machine did not boot: " + (self.root.parent / "console").read_text()
+        )
+
+    def _enter(self) -> list[str]:
+        variables = (f"PATH={PATH}", "HOME=/root", "LC_ALL=C.UTF-8")
+        return ["nsenter", "-t", self._leader, "-a", "env", "-i", *variables]
+
+    def call(self, script: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a script inside; whatever comes of it."""
+        return subprocess.run(
+            [*self._enter(), "sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+
+    def run(self, script: str, timeout: float = 120) -> str:
+        """Run a script inside that must succeed; return its output."""
+        done = self.call(script, timeout)
+        assert done.returncode == 0, f"{script}: {done.stdout}\n{self.journal()}"
+        return done.stdout
+
+    def journal(self, arguments: str = "-u preforkd -n 60") -> str:
+        return self.call(f"journalctl --no-pager -o short-precise {arguments}").stdout
+
+    def show(self, unit: str, name: str) -> str:
+        return self.run(f"systemctl show {unit} -p {name} --value").strip()
+
+    def until(self, script: str, wanted: str, timeout: float = 40) -> None:
+        """Wait until a script's output contains this."""
+        deadline = time.monotonic() + timeout
+        while wanted not in (seen := self.call(script).stdout):
+            assert time.monotonic() < deadline, f"{script}: {seen}\n{self.journal()}"
+
+    def configure(self, text: str, name: str = "preforkd.yaml") -> None:
+        path = self.root / "etc" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    def load(self, address: str, arguments: str = "--rate 200") -> subprocess.Popen[str]:
+        """Start a load inside; `finish` ends it and returns what it has counted."""
+        return subprocess.Popen(
+            [
+                *self._enter(),
+                *("python3", "/srv/load.py", address, "--until-closed"),
+                *arguments.split(),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def stop(self) -> None:
+        for _ in range(2):  # the second one does not wait for a clean shutdown
+            if self._nspawn.poll() is None:
+                self._nspawn.send_signal(signal.SIGTERM)
+                try:
+                    self._nspawn.wait(3)
+                except subprocess.TimeoutExpired:
+                    continue
+        if self._nspawn.poll() is None:
+            self._nspawn.kill()
+            self._nspawn.wait()
+
+
+def finish(load: subprocess.Popen[str]) -> str:
+    """End a load and return its first line: the counts."""
+    output, _ = load.communicate("", timeout=60)
+    return output.strip()

@@ -1,0 +1,190 @@
+"""The installed package, driven by systemctl and watched with journalctl."""
+
+import re
+
+import pytest
+from machine import PACKAGE, finish
+
+pytestmark = pytest.mark.systemd
+
+NC = """python3 -c "
+import socket
+with socket.create_connection(('127.0.0.1', 8080), 20) as sock:
+    print(sock.recv(999).decode())
+"
+"""
+DJANGO = """\
+app:
+  target: wsgi:mysite.wsgi:application
+  directory: /srv/site
+  python: /srv/site/.venv/bin/python
+"""
+ECHO = "app: {target: 'wsgi:echo:application', directory: /srv}\n"
+
+
+def test_the_story_of_an_administrator(machine):
+    """Socket, first connection, an edit and a reload, a typo that is refused, a stop."""
+    machine.run("systemctl start preforkd.socket")
+    assert machine.show("preforkd.service", "ActiveState") == "inactive"
+    assert "Hello from preforkd worker" in machine.run(NC)
+    assert machine.show("preforkd.service", "ActiveState") == "active"
+    status = machine.run("systemctl status preforkd")
+    assert "4 of 4 workers ready" in status
+    assert "preforkd: worker 1, generation 1, serving" in status
+    machine.configure(DJANGO)
+    machine.run("systemctl reload preforkd")
+    congratulations = "The install worked successfully"
+    assert congratulations in machine.run("curl -sf http://127.0.0.1:8080/")
+    machine.configure(DJANGO + "wrokers: 3\n")
+    refused = machine.call("systemctl reload preforkd")
+    assert refused.returncode != 0
+    place = "/etc/preforkd.yaml:5:1: wrokers: there is no such setting (did you mean workers?)"
+    assert place in machine.run("systemctl show preforkd -p StatusText")
+    assert place in machine.journal()
+    assert congratulations in machine.run("curl -sf http://127.0.0.1:8080/")
+    load = machine.load("127.0.0.1:8080", "--rate 50 --keep-alive 0")
+    machine.until("journalctl -u preforkd -n 1 -o cat", "")
+    machine.run("systemctl stop preforkd.service")
+    load.kill()
+    load.communicate()
+    assert machine.show("preforkd.service", "Result") == "success"
+
+
+def test_nothing_is_lost_with_socket_activation(machine):
+    """Reloads, restarts, a killed master, daemon-reload and -reexec: no request fails."""
+    machine.configure(ECHO)
+    machine.run("systemctl start preforkd.socket")
+    load = machine.load("127.0.0.1:8080", "--rate 200 --keep-alive 0 --fresh 8")
+    machine.until("systemctl show preforkd -p ActiveState", "=active")
+    for _ in range(5):
+        machine.run("preforkctl reload --fresh")
+    for command in ("daemon-reload", "daemon-reexec", "restart preforkd"):
+        machine.run(f"systemctl {command}")
+    machine.run("systemctl restart preforkd")
+    machine.run("systemctl restart preforkd")
+    restarts = int(machine.show("preforkd", "NRestarts"))
+    machine.run("kill -KILL $(systemctl show preforkd -p MainPID --value)")
+    machine.until("systemctl show preforkd -p NRestarts", f"={restarts + 1}")
+    machine.until("systemctl show preforkd -p ActiveState", "=active")
+    counted = finish(load)
+    assert re.match(r"\d+ ok; ", counted), counted
+    assert int(counted.split()[0]) > 200
+
+
+def test_nothing_is_lost_with_sockets_of_our_own(machine):
+    """The store keeps what preforkd bound: restarts and a killed master refuse nobody."""
+    machine.configure(ECHO + "listen: [':8081', 'unix:/run/preforkd/web.sock']\n")
+    machine.run("systemctl start preforkd.service")
+    loads = [
+        machine.load(address, "--rate 100 --keep-alive 0 --fresh 4")
+        for address in ("127.0.0.1:8081",)
+    ]
+    for command in ("restart preforkd", "daemon-reexec", "restart preforkd", "restart preforkd"):
+        machine.run(f"systemctl {command}")
+    machine.run("kill -KILL $(systemctl show preforkd -p MainPID --value)")
+    machine.until("systemctl show preforkd -p NRestarts", "=1")
+    machine.until("systemctl show preforkd -p ActiveState", "=active")
+    for load in loads:
+        counted = finish(load)
+        assert re.match(r"\d+ ok; ", counted), counted
+    assert machine.show("preforkd", "NFileDescriptorStore") == "2"
+    # What is configured no more leaves the store.
+    machine.configure(ECHO + "listen: [':8081']\n")
+    machine.run("systemctl reload preforkd")
+    machine.until("systemctl show preforkd -p NFileDescriptorStore", "=1")
+
+
+def test_a_master_that_hangs_is_restarted(machine):
+    """SIGSTOP: the watchdog ends it with its stack in the journal; the socket never refuses."""
+    machine.run("mkdir -p /etc/systemd/system/preforkd.service.d")
+    machine.run(
+        "printf '[Service]\\nWatchdogSec=2\\nTimeoutAbortSec=2\\n' "
+        "> /etc/systemd/system/preforkd.service.d/fast.conf; systemctl daemon-reload"
+    )
+    machine.configure(ECHO)
+    machine.run("systemctl start preforkd.socket")
+    assert "id=1" in machine.run("curl -sf '127.0.0.1:8080/?id=1'")
+    machine.run("kill -STOP $(systemctl show preforkd -p MainPID --value)")
+    machine.until("systemctl show preforkd -p NRestarts", "=1")
+    assert "id=2" in machine.run("curl -sf --max-time 30 '127.0.0.1:8080/?id=2'")
+    assert "watchdog" in machine.journal()
+
+
+def test_the_units_are_in_order(machine):
+    """verify has nothing to say, the sandbox scores as promised, the package is whole."""
+    said = machine.run(
+        "systemd-analyze verify --man=no preforkd.service preforkd.socket preforkd@x.service 2>&1"
+    )
+    assert said.strip() == ""
+    score = machine.run("systemd-analyze security --no-pager preforkd.service | tail -1")
+    assert float(re.search(r"(\d+\.\d+)", score)[1]) <= 1.3, score
+    machine.run("mkdir -p /etc/systemd/system/preforkd.service.d")
+    machine.run(
+        "cp /usr/share/doc/preforkd/examples/no-network.conf "
+        "/etc/systemd/system/preforkd.service.d/; systemctl daemon-reload"
+    )
+    score = machine.run("systemd-analyze security --no-pager preforkd.service | tail -1")
+    assert float(re.search(r"(\d+\.\d+)", score)[1]) <= 0.5, score
+    machine.configure(ECHO)
+    machine.run("systemctl start preforkd.socket")
+    assert "id=1" in machine.run("curl -sf '127.0.0.1:8080/?id=1'")
+
+
+def test_many_applications(machine):
+    """Each template instance has its own file, socket, control socket and journal field."""
+    for name, port in (("shop", 9001), ("blog", 9002)):
+        machine.configure(ECHO, f"preforkd/{name}.yaml")
+        machine.run(
+            f"mkdir -p /etc/systemd/system/preforkd@{name}.socket.d; printf "
+            f"'[Socket]\\nListenStream=\\nListenStream=127.0.0.1:{port}\\n' > "
+            f"/etc/systemd/system/preforkd@{name}.socket.d/address.conf"
+        )
+    machine.run(
+        "systemctl daemon-reload; systemctl start preforkd@shop.socket preforkd@blog.socket"
+    )
+    for port in (9001, 9002):
+        assert "id=1" in machine.run(f"curl -sf '127.0.0.1:{port}/?id=1'")
+    assert "4 of 4 workers ready" in machine.run("preforkctl --instance shop status")
+    assert "serves" in machine.journal("PREFORKD_INSTANCE=blog")
+
+
+def test_the_journal_has_fields(machine):
+    """Lines about a worker are found by its seat; they are ours by identifier and transport."""
+    machine.run("systemctl start preforkd.service")
+    lines = machine.run("journalctl -u preforkd PREFORKD_WORKER=3 -o cat --no-pager")
+    assert "worker 3 (pid" in lines
+    assert "worker 2 (pid" not in lines
+    entry = machine.run("journalctl -u preforkd PREFORKD_WORKER=3 -o json --no-pager -n 1")
+    for part in ('"_TRANSPORT":"journal"', '"SYSLOG_IDENTIFIER":"preforkd"', '"OBJECT_PID"'):
+        assert part in entry
+    explained = machine.run("journalctl -u preforkd -x -o cat --no-pager")
+    assert "Subject: Worker 3 is ready" in explained
+    assert "A socket is served" in explained
+
+
+def test_the_package_comes_and_goes(machine):
+    """An upgrade under load loses nothing and restarts no socket; purge leaves nothing of ours."""
+    machine.configure(ECHO)
+    machine.run("systemctl start preforkd.socket")
+    since = machine.show("preforkd.socket", "ActiveEnterTimestampMonotonic")
+    load = machine.load("127.0.0.1:8080", "--rate 100 --keep-alive 0")
+    machine.until("systemctl show preforkd -p ActiveState", "=active")
+    before = machine.show("preforkd", "MainPID")
+    machine.run(f"dpkg --force-confold -i {PACKAGE}")
+    machine.until("systemctl show preforkd -p ActiveState", "=active")
+    assert machine.show("preforkd", "MainPID") != before
+    counted = finish(load)
+    assert re.match(r"\d+ ok; ", counted), counted
+    assert machine.show("preforkd.socket", "ActiveEnterTimestampMonotonic") == since
+    machine.run("dpkg --purge preforkd")
+    assert machine.call("test -e /etc/preforkd.yaml").returncode != 0
+    assert (
+        machine.run(
+            "find / -xdev -name '*preforkd*' -not -path '/proc/*' -not -path '/srv/*' "
+            "-not -path '/var/log/*' -not -path '/etc/systemd/*'"
+        ).strip()
+        == ""
+    )
+    assert "preforkd" not in machine.run(
+        "systemctl list-units --plain --no-legend --all 'preforkd*'"
+    )
