@@ -42,12 +42,15 @@ def test_the_story_of_an_administrator(machine):
     assert place in machine.run("systemctl show preforkd -p StatusText")
     assert place in machine.journal()
     assert congratulations in machine.run("curl -sf http://127.0.0.1:8080/")
-    load = machine.load("127.0.0.1:8080", "--rate 50 --keep-alive 0")
-    machine.until("journalctl -u preforkd -n 1 -o cat", "")
+    machine.configure(ECHO)
+    machine.run("systemctl reload preforkd")
+    load = machine.load("127.0.0.1:8080", "--rate 100 --keep-alive 0")
+    machine.until("preforkctl status --json", '"requests": 9')
     machine.run("systemctl stop preforkd.service")
-    load.kill()
-    load.communicate()
-    assert machine.show("preforkd.service", "Result") == "success"
+    # What comes after the stop waits in the socket, and starts the service again.
+    machine.until("systemctl show preforkd -p ActiveState", "=active")
+    counted = finish(load)
+    assert re.match(r"\d+ ok; ", counted), counted
 
 
 def test_nothing_is_lost_with_socket_activation(machine):
@@ -157,7 +160,7 @@ def test_the_journal_has_fields(machine):
     entry = machine.run("journalctl -u preforkd PREFORKD_WORKER=3 -o json --no-pager -n 1")
     for part in ('"_TRANSPORT":"journal"', '"SYSLOG_IDENTIFIER":"preforkd"', '"OBJECT_PID"'):
         assert part in entry
-    explained = machine.run("journalctl -u preforkd -x -o cat --no-pager")
+    explained = machine.run("journalctl -u preforkd -x --no-pager")
     assert "Subject: Worker 3 is ready" in explained
     assert "A socket is served" in explained
 
@@ -188,3 +191,30 @@ def test_the_package_comes_and_goes(machine):
     assert "preforkd" not in machine.run(
         "systemctl list-units --plain --no-legend --all 'preforkd*'"
     )
+
+
+def test_the_control_socket_speaks_varlink(machine):
+    """systemd's own client reads the interface and calls it (varlinkctl, 255 and newer)."""
+    machine.run("systemctl start preforkd.service")
+    if machine.call("command -v varlinkctl").returncode:
+        assert machine.suite == "bookworm"
+        return
+    path = "/run/preforkd/io.preforkd.Manager"
+    assert "method Reload(fresh: bool)" in machine.run(
+        f"varlinkctl introspect {path} io.preforkd.Manager"
+    )
+    assert '"serving"' in machine.run(
+        f"varlinkctl call {path} io.preforkd.Manager.GetStatus '{{}}'"
+    )
+    answer = machine.run(f"varlinkctl call {path} io.preforkd.Manager.Reload '{{\"fresh\": true}}'")
+    assert "generation 2 serves" in answer
+
+
+def test_strangers_may_look_and_not_command(machine):
+    """Any user reads the status; a reload is refused to him with status 77."""
+    machine.run("systemctl start preforkd.service")
+    as_nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups preforkctl"
+    assert "4 of 4 workers ready" in machine.run(f"{as_nobody} status")
+    refused = machine.call(f"{as_nobody} reload")
+    assert refused.returncode == 77, refused.stdout
+    machine.run("preforkctl reload")
