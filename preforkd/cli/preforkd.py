@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
 
 import preforkd
@@ -17,6 +19,8 @@ exit statuses: 0 ended as asked, 69 the application failed, 70 preforkd failed, 
 refused something, 78 the configuration is wrong.  signals: TERM and INT drain (a second one is
 quick), HUP reloads, QUIT stops quickly, USR1 logs the status.
 """
+_LEAST_LIFE = 2.0
+"""Seconds that a socket-activated service lives at the least, when its start fails."""
 _STATUS = {
     Blame.CONFIGURATION: ExitStatus.CONFIGURATION,
     Blame.APPLICATION: ExitStatus.APPLICATION,
@@ -49,6 +53,19 @@ def _complain(error: PreforkdError) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    activated = "LISTEN_FDS" in os.environ
+    try:
+        status = _serve(options)
+    except PreforkdError as error:
+        _complain(error)
+        status = error.exit_status
+    if status and activated:
+        _fail_slowly(began)
+    return status
+
+
+def _serve(options: argparse.Namespace) -> int:
     settings = _options(options)
     path: str | None = options.config
     loaded = sources.load(path, settings)
@@ -56,6 +73,17 @@ def _run(options: argparse.Namespace) -> int:
     from preforkd.supervisor import run  # noqa: PLC0415
 
     return run.run(lambda: sources.load(path, settings), loaded)
+
+
+def _fail_slowly(began: float) -> None:
+    # The connection that started us still waits in the socket, and systemd starts us again for it at
+    # once, whatever RestartSec= and RestartPreventExitStatus= say: without a pause, for ever and at full
+    # speed. A stop ends the pause.
+    rest = began + _LEAST_LIFE - time.monotonic()
+    if rest > 0:
+        stops = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2}
+        signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+        signal.sigtimedwait(stops, rest)
 
 
 def _check(options: argparse.Namespace) -> int:

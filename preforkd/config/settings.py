@@ -310,6 +310,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             LIVE,
         ),
     ] = "auto"
+    idle_exit: Annotated[
+        float,
+        _meta(
+            "With sockets from systemd only: leave after so long without a request or an open "
+            "connection; the next connection starts the service again, and nothing is lost. 0: never.",
+            LIVE,
+            ge=0.0,
+            le=DAY,
+            kind=Kind.DURATION,
+        ),
+    ] = 0.0
     timeouts: Timeouts = Timeouts()
     reload: Reload = Reload()
     http: Http = Http()

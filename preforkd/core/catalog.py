@@ -94,6 +94,12 @@ STOPPING = Entry(
     "The service stops",
     "No new connections are accepted. Running requests may finish within timeouts.drain.",
 )
+IDLE_EXIT = Entry(
+    "15f7b384fb73429f911a9937e5092573",
+    "The service leaves because nobody uses it",
+    "Nothing was asked of it for as long as idle_exit says. The sockets stay open with systemd, and "
+    "the next connection starts the service again.",
+)
 
 ENTRIES = (
     SERVES,
@@ -108,4 +114,5 @@ ENTRIES = (
     LISTENER,
     WATCHDOG_WITHHELD,
     STOPPING,
+    IDLE_EXIT,
 )

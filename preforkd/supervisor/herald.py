@@ -49,6 +49,7 @@ class Herald:
         self._said_at = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self._sampled_at = float("-inf")
+        self._quiet_at = loop.time()
         self._awake = False
 
     def line(self) -> str:
@@ -56,6 +57,10 @@ class Herald:
         self.busy, self._served = self._slots.activity()
         self._said, self._said_at = self._text(self.busy), self._loop.time()
         return self._said
+
+    def quiet_since(self) -> float | None:
+        """Return since when all has been quiet (loop time); None while it is not."""
+        return None if self._awake else self._quiet_at
 
     def bell(self) -> None:
         """Take a worker's bell: look at the slots from now on until all is quiet again."""
@@ -84,6 +89,8 @@ class Herald:
             # One that became busy between the look and the arming did not ring.
             self.busy, self._served = self._slots.activity()
             self._awake = self.busy > 0 or self._served != served_before
+            if not self._awake:
+                self._quiet_at = now
 
     def _sleep(self, now: float, *, pending: bool) -> None:
         times = []

@@ -89,6 +89,11 @@ class Listeners:
                 record.reason,
             )
 
+    @property
+    def from_systemd(self) -> bool:
+        """Tell whether what is served is systemd's, and so stays open without us."""
+        return bool(self._inherited)
+
     def propose(self, settings: Settings, places: Mapping[str, Place]) -> Proposal:
         """Return the sockets that these settings ask for, bound where they are not yet.
 

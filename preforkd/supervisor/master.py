@@ -27,6 +27,7 @@ from preforkd.linux.title import Title
 from preforkd.supervisor import chronicle, reloads, sizing, view
 from preforkd.supervisor.children import Launch
 from preforkd.supervisor.herald import Herald, Watchdog
+from preforkd.supervisor.idle import IdleExit
 from preforkd.supervisor.listeners import Listeners, Proposal
 from preforkd.supervisor.pool import Pool
 
@@ -94,6 +95,7 @@ class Master:
         self._title = Title()
         self._herald = Herald(self.loop, notifier, self.pool, self._status_line)
         self._notifier = notifier
+        self._idle = IdleExit(self.loop, self, self._leave_idle)
         self._watchdog = Watchdog(
             self.loop, notifier, lambda: status.healthy(self.board, self.limits, self.loop.time())
         )
@@ -168,8 +170,22 @@ class Master:
             self.loop.time(),
         )
 
+    def quiet_since(self) -> float | None:
+        """Return since when no worker has been busy (loop time); None while one is."""
+        return self._herald.quiet_since() if self.life is State.SERVING else None
+
+    def open_connections(self) -> int:
+        """Return how many connections are open in all workers."""
+        return self.pool.open_connections()
+
+    def _leave_idle(self) -> None:
+        text = f"idle for {self.loaded.settings.idle_exit:g} s: leaving until the next connection"
+        chronicle.say(catalog.IDLE_EXIT, logging.INFO, text)
+        self.stop()
+
     def close(self) -> None:
         """Stop all timers and give the sockets back."""
+        self._idle.close()
         self._watchdog.close()
         self._herald.close()
         if self._timer is not None:
@@ -354,6 +370,7 @@ class Master:
         settings = loaded.settings
         self.limits = self._limits(settings)
         logs.configure(settings.log.level, settings.log.target)
+        self._idle.set_period(settings.idle_exit if self.listeners.from_systemd else 0.0)
         current = self.board.current
         if current is not None and (launch := self.pool.launches.get(current.generation)):
             # Should its zygote have to be started again, it starts with what is true now.

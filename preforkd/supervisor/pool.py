@@ -70,6 +70,11 @@ class Pool:
         busy = sum(reading.busy_since is not None for reading in readings)
         return busy, sum(reading.requests for reading in readings)
 
+    def open_connections(self) -> int:
+        """Return how many connections are open in all workers."""
+        now = self._loop.time()
+        return sum(handle.board.read(now).connections for handle in self._workers.values())
+
     def arm(self) -> None:
         """Ask each worker to ring when it becomes busy."""
         for handle in self._workers.values():
