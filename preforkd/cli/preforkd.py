@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import preforkd
 from preforkd.cli.output import to_whoever_reads
 from preforkd.config import sources
+from preforkd.config.credentials import Credentials
 from preforkd.core.model import Blame, Failure
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
 from preforkd.linux import environment
@@ -68,11 +69,12 @@ def _run(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     settings = _options(options)
     path: str | None = options.config
-    loaded = sources.load(path, settings)
+    credentials = Credentials(os.environ.get("CREDENTIALS_DIRECTORY"))
+    loaded = sources.load(path, settings, credentials)
     # The master's own modules, and asyncio with them, are of no use to the other commands.
     from preforkd.supervisor import run  # noqa: PLC0415
 
-    return run.run(lambda: sources.load(path, settings), loaded)
+    return run.run(lambda: sources.load(path, settings, credentials), loaded)
 
 
 def _fail_slowly(began: float) -> None:
@@ -87,7 +89,7 @@ def _fail_slowly(began: float) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    loaded = sources.load(options.file, {})
+    loaded = sources.load(options.file, {}, _credentials_for_a_look())
     if options.load:
         from preforkd.supervisor import trial  # noqa: PLC0415
 
@@ -100,6 +102,10 @@ def _check(options: argparse.Namespace) -> int:
     return ExitStatus.OK
 
 
+def _credentials_for_a_look() -> Credentials:
+    return Credentials(os.environ.get("CREDENTIALS_DIRECTORY"), checking=True)
+
+
 def _complain_of(failure: Failure) -> None:
     lines = [failure.reason, failure.detail.rstrip("\n")]
     if failure.hint:
@@ -108,7 +114,7 @@ def _complain_of(failure: Failure) -> None:
 
 
 def _config(options: argparse.Namespace) -> int:
-    loaded = sources.load(options.config, _options(options))
+    loaded = sources.load(options.config, _options(options), _credentials_for_a_look())
     rows = [
         (entry.setting, entry.value_text, str(entry.place or "default"))
         for entry in sources.effective(loaded)

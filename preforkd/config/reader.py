@@ -11,6 +11,7 @@ from typing import Any
 
 from preforkd.config import units
 from preforkd.config.address import parse_address
+from preforkd.config.credentials import KEY, Credentials
 from preforkd.config.document import Entry, Mapping, Node, Scalar, Sequence
 from preforkd.config.fields import Field, Form, fields_of, leaves
 from preforkd.config.settings import Listen, Settings
@@ -22,9 +23,14 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Reader:
-    """Reads documents into settings; ``problems`` and ``origins`` gather along the way."""
+    """Reads documents into settings; ``problems`` and ``origins`` gather along the way.
 
-    def __init__(self) -> None:
+    ``secrets`` are the paths of values that came from credentials.
+    """
+
+    def __init__(self, credentials: Credentials | None = None) -> None:
+        self.secrets: set[str] = set()
+        self._credentials = credentials or Credentials(None)
         self.problems: list[Problem] = []
         self.origins: dict[str, Place] = {}
 
@@ -88,11 +94,30 @@ class Reader:
             return self._listen(field, node)
         if field.form is Form.NAMES:
             return self._names(field, node)
-        if not isinstance(node, Scalar):
+        return self._single(field, node)
+
+    def _single(self, field: Field, node: Node) -> tuple[bool, Any]:
+        found = self._plain(field.path, node)
+        if found is None:
+            return False, None
+        if not isinstance(found, Scalar):
             given = "a list" if isinstance(node, Sequence) else "a mapping"
             self._blame(node.place, field.path, f"{given} is given; expected {field.allowed()}")
             return False, None
-        return self._scalar(field, node)
+        return self._scalar(field, found)
+
+    def _plain(self, path: str, node: Node) -> Node | None:
+        """Return the node, or for ``{credential: NAME}`` what it names; None if that is unknown."""
+        if not (isinstance(node, Mapping) and [e.key.text for e in node.entries] == [KEY]):
+            return node
+        name = node.entries[0].value
+        self.secrets.add(path)
+        try:
+            text = self._credentials.read(name.text if isinstance(name, Scalar) else "")
+        except ValueError as error:
+            self._blame(name.place, path, str(error))
+            return None
+        return None if text is None else Scalar(text, True, node.place)
 
     def _struct(self, field: Field, node: Node) -> tuple[bool, Any]:
         if not isinstance(node, Mapping):
@@ -129,10 +154,13 @@ class Reader:
             return False, None
         values: dict[str, str] = {}
         for entry in node.entries:
-            name, value = entry.key.text, entry.value
+            name = entry.key.text
             path = f"{field.path}.{name}"
+            value = self._plain(path, entry.value)
             if not _VARIABLE.fullmatch(name):
                 self._blame(entry.key.place, path, f"{name!r} is not the name of a variable")
+            elif value is None:
+                continue
             elif not isinstance(value, Scalar):
                 self._blame(value.place, path, "a single value is expected")
             elif "\0" in value.text:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from preforkd.config.credentials import Credentials
 from preforkd.config.document import Mapping as Mapping_, Node, Scalar, Sequence, read_document
 from preforkd.config.fields import Form, get, leaves
 from preforkd.config.reader import Reader
@@ -25,6 +26,8 @@ class Loaded:
     settings: Settings
     origins: Mapping[str, Place] = field(default_factory=dict)
     path: str | None = None
+    secrets: frozenset[str] = frozenset()
+    """Dotted names of values that came from credentials, not to be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,9 @@ class Effective:
     on_reload: OnReload
 
 
-def load(path: str | None, options: Mapping[str, object]) -> Loaded:
+def load(
+    path: str | None, options: Mapping[str, object], credentials: Credentials | None = None
+) -> Loaded:
     """Return the settings of a file (None: the default one, if it exists) and the options over it.
 
     ``options`` maps dotted settings to a text, or to a list of texts for ``listen``. Raises
@@ -48,7 +53,7 @@ def load(path: str | None, options: Mapping[str, object]) -> Loaded:
     problems: list[Problem] = []
     if found is not None:
         document, problems = read_document(_read(found), found)
-    reader = Reader()
+    reader = Reader(credentials)
     settings = reader.settings(document)
     changed: dict[str, Any] = {}
     for setting, value in options.items():
@@ -56,7 +61,8 @@ def load(path: str | None, options: Mapping[str, object]) -> Loaded:
     problems = sorted(problems + reader.problems, key=_order)
     if problems:
         raise ConfigurationError(problems)
-    return Loaded(_with(settings, changed), reader.origins, found)
+    secrets = frozenset(reader.secrets)
+    return Loaded(_with(settings, changed), reader.origins, found, secrets)
 
 
 def effective(loaded: Loaded) -> list[Effective]:
@@ -67,13 +73,20 @@ def effective(loaded: Loaded) -> list[Effective]:
         if leaf.form is Form.LISTEN:
             text = ", ".join(listen.address or listen.name for listen in value)
         elif leaf.form is Form.NAMES:
-            text = " ".join(f"{name}={inner}" for name, inner in value.items())
+            text = " ".join(
+                f"{name}={_shown(loaded, f'{leaf.path}.{name}', inner)}"
+                for name, inner in value.items()
+            )
         else:
-            text = leaf.write(value)
+            text = _shown(loaded, leaf.path, leaf.write(value))
         entries.append(
             Effective(leaf.path, text or "(empty)", loaded.origins.get(leaf.path), leaf.on_reload)
         )
     return entries
+
+
+def _shown(loaded: Loaded, path: str, text: str) -> str:
+    return "(credential)" if path in loaded.secrets else text
 
 
 def _order(problem: Problem) -> tuple[int, int]:

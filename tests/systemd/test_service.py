@@ -256,3 +256,23 @@ def test_an_idle_exit_loses_nothing(machine):
     assert exits >= 5
     machine.until("systemctl show preforkd -p ActiveState", "=inactive")
     assert machine.show("preforkd", "Result") == "success"
+
+
+def test_a_secret_comes_as_a_credential(machine):
+    """LoadCredential= passes it, the application finds it in its environment, config hides it."""
+    machine.run(
+        "mkdir -p /etc/systemd/system/preforkd.service.d; echo geheim > /etc/secret; "
+        "printf '[Service]\\nLoadCredential=key:/etc/secret\\n' "
+        "> /etc/systemd/system/preforkd.service.d/secret.conf; systemctl daemon-reload"
+    )
+    (machine.root / "srv/shows.py").write_text(
+        "import os\ndef handle(connection, peer):\n"
+        "    connection.sendall(os.environ['SECRET_KEY'].encode())\n"
+    )
+    machine.configure(
+        "app:\n  target: stream:shows:handle\n  directory: /srv\n"
+        "  environment: {SECRET_KEY: {credential: key}}\n"
+    )
+    machine.run("systemctl start preforkd.socket")
+    assert machine.run(NC).strip() == "geheim"
+    assert "geheim" not in machine.run("preforkd config")

@@ -1,0 +1,50 @@
+"""Values that are kept out of the file: ``{credential: NAME}`` reads what systemd passes.
+
+systemd.exec(5): LoadCredential=, SetCredentialEncrypted=, $CREDENTIALS_DIRECTORY
+"""
+
+import difflib
+from pathlib import Path
+
+KEY = "credential"
+
+
+class Credentials:
+    """The credentials of the service; ``directory`` None: nobody passes any.
+
+    ``checking``: what cannot be read here may be readable in the service, and is no problem.
+    """
+
+    def __init__(self, directory: str | None, *, checking: bool = False) -> None:
+        self._directory = Path(directory) if directory else None
+        self._checking = checking
+
+    def read(self, name: str) -> str | None:
+        """Return a credential without its final newline; None if that cannot be known here.
+
+        Raises ValueError that says what is wrong.
+        """
+        if not name or "/" in name or name.startswith("."):
+            raise ValueError(f"{name!r} is not the name of a credential")
+        if self._directory is None:
+            if self._checking:
+                return None
+            raise ValueError(
+                f"there are no credentials: pass {name} by LoadCredential={name}:/path in the unit"
+            )
+        try:
+            return (self._directory / name).read_text().removesuffix("\n")
+        except UnicodeDecodeError:
+            raise ValueError(f"the credential {name} is no text") from None
+        except OSError as error:
+            raise ValueError(self._unreadable(name, error)) from None
+
+    def _unreadable(self, name: str, error: OSError) -> str:
+        assert self._directory is not None
+        try:
+            names = sorted(path.name for path in self._directory.iterdir())
+        except OSError:
+            names = []
+        close = difflib.get_close_matches(name, names, 1)
+        passed = f"did you mean {close[0]}?" if close else f"passed: {', '.join(names) or 'none'}"
+        return f"the credential {name} cannot be read: {error.strerror}; {passed}"
