@@ -101,13 +101,13 @@ class _Loop:
             self._close(connection)
 
     def _attend(self, connection: Connection, events: int) -> None:
+        if connection.waiting is Waiting.GOODBYE:
+            if connection.receive() == b"":  # until then, what comes is read away
+                self._close(connection)
+            return
         if connection.pending:
             if connection.flush():
                 self._wait(connection, Waiting.WRITE)
-        elif connection.waiting is Waiting.GOODBYE:
-            if connection.receive() == b"":
-                self._close(connection)
-                return
         elif events & ~select.EPOLLOUT:
             self._read(connection)
         self._go_on(connection)

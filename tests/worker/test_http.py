@@ -115,6 +115,7 @@ def test_nonsense_is_answered_and_ends_the_connection():
     with serving(echo) as worker:
         answer = worker.ask(b"NONSENSE\r\n\r\n" + b"x" * 200_000)
         assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.count(b"HTTP/1.1") == 1
         assert b"GET / " in worker.ask(GET % (b"/", CLOSE))
 
 
