@@ -25,7 +25,10 @@ def missing() -> str:
     for program in ("debootstrap", "systemd-nspawn", "nsenter"):
         if shutil.which(program) is None:
             return f"{program} is not installed"
-    return ""
+    # A plain chroot, or a container, has not the namespaces that a machine needs.
+    namespaces = ("--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "--propagation=slave")
+    done = subprocess.run(["unshare", *namespaces, "true"], capture_output=True, text=True)
+    return f"no machine can be booted here: {done.stderr.strip()}" if done.returncode else ""
 
 
 def run(*command: str, **how) -> str:
