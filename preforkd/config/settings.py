@@ -269,6 +269,23 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "auto"
 
 
+class AccessLog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A line for each request (kind wsgi)."""
+
+    target: Annotated[
+        str,
+        _meta(
+            "Where to: off, journal (with fields), stderr, or the path of a file, which is opened anew "
+            "by the workers of each generation.",
+            GENERATION,
+        ),
+    ] = "off"
+    format: Annotated[
+        Literal["combined", "json"],
+        _meta("How a line on standard error or in a file is written.", GENERATION),
+    ] = "combined"
+
+
 class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The control socket, which preforkctl talks to."""
 
@@ -325,4 +342,5 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reload: Reload = Reload()
     http: Http = Http()
     log: Log = Log()
+    access_log: AccessLog = AccessLog()
     control: Control = Control()

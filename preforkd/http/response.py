@@ -60,6 +60,16 @@ class Response:
         self._chunked = False
 
     @property
+    def code(self) -> int:
+        """The status code; 0 before `start`."""
+        return int(self._status[:3] or 0)
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body that were sent so far."""
+        return self._sent
+
+    @property
     def started(self) -> bool:
         """Tell whether `start` was called."""
         return bool(self._status)

@@ -15,12 +15,15 @@ ADDRESS = "/run/systemd/journal/socket"
 
 
 class Journal:
-    """Sends entries; raises OSError when the journal does not take one."""
+    """Sends entries; raises OSError when the journal does not take one.
 
-    def __init__(self, address: str = ADDRESS) -> None:
+    ``wait``: a journal that does not read is given a second.
+    """
+
+    def __init__(self, address: str = ADDRESS, *, wait: bool = True) -> None:
         self._address = address
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._sock.settimeout(1.0)
+        self._sock.settimeout(1.0 if wait else 0)
 
     def send(self, fields: Mapping[str, object]) -> None:
         """Send one entry; names are upper-case, values any text."""

@@ -15,6 +15,7 @@ from preforkd.apps import wsgi
 from preforkd.config.settings import Settings
 from preforkd.http.request import Bounds, Request, RequestError
 from preforkd.http.response import CONTINUE, ClientGoneError, Response, plain_error
+from preforkd.worker.access import Answered, open_access_log
 from preforkd.worker.connection import Connection, Waiting
 from preforkd.worker.gate import Gate
 
@@ -24,16 +25,14 @@ _GOODBYE = 2.0
 """Seconds for a client to take an answer that was given before it had sent everything."""
 
 
-def serve(gate: Gate, application: Any, settings: Settings) -> None:
-    """Serve until the gate says that the worker is to leave, and what had arrived was answered."""
-    _Loop(gate, application, settings).run()
+class HttpLoop:
+    """Serves one WSGI application; raises SystemFailure when the access log cannot be opened."""
 
-
-class _Loop:
     def __init__(self, gate: Gate, application: Any, settings: Settings) -> None:
         http = settings.http
         self._gate = gate
         self._application = application
+        self._access = open_access_log(settings.access_log)
         self._most = http.connections
         self._keep_alive = http.keep_alive
         self._bounds = Bounds(http.max_header, http.max_body, http.spool)
@@ -52,6 +51,7 @@ class _Loop:
         self._leaving_since: float | None = None
 
     def run(self) -> None:
+        """Serve until the worker is to leave, and what had arrived was answered."""
         gate = self._gate
         while True:
             if gate.retiring:
@@ -201,6 +201,7 @@ class _Loop:
         keep = request.keep_alive and self._keep_alive > 0 and not gate.retiring
         response = Response(connection, method=request.method, version=request.version, keep=keep)
         environ = wsgi.environ_for(request, connection.base_environ)
+        begun = time.monotonic()
         gate.board.busy()
         try:
             wsgi.call(self._application, environ, response)
@@ -210,9 +211,20 @@ class _Loop:
             self._application_failed(connection, request, response, error)
         finally:
             gate.board.idle()
+            if self._access is not None:
+                self._log_access(connection, request, response, time.monotonic() - begun)
         connection.served += 1
         if not response.keep:
             connection.leaving = True
+
+    def _log_access(
+        self, connection: Connection, request: Request, response: Response, seconds: float
+    ) -> None:
+        assert self._access is not None
+        remote = str(connection.base_environ["REMOTE_ADDR"])
+        # 500 is what the client was told when the application failed before it said anything.
+        status = response.code if response.head_sent else 500
+        self._access(Answered(remote, request, status, response.length, seconds))
 
     def _application_failed(
         self, connection: Connection, request: Request, response: Response, error: BaseException

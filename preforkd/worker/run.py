@@ -140,7 +140,7 @@ def _server(seat: Seat, gate: Gate) -> Server:
     if seat.kind == "wsgi":
         from preforkd.worker import http  # noqa: PLC0415
 
-        return _Simple(lambda: http.serve(gate, seat.application, seat.settings))
+        return _Simple(http.HttpLoop(gate, seat.application, seat.settings).run)
     if seat.kind == "stream":
         from preforkd.worker import stream  # noqa: PLC0415
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from preforkd.config.settings import Http, Settings
+from preforkd.config.settings import AccessLog, Http, Settings
 from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
 from preforkd.worker import http, stream
@@ -19,7 +19,7 @@ from preforkd.worker.gate import Gate, Listener
 class Worker:
     """What a test holds of a worker that serves."""
 
-    def __init__(self, application, kind, **settings) -> None:
+    def __init__(self, application, kind, access=None, **settings) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.address = self.listener.getsockname()
@@ -34,7 +34,8 @@ class Worker:
         gate = Gate([Listener("test", self.listener)], channel, self._writer)
         self.gate = gate
         if kind == "wsgi":
-            serve = lambda: http.serve(gate, application, Settings(http=Http(**settings)))  # noqa: E731
+            whole = Settings(http=Http(**settings), access_log=access or AccessLog())
+            serve = http.HttpLoop(gate, application, whole).run
         else:
             serve = lambda: stream.serve(gate, application)  # noqa: E731
         self.thread = threading.Thread(target=serve, daemon=True)
@@ -90,8 +91,8 @@ def read_answer(sock: socket.socket) -> tuple[str, bytes]:
 
 
 @contextmanager
-def serving(application, kind="wsgi", **settings):
-    worker = Worker(application, kind, **settings)
+def serving(application, kind="wsgi", access=None, **settings):
+    worker = Worker(application, kind, access, **settings)
     try:
         yield worker
     finally:

@@ -1,0 +1,136 @@
+"""The access log: one line for each request, written by the worker that has answered it.
+
+Off by default. A line is one write(2) to a file that is opened for appending, or one datagram to the
+journal; a journal that does not read is not waited for, and what it misses is counted.
+"""
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from preforkd.config.settings import AccessLog as Settings
+from preforkd.errors import SystemFailure
+from preforkd.http.request import Request
+from preforkd.linux.journal import Journal
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request that was answered: who asked, with what, how it ended; bytes and seconds."""
+
+    remote: str
+    request: Request
+    status: int
+    length: int
+    seconds: float
+
+
+def open_access_log(settings: Settings) -> Callable[[Answered], None] | None:
+    """Return what logs a request; None when nothing is to be logged. Raises SystemFailure."""
+    line = json_line if settings.format == "json" else combined_line
+    if settings.target == "off":
+        return None
+    if settings.target == "journal":
+        return _JournalLog().log
+    if settings.target == "stderr":
+        return _FileLog(2, line).log
+    try:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(settings.target, flags, 0o640)
+    except OSError as error:
+        raise SystemFailure(
+            f"access_log.target: {settings.target}: {error.strerror}",
+            hint="name a file in a directory that preforkd may write to, for example by LogsDirectory=",
+        ) from error
+    return _FileLog(descriptor, line).log
+
+
+class _FileLog:
+    def __init__(self, descriptor: int, line: Callable[[Answered], bytes]) -> None:
+        self._descriptor = descriptor
+        self._line = line
+
+    def log(self, answered: Answered) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not cost an answer
+            os.write(self._descriptor, self._line(answered))
+
+
+class _JournalLog:
+    """Native entries with fields; ``missed`` is told with the next one that is taken."""
+
+    def __init__(self) -> None:
+        self._journal = Journal(wait=False)
+        self._missed = 0
+
+    def log(self, answered: Answered) -> None:
+        request = answered.request
+        fields: dict[str, object] = {
+            "MESSAGE": f"{answered.remote} {_request_line(request)} {answered.status}",
+            "PRIORITY": 6,
+            "SYSLOG_IDENTIFIER": "preforkd",
+            "PREFORKD_REMOTE": answered.remote,
+            "PREFORKD_METHOD": request.method,
+            "PREFORKD_TARGET": _safe(request.target),
+            "PREFORKD_STATUS": answered.status,
+            "PREFORKD_BYTES": answered.length,
+            "PREFORKD_DURATION_USEC": round(answered.seconds * 1e6),
+            "PREFORKD_WORKER": os.environ.get("PREFORKD_WORKER", ""),
+            "PREFORKD_GENERATION": os.environ.get("PREFORKD_GENERATION", ""),
+        }
+        if self._missed:
+            fields["PREFORKD_MISSED"] = self._missed
+        try:
+            self._journal.send(fields)
+            self._missed = 0
+        except OSError:
+            self._missed += 1
+
+
+def combined_line(answered: Answered) -> bytes:
+    """Return the line in the combined format that web servers share, with the seconds behind it."""
+    request = answered.request
+    at = time.strftime("%d/%b/%Y:%H:%M:%S %z")
+    text = (
+        f'{answered.remote or "-"} - - [{at}] "{_request_line(request)}" {answered.status} '
+        f'{answered.length} "{_header(request, b"referer")}" "{_header(request, b"user-agent")}" '
+        f"{answered.seconds:.6f}\n"
+    )
+    return text.encode()
+
+
+def json_line(answered: Answered) -> bytes:
+    """Return the line as a JSON object."""
+    request = answered.request
+    entry = {
+        "time": time.time(),
+        "remote": answered.remote,
+        "method": request.method,
+        "target": request.target.decode("latin-1"),
+        "status": answered.status,
+        "bytes": answered.length,
+        "seconds": round(answered.seconds, 6),
+        "host": _header(request, b"host"),
+        "user_agent": _header(request, b"user-agent"),
+        "worker": os.environ.get("PREFORKD_WORKER", ""),
+    }
+    return msgspec.json.encode(entry) + b"\n"
+
+
+def _request_line(request: Request) -> str:
+    return f"{request.method} {_safe(request.target)} HTTP/{request.version}"
+
+
+def _header(request: Request, wanted: bytes) -> str:
+    return next((_safe(value) for name, value in request.headers if name == wanted), "-")
+
+
+def _safe(data: bytes) -> str:
+    # What a client sends must not become another line, or another field of this one.
+    return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]):02x}", data.decode("latin-1"))
