@@ -100,6 +100,13 @@ IDLE_EXIT = Entry(
     "Nothing was asked of it for as long as idle_exit says. The sockets stay open with systemd, and "
     "the next connection starts the service again.",
 )
+MEMORY_PRESSURE = Entry(
+    "ba2b221db65a4b75ab8ab62c442d361d",
+    "Memory is short",
+    "The kernel told the service that its processes wait for memory. The master and every worker have "
+    "collected their garbage and given free memory back. If it happens often, fewer workers help, or more "
+    "memory.",
+)
 
 ENTRIES = (
     SERVES,
@@ -115,4 +122,5 @@ ENTRIES = (
     WATCHDOG_WITHHELD,
     STOPPING,
     IDLE_EXIT,
+    MEMORY_PRESSURE,
 )

@@ -103,9 +103,13 @@ class Retire(Struct, frozen=True, tag="retire"):
     linger: float = 0.0
 
 
+class Trim(Struct, frozen=True, tag="trim"):
+    """Master to worker: memory is short; give back what is not needed, when you are idle."""
+
+
 ToZygote = Load | Fork | Dismiss
 FromZygote = Loaded | LoadFailed | Forked | ForkFailed
-ToWorker = Serve | Retire
+ToWorker = Serve | Retire | Trim
 FromWorker = Ready | Failed | Leaving | Bell
 
 DETAIL_LIMIT = 60_000

@@ -21,7 +21,7 @@ from preforkd.core.life import Effect, Event, State
 from preforkd.core.model import Blame, Failure, Limits
 from preforkd.core.scoreboard import Scoreboard
 from preforkd.errors import ExitStatus, PreforkdError
-from preforkd.linux import cpus, logs
+from preforkd.linux import cpus, logs, memory
 from preforkd.linux.notify import Notifier
 from preforkd.linux.title import Title
 from preforkd.supervisor import chronicle, reloads, sizing, view
@@ -177,6 +177,12 @@ class Master:
     def open_connections(self) -> int:
         """Return how many connections are open in all workers."""
         return self.pool.open_connections()
+
+    def relieve(self) -> None:
+        """Give back memory, here and in all workers: it is short."""
+        chronicle.say(catalog.MEMORY_PRESSURE, logging.WARNING, "memory is short: giving back")
+        memory.trim()
+        self.pool.trim()
 
     def _leave_idle(self) -> None:
         text = f"idle for {self.loaded.settings.idle_exit:g} s: leaving until the next connection"

@@ -299,6 +299,11 @@ class Pool:
         else:
             process.send_signal(handle.pidfd, signal.SIGKILL)
 
+    def trim(self) -> None:
+        """Ask each worker to give back memory that it does not need."""
+        for handle in self._workers.values():
+            self._tell(handle, messages.Trim())
+
     # --- strangers -------------------------------------------------------------------------------
 
     def reap_strangers(self) -> None:

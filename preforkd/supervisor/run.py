@@ -13,6 +13,7 @@ from preforkd.control import server as control
 from preforkd.control.view import ReloadAnswer, ServiceView
 from preforkd.errors import PreforkdError, SystemFailure
 from preforkd.linux import environment, inherit, logs, process
+from preforkd.linux.memory import PressureWatch
 from preforkd.linux.notify import Notifier
 from preforkd.supervisor.listeners import Listeners
 from preforkd.supervisor.master import Master
@@ -53,16 +54,27 @@ async def _run(
 ) -> int:
     master = Master(read, loaded, listeners, notifier, dict(os.environ))
     server: control.ControlServer | None = None
+    pressure = PressureWatch.from_environment(environ)
     try:
         _take_signals(master)
+        if pressure is not None:
+            master.loop.add_reader(pressure.fileno(), _relieve, master, pressure)
         server = await _open_control(master, loaded.settings, environ)
         master.start()
         await master.ended.wait()
     finally:
+        if pressure is not None:
+            master.loop.remove_reader(pressure.fileno())
+            pressure.close()
         if server is not None:
             await server.close()
         master.close()
     return int(master.exit_status)
+
+
+def _relieve(master: Master, pressure: PressureWatch) -> None:
+    pressure.take()
+    master.relieve()
 
 
 def _take_signals(master: Master) -> None:

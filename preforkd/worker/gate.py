@@ -27,6 +27,7 @@ from preforkd.ipc.channel import (
     close_all,
 )
 from preforkd.ipc.slots import SlotWriter
+from preforkd.linux import memory
 
 logger = logging.getLogger("preforkd.worker")
 
@@ -229,6 +230,9 @@ class Gate:
         elif isinstance(received.message, messages.Retire):
             self.retiring = True
             self.linger = received.message.linger
+        elif isinstance(received.message, messages.Trim):
+            memory.trim()
+            logger.debug("memory is short: garbage collected, free memory given back")
 
     def close(self) -> None:
         """Give up the epoll and this worker's copies of the listeners."""

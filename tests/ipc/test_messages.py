@@ -21,6 +21,7 @@ EXAMPLES = [
     messages.Bell(),
     messages.Serve(),
     messages.Retire(1.5),
+    messages.Trim(),
 ]
 
 

@@ -427,3 +427,18 @@ def test_a_worker_that_is_asked_to_leave_is_replaced_at_once(echo):
         )
     )
     assert "leaves of its own accord" in echo.log
+
+
+def test_memory_pressure_reaches_every_worker(service, tmp_path):
+    """The master is told once, and each worker gives back what it does not need."""
+    fifo = tmp_path / "pressure"
+    os.mkfifo(fifo)
+    service.start(
+        *("--listen", f"127.0.0.1:{free_port()}", "--log-level", "debug"),
+        environ={"MEMORY_PRESSURE_WATCH": str(fifo)},
+    )
+    descriptor = os.open(fifo, os.O_WRONLY)
+    os.write(descriptor, b"x")
+    service.until(lambda _: service.log.count("garbage collected") == 4)
+    assert service.log.count("memory is short: giving back") == 1
+    os.close(descriptor)
