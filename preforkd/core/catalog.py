@@ -107,6 +107,12 @@ MEMORY_PRESSURE = Entry(
     "collected their garbage and given free memory back. If it happens often, fewer workers help, or more "
     "memory.",
 )
+CRASH_LOOP = Entry(
+    "c1fdad31fee7426cb214ae2562a331c4",
+    "Starts fail again and again",
+    "Workers end at their start, or soon after it, so the next start waits, and longer each time: up to "
+    "30 seconds. Workers that live serve on. The messages before this one say how the starts failed.",
+)
 
 ENTRIES = (
     SERVES,
@@ -123,4 +129,5 @@ ENTRIES = (
     STOPPING,
     IDLE_EXIT,
     MEMORY_PRESSURE,
+    CRASH_LOOP,
 )

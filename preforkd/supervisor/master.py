@@ -89,6 +89,7 @@ class Master:
         self._abandoned: Failure | None = None
         self._outcome: ReloadAnswer | None = None
         self._generation = 0
+        self._delay_told = float("-inf")
         self._facts: deque[ev.Fact] = deque()
         self._turning: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -228,8 +229,20 @@ class Master:
         for action in plan.actions:
             self._follow(action)
         self._sleep_until(plan.wake_at)
+        self._tell_of_delays()
         self._forget_launches()
         self._show()
+
+    def _tell_of_delays(self) -> None:
+        row = self.board.current or self.board.candidate
+        if row is None or self.board.stopping or row.strikes.retry_at <= self._delay_told:
+            return
+        self._delay_told = row.strikes.retry_at
+        if (wait := row.strikes.retry_at - self.loop.time()) > 0:
+            failures = row.strikes.boots + row.strikes.short_lives
+            text = f"starts have failed {failures} times: the next one is in {wait:.2g} s"
+            number = row.generation
+            chronicle.say(catalog.CRASH_LOOP, logging.WARNING, text, PREFORKD_GENERATION=number)
 
     def _write_down(self, event: ev.Fact | ev.Action) -> None:
         chronicle.tell(event, self.board)

@@ -223,6 +223,8 @@ def test_workers_that_die_at_start_are_retried_with_delays(service):
     service.start("--config", str(service.config), ready=False)
     assert service.wait() == 69
     assert 2 <= service.log.count("ended before it was ready") <= 8
+    assert "starts have failed 1 times: the next one is in 0.25 s" in service.log
+    assert "starts have failed 2 times: the next one is in 0.5 s" in service.log
     assert "exit status 7" in service.log
 
 

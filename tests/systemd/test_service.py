@@ -110,7 +110,10 @@ def test_a_master_that_hangs_is_restarted(machine):
     machine.run("kill -STOP $(systemctl show preforkd -p MainPID --value)")
     machine.until("systemctl show preforkd -p NRestarts", "=1")
     assert "id=2" in machine.run("curl -sf --max-time 30 '127.0.0.1:8080/?id=2'")
-    assert "watchdog" in machine.journal()
+    journal = machine.journal()
+    assert "watchdog" in journal
+    assert "Fatal Python error: Aborted" in journal
+    assert "in run_forever" in journal  # where it hung
 
 
 def test_the_units_are_in_order(machine):
@@ -276,3 +279,33 @@ def test_a_secret_comes_as_a_credential(machine):
     machine.run("systemctl start preforkd.socket")
     assert machine.run(NC).strip() == "geheim"
     assert "geheim" not in machine.run("preforkd config")
+
+
+FLASK = """\
+import flask
+app = flask.Flask(__name__)
+
+@app.get("/")
+def index():
+    return "flask serves"
+"""
+
+
+def test_applications_run_in_each_sandbox(machine):
+    """Flask and Django are served with every drop-in that is shipped."""
+    (machine.root / "srv/site/flask_site.py").write_text(FLASK)
+    flask = DJANGO.replace("mysite.wsgi:application", "flask_site:app")
+    folder = "/etc/systemd/system/preforkd.service.d"
+    machine.run(f"mkdir -p {folder}; systemctl start preforkd.socket")
+    names = ["no-network", "low-ports", "jit", "cpu-pinning", "dynamic-user", "control-group"]
+    for name in names:
+        machine.run(
+            f"systemctl stop preforkd.service; rm -f {folder}/*; "
+            f"cp /usr/share/doc/preforkd/examples/{name}.conf {folder}/; systemctl daemon-reload"
+        )
+        for text, words in ((flask, "flask serves"), (DJANGO, "worked successfully")):
+            machine.configure(text)
+            machine.call("systemctl reload preforkd")
+            served = machine.run("curl -sf --max-time 20 http://127.0.0.1:8080/")
+            assert words in served, name
+            machine.run("systemctl stop preforkd.service")
