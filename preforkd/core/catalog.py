@@ -62,12 +62,29 @@ WORKER_CANNOT_START = Entry(
     "The application refuses to serve in this worker, for example in its ASGI lifespan. The "
     "start is tried again with growing delays; during a reload it ends the reload.",
 )
+WORKER_HUNG = Entry(
+    "6085d2044f484dcdb08060f04c7c51aa",
+    "Worker @PREFORKD_WORKER@ did not start in time",
+    "It was forked and did not say that it can serve within timeouts.boot, so it is killed. It waits for "
+    "something at its start, a database for example, or for a lock that was held while it was forked.",
+)
+DRAIN_TIMEOUT = Entry(
+    "9a650dadfa674863aaacf350087f1a0f",
+    "Worker @PREFORKD_WORKER@ did not leave in time",
+    "It was told to leave and did not within timeouts.drain, so it is killed: it serves a request that takes "
+    "longer, or hangs in it. The client of that request sees its connection end.",
+)
+OUT_OF_MEMORY = Entry(
+    "09b5d2efc8aa46e4864e183930e628ef",
+    "Worker @PREFORKD_WORKER@ was killed for want of memory",
+    "The kernel has killed it because the service's memory was used up (MemoryMax=) or the machine's. "
+    "Another worker takes its seat. Fewer workers need less; journalctl -k shows what the kernel saw.",
+)
 WORKER_KILLED = Entry(
     "2e44bb19e2244387b153613bc4891b90",
     "Worker @PREFORKD_WORKER@ is killed",
-    "It did not start or did not leave in time. A worker that does not leave is busy with a "
-    "request that takes longer than timeouts.drain, or hangs. A worker that does not start "
-    "waits for something: timeouts.boot.",
+    "It is of no use any more: its generation was given up, or the service stops quickly. Nothing that it "
+    "could have served is lost.",
 )
 ZYGOTE_LOST = Entry(
     "345c0e79083545c989b100138fe60ecd",
@@ -122,6 +139,9 @@ ENTRIES = (
     WORKER_READY,
     WORKER_ENDED,
     WORKER_CANNOT_START,
+    WORKER_HUNG,
+    DRAIN_TIMEOUT,
+    OUT_OF_MEMORY,
     WORKER_KILLED,
     ZYGOTE_LOST,
     LISTENER,

@@ -85,6 +85,7 @@ class WorkerExited:
 
     worker: int
     reason: str
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ import math
 import os
 from pathlib import Path
 
-_CGROUPS = Path("/sys/fs/cgroup")
+from preforkd.linux.cgroup import own_folder
 
 
-def usable_cpus(membership: Path = Path("/proc/self/cgroup"), hierarchy: Path = _CGROUPS) -> int:
+def usable_cpus(
+    membership: Path = Path("/proc/self/cgroup"), hierarchy: Path = Path("/sys/fs/cgroup")
+) -> int:
     """Return the CPUs of the affinity mask, or of the cgroup's quota (CPUQuota=) if it is less.
 
     At least 1. sched_getaffinity(2), cpu.max of cgroups(7) version 2
@@ -19,14 +21,9 @@ def usable_cpus(membership: Path = Path("/proc/self/cgroup"), hierarchy: Path = 
 
 def _quota(membership: Path, hierarchy: Path) -> float | None:
     # The tightest of our own cgroup and all above it.
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
+    group = own_folder(membership, hierarchy)
+    if group is None:
         return None
-    path = next((line[3:] for line in lines if line.startswith("0::")), None)
-    if path is None:
-        return None
-    group = hierarchy / path.lstrip("/")
     found = [_own_quota(folder) for folder in (group, *group.parents)]
     return min((quota for quota in found if quota is not None), default=None)
 

@@ -4,6 +4,7 @@ The three processes configure it alike; `set_context` adds who is speaking.
 """
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -50,6 +51,61 @@ def configure(level: str, target: str) -> None:
         own.removeHandler(old)
         old.close()
     own.addHandler(handler)
+
+
+class _LineWriter(io.TextIOBase):
+    """Standard output or error of a worker: each line an entry of its own, with who speaks."""
+
+    def __init__(self, journal: Journal, level: int, descriptor: int) -> None:
+        self._journal = journal
+        self._level = level
+        self._descriptor = descriptor
+        self._rest = ""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._send(line)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._rest:
+            rest, self._rest = self._rest, ""
+            self._send(rest)
+
+    def _send(self, line: str) -> None:
+        fields = {
+            "MESSAGE": line,
+            "PRIORITY": priority(self._level),
+            "SYSLOG_IDENTIFIER": IDENTIFIER,
+            **{f"PREFORKD_{name.upper()}": value for name, value in _context.items()},
+        }
+        try:
+            self._journal.send(fields)
+        except OSError:
+            os.write(self._descriptor, f"{line}\n".encode("utf-8", "backslashreplace"))
+
+
+def capture_output() -> None:
+    """Have what the application prints arrive in the journal with the fields of who prints it.
+
+    Only where log records go there, too. What is not Python's (a library in C) still writes to the
+    descriptors, and is known by its pid.
+    """
+    own = logging.getLogger("preforkd")
+    if any(isinstance(handler, _JournalHandler) for handler in own.handlers):
+        sys.stdout = _LineWriter(Journal(), logging.INFO, 1)
+        sys.stderr = _LineWriter(Journal(), logging.WARNING, 2)
 
 
 def _journal_handler(target: str) -> logging.Handler | None:

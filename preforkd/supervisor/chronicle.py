@@ -9,7 +9,7 @@ from typing import Any
 
 from preforkd.core import catalog, events as ev
 from preforkd.core.catalog import Entry
-from preforkd.core.model import ALIVE, Failure
+from preforkd.core.model import ALIVE, Failure, Role, WorkerState
 from preforkd.core.scoreboard import Scoreboard, WorkerRow, ZygoteRow
 
 logger = logging.getLogger("preforkd.master")
@@ -105,7 +105,15 @@ def _retire_worker(event: ev.RetireWorker, board: Scoreboard) -> None:
 def _kill_worker(event: ev.KillWorker, board: Scoreboard) -> None:
     if row := board.workers.get(event.worker):
         level = logging.INFO if board.stopping and board.stopping.quick else logging.WARNING
-        _about(row, level, f"is killed: {event.reason}", catalog.WORKER_KILLED)
+        _about(row, level, f"is killed: {event.reason}", _why_killed(row, board))
+
+
+def _why_killed(row: WorkerRow, board: Scoreboard) -> Entry:
+    if row.state is WorkerState.RETIRING:
+        return catalog.DRAIN_TIMEOUT
+    generation = board.generations.get(row.generation)
+    wanted = generation is not None and generation.role in {Role.CURRENT, Role.CANDIDATE}
+    return catalog.WORKER_HUNG if wanted and not board.stopping else catalog.WORKER_KILLED
 
 
 def _worker_exited(event: ev.WorkerExited, board: Scoreboard) -> None:
@@ -115,7 +123,8 @@ def _worker_exited(event: ev.WorkerExited, board: Scoreboard) -> None:
     expected = row.state not in ALIVE
     level = logging.INFO if expected else logging.WARNING
     when = "" if row.was_ready or row.told else " before it was ready"
-    _about(row, level, f"ended{when}: {event.reason}", catalog.WORKER_ENDED)
+    entry = catalog.OUT_OF_MEMORY if event.out_of_memory else catalog.WORKER_ENDED
+    _about(row, level, f"ended{when}: {event.reason}", entry)
 
 
 def _zygote_spawned(event: ev.ZygoteSpawned, board: Scoreboard) -> None:

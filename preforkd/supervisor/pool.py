@@ -21,7 +21,7 @@ from preforkd.core import events as ev
 from preforkd.core.model import Blame, Failure
 from preforkd.ipc import messages
 from preforkd.ipc.channel import ChannelClosedError, MalformedMessageError, close_all
-from preforkd.linux import process
+from preforkd.linux import cgroup, process
 from preforkd.supervisor import children
 from preforkd.supervisor.children import Launch, WorkerHandle, ZygoteHandle, unwatch, watch
 
@@ -49,6 +49,7 @@ class Pool:
         self._zygotes: dict[int, ZygoteHandle] = {}
         self._workers: dict[int, WorkerHandle] = {}
         self._strangers_wait = False
+        self._oom_kills = cgroup.OomKills()
 
     def perform(self, action: ev.Action) -> None:
         """Carry out one action; what it leads to is reported."""
@@ -255,11 +256,16 @@ class Pool:
             return
         if not handle.silent:
             self._hear_worker(handle)  # its last words
-        self._forget_worker(handle, report.describe())
+        # The kernel's own SIGKILL looks like anybody's; the cgroup counts those.
+        starved = report.signal == signal.SIGKILL and self._oom_kills.increased()
+        how = report.describe() + (", out of memory" if starved else "")
+        self._forget_worker(handle, how, out_of_memory=starved)
 
-    def _forget_worker(self, handle: WorkerHandle, reason: str) -> None:
+    def _forget_worker(
+        self, handle: WorkerHandle, reason: str, *, out_of_memory: bool = False
+    ) -> None:
         self._close_worker(handle)
-        self._report(ev.WorkerExited(handle.worker, reason))
+        self._report(ev.WorkerExited(handle.worker, reason, out_of_memory))
 
     def _close_worker(self, handle: WorkerHandle) -> None:
         unwatch(self._loop, handle.channel.fileno())

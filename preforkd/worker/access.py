@@ -93,12 +93,23 @@ class _JournalLog:
             self._missed += 1
 
 
+_clock = (0, "")
+
+
+def _now() -> str:
+    # Made once a second by whoever needs it.
+    global _clock  # noqa: PLW0603
+    now = int(time.time())
+    if now != _clock[0]:
+        _clock = (now, time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(now)))
+    return _clock[1]
+
+
 def combined_line(answered: Answered) -> bytes:
     """Return the line in the combined format that web servers share, with the seconds behind it."""
     request = answered.request
-    at = time.strftime("%d/%b/%Y:%H:%M:%S %z")
     text = (
-        f'{answered.remote or "-"} - - [{at}] "{_request_line(request)}" {answered.status} '
+        f'{answered.remote or "-"} - - [{_now()}] "{_request_line(request)}" {answered.status} '
         f'{answered.length} "{_header(request, b"referer")}" "{_header(request, b"user-agent")}" '
         f"{answered.seconds:.6f}\n"
     )
@@ -133,4 +144,7 @@ def _header(request: Request, wanted: bytes) -> str:
 
 def _safe(data: bytes) -> str:
     # What a client sends must not become another line, or another field of this one.
-    return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]):02x}", data.decode("latin-1"))
+    text = data.decode("latin-1")
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)

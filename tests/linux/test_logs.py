@@ -25,6 +25,9 @@ try:
     1 / 0
 except ZeroDivisionError:
     logger.exception("failed")
+logs.capture_output()
+print("printed", "twice", file=sys.stderr)
+print("half", end="", flush=True)
 """
 
 
@@ -54,7 +57,7 @@ def test_native_fields_in_the_journal(tmp_path):
         sock.bind(str(tmp_path / "socket"))
         sock.settimeout(5)
         assert run("journal", str(tmp_path / "socket")) == ""
-        first, second, third, fourth = (parse(sock.recv(65536)) for _ in range(4))
+        first, second, third, fourth, fifth, sixth = (parse(sock.recv(65536)) for _ in range(6))
     assert first["MESSAGE"] == "first"
     assert first["PRIORITY"] == "6"
     assert first["SYSLOG_IDENTIFIER"] == "preforkd"
@@ -64,6 +67,9 @@ def test_native_fields_in_the_journal(tmp_path):
     assert third["LOGGER"] == "app"
     assert "ZeroDivisionError" in fourth["MESSAGE"]
     assert fourth["PRIORITY"] == "3"
+    assert (fifth["MESSAGE"], fifth["PRIORITY"]) == ("printed twice", "4")
+    assert (sixth["MESSAGE"], sixth["PRIORITY"]) == ("half", "6")
+    assert fifth["PREFORKD_WORKER"] == "3"
 
 
 def test_a_journal_that_is_gone_is_replaced_by_standard_error(tmp_path):

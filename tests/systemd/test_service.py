@@ -163,6 +163,14 @@ def test_the_journal_has_fields(machine):
     entry = machine.run("journalctl -u preforkd PREFORKD_WORKER=3 -o json --no-pager -n 1")
     for part in ('"_TRANSPORT":"journal"', '"SYSLOG_IDENTIFIER":"preforkd"', '"OBJECT_PID"'):
         assert part in entry
+    (machine.root / "srv/speaks.py").write_text(
+        "import sys\ndef handle(connection, peer):\n"
+        "    print('spoken', file=sys.stderr)\n    connection.sendall(b'said')\n"
+    )
+    machine.configure("app: {target: 'stream:speaks:handle', directory: /srv}\nworkers: 1\n")
+    machine.run("systemctl restart preforkd.service")
+    assert "said" in machine.run(NC)
+    machine.until("journalctl -u preforkd PREFORKD_WORKER=1 -p warning -o cat", "spoken")
     explained = machine.run("journalctl -u preforkd -x --no-pager")
     assert "Subject: Worker 3 is ready" in explained
     assert "A socket is served" in explained
