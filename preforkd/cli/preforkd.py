@@ -11,7 +11,7 @@ import preforkd
 from preforkd.cli.output import to_whoever_reads
 from preforkd.config import sources
 from preforkd.config.credentials import Credentials
-from preforkd.core.model import Blame, Failure
+from preforkd.core.model import Failure
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
 from preforkd.linux import environment
 
@@ -22,12 +22,6 @@ quick), HUP reloads, QUIT stops quickly, USR1 logs the status.
 """
 _LEAST_LIFE = 2.0
 """Seconds that a socket-activated service lives at the least, when its start fails."""
-_STATUS = {
-    Blame.CONFIGURATION: ExitStatus.CONFIGURATION,
-    Blame.APPLICATION: ExitStatus.APPLICATION,
-    Blame.SYSTEM: ExitStatus.SYSTEM,
-    Blame.INTERNAL: ExitStatus.INTERNAL,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +90,7 @@ def _check(options: argparse.Namespace) -> int:
         failure = trial.load_for_trial(loaded.settings, environment.clean(os.environ))
         if failure is not None:
             _complain_of(failure)
-            return _STATUS[failure.blame]
+            return failure.blame.exit_status
     what = loaded.path or "the built-in configuration"
     print(f"{what} is valid" + (", the application loads" if options.load else ""))
     return ExitStatus.OK

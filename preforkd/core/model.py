@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from preforkd.errors import ExitStatus
+
 
 class WorkerState(StrEnum):
     """A worker's way through life, in order."""
@@ -55,6 +57,11 @@ class Blame(StrEnum):
     APPLICATION = "application"
     SYSTEM = "system"
     INTERNAL = "internal"
+
+    @property
+    def exit_status(self) -> ExitStatus:
+        """What a program exits with for it."""
+        return ExitStatus[self.name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,13 +29,16 @@ def set_context(**fields: Any) -> None:
     _context.update(fields)
 
 
-def configure(level: str, target: str) -> None:
+def configure(level: str, target: str, *, patient: bool = True) -> None:
     """Send records of this level and above to ``journal``, ``stderr``, or where it fits (``auto``).
+
+    ``patient``: a journal that does not read is given a second, and what it does not take goes to
+    standard error. A worker is not: what the journal misses is counted, and told with the next record.
 
     May be called again. The application's own records go the same way as long as it has not
     configured the root logger.
     """
-    handler: logging.Handler = _journal_handler(target) or _StderrHandler()
+    handler: logging.Handler = _journal_handler(target, patient) or _StderrHandler()
     root = logging.getLogger()
     ours = [known for known in root.handlers if isinstance(known, _Handlers)]
     if ours or not root.handlers:
@@ -90,10 +93,9 @@ class _LineWriter(io.TextIOBase):
             "SYSLOG_IDENTIFIER": IDENTIFIER,
             **{f"PREFORKD_{name.upper()}": value for name, value in _context.items()},
         }
-        try:
+        # A journal that does not read must not stop a worker that prints.
+        with contextlib.suppress(OSError):
             self._journal.send(fields)
-        except OSError:
-            os.write(self._descriptor, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 def capture_output() -> None:
@@ -104,17 +106,17 @@ def capture_output() -> None:
     """
     own = logging.getLogger("preforkd")
     if any(isinstance(handler, _JournalHandler) for handler in own.handlers):
-        sys.stdout = _LineWriter(Journal(), logging.INFO, 1)
-        sys.stderr = _LineWriter(Journal(), logging.WARNING, 2)
+        sys.stdout = _LineWriter(Journal(wait=False), logging.INFO, 1)
+        sys.stderr = _LineWriter(Journal(wait=False), logging.WARNING, 2)
 
 
-def _journal_handler(target: str) -> logging.Handler | None:
+def _journal_handler(target: str, patient: bool) -> logging.Handler | None:
     if target == "stderr":
         return None
     wanted = target == "journal" or stderr_is_journal(os.environ.get("JOURNAL_STREAM", ""))
     if not wanted or not os.path.exists(ADDRESS):
         return None
-    return _JournalHandler(Journal())
+    return _JournalHandler(Journal(wait=patient), patient)
 
 
 def priority(level: int) -> int:
@@ -135,20 +137,28 @@ class _Formatter(logging.Formatter):
 
 
 class _JournalHandler(logging.Handler):
-    """Writes native entries; what the journal does not take goes to standard error."""
+    """Writes native entries; see `configure` for what the journal does not take."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, patient: bool) -> None:
         super().__init__()
         self._journal = journal
+        self._patient = patient
+        self._missed = 0
         self.setFormatter(_Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = self.format(record)
             try:
-                self._journal.send(_fields(record, message))
+                fields = _fields(record, message)
+                if self._missed:
+                    fields["PREFORKD_MISSED"] = self._missed
+                self._journal.send(fields)
+                self._missed = 0
             except OSError:
-                sys.stderr.write(f"<{priority(record.levelno)}>{message}\n")
+                self._missed += 1
+                if self._patient:
+                    sys.stderr.write(f"<{priority(record.levelno)}>{message}\n")
         except Exception:  # logging must not fail what it reports about
             self.handleError(record)
 

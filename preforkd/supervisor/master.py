@@ -18,7 +18,7 @@ from preforkd.config.settings import Settings
 from preforkd.control.view import ReloadAnswer, ServiceView
 from preforkd.core import catalog, events as ev, life, policy, status
 from preforkd.core.life import Effect, Event, State
-from preforkd.core.model import Blame, Failure, Limits
+from preforkd.core.model import Failure, Limits
 from preforkd.core.scoreboard import Scoreboard
 from preforkd.errors import ExitStatus, PreforkdError
 from preforkd.linux import cpus, logs, memory
@@ -33,12 +33,6 @@ from preforkd.supervisor.pool import Pool
 
 logger = logging.getLogger("preforkd.master")
 
-_STATUS_BY_BLAME = {
-    Blame.CONFIGURATION: ExitStatus.CONFIGURATION,
-    Blame.APPLICATION: ExitStatus.APPLICATION,
-    Blame.SYSTEM: ExitStatus.SYSTEM,
-    Blame.INTERNAL: ExitStatus.INTERNAL,
-}
 _MARGIN = 10.0
 """Seconds that systemd is asked for beyond our own deadlines."""
 
@@ -429,7 +423,7 @@ class Master:
         assert self._abandoned is not None
         what, entry = "the service cannot start", catalog.START_FAILED
         chronicle.tell_failure(what, self._abandoned, logging.CRITICAL, entry)
-        self.exit_status = _STATUS_BY_BLAME[self._abandoned.blame]
+        self.exit_status = self._abandoned.blame.exit_status
 
     def _drain(self) -> None:
         text = f"stopping: {len(self.board.workers)} workers drain"

@@ -85,6 +85,7 @@ def _live(seat: Seat) -> int:
     os.environ["PREFORKD_WORKER"] = str(seat.slot)
     os.environ["PREFORKD_GENERATION"] = str(seat.generation)
     logs.set_context(worker=seat.slot, generation=seat.generation)
+    logs.configure(seat.settings.log.level, seat.settings.log.target, patient=False)
     logs.capture_output()
     title = _titles(seat)
     title("starting")

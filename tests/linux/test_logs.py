@@ -1,5 +1,6 @@
 """Where records go, in a process of its own: logging is global."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import logging, sys
 from preforkd.linux import journal, logs
 if len(sys.argv) > 2:
     logs.ADDRESS = sys.argv[2]
-    logs.Journal = lambda: journal.Journal(sys.argv[2])
+    logs.Journal = lambda wait=True: journal.Journal(sys.argv[2], wait=wait)
 logs.configure("info", sys.argv[1])
 logs.configure("info", sys.argv[1])
 logger = logging.getLogger("preforkd.master")
@@ -78,3 +79,43 @@ def test_a_journal_that_is_gone_is_replaced_by_standard_error(tmp_path):
     path.write_text("")
     assert "<6>first" in run("journal", str(path))
     assert os.path.exists(path)
+
+
+STUCK = """
+import logging, os, sys
+from preforkd.linux import journal, logs
+logs.ADDRESS = sys.argv[1]
+logs.Journal = lambda wait=True: journal.Journal(sys.argv[1], wait=wait)
+logs.configure("info", "journal", patient=False)
+logs.capture_output()
+for number in range(2000):
+    logging.getLogger("preforkd").info("record %d", number)
+    print("printed", number)
+os.write(2, b"burst over\\n")
+sys.stdin.read(1)
+logging.getLogger("preforkd").info("last")
+"""
+
+
+def test_a_stuck_journal_does_not_stop_a_worker(tmp_path):
+    """Records and prints are dropped without waiting; how many records were is told later."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        with subprocess.Popen(
+            [sys.executable, "-c", STUCK, str(tmp_path / "socket")],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as child:
+            assert child.stderr.readline() == "burst over\n"
+            sock.setblocking(False)
+            first = parse(sock.recv(65536))
+            with contextlib.suppress(BlockingIOError):
+                while sock.recv(65536):
+                    pass
+            child.communicate("x")
+            assert child.returncode == 0
+        last = parse(sock.recv(65536))
+    assert first["MESSAGE"] == "record 0"
+    assert last["MESSAGE"] == "last"
+    assert int(last["PREFORKD_MISSED"]) > 1000

@@ -317,3 +317,22 @@ def test_applications_run_in_each_sandbox(machine):
             served = machine.run("curl -sf --max-time 20 http://127.0.0.1:8080/")
             assert words in served, name
             machine.run("systemctl stop preforkd.service")
+
+
+def test_a_reload_by_signal_waits_as_well(machine):
+    """The notify-reload drop-in (253 and newer): systemctl reload returns when the new ones serve."""
+    if machine.suite == "bookworm":
+        pytest.skip("systemd 252 has no Type=notify-reload")
+    folder = "/etc/systemd/system/preforkd.service.d"
+    machine.run(
+        f"mkdir -p {folder}; cp /usr/share/doc/preforkd/examples/notify-reload.conf {folder}/; "
+        "systemctl daemon-reload"
+    )
+    machine.configure(ECHO)
+    machine.run("systemctl start preforkd.service")
+    machine.run("systemctl reload preforkd")
+    assert '"generation": 2' in machine.run("preforkctl status --json")
+    machine.configure(ECHO + "wrokers: 3\n")
+    # The protocol has no word for a failure; the status line has.
+    machine.run("systemctl reload preforkd")
+    assert "wrokers" in machine.run("systemctl show preforkd -p StatusText")
