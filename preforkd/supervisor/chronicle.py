@@ -166,7 +166,8 @@ def _zygote_failed(event: ev.ZygoteFailed, board: Scoreboard) -> None:
 
 def _kill_zygote(event: ev.KillZygote, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
-        _zygote(row, logging.WARNING, "is killed")
+        level = logging.INFO if board.stopping else logging.WARNING
+        _zygote(row, level, "is killed")
 
 
 _TELLERS: dict[type, Callable[[Any, Scoreboard], None]] = {

@@ -20,6 +20,9 @@ from preforkd.supervisor.master import Master
 
 logger = logging.getLogger("preforkd.master")
 
+_SAME_WISH = 0.1
+"""Seconds in which a signal that comes twice has been sent once."""
+
 
 def run(read: Callable[[], Loaded], loaded: Loaded) -> int:
     """Be the master until the service ends; return the exit status.
@@ -79,8 +82,9 @@ def _relieve(master: Master, pressure: PressureWatch) -> None:
 
 def _take_signals(master: Master) -> None:
     loop = master.loop
+    stops = _Stops(master)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, master, number)
+        loop.add_signal_handler(number, stops.take, number)
     loop.add_signal_handler(signal.SIGQUIT, _stop_quickly, master)
     loop.add_signal_handler(signal.SIGHUP, master.hang_up)
     loop.add_signal_handler(signal.SIGUSR1, master.say_status)
@@ -88,9 +92,25 @@ def _take_signals(master: Master) -> None:
     loop.add_signal_handler(signal.SIGCHLD, master.pool.reap_strangers)
 
 
-def _stop(master: Master, number: signal.Signals) -> None:
-    logger.info("%s: stopping", number.name)
-    master.stop()
+class _Stops:
+    """Signals that ask for a stop; the second is quick.
+
+    A terminal, timeout(1) and their like send one wish twice, to the process and to its group: the
+    same signal again within a moment is the same wish.
+    """
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._last: tuple[signal.Signals, float] | None = None
+
+    def take(self, number: signal.Signals) -> None:
+        """Stop, or hurry."""
+        now = self._master.loop.time()
+        last, self._last = self._last, (number, now)
+        if last is not None and last[0] is number and now - last[1] < _SAME_WISH:
+            return
+        logger.info("%s: stopping", number.name)
+        self._master.stop()
 
 
 def _stop_quickly(master: Master) -> None:

@@ -110,6 +110,19 @@ def test_a_second_signal_is_quick(echo):
     slow.join()
 
 
+def test_one_wish_that_is_sent_twice_is_one(echo):
+    """timeout(1) signals the process and then its group: the stop stays graceful."""
+    answers = []
+    slow = threading.Thread(target=lambda: answers.append(ask(echo.address, "/slow?for=1")))
+    slow.start()
+    echo.until(lambda status: status["busy"] == 1)
+    for _ in range(2):
+        os.kill(echo.pid, signal.SIGTERM)
+    assert echo.wait() == 0
+    slow.join()
+    assert answers[0].startswith(b"HTTP/1.1 200 OK")
+
+
 def test_a_killed_master_leaves_nobody_behind(echo):
     """SIGKILL of the master: the running request is answered, then every process has gone."""
     processes = children_of(echo.pid)
