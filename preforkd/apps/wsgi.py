@@ -1,9 +1,11 @@
 """WSGI applications (PEP 3333): from a request to the environ, from the iterable to the response."""
 
+import io
 import logging
-import socket
+import os
+import stat
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import IO, Any, Protocol
 from urllib.parse import unquote_to_bytes
@@ -17,42 +19,59 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 _BLOCK = 64 * 1024
 
 
-class Request(Protocol):
-    """What is needed of a request; `preforkd.http.request.Request`."""
+class Head(Protocol):
+    """What is needed of a request's head; `preforkd.http.head.Head`."""
 
-    method: str
-    target: bytes
-    version: str
-    headers: list[tuple[bytes, bytes]]
-    body: IO[bytes]
-    body_length: int
+    @property
+    def method(self) -> str:
+        """GET and the like."""
+
+    @property
+    def target(self) -> bytes:
+        """What the request line names."""
+
+    @property
+    def version(self) -> str:
+        """1.0 or 1.1."""
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Lower-case names and values."""
 
 
 class Response(Protocol):
     """What is needed of a response; `preforkd.http.response.Response`."""
 
     head_sent: bool
-    keep: bool
+    flaw: str
 
     @property
     def started(self) -> bool:
         """Tell whether the head is known."""
 
-    def start(self, status: str, headers: Sequence[tuple[str, str]]) -> None:
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
         """Take the head."""
 
-    def write(self, data: bytes, *, whole: bool = False) -> None:
+    def whole(self, data: bytes) -> None:
+        """Send a body that is complete."""
+
+    def write(self, data: bytes) -> None:
         """Send a part of the body."""
 
-    def finish(self) -> bool:
-        """End the body; False when it was too short."""
+    def write_file(self, file: IO[bytes], offset: int, count: int) -> None:
+        """Send a part of a file as the whole body."""
+
+    def finish(self) -> None:
+        """End the body."""
 
 
 class FileWrapper:
-    """``wsgi.file_wrapper``: a file as an iterable of blocks."""
+    """``wsgi.file_wrapper``: a file as an iterable of blocks; a real file goes by sendfile(2)."""
 
     def __init__(self, file: Any, block_size: int = _BLOCK) -> None:
-        self._file = file
+        self.file = file
         self._block_size = block_size
         if hasattr(file, "close"):
             self.close = file.close
@@ -61,122 +80,138 @@ class FileWrapper:
         return self
 
     def __next__(self) -> bytes:
-        data: bytes = self._file.read(self._block_size)
+        data: bytes = self.file.read(self._block_size)
         if not data:
             raise StopIteration
         return data
 
+    def region(self) -> tuple[int, int] | None:
+        """Return offset and length of what is to be sent; None if this is not a regular file."""
+        try:
+            status = os.fstat(self.file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            offset = self.file.tell()
+        except (AttributeError, OSError, ValueError):
+            return None
+        return offset, max(0, status.st_size - offset)
 
-def base_environ(sock: socket.socket, peer: Any) -> Environ:
-    """Return what the requests of one connection have in common."""
-    environ: Environ = {
+
+def base_environ(server: str, port: str, *, secure: bool, threads: bool) -> Environ:
+    """Return what the requests of one listener have in common."""
+    return {
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
+        "wsgi.url_scheme": "https" if secure else "http",
         "wsgi.errors": sys.stderr,
-        "wsgi.multithread": False,
+        "wsgi.multithread": threads,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
         "wsgi.file_wrapper": FileWrapper,
         "wsgi.input_terminated": True,
+        "wsgi.input": None,
         "SERVER_SOFTWARE": "preforkd",
         "SCRIPT_NAME": "",
-        "SERVER_NAME": "localhost",
-        "SERVER_PORT": "80",
+        "SERVER_NAME": server,
+        "SERVER_PORT": port,
         "REMOTE_ADDR": "",
     }
-    if sock.family != socket.AF_UNIX:
-        host, port = sock.getsockname()[:2]
-        environ["SERVER_NAME"], environ["SERVER_PORT"] = host, str(port)
-        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = peer[0], str(peer[1])
-    return environ
 
 
-def environ_for(request: Request, base: Environ) -> Environ:
-    """Return the environ of a request."""
+def environ_for(head: Head, base: Environ) -> Environ:
+    """Return what all requests with this head have in common."""
     environ = base.copy()
-    target = _origin_form(request)
-    path, _, query = target.partition(b"?")
-    environ["REQUEST_METHOD"] = request.method
-    environ["SERVER_PROTOCOL"] = f"HTTP/{request.version}"
+    path, _, query = _origin_form(head.target).partition(b"?")
+    environ["REQUEST_METHOD"] = head.method
+    environ["SERVER_PROTOCOL"] = f"HTTP/{head.version}"
     environ["PATH_INFO"] = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
     environ["QUERY_STRING"] = query.decode("latin-1")
-    environ["REQUEST_URI"] = environ["RAW_URI"] = request.target.decode("latin-1")
-    environ["wsgi.input"] = request.body
-    for name, value in request.headers:
+    environ["REQUEST_URI"] = environ["RAW_URI"] = head.target.decode("latin-1")
+    for name, value in head.headers:
         text = value.decode("latin-1")
         if name == b"content-type":
             environ["CONTENT_TYPE"] = text
-        elif name not in {b"content-length", b"transfer-encoding"}:
+        elif name == b"content-length":
+            environ["CONTENT_LENGTH"] = text
+        elif name != b"transfer-encoding":
             key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
             if key in environ:
                 joint = "; " if name == b"cookie" else ","
                 text = f"{environ[key]}{joint}{text}"
             environ[key] = text
-        elif name == b"content-length":
-            environ["CONTENT_LENGTH"] = text
-    if request.body_length and "CONTENT_LENGTH" not in environ:
-        # A chunked body is complete by now, and most applications only understand a length.
-        environ["CONTENT_LENGTH"] = str(request.body_length)
     return environ
 
 
-def _origin_form(request: Request) -> bytes:
-    # RFC 9112, 3.2.2: the authority of an absolute target replaces the Host header.
-    target = request.target
-    if target.startswith(b"/") or target == b"*":
-        return b"" if target == b"*" else target
-    scheme, separator, rest = target.partition(b"://")
-    if separator and scheme.lower() in {b"http", b"https"}:
-        authority, slash, path = rest.partition(b"/")
-        request.headers[:] = [
-            (name, authority if name == b"host" else value) for name, value in request.headers
-        ]
-        return b"/" + path if slash else b"/"
-    return target
+def _origin_form(target: bytes) -> bytes:
+    if target.startswith(b"/"):
+        return target
+    if target == b"*":
+        return b""
+    rest = target.partition(b"://")[2]
+    path = rest[len(rest.partition(b"/")[0].partition(b"?")[0]) :]
+    return path if path.startswith(b"/") else b"/" + path
 
 
-def call(application: Application, environ: Environ, response: Response) -> None:
+def set_body(environ: Environ, body: IO[bytes], length: int) -> None:
+    """Give the environ its body.
+
+    A chunked one is complete by now, and most applications only understand a length.
+    """
+    environ["wsgi.input"] = body
+    if length and "CONTENT_LENGTH" not in environ:
+        environ["CONTENT_LENGTH"] = str(length)
+
+
+def call(
+    application: Application, environ: Environ, response: Response
+) -> Callable[[], None] | None:
     """Let the application answer one request.
+
+    Returns what is to be called when the response has been sent, if its sending needs what the
+    application gave (a file).
 
     An application that fails before anything was sent is answered for with 500; one that fails later
     leaves a response that is visibly cut off, never one that looks complete. What ``response`` raises
     because the client has gone is passed on, and so is SystemExit.
     """
-    written = False
-
-    def start_response(
-        status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
-    ) -> Callable[[bytes], None]:
-        if exc_info is not None and response.head_sent:
-            raise exc_info[1].with_traceback(exc_info[2])
-        if exc_info is None and response.started:
-            raise AssertionError("start_response was called twice without exc_info")
-        response.start(status, headers)
-        return write
-
-    def write(data: bytes) -> None:
-        nonlocal written
-        written = True
-        response.write(data)
-
-    iterable = application(environ, start_response)
+    iterable = application(environ, response.start_response)
+    if iterable.__class__ is list and len(iterable) == 1:
+        response.whole(iterable[0])
+        if response.flaw:
+            _complain(response)
+        return None
+    close = getattr(iterable, "close", None)
     try:
-        if not written and isinstance(iterable, (list, tuple)) and len(iterable) == 1:
-            _demand_start(response)
-            response.write(iterable[0], whole=True)
+        if isinstance(iterable, FileWrapper) and _send_file(iterable, response):
+            later, close = close, None
+            return later
+        if isinstance(iterable, (list, tuple)) and len(iterable) == 1:
+            response.whole(iterable[0])
         else:
             for data in iterable:
                 if data:
-                    _demand_start(response)
                     response.write(data)
-        _demand_start(response)
-        if not response.finish():
-            logger.error("the application sent less than its Content-Length; the client sees a cut")
+        if not response.started:
+            raise AssertionError("the application did not call start_response")
+        response.finish()
+        if response.flaw:
+            _complain(response)
     finally:
-        if (close := getattr(iterable, "close", None)) is not None:
+        if close is not None:
             close()
+    return None
 
 
-def _demand_start(response: Response) -> None:
-    if not response.started:
-        raise AssertionError("the application did not call start_response")
+def _complain(response: Response) -> None:
+    logger.error(
+        "the application sent %s than its Content-Length; the connection ends", response.flaw
+    )
+
+
+def _send_file(wrapper: FileWrapper, response: Response) -> bool:
+    region = wrapper.region()
+    if region is None or response.head_sent or not region[1]:
+        return False
+    if isinstance(wrapper.file, io.TextIOBase):
+        return False
+    response.write_file(wrapper.file, *region)
+    return True

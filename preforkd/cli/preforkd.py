@@ -128,7 +128,7 @@ def _options(options: argparse.Namespace) -> dict[str, object]:
         "app.directory": options.directory,
         "app.python": options.python,
         "listen": options.listen,
-        "workers": options.workers,
+        "workers.count": options.workers,
         "log.level": options.level,
     }
     return {setting: value for setting, value in given.items() if value is not None}

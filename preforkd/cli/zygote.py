@@ -37,6 +37,7 @@ def main() -> None:
             title=loaded.title,
             channel=birth.channel,
             memory=birth.memory,
+            exchange=loaded.exchange,
         )
     )
 

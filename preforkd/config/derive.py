@@ -108,32 +108,40 @@ def _object(fields: tuple[Field, ...]) -> dict[str, Any]:
 def _property(field: Field) -> dict[str, Any]:
     about: dict[str, Any] = {"description": field.help}
     if field.struct is not None and field.form is Form.SECTION:
-        return {**about, **_object(fields_of(field.struct, field.path + "."))}
+        inner = fields_of(field.struct, field.path + ".")
+        if field.short:
+            (one,) = (_property(each) for each in inner if each.name == field.short)
+            return {**about, "anyOf": [one, _object(inner)]}
+        return {**about, **_object(inner)}
+    if field.form is Form.LIST:
+        text = {"type": "string"}
+        return {**about, "anyOf": [text, {"type": "array", "items": text}]}
     if field.form is Form.LISTEN:
         one = {"anyOf": [{"type": "string"}, _object(fields_of(Listen, "listen."))]}
         return {**about, "anyOf": [*one["anyOf"], {"type": "array", "items": one}]}
     if field.form is Form.NAMES:
         value = {"type": ["string", "number", "boolean"]}
         return {**about, "type": ["object", "null"], "additionalProperties": value}
-    about["default"] = field.write(field.default)
+    flag = field.form is Form.FLAG
+    about["default"] = field.default if flag else field.write(field.default)
     return {**about, **_scalar(field)}
 
 
 def _scalar(field: Field) -> dict[str, Any]:
-    match field.form:
-        case Form.CHOICE:
-            return {"enum": list(field.choices)}
-        case Form.DURATION:
-            return {"type": ["string", "number"], "pattern": _DURATION}
-        case Form.SIZE:
-            return {"type": ["string", "integer"], "pattern": _SIZE}
-        case Form.MODE:
-            return {"type": ["string", "integer"], "pattern": "^0?o?[0-7]{1,4}$"}
-        case Form.INTEGER:
-            number = {"type": "integer", "minimum": field.ge, "maximum": field.le}
-            return {"anyOf": [number, {"enum": list(field.choices)}]} if field.choices else number
-        case _:
-            return {"type": ["string", "null"]}
+    if field.form is Form.CHOICE:
+        return {"enum": list(field.choices)}
+    if field.form is Form.INTEGER:
+        number = {"type": "integer", "minimum": field.ge, "maximum": field.le}
+        return {"anyOf": [number, {"enum": list(field.choices)}]} if field.choices else number
+    return _TYPES.get(field.form, {"type": ["string", "null"]})
+
+
+_TYPES: dict[Form, dict[str, Any]] = {
+    Form.FLAG: {"type": "boolean"},
+    Form.DURATION: {"type": ["string", "number"], "pattern": _DURATION},
+    Form.SIZE: {"type": ["string", "integer"], "pattern": _SIZE},
+    Form.MODE: {"type": ["string", "integer"], "pattern": "^0?o?[0-7]{1,4}$"},
+}
 
 
 # --- the reference -------------------------------------------------------------------------------

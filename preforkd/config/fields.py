@@ -1,7 +1,7 @@
 """The settings as data: what `preforkd.config.settings` declares, for those that derive from it."""
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -23,6 +23,10 @@ class Form(StrEnum):
     DURATION = "duration"
     SIZE = "size"
     MODE = "mode"
+    FLAG = "flag"
+    """``true`` or ``false``."""
+    LIST = "list"
+    """One text, or a list of texts."""
     NAMES = "names"
     """A mapping of names to texts."""
     LISTEN = "listen"
@@ -42,6 +46,8 @@ class Field:
     le: float | None = None
     choices: tuple[str, ...] = ()
     struct: type[msgspec.Struct] | None = None
+    short: str = ""
+    """The field of a section for which a single value may stand."""
 
     @property
     def name(self) -> str:
@@ -50,15 +56,7 @@ class Field:
 
     def write(self, value: Any) -> str:
         """Return a value as people write it."""
-        if isinstance(value, str):
-            return value
-        if self.form is Form.DURATION:
-            return units.format_duration(value)
-        if self.form is Form.SIZE:
-            return units.format_size(value)
-        if self.form is Form.MODE:
-            return units.format_mode(value)
-        return str(value)
+        return value if isinstance(value, str) else _WRITERS.get(self.form, str)(value)
 
     def allowed(self) -> str:
         """Return what may be written, in words."""
@@ -69,6 +67,8 @@ class Field:
             Form.DURATION: "a duration",
             Form.SIZE: "a size",
             Form.MODE: "octal permissions",
+            Form.FLAG: "true or false",
+            Form.LIST: "a text, or a list of texts",
             Form.NAMES: "a mapping of names to values",
             Form.LISTEN: "an address, or a list of addresses or mappings",
             Form.SECTION: "a mapping",
@@ -83,6 +83,15 @@ class Field:
 
     def _typed(self, bound: float) -> float | int:
         return bound if self.form is Form.DURATION else int(bound)
+
+
+_WRITERS: dict[Form, Callable[[Any], str]] = {
+    Form.FLAG: lambda value: "true" if value else "false",
+    Form.LIST: lambda value: f"[{', '.join(value)}]",
+    Form.DURATION: units.format_duration,
+    Form.SIZE: units.format_size,
+    Form.MODE: units.format_mode,
+}
 
 
 @cache
@@ -115,7 +124,8 @@ def get(settings: msgspec.Struct, path: str) -> Any:
 
 def _field(path: str, hint: Any, default: Any) -> Field:
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return Field(path, Form.SECTION, default, help=_summary(hint), struct=hint)
+        short = getattr(hint, "SHORT", "")
+        return Field(path, Form.SECTION, default, help=_summary(hint), struct=hint, short=short)
     plain, meta = _unwrap(hint)
     assert meta is not None
     extra = meta.extra or {}
@@ -151,7 +161,15 @@ def _form(plain: Any, kind: str | None) -> tuple[Form, msgspec.Meta | None, tupl
     origin = get_origin(plain) or plain
     if origin is Literal:
         return Form.CHOICE, None, get_args(plain)
-    simple = {str: Form.TEXT, int: Form.INTEGER, dict: Form.NAMES, tuple: Form.LISTEN}
+    if origin is tuple and get_args(plain)[0] is str:
+        return Form.LIST, None, ()
+    simple = {
+        str: Form.TEXT,
+        bool: Form.FLAG,
+        int: Form.INTEGER,
+        dict: Form.NAMES,
+        tuple: Form.LISTEN,
+    }
     if origin in simple:
         return simple[origin], None, ()
     assert origin in {typing.Union, UnionType}

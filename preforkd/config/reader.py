@@ -7,18 +7,20 @@ of their own; everything else follows from the declarations.
 import difflib
 import re
 from collections.abc import Iterable, Mapping as MappingOf
+from dataclasses import replace
 from typing import Any
 
 from preforkd.config import units
-from preforkd.config.address import parse_address
+from preforkd.config.address import parse_address, parse_peers
 from preforkd.config.credentials import KEY, Credentials
 from preforkd.config.document import Entry, Mapping, Node, Scalar, Sequence
-from preforkd.config.fields import Field, Form, fields_of, leaves
+from preforkd.config.fields import Field, Form, fields_of, get, leaves
 from preforkd.config.settings import Listen, Settings
 from preforkd.config.target import parse_target
 from preforkd.errors import Place, Problem
 
-_GRAMMARS = {"app.target": parse_target}
+_GRAMMARS = {"app.target": parse_target, "proxy.trusted": parse_peers}
+_PROBE = re.compile(r"/[!-\"$->@-~]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -37,7 +39,34 @@ class Reader:
     def settings(self, document: Mapping | None) -> Settings:
         """Return the settings of a document; defaults stand in for what has problems."""
         values = self._section(document, fields_of(Settings)) if document else {}
-        return Settings(**values)
+        settings = Settings(**values)
+        self._check_together(settings)
+        return settings
+
+    def _check_together(self, settings: Settings) -> None:
+        # What no setting can tell by itself.
+        for index, listen in enumerate(settings.listen):
+            path = f"listen[{index}]"
+            if (
+                listen.tls
+                and not settings.tls.certificate
+                and "tls.certificate" not in self.secrets
+            ):
+                self._blame_known(f"{path}.tls", "TLS needs a certificate", "set tls.certificate")
+            if listen.proxy_protocol and not settings.proxy.trusted:
+                hint = "list its addresses in proxy.trusted"
+                self._blame_known(f"{path}.proxy_protocol", "no proxy is trusted", hint)
+        if settings.proxy.headers != "off" and not settings.proxy.trusted:
+            hint = "list its addresses in proxy.trusted"
+            self._blame_known("proxy.headers", "no proxy is trusted", hint)
+        for setting in ("http.healthy", "http.ready"):
+            path_text = get(settings, setting)
+            if path_text and not _PROBE.fullmatch(path_text):
+                self._blame_known(setting, f"{path_text!r} is no path", "for example /-/healthy")
+
+    def _blame_known(self, setting: str, message: str, hint: str) -> None:
+        if (place := self.origins.get(setting)) is not None:
+            self._blame(place, setting, message, hint)
 
     def override(self, settings: dict[str, Any], path: str, node: Node) -> None:
         """Read one setting from elsewhere (an option) into a flat mapping of paths to values."""
@@ -90,6 +119,8 @@ class Reader:
         if field.form is Form.SECTION:
             return self._struct(field, node)
         self.origins[field.path] = node.place
+        if field.form is Form.LIST:
+            return self._list(field, node)
         if field.form is Form.LISTEN:
             return self._listen(field, node)
         if field.form is Form.NAMES:
@@ -120,12 +151,18 @@ class Reader:
         return None if text is None else Scalar(text, True, node.place)
 
     def _struct(self, field: Field, node: Node) -> tuple[bool, Any]:
+        assert field.struct is not None
+        if field.short and not isinstance(node, Mapping):
+            inner = next(
+                f for f in fields_of(field.struct, field.path + ".") if f.name == field.short
+            )
+            found, value = self._value(replace(inner, path=field.path), node)
+            self.origins[inner.path] = node.place
+            return found, field.struct(**{field.short: value}) if found else None
         if not isinstance(node, Mapping):
-            assert field.struct is not None
             names = ", ".join(inner.name for inner in fields_of(field.struct))
             self._blame(node.place, field.path, "a mapping is expected", f"with keys of: {names}")
             return False, None
-        assert field.struct is not None
         values = self._section(node, fields_of(field.struct, field.path + "."))
         return True, field.struct(**values)
 
@@ -147,6 +184,15 @@ class Reader:
             )
             return False, None
         return True, value
+
+    def _list(self, field: Field, node: Node) -> tuple[bool, Any]:
+        texts = []
+        for item in node.items if isinstance(node, Sequence) else (node,):
+            found, text = self._single(field, item)
+            if not found:
+                return False, None
+            texts.append(text)
+        return True, tuple(texts)
 
     def _names(self, field: Field, node: Node) -> tuple[bool, Any]:
         if not isinstance(node, Mapping):
@@ -221,6 +267,10 @@ def _parse(field: Field, text: str) -> Any:
             if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
                 raise ValueError(f"{text!r} is given; expected {field.allowed()}")
             return int(text)
+        case Form.FLAG:
+            if text.lower() not in units.FLAGS:
+                raise ValueError(f"{text!r} is given; expected {field.allowed()}")
+            return units.FLAGS[text.lower()]
         case Form.CHOICE:
             raise ValueError(f"{text!r} is given; expected {field.allowed()}")
         case _:

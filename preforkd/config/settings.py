@@ -6,7 +6,7 @@ can hold them without the YAML reader.
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
 
@@ -124,6 +124,41 @@ class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0o666
     owner: Annotated[str, _meta("User that owns a Unix socket. Empty: ours.", GENERATION)] = ""
     group: Annotated[str, _meta("Group that owns a Unix socket. Empty: ours.", GENERATION)] = ""
+    tls: Annotated[
+        bool, _meta("Speak TLS here, with the certificate of the section tls.", GENERATION)
+    ] = False
+    proxy_protocol: Annotated[
+        bool,
+        _meta(
+            "Every connection begins with the PROXY protocol's header, version 1 or 2. Peers that are "
+            "not in proxy.trusted are refused.",
+            GENERATION,
+        ),
+    ] = False
+
+
+class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The worker processes. A number instead of the section is its count: ``workers: 4``."""
+
+    SHORT: ClassVar[str] = "count"
+
+    count: Annotated[
+        Count | Literal["auto"],
+        _meta(
+            "Number of worker processes. auto: two for each CPU that preforkd may use, at least 4.",
+            LIVE,
+        ),
+    ] = "auto"
+    threads: Annotated[
+        int,
+        _meta(
+            "Threads of each worker that call a WSGI application, for one that waits on others most "
+            "of the time and is safe to be called from several threads.",
+            GENERATION,
+            ge=1,
+            le=512,
+        ),
+    ] = 1
 
 
 class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -162,6 +197,17 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             kind=Kind.DURATION,
         ),
     ] = 30.0
+    drain_notice: Annotated[
+        float,
+        _meta(
+            "Before the service stops: how long it goes on serving while http.ready already answers "
+            "503, so that a load balancer sees it and sends no more. 0: it stops at once.",
+            LIVE,
+            ge=0.0,
+            le=HOUR,
+            kind=Kind.DURATION,
+        ),
+    ] = 0.0
 
 
 class Reload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -211,6 +257,55 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             kind=Kind.DURATION,
         ),
     ] = 30.0
+    min_rate: Annotated[
+        int,
+        _meta(
+            "Bytes per second that a request's body must bring on the average, once body_timeout has "
+            "passed. 0: as slow as it likes.",
+            GENERATION,
+            ge=0,
+            le=1 * GIB,
+            kind=Kind.SIZE,
+        ),
+    ] = 256
+    max_requests: Annotated[
+        int,
+        _meta(
+            "Requests that one connection may bring before it is closed. 0: any number.",
+            GENERATION,
+            ge=0,
+            le=1_000_000_000,
+        ),
+    ] = 0
+    max_line: Annotated[
+        int,
+        _meta(
+            "Size of the request line; more is answered with 414.",
+            GENERATION,
+            ge=256,
+            le=1 * MIB,
+            kind=Kind.SIZE,
+        ),
+    ] = 8 * KIB
+    max_field: Annotated[
+        int,
+        _meta(
+            "Size of one header; more is answered with 431.",
+            GENERATION,
+            ge=256,
+            le=1 * MIB,
+            kind=Kind.SIZE,
+        ),
+    ] = 16 * KIB
+    max_fields: Annotated[
+        int,
+        _meta(
+            "Number of headers; more is answered with 431.",
+            GENERATION,
+            ge=1,
+            le=10_000,
+        ),
+    ] = 100
     max_header: Annotated[
         int,
         _meta(
@@ -250,6 +345,68 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             le=1_000_000,
         ),
     ] = 10_000
+    server: Annotated[
+        str,
+        _meta("Value of the Server header. Empty: the header is not sent.", GENERATION),
+    ] = "preforkd"
+    healthy: Annotated[
+        str,
+        _meta(
+            "A path, for example /-/healthy, that the worker answers itself with 200 as long as it "
+            "lives. Empty: none.",
+            GENERATION,
+        ),
+    ] = ""
+    ready: Annotated[
+        str,
+        _meta(
+            "A path, for example /-/ready, that the worker answers itself with 200, and with 503 as "
+            "soon as it is to leave or timeouts.drain_notice runs. Empty: none.",
+            GENERATION,
+        ),
+    ] = ""
+
+
+class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Certificate and key for listeners with ``tls: true``; read anew by each generation of workers."""
+
+    certificate: Annotated[
+        str,
+        _meta(
+            "Path of the certificate with its chain, in PEM format; or {credential: NAME}.",
+            GENERATION,
+        ),
+    ] = ""
+    key: Annotated[
+        str,
+        _meta(
+            "Path of the key, in PEM format; or {credential: NAME}. Empty: it is in the certificate's "
+            "file.",
+            GENERATION,
+        ),
+    ] = ""
+
+
+class Proxy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The proxies in front: whose word about a client counts."""
+
+    trusted: Annotated[
+        tuple[str, ...],
+        _meta(
+            "Addresses and networks of the proxies, for example [127.0.0.1, 10.0.0.0/8]; unix: all "
+            "who come by a Unix socket.",
+            GENERATION,
+        ),
+    ] = ()
+    headers: Annotated[
+        Literal["off", "forwarded", "x-forwarded"],
+        _meta(
+            "Which headers of a trusted proxy name the client: Forwarded, or X-Forwarded-For and "
+            "X-Forwarded-Proto; the application does not see those of anybody else. off: they are "
+            "headers like others.",
+            GENERATION,
+        ),
+    ] = "off"
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -320,13 +477,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             GENERATION,
         ),
     ] = (Listen(address="127.0.0.1:8080"),)
-    workers: Annotated[
-        Count | Literal["auto"],
-        _meta(
-            "Number of worker processes. auto: two for each CPU that preforkd may use, at least 4.",
-            LIVE,
-        ),
-    ] = "auto"
+    workers: Workers = Workers()
     idle_exit: Annotated[
         float,
         _meta(
@@ -341,6 +492,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: Timeouts = Timeouts()
     reload: Reload = Reload()
     http: Http = Http()
+    tls: Tls = Tls()
+    proxy: Proxy = Proxy()
     log: Log = Log()
     access_log: AccessLog = AccessLog()
     control: Control = Control()

@@ -16,7 +16,11 @@ from preforkd.errors import ConfigurationError, Place, Problem
 
 DEFAULT_PATH = "/etc/preforkd.yaml"
 
-_OPTION_NAMES = {"app.target": "the argument KIND:MODULE:ATTRIBUTE", "log.level": "--log-level"}
+_OPTION_NAMES = {
+    "app.target": "the argument KIND:MODULE:ATTRIBUTE",
+    "log.level": "--log-level",
+    "workers.count": "--workers",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,29 @@
 """HTTP/1 responses: the head, and a body framed so that the client knows where it ends.
 
-RFC 9112, section 6.
+RFC 9112, section 6; `Response.start_response` and `Response.write` are those of PEP 3333.
 """
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from email.utils import formatdate
-from typing import Protocol
+from types import TracebackType
+from typing import IO, Protocol
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_FORBIDDEN = re.compile(r"[\r\n\0]")
-_STATUS = re.compile(r"[1-5][0-9][0-9]( [^\r\n\0]*)?")
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_STATUS = re.compile(r"[2-5][0-9][0-9]( [^\x00-\x08\x0a-\x1f\x7f]*)?")
 _HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
      "trailers", "transfer-encoding", "upgrade")
 )  # fmt: skip
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-_date = (0, b"")
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+Headers = list[tuple[str, str]]
+
+_KNOWN_PLANS = 256
+_KNOWN_SIZE = 2048
 
 
 class ClientGoneError(Exception):
@@ -26,7 +31,7 @@ class ClientGoneError(Exception):
 
 
 class Sink(Protocol):
-    """Where a response goes; both raise ClientGoneError when nobody takes it any more."""
+    """Where a response goes; each raises ClientGoneError when nobody takes it any more."""
 
     def send(self, data: bytes) -> None:
         """Take a part, after which there is more; may wait until some of it has been read."""
@@ -34,143 +39,280 @@ class Sink(Protocol):
     def send_last(self, data: bytes) -> None:
         """Take the last part; never waits."""
 
+    def send_file(self, file: IO[bytes], offset: int, count: int) -> None:
+        """Take a part of a file by its descriptor; never waits."""
 
-def _date_line() -> bytes:
-    # Made once a second by whoever needs it: no timer keeps it fresh.
-    global _date  # noqa: PLW0603
-    now = int(time.time())
-    if now != _date[0]:
-        _date = (now, b"Date: " + formatdate(now, usegmt=True).encode() + b"\r\n")
-    return _date[1]
+
+class Plan:
+    """How answers with one status and one list of headers begin and are framed."""
+
+    __slots__ = ("bodiless", "code", "date", "head", "keep", "length")
+
+    def __init__(self, status: str, headers: Headers, server: str) -> None:
+        if not isinstance(status, str) or not _STATUS.fullmatch(status):
+            raise ValueError(f"not a status: {status!r}")
+        self.code = int(status[:3])
+        self.bodiless = self.code in {204, 304}
+        self.length: int | None = None
+        self.date = True
+        """A Date header is to be added."""
+        self.keep = True
+        """The application does not wish the connection to end."""
+        lines = [f"HTTP/1.1 {status}\r\n"]
+        for name, value in headers:
+            self._add(lines, name, value)
+        if server:
+            lines.append(server)
+        self.head = "".join(lines).encode("latin-1")
+
+    def _add(self, lines: list[str], name: str, value: str) -> None:
+        if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
+            raise ValueError(f"not a header: {name!r}: {value!r}")
+        lower = name.lower()
+        if lower in _HOP_BY_HOP:
+            # The connection is ours to keep or to close; the wish to close it is heard.
+            if lower == "connection" and value.lower() == "close":
+                self.keep = False
+            return
+        if lower == "content-length":
+            if not (value.isascii() and value.isdigit()):
+                raise ValueError(f"not a Content-Length: {value!r}")
+            if self.length is not None:
+                raise ValueError("Content-Length is given twice")
+            self.length = int(value)
+            if self.code == 204:
+                return
+        elif lower == "date":
+            self.date = False
+        lines.append(f"{name}: {value}\r\n")
+
+
+class Renderer:
+    """What all responses of a worker have in common: the plans made so far, and the Date.
+
+    Most answers of an application begin as an earlier one did, so that a plan is judged and rendered
+    once. ``server`` is the value of the Server header; empty: none.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._server = f"Server: {server}\r\n" if server else ""
+        self._plans: dict[object, Plan] = {}
+        self._size = 0
+        self._date_until = 0.0
+        self._date = b""
+
+    def plan(self, status: str, headers: Headers) -> Plan:
+        """Return how an answer with this status and these headers begins.
+
+        Raises ValueError for what cannot be a status or a header.
+        """
+        try:
+            key = (status, *headers)
+            plan = self._plans.get(key)
+        except TypeError:
+            raise ValueError(f"not a list of headers: {headers!r}") from None
+        if plan is not None:
+            return plan
+        server = self._server
+        if server and any(name.lower() == "server" for name, _ in headers):
+            server = ""
+        plan = Plan(status, headers, server)
+        if len(plan.head) <= _KNOWN_SIZE:
+            if len(self._plans) >= _KNOWN_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan
+
+    def date(self) -> bytes:
+        """Return the Date header's line; made once a second by whoever needs it: no timer."""
+        now = time.time()
+        if now >= self._date_until:
+            self._date_until = int(now) + 1.0
+            self._date = b"Date: " + formatdate(int(now), usegmt=True).encode() + b"\r\n"
+        return self._date
+
+    def plain_error(self, status: str, reason: str) -> bytes:
+        """Return a whole answer to a request that did not reach the application."""
+        return self.plain(status, f"{status}: {reason}\n", keep=False)
+
+    def plain(self, status: str, text: str, *, keep: bool, head_only: bool = False) -> bytes:
+        """Return a whole answer in plain text."""
+        body = text.encode()
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+        ]
+        end = b"\r\n" if keep else b"Connection: close\r\n\r\n"
+        head = Plan(status, headers, self._server).head + self.date() + end
+        return head if head_only else head + body
 
 
 class Response:
     """The answer to one request; ``keep`` tells afterwards whether the connection may go on."""
 
-    def __init__(self, sink: Sink, *, method: str, version: str, keep: bool) -> None:
+    head_sent = False
+    length = 0
+    """Bytes of the body that were sent so far."""
+    flaw = ""
+    """``less`` or ``more``: what the application gave of what it had said."""
+    _plan: Plan | None = None
+    _chunked = False
+    _expected: int | None = None
+
+    def __init__(
+        self, sink: Sink, renderer: Renderer, *, head_only: bool, modern: bool, keep: bool
+    ) -> None:
         self.keep = keep
-        self.head_sent = False
         self._sink = sink
-        self._without_body = method == "HEAD"
-        self._modern = version == "1.1"
-        self._status = ""
-        self._headers: list[tuple[str, str]] = []
-        self._length: int | None = None
-        self._sent = 0
-        self._chunked = False
+        self._renderer = renderer
+        self._without_body = head_only
+        self._modern = modern
 
     @property
     def code(self) -> int:
-        """The status code; 0 before `start`."""
-        return int(self._status[:3] or 0)
-
-    @property
-    def length(self) -> int:
-        """Bytes of the body that were sent so far."""
-        return self._sent
+        """The status code; 0 before it is known."""
+        return self._plan.code if self._plan is not None else 0
 
     @property
     def started(self) -> bool:
-        """Tell whether `start` was called."""
-        return bool(self._status)
+        """Tell whether `start_response` was called."""
+        return self._plan is not None
 
-    def start(self, status: str, headers: Sequence[tuple[str, str]]) -> None:
+    def start_response(
+        self, status: str, headers: Headers, exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
         """Take the status line and the headers; they are sent with the first of the body.
 
         Raises ValueError for what cannot be a status or a header.
         """
-        if not _STATUS.fullmatch(status):
-            raise ValueError(f"not a status: {status!r}")
-        kept = []
-        length: int | None = None
-        for name, value in headers:
-            if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
-                raise ValueError(f"not a header: {name!r}: {value!r}")
-            lower = name.lower()
-            if lower in _HOP_BY_HOP:
-                # The connection is ours to keep or to close; the wish to close it is heard.
-                if lower == "connection" and value.lower() == "close":
-                    self.keep = False
-                continue
-            if lower == "content-length":
-                length = int(value)
-            kept.append((name, value))
-        self._status, self._headers, self._length = status, kept, length
-        code = status[:3]
-        if code in {"204", "304"} or code < "200":
-            self._without_body = True
+        if exc_info is not None:
+            if self.head_sent:
+                raise exc_info[1].with_traceback(exc_info[2])
+        elif self._plan is not None:
+            raise AssertionError("start_response was called twice without exc_info")
+        self._plan = self._renderer.plan(status, headers)
+        return self.write
 
-    def write(self, data: bytes, *, whole: bool = False) -> None:
-        """Send a part of the body; ``whole`` says that it is all of it. Raises ClientGoneError."""
+    def whole(self, data: bytes) -> None:
+        """Send a body that is complete, with its head. Raises ClientGoneError."""
+        plan = self._plan
+        if plan is None:
+            raise AssertionError("the application did not call start_response")
+        if data.__class__ is not bytes and not isinstance(data, bytes):
+            raise TypeError(f"a part of a body must be bytes, not {type(data).__name__}")
+        if (
+            plan.length != len(data)
+            or self._without_body
+            or plan.bodiless
+            or self.head_sent
+            or not (self.keep and plan.keep and self._modern and plan.date)
+        ):
+            self._whole_with_care(plan, data)
+            return
+        self.head_sent = True
+        self.length = plan.length
+        self._sink.send_last(b"%b%b\r\n%b" % (plan.head, self._renderer.date(), data))
+
+    def _whole_with_care(self, plan: Plan, data: bytes) -> None:
+        if self.head_sent:
+            if data:
+                self.write(data)
+            self.finish()
+            return
+        head = self._head(plan, len(data))
+        if self._without_body:
+            self._sink.send_last(head)
+            return
+        body = self._within_length(data)
+        self.length += len(body)
+        self._sink.send_last(head + body)
+        self._check_length()
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the body. Raises ClientGoneError."""
         if not isinstance(data, bytes):
             raise TypeError(f"a part of a body must be bytes, not {type(data).__name__}")
-        if not data and not whole:
+        if not data:
             return
-        head = b"" if self.head_sent else self._head(len(data) if whole else None)
+        head = self._begin()
         if self._without_body:
             if head:
                 self._sink.send_last(head)
             return
-        if self._length is not None and self._sent + len(data) > self._length:
-            data = data[: self._length - self._sent]
-            self.keep = False
-        self._sent += len(data)
-        if self._chunked and data:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        if whole:
-            self._sink.send_last(head + data)
-        elif head or data:
-            self._sink.send(head + data)
+        data = self._within_length(data)
+        self.length += len(data)
+        if self._chunked:
+            data = b"%b%x\r\n%b\r\n" % (head, len(data), data)
+        elif head:
+            data = head + data
+        if data:
+            self._sink.send(data)
 
-    def finish(self) -> bool:
-        """End the body; False when it is shorter than was said, so that the connection must end."""
+    def write_file(self, file: IO[bytes], offset: int, count: int) -> None:
+        """Send a part of a file as the whole body. Raises ClientGoneError."""
+        plan = self._plan
+        if plan is None:
+            raise AssertionError("the application did not call start_response")
+        if plan.length is not None and count > plan.length:
+            # As servers do: the application has said how much of the file is meant.
+            count = plan.length
+        self._sink.send_last(self._head(plan, count))
+        if not self._without_body:
+            self._sink.send_file(file, offset, count)
+            self.length = count
+            self._check_length()
+
+    def finish(self) -> None:
+        """End the body; one that is shorter than was said ends the connection."""
         if not self.head_sent:
-            self.write(b"", whole=True)
-        if self._chunked and not self._without_body:
+            self.whole(b"")
+        elif self._chunked and not self._without_body:
             self._sink.send_last(b"0\r\n\r\n")
-        short = self._length is not None and not self._without_body and self._sent < self._length
-        if short:
-            self.keep = False
-        return not short
+        self._check_length()
 
-    def _head(self, whole_length: int | None) -> bytes:
+    def _begin(self) -> bytes:
+        if self.head_sent:
+            return b""
+        if self._plan is None:
+            raise AssertionError("write was called before start_response")
+        return self._head(self._plan, None)
+
+    def _within_length(self, data: bytes) -> bytes:
+        if self._expected is not None and self.length + len(data) > self._expected:
+            self.flaw = "more"
+            self.keep = False
+            return data[: self._expected - self.length]
+        return data
+
+    def _check_length(self) -> None:
+        if self._expected is not None and self.length < self._expected and not self._without_body:
+            self.flaw = "less"
+            self.keep = False
+
+    def _head(self, plan: Plan, whole_length: int | None) -> bytes:
         self.head_sent = True
-        code = self._status[:3]
-        lines = [f"HTTP/1.1 {self._status}\r\n"]
-        names = set()
-        for name, value in self._headers:
-            names.add(name.lower())
-            if name.lower() == "content-length" and code == "204":
-                continue
-            lines.append(f"{name}: {value}\r\n")
-        if self._length is None and code not in {"204", "304"} and code >= "200":
+        head = plan.head
+        self._without_body = self._without_body or plan.bodiless
+        self.keep = self.keep and plan.keep
+        self._expected = plan.length
+        if plan.length is None and not plan.bodiless:
             if whole_length is not None:
-                self._length = whole_length
-                lines.append(f"Content-Length: {whole_length}\r\n")
+                if not whole_length and self._without_body:
+                    return self._head_end(plan, head)  # HEAD: how long it would be is not known
+                self._expected = whole_length
+                head += b"Content-Length: %d\r\n" % whole_length
             elif self._modern:
                 self._chunked = True
-                lines.append("Transfer-Encoding: chunked\r\n")
+                head += b"Transfer-Encoding: chunked\r\n"
             else:
                 self.keep = False
+        return self._head_end(plan, head)
+
+    def _head_end(self, plan: Plan, head: bytes) -> bytes:
         if not self.keep:
-            lines.append("Connection: close\r\n")
+            head += b"Connection: close\r\n"
         elif not self._modern:
-            lines.append("Connection: keep-alive\r\n")
-        if "server" not in names:
-            lines.append("Server: preforkd\r\n")
-        head = "".join(lines).encode("latin-1")
-        return head + (b"" if "date" in names else _date_line()) + b"\r\n"
-
-
-def plain_error(status: str, reason: str) -> bytes:
-    """Return a whole answer to a request that did not reach the application."""
-    body = f"{status}: {reason}\n".encode()
-    return (
-        (
-            f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\nServer: preforkd\r\n"
-        ).encode()
-        + _date_line()
-        + b"\r\n"
-        + body
-    )
+            head += b"Connection: keep-alive\r\n"
+        if plan.date:
+            head += self._renderer.date()
+        return head + b"\r\n"

@@ -103,13 +103,17 @@ class Retire(Struct, frozen=True, tag="retire"):
     linger: float = 0.0
 
 
+class Notice(Struct, frozen=True, tag="notice"):
+    """Master to worker: the service stops soon; serve on, but no longer say that you are ready."""
+
+
 class Trim(Struct, frozen=True, tag="trim"):
     """Master to worker: memory is short; give back what is not needed, when you are idle."""
 
 
 ToZygote = Load | Fork | Dismiss
 FromZygote = Loaded | LoadFailed | Forked | ForkFailed
-ToWorker = Serve | Retire | Trim
+ToWorker = Serve | Retire | Notice | Trim
 FromWorker = Ready | Failed | Leaving | Bell
 
 DETAIL_LIMIT = 60_000

@@ -86,10 +86,13 @@ class SlotWriter(_Page):
         super().__init__(descriptor)
         self._ring = ring
 
-    def busy(self) -> None:
-        """Say that the application begins with a request or a connection."""
+    def busy(self, since: int = 0) -> None:
+        """Say that the application begins with a request or a connection, or since when it is busy.
+
+        ``since`` is in monotonic nanoseconds; 0 is now.
+        """
         words = self._words
-        words[0] = time.monotonic_ns()
+        words[0] = since or time.monotonic_ns()
         if words[8]:
             words[8] = 0
             self._ring()

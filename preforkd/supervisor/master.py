@@ -87,6 +87,9 @@ class Master:
         self._facts: deque[ev.Fact] = deque()
         self._turning: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._notice: asyncio.TimerHandle | None = None
+        """Runs while the stop has been announced and nobody drains yet."""
+        self._idle_exit = False
         self._title = Title()
         self._herald = Herald(self.loop, notifier, self.pool, self._status_line)
         self._notifier = notifier
@@ -182,6 +185,7 @@ class Master:
     def _leave_idle(self) -> None:
         text = f"idle for {self.loaded.settings.idle_exit:g} s: leaving until the next connection"
         chronicle.say(catalog.IDLE_EXIT, logging.INFO, text)
+        self._idle_exit = True
         self.stop()
 
     def close(self) -> None:
@@ -189,6 +193,7 @@ class Master:
         self._idle.close()
         self._watchdog.close()
         self._herald.close()
+        self._end_notice()
         if self._timer is not None:
             self._timer.cancel()
         if self._candidate is not None:
@@ -309,6 +314,7 @@ class Master:
     def _announce_stopping(self) -> None:
         self._notifier.stopping(self._herald.line())
         patience = self.limits.drain + self.limits.dismiss
+        patience += self.loaded.settings.timeouts.drain_notice
         self._notifier.extend_timeout(patience + _MARGIN)
 
     def _prepare_reload(self) -> None:
@@ -426,11 +432,28 @@ class Master:
         self.exit_status = self._abandoned.blame.exit_status
 
     def _drain(self) -> None:
+        notice = self.loaded.settings.timeouts.drain_notice
+        if not notice or self.restarting or self._idle_exit or self.board.current is None:
+            self._drain_now()
+            return
+        text = f"stopping in {notice:g} s: serving on, and http.ready answers 503"
+        chronicle.say(catalog.STOPPING, logging.INFO, text)
+        self.pool.give_notice()
+        self._notice = self.loop.call_later(notice, self._drain_now)
+
+    def _drain_now(self) -> None:
+        self._end_notice()
         text = f"stopping: {len(self.board.workers)} workers drain"
         chronicle.say(catalog.STOPPING, logging.INFO, text)
         self.feed(ev.StopRequested(quick=False))
 
+    def _end_notice(self) -> None:
+        if self._notice is not None:
+            self._notice.cancel()
+            self._notice = None
+
     def _hurry(self) -> None:
+        self._end_notice()
         self.feed(ev.StopRequested(quick=True))
 
     def _exit(self) -> None:

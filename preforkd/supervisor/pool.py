@@ -43,6 +43,7 @@ class Pool:
         self.launches: dict[int, Launch] = {}
         self.linger = 0.0
         """Seconds that a retiring worker's idle connections may stay open."""
+        self._noticed = False
         self._loop = loop
         self._report = report
         self._bell = bell
@@ -281,6 +282,8 @@ class Pool:
         if handle := self._workers.get(action.worker):
             handle.board.arm()
             self._tell(handle, messages.Serve())
+            if self._noticed:
+                self._tell(handle, messages.Notice())
 
     def _retire_worker(self, action: ev.RetireWorker) -> None:
         if handle := self._workers.get(action.worker):
@@ -309,6 +312,12 @@ class Pool:
         """Ask each worker to give back memory that it does not need."""
         for handle in self._workers.values():
             self._tell(handle, messages.Trim())
+
+    def give_notice(self) -> None:
+        """Tell each worker, and those to come, that the service stops soon."""
+        self._noticed = True
+        for handle in self._workers.values():
+            self._tell(handle, messages.Notice())
 
     # --- strangers -------------------------------------------------------------------------------
 

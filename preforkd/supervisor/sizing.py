@@ -11,7 +11,8 @@ _PER_CPU = 2
 
 def limits_of(settings: Settings, cpus: int) -> Limits:
     """Return the limits that these settings ask for on a machine with so many usable CPUs."""
-    target = max(_LEAST, _PER_CPU * cpus) if settings.workers == "auto" else settings.workers
+    count = settings.workers.count
+    target = max(_LEAST, _PER_CPU * cpus) if count == "auto" else count
     surge = target if settings.reload.surge == "all" else settings.reload.surge
     return Limits(
         floor=target,

@@ -15,7 +15,7 @@ import msgspec
 
 from preforkd.config.settings import AccessLog as Settings
 from preforkd.errors import SystemFailure
-from preforkd.http.request import Request
+from preforkd.http.head import Head
 from preforkd.linux.journal import Journal
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
@@ -26,7 +26,7 @@ class Answered:
     """A request that was answered: who asked, with what, how it ended; bytes and seconds."""
 
     remote: str
-    request: Request
+    request: Head
     status: int
     length: int
     seconds: float
@@ -134,11 +134,11 @@ def json_line(answered: Answered) -> bytes:
     return msgspec.json.encode(entry) + b"\n"
 
 
-def _request_line(request: Request) -> str:
+def _request_line(request: Head) -> str:
     return f"{request.method} {_safe(request.target)} HTTP/{request.version}"
 
 
-def _header(request: Request, wanted: bytes) -> str:
+def _header(request: Head, wanted: bytes) -> str:
     return next((_safe(value) for name, value in request.headers if name == wanted), "-")
 
 

@@ -1,29 +1,37 @@
 """One HTTP connection: what has arrived of requests, and what the client has yet to take of answers.
 
-The socket never blocks. What a client does not take at once is kept and sent as it reads. An
-application that makes its answer in parts waits with the next one above a high-water mark, so that no
-memory is at a client's mercy; an answer that is whole is in memory anyway, and never waited for.
+No call blocks. What a client does not take at once is kept and sent as it reads. An application that
+makes its answer in parts waits with the next one above a high-water mark, so that no memory is at a
+client's mercy; an answer that is whole is in memory anyway, and never waited for.
 """
 
+import os
 import select
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import IO, Any, Protocol
 
-from preforkd.apps import wsgi
-from preforkd.http.request import Bounds, RequestParser
+from preforkd.http.request import Request, RequestReader
 from preforkd.http.response import ClientGoneError
+from preforkd.worker.front import Front, Known
 
-RECEIVE = 64 * 1024
+RECEIVE = 16 * 1024
+RECEIVE_BODY = 256 * 1024
 HIGH_WATER = 1 << 20
 """Bytes of answers that may wait in memory for one client."""
+_WITHOUT_WAITING = socket.MSG_DONTWAIT
+_FILE_BLOCK = 1 << 20
 
 
 class Waiting(Enum):
     """What a connection waits for, which decides how long it may."""
 
+    NOTHING = "nothing: a request of it is with the application, or about to be"
+    HANDSHAKE = "the TLS handshake, or the head of the PROXY protocol"
     FIRST_REQUEST = "the first byte or the headers of a request"
     BODY = "the next part of a body"
     NEXT_REQUEST = "another request, on a kept connection"
@@ -31,19 +39,44 @@ class Waiting(Enum):
     GOODBYE = "the client to close"
 
 
+class Socket(Protocol):
+    """What is needed of a socket; a TLS one has the same methods (`preforkd.worker.tls`)."""
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Return what has arrived; BlockingIOError: nothing has."""
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        """Send as much as is taken at once; BlockingIOError: nothing is."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+    def shutdown(self, how: int, /) -> None:
+        """End one direction or both."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+@dataclass(slots=True)
+class _FilePart:
+    descriptor: int
+    offset: int
+    count: int
+
+
 class Connection:
     """See the module; the loop in `preforkd.worker.http` decides what happens when."""
 
-    def __init__(self, sock: socket.socket, peer: Any, bounds: Bounds, patience: float) -> None:
-        sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
-            # An answer in several parts must not wait for the client's delayed acknowledgement.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, sock: Socket, front: Front, remote: str, remote_port: str) -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self.peer = peer
-        self.parser = RequestParser(bounds)
-        self.waiting = Waiting.FIRST_REQUEST
+        self.front = front
+        self.remote = remote
+        self.remote_port = remote_port
+        self.plain = True
+        """Not TLS: the descriptor is all there is of it."""
+        self.waiting = Waiting.NOTHING
         self.served = 0
         self.registered = 0
         """The events it is registered for; 0: not registered."""
@@ -51,40 +84,72 @@ class Connection:
         """It ends as soon as what is pending was sent."""
         self.unread = False
         """Input may be left unread: the end must be gentle, lest a reset destroys the answer."""
-        self._base: wsgi.Environ | None = None
-        self._patience = patience
-        self._pending: deque[memoryview] = deque()
+        self.ended = False
+        """No request of it is taken any more."""
+        self.quiet = True
+        """Nothing of a request has arrived, nothing is pending, and it is not TLS."""
+        self.gone = False
+        """The client has left while a thread of the crew answered."""
+        self.closed = False
+        self.request: Request[Known] | None = None
+        """Complete, and not yet with the application."""
+        self.body_since = 0.0
+        self.opening: Callable[[], bool] | None = None
+        """What comes before HTTP (handshake, PROXY protocol); True when it is done."""
+        self.after_sending: Callable[[], None] | None = None
+        """To be called when everything was sent, or nothing will be any more."""
+        self._reader: RequestReader[Known] | None = None
+        self._pending: deque[memoryview | _FilePart] = deque()
         self._pending_size = 0
+        self._smooth = False
+
+    # --- in --------------------------------------------------------------------------------------
 
     @property
-    def base_environ(self) -> wsgi.Environ:
-        """What the environs of all requests of this connection have in common."""
-        if self._base is None:
-            self._base = wsgi.base_environ(self.sock, self.peer)
-        return self._base
+    def reader(self) -> RequestReader[Known]:
+        """What makes requests of what arrives; made when a request does not come in one piece."""
+        if self._reader is None:
+            self._reader = RequestReader(self.front.bounds, self.front.known)
+        return self._reader
 
     @property
-    def pending(self) -> bool:
-        """Tell whether the client has yet to take something."""
-        return bool(self._pending)
+    def untouched(self) -> bool:
+        """Tell whether nothing of a request has arrived."""
+        return self._reader is None or not self._reader.started
+
+    def drop_reader(self) -> None:
+        """Give back the memory of a reader that is empty: an idle connection is cheap."""
+        if self._reader is not None and not self._reader.started:
+            self._reader = None
 
     def receive(self) -> bytes | None:
         """Return what has arrived; None: nothing yet; empty: the client will send no more.
 
         Raises ClientGoneError.
         """
+        size = RECEIVE_BODY if self._reader is not None and self._reader.in_body else RECEIVE
         try:
-            return self.sock.recv(RECEIVE)
+            return self.sock.recv(size, _WITHOUT_WAITING)
         except BlockingIOError:
             return None
         except OSError as error:
             raise ClientGoneError(str(error)) from error
+
+    # --- out -------------------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> bool:
+        """Tell whether the client has yet to take something."""
+        return bool(self._pending)
 
     def send(self, data: bytes) -> None:
         """Send a part of an answer, or keep it for later.
 
         Waits while more than the high-water mark is kept. Raises ClientGoneError.
         """
+        if not self._smooth:
+            self._smooth = True
+            smooth(self.sock)
         if self._pending_size > HIGH_WATER:
             self._wait_for_reader()
         self.send_last(data)
@@ -96,6 +161,14 @@ class Connection:
             self._pending.append(memoryview(data)[sent:])
             self._pending_size += len(data) - sent
 
+    def send_file(self, file: IO[bytes], offset: int, count: int) -> None:
+        """Send a part of a file, or keep it for later; the file must stay open.
+
+        Raises ClientGoneError.
+        """
+        self._pending.append(_FilePart(file.fileno(), offset, count))
+        self.flush()
+
     def flush(self) -> bool:
         """Send what was kept, as far as the client takes it; True when some of it was taken.
 
@@ -103,35 +176,69 @@ class Connection:
         """
         progress = False
         while self._pending:
-            sent = self._send_now(self._pending[0])
-            if not sent:
-                break
-            progress = True
-            self._pending_size -= sent
-            if sent == len(self._pending[0]):
-                self._pending.popleft()
+            first = self._pending[0]
+            if isinstance(first, _FilePart):
+                sent, size = self._send_file_now(first), first.count
+                first.offset += sent
+                first.count -= sent
             else:
-                self._pending[0] = self._pending[0][sent:]
+                sent, size = self._send_now(first), len(first)
+                self._pending_size -= sent
+                if 0 < sent < size:
+                    self._pending[0] = first[sent:]
+            progress = progress or sent > 0
+            if sent < size:
+                break
+            self._pending.popleft()
         return progress
 
     def _send_now(self, data: bytes | memoryview) -> int:
         try:
-            return self.sock.send(data)
+            return self.sock.send(data, _WITHOUT_WAITING)
         except BlockingIOError:
             return 0
         except OSError as error:
             raise ClientGoneError(str(error)) from error
 
+    def _send_file_now(self, part: _FilePart) -> int:
+        sent = 0
+        try:
+            if self.plain:
+                os.set_blocking(self.fd, False)  # sendfile(2) has no flag for it
+                while sent < part.count:
+                    done = os.sendfile(
+                        self.fd, part.descriptor, part.offset + sent, part.count - sent
+                    )
+                    if not done:
+                        raise ClientGoneError("the file became shorter while it was sent")
+                    sent += done
+                return sent
+            while sent < part.count:
+                block = os.pread(
+                    part.descriptor, min(_FILE_BLOCK, part.count - sent), part.offset + sent
+                )
+                if not block:
+                    raise ClientGoneError("the file became shorter while it was sent")
+                sent += self.sock.send(block, _WITHOUT_WAITING)
+        except BlockingIOError:
+            return sent
+        except OSError as error:
+            raise ClientGoneError(str(error)) from error
+        return sent
+
     def _wait_for_reader(self) -> None:
         poll = select.poll()
         poll.register(self.fd, select.POLLOUT)
-        deadline = time.monotonic() + self._patience
+        patience = self.front.write_patience
+        deadline = time.monotonic() + patience
         while self._pending_size > HIGH_WATER // 2:
             rest = deadline - time.monotonic()
             if rest <= 0 or not poll.poll(rest * 1000):
                 raise ClientGoneError("the client does not read")
             if self.flush():
-                deadline = time.monotonic() + self._patience
+                deadline = time.monotonic() + patience
+
+    # --- the end ---------------------------------------------------------------------------------
 
     def say_goodbye(self) -> None:
         """Send no more; the client may still send what nobody will read. Raises ClientGoneError."""
@@ -139,3 +246,21 @@ class Connection:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             raise ClientGoneError(str(error)) from error
+
+    def close(self) -> None:
+        """Give up everything; whoever waits for the sending learns of it."""
+        self.closed = True
+        if self._reader is not None:
+            self._reader.close()
+        if self.request is not None:
+            self.request.body.close()
+        self.sock.close()
+        if self.after_sending is not None:
+            after, self.after_sending = self.after_sending, None
+            after()
+
+
+def smooth(sock: Socket) -> None:
+    """Let the parts of an answer not wait for the client's delayed acknowledgement (tcp(7))."""
+    if isinstance(sock, socket.socket) and sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

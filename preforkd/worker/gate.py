@@ -68,6 +68,8 @@ class Gate:
         self.retiring = False
         self.linger = 0.0
         self.master_gone = False
+        self.noticed = False
+        """The service will stop soon, and serves on meanwhile."""
         self.unasked = False
         """The worker leaves without having been told to by the master."""
         self.on_retiring: Callable[[], None] = lambda: None
@@ -76,6 +78,8 @@ class Gate:
         self._serving = False
         self._channel = channel
         self._listeners = {listener.sock.fileno(): listener for listener in listeners}
+        self._sources = list(self._listeners)
+        """What is polled while the gate is open."""
         self._open = False
         self._reopen_at: float | None = None
         self._wake_read, self._wake_write = socket.socketpair()
@@ -108,7 +112,27 @@ class Gate:
             self._told = True
             self.on_retiring()
 
+    def wake(self) -> None:
+        """End the waiting in `poll`, from another thread."""
+        with contextlib.suppress(BlockingIOError):
+            self._wake_write.send(b"\0")
+
     # --- the listeners ---------------------------------------------------------------------------
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """The listeners, in their order."""
+        return list(self._listeners.values())
+
+    def watch(self, descriptor: int) -> None:
+        """Poll this as well while the gate is open, and as exclusively as the listeners."""
+        self._sources.append(descriptor)
+
+    def rearm(self, descriptor: int) -> None:
+        """Go to the end of the kernel's queue of those that wait for this descriptor."""
+        if self._open:
+            self.epoll.unregister(descriptor)
+            self.epoll.register(descriptor, select.EPOLLIN | select.EPOLLEXCLUSIVE)
 
     def open(self) -> None:
         """Register the listeners.
@@ -117,7 +141,7 @@ class Gate:
         """
         if self._open or self.retiring or self._reopen_at is not None:
             return
-        for descriptor in self._listeners:
+        for descriptor in self._sources:
             self.epoll.register(descriptor, select.EPOLLIN | select.EPOLLEXCLUSIVE)
         self._open = True
 
@@ -125,7 +149,7 @@ class Gate:
         """Unregister the listeners; the kernel gives their connections to other workers."""
         if not self._open:
             return
-        for descriptor in self._listeners:
+        for descriptor in self._sources:
             self.epoll.unregister(descriptor)
         self._open = False
 
@@ -158,8 +182,7 @@ class Gate:
             self.shut()
             self._reopen_at = time.monotonic() + _PAUSE
             return None
-        self.epoll.unregister(descriptor)
-        self.epoll.register(descriptor, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self.rearm(descriptor)
         self.board.accepted()
         return Accepted(sock, peer, listener)
 
@@ -184,15 +207,26 @@ class Gate:
                 timeout = rest
         events = self.epoll.poll(timeout, _EVENTS)
         own = self._own
-        if any(event[0] in own for event in events):
-            for descriptor, _ in events:
-                if descriptor in own:
-                    own[descriptor]()
-            events = [event for event in events if event[0] not in own]
+        for event in events:
+            if event[0] in own:
+                return self._without_own(events)
+        if self.retiring:
+            return self._without_sources(events)
+        return events
+
+    def _without_own(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        own = self._own
+        for descriptor, _ in events:
+            if descriptor in own:
+                own[descriptor]()
+        events = [event for event in events if event[0] not in own]
+        return self._without_sources(events) if self.retiring else events
+
+    def _without_sources(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
         self.announce()
-        if self.retiring and self._open:
+        if self._open:
             self.shut()
-            events = [event for event in events if event[0] not in self._listeners]
+            return [event for event in events if event[0] not in self._sources]
         return events
 
     def pause(self) -> float | None:
@@ -230,6 +264,8 @@ class Gate:
         elif isinstance(received.message, messages.Retire):
             self.retiring = True
             self.linger = received.message.linger
+        elif isinstance(received.message, messages.Notice):
+            self.noticed = True
         elif isinstance(received.message, messages.Trim):
             memory.trim()
             logger.debug("memory is short: garbage collected, free memory given back")

@@ -2,43 +2,121 @@
 
 A request reaches the application when it is complete, and what the client does not take of the answer
 is sent in the background: slow clients and idle connections occupy nobody. While the application
-runs this worker neither accepts nor reads; the kernel gives new connections to workers that are idle.
-Connections that this worker holds are served before new ones are accepted.
+runs, this worker does not accept; the kernel gives new connections to workers that are idle. If it
+runs for long, the relief keeps the connections going, and other workers take those whose requests
+are complete. Connections that this worker holds are served before new ones are accepted.
 """
 
+import contextlib
+import io
 import logging
+import math
+import os
 import select
+import socket
 import time
-from typing import Any
+from collections import deque
+from typing import IO, Any
 
 from preforkd.apps import wsgi
 from preforkd.config.settings import Settings
-from preforkd.http.request import Bounds, Request, RequestError
-from preforkd.http.response import CONTINUE, ClientGoneError, Response, plain_error
+from preforkd.http.body import StorageError
+from preforkd.http.head import Bounds, RequestError
+from preforkd.http.proxy import ProxyHeader, ProxyHeaderError, Trust
+from preforkd.http.request import Request
+from preforkd.http.response import CONTINUE, ClientGoneError, Renderer, Response
+from preforkd.ipc.exchange import Exchange, Gift, Received, as_file, fits
 from preforkd.worker.access import Answered, open_access_log
 from preforkd.worker.connection import Connection, Waiting
-from preforkd.worker.gate import Gate
+from preforkd.worker.crew import Crew
+from preforkd.worker.front import Front, Known
+from preforkd.worker.gate import Gate, Listener
+from preforkd.worker.relief import Relief
+from preforkd.worker.tls import TlsSocket, context
 
 logger = logging.getLogger("preforkd.app")
 
 _GOODBYE = 2.0
 """Seconds for a client to take an answer that was given before it had sent everything."""
+_BURST = 16
+"""Requests that a client may have sent ahead before others have their turn."""
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+
+
+class _Entrance:
+    """A listener, and how a connection from it begins."""
+
+    def __init__(
+        self, index: int, listener: Listener, loop: "HttpLoop", settings: Settings
+    ) -> None:
+        named = {entry.name or entry.address: entry for entry in settings.listen}
+        entry = named.get(listener.name)
+        self.tls = context(settings.tls) if entry is not None and entry.tls else None
+        self.proxy_protocol = entry is not None and entry.proxy_protocol
+        sock = listener.sock
+        server, port = "localhost", "80"
+        if sock.family != socket.AF_UNIX:
+            server, port = sock.getsockname()[0], str(sock.getsockname()[1])
+        base = wsgi.base_environ(
+            server, port, secure=self.tls is not None, threads=settings.workers.threads > 1
+        )
+        http = settings.http
+        bounds = Bounds(
+            max_line=http.max_line,
+            max_field=http.max_field,
+            max_header=http.max_header,
+            max_fields=http.max_fields,
+            max_body=http.max_body,
+            spool=http.spool,
+        )
+        probes = {http.healthy.encode(): "alive", http.ready.encode(): "ready"}
+        probes.pop(b"", None)
+        self.fronts = [
+            Front(
+                index,
+                base,
+                bounds,
+                write_patience=http.body_timeout,
+                probes=probes,
+                style=settings.proxy.headers,
+                trust=trust,
+            )
+            for trust in (None, loop.trust)
+        ]
 
 
 class HttpLoop:
-    """Serves one WSGI application; raises SystemFailure when the access log cannot be opened."""
+    """Serves one WSGI application.
 
-    def __init__(self, gate: Gate, application: Any, settings: Settings) -> None:
+    Raises SystemFailure when the access log cannot be opened, ConfigurationError for a certificate
+    that cannot be used.
+    """
+
+    def __init__(
+        self, gate: Gate, application: Any, settings: Settings, exchange: Exchange | None = None
+    ) -> None:
         http = settings.http
+        self.trust = Trust(settings.proxy.trusted)
         self._gate = gate
         self._application = application
+        self._exchange = exchange
         self._access = open_access_log(settings.access_log)
+        self._renderer = Renderer(http.server)
         self._most = http.connections
-        self._keep_alive = http.keep_alive
-        self._bounds = Bounds(http.max_header, http.max_body, http.spool)
-        self._write_patience = http.body_timeout
+        self._keep_alive = http.keep_alive > 0
+        self._idle_time = http.keep_alive
+        self._max_requests = http.max_requests or math.inf
+        self._min_rate = http.min_rate
+        self._entrances = {
+            listener.sock.fileno(): _Entrance(index, listener, self, settings)
+            for index, listener in enumerate(gate.listeners)
+        }
+        self._by_index = list(self._entrances.values())
         self._connections: dict[int, Connection] = {}
+        self._ready: deque[Connection] = deque()
+        """Connections with a complete request that waits for the application."""
         self._patience = {
+            Waiting.HANDSHAKE: http.header_timeout,
             Waiting.FIRST_REQUEST: http.header_timeout,
             Waiting.BODY: http.body_timeout,
             Waiting.NEXT_REQUEST: http.keep_alive,
@@ -47,8 +125,23 @@ class HttpLoop:
         }
         # All that wait for the same thing may wait equally long, so each dictionary is in the order
         # of its deadlines.
-        self._deadlines: dict[Waiting, dict[Connection, float]] = {kind: {} for kind in Waiting}
+        self._deadlines: dict[Waiting, dict[Connection, float]] = {
+            kind: {} for kind in self._patience
+        }
+        self._soonest = math.inf
+        """No deadline is earlier."""
         self._leaving_since: float | None = None
+        self._turn = 0
+        self._current: Connection | None = None
+        self._away = False
+        """The loop is run by the relief: the application has the worker."""
+        self._relief = Relief(lambda: self._turn, self._relieve, gate.wake)
+        threads = settings.workers.threads
+        self._crew = (
+            Crew(threads, self._answer_in_thread, gate.wake, gate.board) if threads > 1 else None
+        )
+        if exchange is not None:
+            gate.watch(exchange.fileno())
 
     def run(self) -> None:
         """Serve until the worker is to leave, and what had arrived was answered."""
@@ -56,111 +149,322 @@ class HttpLoop:
         while True:
             if gate.retiring:
                 self._leave()
-                if not self._connections:
-                    return
-            elif len(self._connections) >= self._most:
-                gate.shut()
-            else:
+                if not self._connections and not self._take_what_is_left():
+                    break
+            elif self._has_room():
                 gate.open()
-            self._expire()
-            listeners = []
-            for descriptor, events in gate.poll(self._timeout()):
-                connection = self._connections.get(descriptor)
-                if connection is not None:
-                    self._guarded(self._attend, connection, events)
-                elif gate.is_listener(descriptor):
-                    listeners.append(descriptor)
-            for descriptor in listeners:
-                if not gate.retiring and len(self._connections) < self._most:
-                    self._accept(descriptor)
+            else:
+                gate.shut()
+            self._poll()
+            while self._ready and self._is_free():
+                # What was held back while the application had the worker.
+                connection = self._ready.popleft()
+                if not connection.closed:
+                    self._guarded(self._go_on, connection)
+        self._relief.end()
+        if self._crew is not None:
+            self._crew.end()
 
-    # --- connections -----------------------------------------------------------------------------
+    def _has_room(self) -> bool:
+        return len(self._connections) < self._most and (self._crew is None or self._crew.free > 0)
+
+    def _is_free(self) -> bool:
+        return not self._away and (self._crew is None or self._crew.free > 0)
+
+    def _poll(self) -> None:
+        """Wait for events, and attend to them: connections that are held first, then new ones."""
+        gate = self._gate
+        connections = self._connections
+        events = gate.poll(self._timeout())
+        self._turn += 1
+        others = []
+        for descriptor, event in events:
+            connection = connections.get(descriptor)
+            if connection is None:
+                others.append(descriptor)
+                continue
+            try:
+                self._attend(connection, event)
+            except Exception as error:
+                self._failed(connection, error)
+        if self._crew is not None:
+            while (connection := self._crew.take()) is not None:
+                self._guarded(self._come_back, connection)
+        for descriptor in others:
+            if self._away or gate.retiring or not self._has_room():
+                break
+            if self._exchange is not None and descriptor == self._exchange.fileno():
+                self._take_gift()
+            elif descriptor in self._entrances:
+                self._accept(descriptor)
+        if time.monotonic() >= self._soonest:
+            self._expire()
+
+    # --- the beginning of a connection -----------------------------------------------------------
 
     def _accept(self, descriptor: int) -> None:
         accepted = self._gate.accept(descriptor)
         if accepted is None:
             return
-        connection = Connection(accepted.sock, accepted.peer, self._bounds, self._write_patience)
+        entrance = self._entrances[descriptor]
+        sock: Any = accepted.sock
+        remote, port = "", ""
+        if sock.family != socket.AF_UNIX:
+            remote, port = accepted.peer[0], str(accepted.peer[1])
+        trusted = bool(self.trust) and self.trust.trusts(remote)
+        connection = Connection(sock, entrance.fronts[trusted], remote, port)
+        self._enter(connection)
+        if entrance.proxy_protocol:
+            if not trusted:
+                logger.warning("connection from %s refused: not in proxy.trusted", remote or "unix")
+                self._close(connection)
+                return
+            connection.opening = self._proxied(connection, entrance)
+        elif entrance.tls is not None:
+            connection.opening = self._secured(connection, entrance)
+        if connection.opening is not None:
+            self._wait(connection, Waiting.HANDSHAKE)
+        # Its request is mostly there already; if not, it is waited for.
+        try:
+            self._attend(connection, _IN)
+        except Exception as error:
+            self._failed(connection, error)
+
+    def _enter(self, connection: Connection) -> None:
         self._connections[connection.fd] = connection
         self._gate.board.connections(len(self._connections))
-        self._wait(connection, Waiting.FIRST_REQUEST)
-        # Its request is mostly there already; if not, it is waited for.
-        self._guarded(self._attend, connection, select.EPOLLIN)
+
+    def _proxied(self, connection: Connection, entrance: _Entrance) -> Any:
+        header = ProxyHeader()
+        sock: Any = connection.sock
+
+        def step() -> bool:
+            while not header.done:
+                try:
+                    count = header.peek(sock.recv(4096, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+                    data = sock.recv(count, socket.MSG_DONTWAIT) if count else b""
+                except BlockingIOError:
+                    return False
+                if not data:
+                    raise ClientGoneError("the proxy left within its header")
+                header.take(data)
+            if header.source is not None:
+                connection.remote, connection.remote_port = header.source
+                inner = self.trust.trusts(connection.remote)
+                connection.front = entrance.fronts[inner]
+            if entrance.tls is not None:
+                connection.opening = self._secured(connection, entrance)
+                return bool(connection.opening())
+            return True
+
+        return step
+
+    def _secured(self, connection: Connection, entrance: _Entrance) -> Any:
+        assert entrance.tls is not None
+        secure = TlsSocket(connection.sock, entrance.tls)  # type: ignore[arg-type]
+        connection.sock = secure
+        connection.plain = False
+
+        def step() -> bool:
+            done = secure.handshake()
+            self._register(connection, _OUT if secure.wants_write else _IN)
+            return done
+
+        return step
+
+    # --- events ----------------------------------------------------------------------------------
 
     def _guarded(self, step: Any, connection: Connection, *arguments: Any) -> None:
         # Whatever goes wrong with one connection ends that one.
         try:
             step(connection, *arguments)
-        except ClientGoneError as error:
-            logger.debug("connection from %s: %s", connection.peer, error)
-            self._close(connection)
-        except SystemExit:
-            raise
-        except Exception:
-            logger.exception("connection from %s failed", connection.peer)
+        except Exception as error:
+            self._failed(connection, error)
+
+    def _failed(self, connection: Connection, error: Exception) -> None:
+        if isinstance(error, (ClientGoneError, ProxyHeaderError, OSError)):
+            logger.debug("connection from %s: %s", connection.remote, error)
+        else:
+            logger.error("connection from %s failed", connection.remote, exc_info=error)
+        with contextlib.suppress(Exception):
             self._close(connection)
 
     def _attend(self, connection: Connection, events: int) -> None:
-        if connection.waiting is Waiting.GOODBYE:
+        if connection.quiet and events == _IN:
+            # The common case: a request in one piece, without a body, as it was before.
+            data = connection.receive()
+            if data is None:
+                self._wait_for_input(connection)
+                return
+            known = connection.front.heads.get(data)
+            if known is not None and known.complete and self._crew is None and not self._away:
+                self._answer_quickly(connection, known)
+                return
+            self._received(connection, data)
+            return
+        self._attend_with_care(connection)
+
+    def _answer_quickly(self, connection: Connection, known: Known) -> None:
+        self._answer(connection, known, io.BytesIO(), 0)
+        if (
+            connection.leaving
+            or connection.pending
+            or connection.waiting is not Waiting.NEXT_REQUEST
+            or connection.registered != _IN
+            or not connection.plain
+        ):
+            self._go_on(connection)
+            return
+        # It stays where it was, and its time begins anew.
+        waiting = self._deadlines[Waiting.NEXT_REQUEST]
+        del waiting[connection]
+        waiting[connection] = time.monotonic() + self._idle_time
+
+    def _attend_with_care(self, connection: Connection) -> None:
+        waiting = connection.waiting
+        if waiting is Waiting.NOTHING and connection.request is not None:
+            return  # an event from before it was put aside
+        if waiting is Waiting.GOODBYE:
             if connection.receive() == b"":  # until then, what comes is read away
                 self._close(connection)
             return
+        if connection.opening is not None:
+            if not connection.opening():
+                self._register(connection, connection.registered or _IN)
+                return
+            connection.opening = None
+            self._wait_for_input(connection)
         if connection.pending:
             if connection.flush():
                 self._wait(connection, Waiting.WRITE)
-        elif events & ~select.EPOLLOUT:
-            self._read(connection)
+            if not connection.pending:
+                self._sent(connection)
+        else:
+            data = connection.receive()
+            if data is None:
+                self._wait_for_input(connection)
+                return
+            self._received(connection, data)
+            return
         self._go_on(connection)
 
-    def _read(self, connection: Connection) -> None:
-        data = connection.receive()
-        if data is None:
-            return
+    def _received(self, connection: Connection, data: bytes) -> None:
         if not data:
-            connection.leaving = True
-            return
-        parser = connection.parser
-        try:
-            parser.feed(data)
-        except RequestError as error:
-            # What is complete before the nonsense is still answered.
-            self._answer_all(connection)
-            connection.send_last(plain_error(error.status, error.reason))
-            connection.leaving = connection.unread = True
-            return
-        if parser.wants_continue and not parser.ready:
-            parser.wants_continue = False
-            connection.send_last(CONTINUE)
-        if parser.in_body:
-            self._wait(connection, Waiting.BODY)
-        elif parser.started and connection.waiting is not Waiting.FIRST_REQUEST:
-            self._wait(connection, Waiting.FIRST_REQUEST)
+            if not connection.untouched or connection.served == 0:
+                connection.leaving = True
+            else:
+                self._close(connection)
+                return
+        else:
+            connection.reader.feed(data)
+            if connection.waiting is Waiting.BODY:
+                self._judge_pace(connection)
+        self._go_on(connection)
+
+    def _judge_pace(self, connection: Connection) -> None:
+        self._wait(connection, Waiting.BODY)
+        seconds = time.monotonic() - connection.body_since
+        if seconds > self._patience[Waiting.BODY]:
+            received = connection.reader.received
+            if received < seconds * self._min_rate:
+                raise ClientGoneError(f"its request's body came too slowly: {received} bytes")
 
     def _go_on(self, connection: Connection) -> None:
         """Answer what is complete, then wait for what comes next."""
-        self._answer_all(connection)
-        if connection.pending:
-            if connection.waiting is not Waiting.WRITE:
-                self._wait(connection, Waiting.WRITE)
-            self._register(connection, select.EPOLLOUT)
-            return
-        if connection.leaving:
-            self._end(connection)
-            return
-        if connection.waiting is Waiting.WRITE or (
-            connection.served and not connection.parser.started
-        ):
-            self._wait(connection, Waiting.NEXT_REQUEST)
-        self._register(connection, select.EPOLLIN)
+        answered = 0
+        while True:
+            if connection.pending:
+                if connection.waiting is not Waiting.WRITE:
+                    self._wait(connection, Waiting.WRITE)
+                self._register(connection, _OUT)
+                return
+            if (
+                connection.leaving
+                and connection.request is None
+                and not self._last_words(connection)
+            ):
+                if connection.pending:
+                    continue
+                self._end(connection)
+                return
+            if connection.request is None and not self._next_request(connection):
+                if connection.pending or connection.leaving:
+                    continue
+                self._wait_for_input(connection)
+                return
+            if answered >= _BURST or not self._is_free():
+                self._put_aside(connection)
+                return
+            if self._crew is not None:
+                self._suspend(connection)
+                self._crew.give(connection)
+                return
+            self._answer_request(connection)
+            answered += 1
+
+    def _last_words(self, connection: Connection) -> bool:
+        # The client has said all that it will say: what is complete of it is answered.
+        return not connection.unread and not connection.ended and self._next_request(connection)
+
+    def _next_request(self, connection: Connection) -> bool:
+        """Take the next complete request of what has arrived; False: there is none."""
+        if connection.untouched:
+            return False
+        reader = connection.reader
+        try:
+            connection.request = reader.next()
+        except RequestError as error:
+            self._refuse(connection, error.status, str(error))
+            return False
+        except StorageError as error:
+            logger.error("%s", error)  # noqa: TRY400 - the disk's fault, not ours
+            self._refuse(connection, "503 Service Unavailable", "the request cannot be stored")
+            return False
+        return connection.request is not None
+
+    def _refuse(self, connection: Connection, status: str, reason: str) -> None:
+        connection.send_last(self._renderer.plain_error(status, reason))
+        connection.leaving = connection.unread = connection.ended = True
+
+    def _wait_for_input(self, connection: Connection) -> None:
+        kind = Waiting.NEXT_REQUEST if connection.served else Waiting.FIRST_REQUEST
+        if not connection.untouched:
+            reader = connection.reader
+            kind = Waiting.BODY if reader.in_body else Waiting.FIRST_REQUEST
+            if reader.wants_continue:
+                reader.wants_continue = False
+                connection.send_last(CONTINUE)
+        else:
+            connection.drop_reader()
+        if connection.waiting is not kind or kind is Waiting.NEXT_REQUEST:
+            if kind is Waiting.BODY:
+                connection.body_since = time.monotonic()
+            self._wait(connection, kind)
+        connection.quiet = connection.untouched and connection.plain
+        self._register(connection, _IN)
+        if isinstance(connection.sock, TlsSocket) and connection.sock.held():
+            # Decrypted bytes that no event tells of.
+            data = connection.receive()
+            if data:
+                self._received(connection, data)
 
     def _register(self, connection: Connection, events: int) -> None:
-        if connection.registered == events:
+        registered = connection.registered
+        if registered == events:
             return
-        if connection.registered:
-            self._gate.epoll.modify(connection.fd, events)
-        else:
+        if not registered:
             self._gate.epoll.register(connection.fd, events)
+        elif not events:
+            self._gate.epoll.unregister(connection.fd)
+        else:
+            self._gate.epoll.modify(connection.fd, events)
         connection.registered = events
+
+    def _sent(self, connection: Connection) -> None:
+        after = connection.after_sending
+        if after is not None:
+            connection.after_sending = None
+            after()
 
     def _end(self, connection: Connection) -> None:
         if not connection.unread or connection.waiting is Waiting.GOODBYE:
@@ -169,89 +473,275 @@ class HttpLoop:
         connection.say_goodbye()
         self._wait(connection, Waiting.GOODBYE)
         connection.leaving = False
-        self._register(connection, select.EPOLLIN)
+        self._register(connection, _IN)
 
     def _close(self, connection: Connection) -> None:
-        self._deadlines[connection.waiting].pop(connection, None)
+        if connection.waiting is not Waiting.NOTHING:
+            self._deadlines[connection.waiting].pop(connection, None)
         if self._connections.pop(connection.fd, None) is None:
             return
         if connection.registered:
             # Closing is not enough where a child of the application has inherited the socket.
             self._gate.epoll.unregister(connection.fd)
-        connection.sock.close()
-        for request in connection.parser.ready:
-            request.body.close()
+        connection.close()
         self._gate.board.connections(len(self._connections))
 
     # --- requests --------------------------------------------------------------------------------
 
-    def _answer_all(self, connection: Connection) -> None:
-        ready = connection.parser.ready
-        while ready and not connection.pending and not connection.leaving:
-            request = ready.popleft()
-            try:
-                self._answer(connection, request)
-            finally:
-                request.body.close()
-        if connection.leaving and ready:
-            connection.unread = True
-
-    def _answer(self, connection: Connection, request: Request) -> None:
-        gate = self._gate
-        keep = request.keep_alive and self._keep_alive > 0 and not gate.retiring
-        response = Response(connection, method=request.method, version=request.version, keep=keep)
-        environ = wsgi.environ_for(request, connection.base_environ)
-        begun = time.monotonic()
-        gate.board.busy()
+    def _answer_request(self, connection: Connection) -> None:
+        request = connection.request
+        assert request is not None
+        connection.request = None
         try:
-            wsgi.call(self._application, environ, response)
+            if request.known.probe:
+                self._answer_probe(connection, request.known)
+            else:
+                self._answer(connection, request.known, request.body, request.body_length)
+        finally:
+            request.body.close()
+
+    def _answer_probe(self, connection: Connection, known: Known) -> None:
+        gate = self._gate
+        keep = self._keeps(connection, known)
+        fine = known.probe == "alive" or not (gate.retiring or gate.noticed)
+        status, text = ("200 OK", "ok\n") if fine else ("503 Service Unavailable", "leaving\n")
+        connection.send_last(
+            self._renderer.plain(status, text, keep=keep, head_only=known.head_only)
+        )
+        if not keep:
+            connection.leaving = connection.ended = True
+
+    def _keeps(self, connection: Connection, known: Known) -> bool:
+        connection.served += 1
+        return (
+            known.keep
+            and self._keep_alive
+            and not self._gate.retiring
+            and connection.served < self._max_requests
+        )
+
+    def _answer(self, connection: Connection, known: Known, body: IO[bytes], length: int) -> None:
+        relief = self._relief
+        if relief.asleep and self._exchange is not None:
+            relief.call()
+        board = self._gate.board
+        board.busy()
+        self._current = connection
+        relief.custody.release()
+        try:
+            self._call(connection, known, body, length)
+        finally:
+            if not relief.custody.acquire(blocking=False):
+                relief.take_back()
+            self._current = None
+            board.idle()
+
+    def _answer_in_thread(self, connection: Connection) -> None:
+        request = connection.request
+        assert request is not None
+        try:
+            self._call(connection, request.known, request.body, request.body_length)
+        except ClientGoneError:
+            connection.gone = True
+        except Exception:
+            logger.exception("connection from %s failed", connection.remote)
+            connection.gone = True
+        finally:
+            request.body.close()
+
+    def _come_back(self, connection: Connection) -> None:
+        connection.request = None
+        if connection.gone:
+            self._close(connection)
+        else:
+            self._go_on(connection)
+
+    def _call(self, connection: Connection, known: Known, body: IO[bytes], length: int) -> None:
+        """Let the application answer; touches nothing of the loop but this connection."""
+        response = Response(
+            connection,
+            self._renderer,
+            head_only=known.head_only,
+            modern=known.modern,
+            keep=self._keeps(connection, known),
+        )
+        environ = known.environ.copy()
+        if known.remote is None:
+            environ["REMOTE_ADDR"] = connection.remote
+            environ["REMOTE_PORT"] = connection.remote_port
+        if length:
+            wsgi.set_body(environ, body, length)
+        else:
+            environ["wsgi.input"] = body
+        begun = time.monotonic() if self._access is not None else 0.0
+        try:
+            after = wsgi.call(self._application, environ, response)
+            if after is not None:
+                if connection.pending:
+                    connection.after_sending = after
+                else:
+                    after()
         except ClientGoneError:
             raise
         except (Exception, SystemExit) as error:
-            self._application_failed(connection, request, response, error)
+            self._application_failed(connection, known, response, error)
         finally:
-            gate.board.idle()
             if self._access is not None:
-                self._log_access(connection, request, response, time.monotonic() - begun)
-        connection.served += 1
+                # 500 is what the client was told when the application failed before it said anything.
+                status = response.code if response.head_sent else 500
+                remote = known.remote or connection.remote
+                seconds = time.monotonic() - begun
+                self._access(Answered(remote, known.head, status, response.length, seconds))
         if not response.keep:
-            connection.leaving = True
-
-    def _log_access(
-        self, connection: Connection, request: Request, response: Response, seconds: float
-    ) -> None:
-        assert self._access is not None
-        remote = str(connection.base_environ["REMOTE_ADDR"])
-        # 500 is what the client was told when the application failed before it said anything.
-        status = response.code if response.head_sent else 500
-        self._access(Answered(remote, request, status, response.length, seconds))
+            connection.leaving = connection.ended = True
+            # Behind the last request there may be more, which nobody will read.
+            connection.unread = connection.unread or known.keep or not connection.untouched
 
     def _application_failed(
-        self, connection: Connection, request: Request, response: Response, error: BaseException
+        self, connection: Connection, known: Known, response: Response, error: BaseException
     ) -> None:
-        target = request.target.decode("latin-1")
-        logger.error("the application failed on %s %s", request.method, target, exc_info=error)
+        target = known.head.target.decode("latin-1")
+        logger.error("the application failed on %s %s", known.head.method, target, exc_info=error)
         if isinstance(error, SystemExit):
             # It asks for the end of this process: others go on.
             self._gate.leave()
         response.keep = False
         if response.head_sent:
             raise ClientGoneError("the answer is cut off where the application failed")
-        connection.send_last(plain_error("500 Internal Server Error", "the application failed"))
+        connection.send_last(
+            self._renderer.plain_error("500 Internal Server Error", "the application failed")
+        )
+
+    # --- while the application has the worker ----------------------------------------------------
+
+    def _relieve(self) -> None:
+        """Run the loop in place of the worker, which is in the application; by the relief only."""
+        if self._gate.retiring:
+            return  # the others leave as well, and this worker waits for its own connections only
+        current = self._current
+        if current is None:
+            return
+        self._gate.shut()
+        self._suspend(current)
+        self._away = True
+        try:
+            while not self._relief.wanted:
+                self._poll()
+        finally:
+            self._away = False
+
+    def _suspend(self, connection: Connection) -> None:
+        """Leave a connection alone: it belongs to the application now, or waits for it."""
+        self._register(connection, 0)
+        if connection.waiting is not Waiting.NOTHING:
+            self._deadlines[connection.waiting].pop(connection, None)
+            connection.waiting = Waiting.NOTHING
+        connection.quiet = False
+
+    def _put_aside(self, connection: Connection) -> None:
+        """Find somebody for a complete request: another worker, or this one when it is free."""
+        if not self._is_free() and self._give(connection):
+            return
+        self._suspend(connection)
+        self._ready.append(connection)
+
+    def _give(self, connection: Connection) -> bool:
+        request = connection.request
+        assert request is not None
+        if self._exchange is None or self._gate.retiring or not connection.plain:
+            return False
+        body, descriptor = b"", None
+        rest = connection.reader.buffer
+        if not fits(len(rest)):
+            return False
+        if request.body_length and isinstance(request.body, io.BytesIO):
+            body = request.body.getvalue()
+            if not fits(len(body) + len(rest)):
+                descriptor, body = as_file(body), b""
+                if descriptor is None:
+                    return False
+        elif request.body_length:
+            descriptor = os.dup(request.body.fileno())
+        gift = Gift(
+            front=connection.front.index,
+            trusted=connection.front is self._by_index[connection.front.index].fronts[1],
+            remote=connection.remote,
+            remote_port=connection.remote_port,
+            served=connection.served,
+            head=request.known.raw,
+            body=body,
+            body_length=request.body_length,
+            rest=rest,
+            leaving=connection.leaving,
+        )
+        try:
+            given = self._exchange.give(gift, connection.fd, descriptor)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+        if given:
+            self._close(connection)
+        return given
+
+    def _take_gift(self) -> bool:
+        assert self._exchange is not None
+        received = self._exchange.take()
+        if received is None:
+            return False
+        self._gate.rearm(self._exchange.fileno())
+        try:
+            connection = self._unpacked(received)
+        except Exception:
+            logger.exception("a connection from another worker is lost")
+            received.sock.close()
+            return True
+        self._enter(connection)
+        self._guarded(self._go_on, connection)
+        return True
+
+    def _unpacked(self, received: Received) -> Connection:
+        gift = received.gift
+        front = self._by_index[gift.front].fronts[gift.trusted]
+        connection = Connection(received.sock, front, gift.remote, gift.remote_port)
+        connection.served = gift.served
+        connection.leaving = gift.leaving
+        body: IO[bytes] = io.BytesIO(gift.body)
+        if received.body is not None:
+            os.lseek(received.body, 0, os.SEEK_SET)
+            body = os.fdopen(received.body, "rb")
+        connection.request = Request(front.known(gift.head), body, gift.body_length)
+        if gift.rest:
+            connection.reader.feed(gift.rest)
+        return connection
+
+    def _take_what_is_left(self) -> bool:
+        # The last worker of a generation that leaves takes what is still in the exchange.
+        return self._exchange is not None and self._take_gift()
 
     # --- time ------------------------------------------------------------------------------------
 
     def _wait(self, connection: Connection, kind: Waiting) -> None:
-        self._deadlines[connection.waiting].pop(connection, None)
+        if connection.waiting is not Waiting.NOTHING:
+            self._deadlines[connection.waiting].pop(connection, None)
         connection.waiting = kind
-        self._deadlines[kind][connection] = time.monotonic() + self._patience[kind]
+        connection.quiet = False
+        deadline = time.monotonic() + self._patience[kind]
+        self._deadlines[kind][connection] = deadline
+        self._soonest = min(self._soonest, deadline)
 
     def _timeout(self) -> float | None:
         """Return the seconds until the first deadline; None when nothing is waited for."""
-        firsts = [next(iter(waiting.values())) for waiting in self._deadlines.values() if waiting]
+        if self._ready and self._is_free():
+            return 0.0
+        soonest = self._soonest
         if self._leaving_since is not None and self._deadlines[Waiting.NEXT_REQUEST]:
-            firsts.append(self._leaving_since + self._gate.linger)
-        return max(0.0, min(firsts) - time.monotonic()) if firsts else None
+            soonest = min(soonest, self._leaving_since + self._gate.linger)
+        if soonest == math.inf:
+            return None
+        if not self._connections:
+            self._soonest = math.inf
+            return None
+        return max(0.0, soonest - time.monotonic())
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -263,23 +753,25 @@ class HttpLoop:
                 late.append(connection)
             for connection in late:
                 self._guarded(self._give_up, connection, kind)
+        firsts = [next(iter(waiting.values())) for waiting in self._deadlines.values() if waiting]
+        self._soonest = min(firsts, default=math.inf)
 
     def _give_up(self, connection: Connection, kind: Waiting) -> None:
         if kind is Waiting.NEXT_REQUEST:
             self._part_from_idle(connection)
             return
-        if kind in {Waiting.FIRST_REQUEST, Waiting.BODY} and connection.parser.started:
-            connection.send_last(plain_error("408 Request Timeout", "the request did not arrive"))
-            connection.leaving = connection.unread = True
-            self._end(connection)
-            return
+        if kind in {Waiting.FIRST_REQUEST, Waiting.BODY} and not connection.untouched:
+            self._refuse(connection, "408 Request Timeout", "the request did not arrive")
+            if not connection.pending:
+                self._end(connection)
+                return
         self._close(connection)
 
     def _part_from_idle(self, connection: Connection) -> None:
         # A request that has just arrived is answered rather than reset.
-        self._read(connection)
-        if connection.parser.started or connection.parser.ready:
-            self._go_on(connection)
+        data = connection.receive()
+        if data:
+            self._received(connection, data)
         else:
             self._close(connection)
 

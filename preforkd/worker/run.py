@@ -55,6 +55,7 @@ class Seat:
     title: Title
     channel: int
     memory: int
+    exchange: tuple[socket.socket, socket.socket] | None = None
 
 
 class Server(Protocol):
@@ -142,12 +143,18 @@ def _server(seat: Seat, gate: Gate) -> Server:
     if seat.kind == "wsgi":
         from preforkd.worker import http  # noqa: PLC0415
 
-        return _Simple(http.HttpLoop(gate, seat.application, seat.settings).run)
+        return _Simple(http.HttpLoop(gate, seat.application, seat.settings, _exchange(seat)).run)
     if seat.kind == "stream":
         from preforkd.worker import stream  # noqa: PLC0415
 
         return _Simple(lambda: stream.serve(gate, seat.application))
     raise ApplicationError(f"there is no kind of application named {seat.kind!r}")
+
+
+def _exchange(seat: Seat) -> Any:
+    from preforkd.ipc.exchange import Exchange  # noqa: PLC0415
+
+    return Exchange(*seat.exchange) if seat.exchange is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from preforkd.config.target import parse_target
 from preforkd.errors import ApplicationError, ConfigurationError, PreforkdError, SystemFailure
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, Received, close_all
+from preforkd.ipc.exchange import pair
 from preforkd.linux import logs
 from preforkd.linux.title import Title
 
@@ -42,6 +43,8 @@ class Loaded:
     application: Any
     listeners: list[tuple[str, socket.socket]]
     title: Title
+    exchange: tuple[socket.socket, socket.socket] | None
+    """Where the workers of this zygote leave connections for each other."""
 
 
 @dataclass(slots=True)
@@ -149,7 +152,8 @@ def _load_order(
     _quieten_signals()
     for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    return Loaded(order.generation, settings, target.kind, application, listeners, title)
+    exchange = pair() if target.kind == "wsgi" else None
+    return Loaded(order.generation, settings, target.kind, application, listeners, title, exchange)
 
 
 def problem_of(error: PreforkdError) -> messages.Problem:

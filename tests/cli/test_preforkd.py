@@ -24,7 +24,7 @@ def test_config_shows_what_the_options_say(capsys):
     assert ":80, :81" in shown
     assert "wsgi:a:b" in shown
     assert preforkd.main(["config", "--workers", "x"]) == 78
-    assert "--workers: workers: 'x' is given" in capsys.readouterr().err
+    assert "--workers: workers.count: 'x' is given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--dance"], ["config", "a", "b"]])

@@ -3,13 +3,13 @@
 from msgspec.structs import replace
 
 from preforkd.config.changes import Changes, changes, keeping_restart
-from preforkd.config.settings import App, Control, Log, Settings, Timeouts
+from preforkd.config.settings import App, Control, Log, Settings, Timeouts, Workers
 
 OLD = Settings()
 NEW = replace(
     OLD,
     app=App(target="wsgi:a:b"),
-    workers=7,
+    workers=Workers(count=7),
     timeouts=Timeouts(drain=1.0),
     log=Log(level="debug", target="stderr"),
     control=Control(socket="/x", group="admin"),
@@ -20,7 +20,7 @@ def test_changes_are_sorted_by_what_they_need():
     """Live, a new generation, or a restart."""
     assert changes(OLD, OLD) == Changes()
     assert changes(OLD, NEW) == Changes(
-        live=("workers", "timeouts.drain", "log.level", "control.group"),
+        live=("workers.count", "timeouts.drain", "log.level", "control.group"),
         generation=("app.target",),
         restart=("log.target", "control.socket"),
     )

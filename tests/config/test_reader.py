@@ -44,7 +44,7 @@ def test_every_form_of_value():
         Listen(address="127.0.0.1:80"),
         Listen(address="unix:/run/x", mode=0o600, backlog=10, name="web"),
     )
-    assert settings.workers == 3
+    assert settings.workers.count == 3
     assert settings.timeouts.drain == 90
     assert settings.timeouts.start == 0.5
     assert settings.http.max_body == 256 << 20
@@ -68,7 +68,7 @@ def test_keys_with_nothing_behind_them_leave_the_defaults():
         ("workers: 0", "f:1:10: workers: 0 is out of bounds; expected a whole number from 1 to 1024, or auto"),
         ("workers: 1.5", "f:1:10: workers: '1.5' is given; expected a whole number from 1 to 1024, or auto"),
         ("workers: [3]", "f:1:10: workers: a list is given; expected a whole number from 1 to 1024, or auto"),
-        ("timeouts: 30", "f:1:11: timeouts: a mapping is expected (with keys of: start, boot, drain)"),
+        ("timeouts: 30", "f:1:11: timeouts: a mapping is expected (with keys of: start, boot, drain, drain_notice)"),
         ("timeouts: {drain: 1:30}", "f:1:19: timeouts.drain: '1:30' is not a duration, for example 30s, 1min 30s or 500ms (the default is 30s)"),
         ("timeouts: {drain: 2d}", "f:1:19: timeouts.drain: 2d is out of bounds; expected a duration from 0s to 1d"),
         ("log: {level: warn}", "f:1:14: log.level: 'warn' is given; expected one of debug, info, warning, error (did you mean warning?)"),

@@ -19,16 +19,16 @@ def test_options_are_over_the_file(tmp_path):
     """An option replaces the file's value and its place; problems of both come together."""
     path = tmp_path / "f"
     path.write_text("workers: 3\nlisten: [':1', ':2']\nlog: {level: error}\n")
-    loaded = sources.load(str(path), {"workers": "5", "listen": [":9"]})
-    assert loaded.settings.workers == 5
+    loaded = sources.load(str(path), {"workers.count": "5", "listen": [":9"]})
+    assert loaded.settings.workers.count == 5
     assert [listen.address for listen in loaded.settings.listen] == [":9"]
-    assert str(loaded.origins["workers"]) == "--workers"
+    assert str(loaded.origins["workers.count"]) == "--workers"
     assert str(loaded.origins["listen[0]"]) == "--listen"
     assert "listen[1]" not in loaded.origins
     assert loaded.settings.log.level == "error"
     path.write_text("wokers: 3\n")
     with pytest.raises(ConfigurationError) as caught:
-        sources.load(str(path), {"workers": "x"})
+        sources.load(str(path), {"workers.count": "x"})
     assert [str(problem.place) for problem in caught.value.problems] == [f"{path}:1:1", "--workers"]
 
 

@@ -402,7 +402,7 @@ def test_check_and_config_say_what_is(tmp_path):
     path.write_text("workers: 3\n")
     assert subprocess.run([*command, "check", str(path)], **run).returncode == 0
     shown = subprocess.run([*command, "config", "--config", str(path)], **run).stdout
-    assert re.search(rf"^workers +3 +{path}:1:10$", shown, re.MULTILINE)
+    assert re.search(rf"^workers.count +3 +{path}:1:10$", shown, re.MULTILINE)
     assert re.search(r"^timeouts.drain +30s +default$", shown, re.MULTILINE)
 
 

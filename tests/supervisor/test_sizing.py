@@ -1,6 +1,6 @@
 """From settings to limits."""
 
-from preforkd.config.settings import Http, Reload, Settings, Timeouts
+from preforkd.config.settings import Http, Reload, Settings, Timeouts, Workers
 from preforkd.supervisor.sizing import limits_of, linger_of, while_reloading
 
 
@@ -8,15 +8,15 @@ def test_the_number_of_workers():
     """auto: two for each CPU, at least four; all: as many again while reloading."""
     assert limits_of(Settings(), 1).target == 4
     assert limits_of(Settings(), 8).target == 16
-    fixed = limits_of(Settings(workers=3, reload=Reload(surge=1)), 8)
+    fixed = limits_of(Settings(workers=Workers(count=3), reload=Reload(surge=1)), 8)
     assert (fixed.floor, fixed.target, fixed.maximum, fixed.surge) == (3, 3, 3, 1)
-    assert limits_of(Settings(workers=3), 8).surge == 3
+    assert limits_of(Settings(workers=Workers(count=3)), 8).surge == 3
 
 
 def test_a_candidate_gets_the_new_patience_and_the_old_sizes():
     """What serves keeps its size until the candidate has taken over."""
-    old = limits_of(Settings(workers=2), 1)
-    new = limits_of(Settings(workers=9, timeouts=Timeouts(start=1.0, boot=2.0)), 1)
+    old = limits_of(Settings(workers=Workers(count=2)), 1)
+    new = limits_of(Settings(workers=Workers(count=9), timeouts=Timeouts(start=1.0, boot=2.0)), 1)
     during = while_reloading(old, new)
     assert (during.target, during.start, during.boot) == (2, 1.0, 2.0)
 

@@ -19,8 +19,14 @@ from preforkd.worker.gate import Gate, Listener
 class Worker:
     """What a test holds of a worker that serves."""
 
-    def __init__(self, application, kind, access=None, **settings) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(
+        self, application, kind, access=None, *, whole=None, beside=None, exchange=None, **settings
+    ) -> None:
+        """``whole`` are all settings; ``beside`` is a worker whose listener is shared."""
+        if beside is not None:
+            self.listener = beside.listener.dup()
+        else:
+            self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.address = self.listener.getsockname()
         ours, theirs = pair()
@@ -34,8 +40,9 @@ class Worker:
         gate = Gate([Listener("test", self.listener)], channel, self._writer)
         self.gate = gate
         if kind == "wsgi":
-            whole = Settings(http=Http(**settings), access_log=access or AccessLog())
-            serve = http.HttpLoop(gate, application, whole).run
+            whole = whole or Settings(http=Http(**settings), access_log=access or AccessLog())
+            self.loop = http.HttpLoop(gate, application, whole, exchange)
+            serve = self.loop.run
         else:
             serve = lambda: stream.serve(gate, application)  # noqa: E731
         self.thread = threading.Thread(target=serve, daemon=True)
@@ -92,6 +99,7 @@ def read_answer(sock: socket.socket) -> tuple[str, bytes]:
 
 @contextmanager
 def serving(application, kind="wsgi", access=None, **settings):
+    """Let a worker serve; the settings are those of http, or all as ``whole``."""
     worker = Worker(application, kind, access, **settings)
     try:
         yield worker

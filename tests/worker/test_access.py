@@ -10,11 +10,16 @@ from serving import serving
 
 from preforkd.config.settings import AccessLog
 from preforkd.errors import SystemFailure
-from preforkd.http.request import Request
+from preforkd.http.head import Head
 from preforkd.worker import access
 from preforkd.worker.access import Answered, combined_line, open_access_log
 
 GET = b'GET %b HTTP/1.1\r\nHost: h\r\nUser-Agent: te"st\r\nConnection: close\r\n\r\n'
+
+
+def head(target):
+    """Return the head of a request for this target."""
+    return Head("GET", target, "1.1", (), True, 0, False)
 
 
 def echo(environ, start_response):
@@ -58,7 +63,7 @@ def test_the_journal_gets_fields_and_is_not_waited_for(tmp_path, monkeypatch):
         journal = access.Journal(str(tmp_path / "socket"), wait=False)
         monkeypatch.setattr(access, "Journal", lambda wait: journal)
         log = open_access_log(AccessLog(target="journal"))
-        one = Answered("::1", Request("GET", b"/a"), 200, 3, 0.25)
+        one = Answered("::1", head(b"/a"), 200, 3, 0.25)
         for _ in range(3000):
             log(one)
         first = journald.recv(65536)
@@ -76,7 +81,7 @@ def test_the_journal_gets_fields_and_is_not_waited_for(tmp_path, monkeypatch):
 
 def test_a_client_cannot_write_lines_of_its_own():
     """Control characters, quotes and backslashes are escaped."""
-    line = combined_line(Answered("a", Request("GET", b'/"\n\\\x9b'), 200, 0, 0.0))
+    line = combined_line(Answered("a", head(b'/"\n\\\x9b'), 200, 0, 0.0))
     assert line.count(b"\n") == 1
     assert rb"/\x22\x0a\x5c\x9b" in line
 

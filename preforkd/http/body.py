@@ -1,0 +1,192 @@
+"""The body of a request: counted or in chunks, in memory or in a file. RFC 9112, sections 6 and 7."""
+
+import io
+import re
+import tempfile
+from typing import IO, Protocol
+
+from preforkd.http.head import CHUNKED, Bounds, RequestError
+
+_SIZE = re.compile(
+    rb"([0-9A-Fa-f]{1,15})"
+    rb"(?:;[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"[ !#-\[\]-~]*\"))?)*"
+)
+_MAX_SIZE_LINE = 256
+_MANY, _TINY = 4096, 16
+"""After so many chunks, their mean size must be so many bytes: each costs far more than a byte."""
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+
+
+class StorageError(Exception):
+    """A body cannot be kept: the disk below the temporary directory is full, or the like."""
+
+
+class Store:
+    """Keeps a body in memory, and above the threshold in a temporary file."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.length = 0
+        self._memory: io.BytesIO | None = io.BytesIO()
+        self._disk: io.FileIO | None = None
+        self._bounds = bounds
+
+    def write(self, data: bytes) -> None:
+        """Take a part. Raises RequestError when the body becomes too large, and StorageError."""
+        self.length += len(data)
+        if self.length > self._bounds.max_body:
+            raise RequestError("413 Content Too Large", "the body is too large")
+        if self._memory is not None and self.length <= self._bounds.spool:
+            self._memory.write(data)
+            return
+        try:
+            self._write_to_disk(data)
+        except OSError as error:
+            raise StorageError(f"a request's body cannot be kept: {error.strerror}") from error
+
+    def _write_to_disk(self, data: bytes) -> None:
+        if self._disk is None:
+            # Without a buffer: what cannot be written is known now, not at some later flush.
+            self._disk = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the request
+        if self._memory is not None:
+            _write_all(self._disk, self._memory.getvalue())
+            self._memory = None
+        _write_all(self._disk, data)
+
+    def finish(self) -> IO[bytes]:
+        """Return the file, at its beginning, for an application to read and for others to close."""
+        file = self._memory or self._disk
+        assert file is not None
+        file.seek(0)
+        return file if isinstance(file, io.BytesIO) else io.BufferedReader(file)
+
+    def close(self) -> None:
+        """Give up what was kept."""
+        for file in (self._memory, self._disk):
+            if file is not None:
+                file.close()
+
+
+def _write_all(file: io.FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
+
+
+class Framing(Protocol):
+    """Knows where a body ends."""
+
+    done: bool
+
+    def take(self, data: bytes, start: int, store: Store) -> int:
+        """Store what belongs to the body from ``start`` on; return where it stopped.
+
+        Raises RequestError, and StorageError.
+        """
+
+
+class Counted:
+    """A body with a Content-Length."""
+
+    def __init__(self, length: int) -> None:
+        self.done = length == 0
+        self._rest = length
+
+    def take(self, data: bytes, start: int, store: Store) -> int:
+        """See `Framing`."""
+        end = min(len(data), start + self._rest)
+        store.write(data[start:end])
+        self._rest -= end - start
+        self.done = self._rest == 0
+        return end
+
+
+class Chunked:
+    """A body in chunks. Extensions and trailers are judged, and dropped."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.done = False
+        self._rest = 0
+        """Bytes of the present chunk that are to come, its line end included."""
+        self._line = b""
+        """What has arrived of a size line, or of a trailer."""
+        self._trailers: int | None = None
+        """Bytes of the trailers; None before the last chunk."""
+        self._trailer_count = 0
+        self._chunks = 0
+        self._received = 0
+        self._bounds = bounds
+
+    def take(self, data: bytes, start: int, store: Store) -> int:
+        """See `Framing`."""
+        while start < len(data) and not self.done:
+            take = self._take_chunk if self._rest else self._take_line
+            start = take(data, start, store)
+        return start
+
+    def _take_chunk(self, data: bytes, start: int, store: Store) -> int:
+        if self._rest > 2:
+            end = min(len(data), start + self._rest - 2)
+            store.write(data[start:end])
+        else:
+            end = start + 1
+            if data[start:end] != (b"\r" if self._rest == 2 else b"\n"):
+                raise RequestError("400 Bad Request", "a chunk does not end where it should")
+        self._rest -= end - start
+        return end
+
+    def _take_line(self, data: bytes, start: int, _store: Store) -> int:
+        most = _MAX_SIZE_LINE if self._trailers is None else self._bounds.max_field
+        end = data.find(b"\n", start, start + most + 2 - len(self._line))
+        if end < 0:
+            self._line += data[start : start + most + 2]
+            if len(self._line) > most:
+                raise RequestError("400 Bad Request", "a chunk's size or a trailer is too long")
+            return len(data)
+        line = self._line + data[start : end + 1]
+        self._line = b""
+        if not line.endswith(b"\r\n"):
+            raise RequestError("400 Bad Request", "a line ends without a carriage return")
+        if self._trailers is None:
+            self._begin_chunk(line[:-2])
+        else:
+            self._drop_trailer(line[:-2])
+        return end + 1
+
+    def _begin_chunk(self, line: bytes) -> None:
+        match = _SIZE.fullmatch(line)
+        if match is None:
+            raise RequestError("400 Bad Request", "a chunk's size is malformed")
+        size = int(match[1], 16)
+        self._chunks += 1
+        if self._chunks > _MANY and self._received < self._chunks * _TINY:
+            raise RequestError("400 Bad Request", "the chunks are too small")
+        self._received += size
+        if size:
+            self._rest = size + 2
+        else:
+            self._trailers = 0
+
+    def _drop_trailer(self, line: bytes) -> None:
+        assert self._trailers is not None
+        if not line:
+            self.done = True
+            return
+        self._trailers += len(line) + 2
+        self._trailer_count += 1
+        bounds = self._bounds
+        if self._trailers > bounds.max_header or self._trailer_count > bounds.max_fields:
+            raise RequestError("431 Request Header Fields Too Large", "the trailers are too large")
+        if _TRAILER.fullmatch(line) is None:
+            raise RequestError("400 Bad Request", "a trailer is malformed")
+
+
+def framing(length: int, bounds: Bounds) -> Framing:
+    """Return what finds the end of a body of this length, or in chunks.
+
+    Raises RequestError for one that is too large.
+    """
+    if length == CHUNKED:
+        return Chunked(bounds)
+    if length > bounds.max_body:
+        raise RequestError("413 Content Too Large", "the body is too large")
+    return Counted(length)

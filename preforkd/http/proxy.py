@@ -1,0 +1,200 @@
+"""What a proxy in front says of the client: forwarded headers, and the PROXY protocol.
+
+RFC 7239; the de facto X-Forwarded-For and -Proto; HAProxy's proxy-protocol.txt, versions 1 and 2.
+Only a trusted peer's word counts: everybody else can write these bytes too.
+"""
+
+import ipaddress
+import re
+import socket
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from preforkd.config.address import parse_peers
+from preforkd.http.head import Head
+
+_FORWARDING = re.compile(rb"forwarded|x-forwarded(-.*)?|x-real-ip")
+_PAIR = re.compile(
+    r'[ \t]*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)=(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z:\[\]]+)|"([^"\\]*)")[ \t]*'
+)
+_NODE = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[\w.-]+)?|([0-9.]+)(?::[\w.-]+)?|([0-9A-Fa-f:.]+)")
+_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+_V1 = re.compile(
+    rb"PROXY (?:UNKNOWN(?: [ -~]*)?|TCP[46] ([0-9a-fA-F.:]+) ([0-9a-fA-F.:]+) ([0-9]{1,5}) ([0-9]{1,5}))\r\n"
+)
+_V1_MOST = 107
+_V2_MOST = 16 + 2048
+
+
+class ProxyHeaderError(Exception):
+    """What a trusted peer sent before the connection's bytes is no PROXY header."""
+
+
+class Trust:
+    """Whose word counts: networks, single addresses, and ``unix`` for every Unix socket."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        peers = [parse_peers(entry) for entry in entries]
+        self.unix = None in peers
+        self._networks = [network for network in peers if network is not None]
+        self.trusts = lru_cache(4096)(self._trusts)
+
+    def __bool__(self) -> bool:
+        return self.unix or bool(self._networks)
+
+    def _trusts(self, address: str) -> bool:
+        """Tell whether a peer counts; an empty address is a Unix socket's."""
+        if not address:
+            return self.unix
+        try:
+            ip = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = getattr(ip, "ipv4_mapped", None)
+        if mapped is not None:
+            ip = mapped
+        return any(ip.version == net.version and ip in net for net in self._networks)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The client as the proxy saw it; None: it did not say."""
+
+    address: str | None = None
+    scheme: str | None = None
+
+
+def without_forwarding(head: Head) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers without those in which a client could pretend to be a proxy."""
+    return tuple(field for field in head.headers if not _FORWARDING.fullmatch(field[0]))
+
+
+def forwarded(head: Head, style: str, trust: Trust) -> Origin:
+    """Return what the trusted proxies said, in the ``forwarded`` or the ``x-forwarded`` style.
+
+    The addresses are read from the nearest proxy outwards; the first that is not trusted is the
+    client. What cannot be understood counts as not said.
+    """
+    if style == "forwarded":
+        elements = [_pairs(text) for text in _list(head, b"forwarded", quoted=True)]
+        addresses = [_address(pairs.get("for", "")) for pairs in elements]
+        schemes = [pairs.get("proto", "") for pairs in elements]
+    else:
+        addresses = [_address(text) for text in _list(head, b"x-forwarded-for")]
+        schemes = _list(head, b"x-forwarded-proto")
+    scheme = schemes[-1].lower() if schemes else ""
+    client = None
+    for address in reversed(addresses):
+        if address is None:
+            break
+        client = address
+        if not trust.trusts(address):
+            break
+    return Origin(client, scheme if scheme in {"http", "https"} else None)
+
+
+def _list(head: Head, name: bytes, *, quoted: bool = False) -> list[str]:
+    texts = [value.decode("latin-1") for known, value in head.headers if known == name]
+    joint = ",".join(texts)
+    if not joint:
+        return []
+    if quoted:
+        return re.split(r',(?=(?:[^"]*"[^"]*")*[^"]*$)', joint)
+    return [text.strip() for text in joint.split(",")]
+
+
+def _pairs(element: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for part in element.split(";"):
+        match = _PAIR.fullmatch(part)
+        if match is None or match[1].lower() in pairs:
+            return {}
+        pairs[match[1].lower()] = match[2] if match[2] is not None else match[3]
+    return pairs
+
+
+def _address(text: str) -> str | None:
+    match = _NODE.fullmatch(text.strip())
+    if match is None:
+        return None
+    try:
+        return str(ipaddress.ip_address(match[1] or match[2] or match[3]))
+    except ValueError:
+        return None
+
+
+class ProxyHeader:
+    """Reads a PROXY header without taking a byte that lies behind it.
+
+    ``peek`` is shown what waits in the socket and says how much of it to take; `take` gets that.
+    ``source``: address and port of the client; None: the connection is the proxy's own.
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+        self.source: tuple[str, str] | None = None
+        self._data = b""
+
+    def peek(self, waiting: bytes) -> int:
+        """Return how many of the bytes that wait belong to the header. Raises ProxyHeaderError."""
+        data = self._data + waiting
+        if len(data) < len(_SIGNATURE):
+            if not (_SIGNATURE.startswith(data) or b"PROXY "[: len(data)] == data[:6]):
+                raise ProxyHeaderError("there is no PROXY header")
+            return len(waiting)
+        if data.startswith(_SIGNATURE):
+            if len(data) < 16:
+                return len(waiting)
+            whole = 16 + int.from_bytes(data[14:16])
+            if whole > _V2_MOST:
+                raise ProxyHeaderError("the PROXY header is too large")
+        else:
+            end = data.find(b"\n", 0, _V1_MOST)
+            if not data.startswith(b"PROXY ") or (end < 0 and len(data) >= _V1_MOST):
+                raise ProxyHeaderError("there is no PROXY header")
+            whole = end + 1 if end >= 0 else len(data)
+        return min(len(waiting), whole - len(self._data))
+
+    def take(self, data: bytes) -> None:
+        """Take what `peek` asked for. Raises ProxyHeaderError."""
+        self._data += data
+        whole = self._data
+        if whole.startswith(_SIGNATURE):
+            if len(whole) >= 16 and len(whole) == 16 + int.from_bytes(whole[14:16]):
+                self._read_v2(whole)
+        elif whole.startswith(b"PROXY ") and whole.endswith(b"\n"):
+            self._read_v1(whole)
+
+    def _read_v1(self, line: bytes) -> None:
+        match = _V1.fullmatch(line)
+        if match is None:
+            raise ProxyHeaderError("the PROXY header is malformed")
+        self.done = True
+        if match[1] is not None:
+            version = 4 if line.startswith(b"PROXY TCP4") else 6
+            try:
+                address = ipaddress.ip_address(match[1].decode())
+                other = ipaddress.ip_address(match[2].decode())
+            except ValueError:
+                raise ProxyHeaderError("the PROXY header is malformed") from None
+            if {address.version, other.version} != {version} or int(match[3]) > 65535:
+                raise ProxyHeaderError("the PROXY header is malformed")
+            self.source = str(address), match[3].decode()
+
+    def _read_v2(self, data: bytes) -> None:
+        if data[12] >> 4 != 2 or data[12] & 15 > 1:
+            raise ProxyHeaderError("the PROXY header has an unknown version or command")
+        self.done = True
+        if data[12] & 15 == 0:
+            return  # LOCAL: the proxy's own health check
+        family, body = data[13] >> 4, data[16:]
+        size = {1: 4, 2: 16}.get(family)
+        if size is None:
+            return  # unspecified, or a Unix socket
+        if len(body) < 2 * size + 4:
+            raise ProxyHeaderError("the PROXY header is malformed")
+        address = socket.inet_ntop(socket.AF_INET if size == 4 else socket.AF_INET6, body[:size])
+        (port,) = struct.unpack_from("!H", body, 2 * size)
+        self.source = address, str(port)

@@ -1,0 +1,109 @@
+"""Where workers of a generation leave connections for each other.
+
+A worker that is in the application for long gives away what it holds: each connection whose request
+is complete goes, with what was read of it, into one socket that all of them watch, and the kernel
+gives it to exactly one that is idle, as accept does. unix(7), SCM_RIGHTS
+"""
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+
+import msgspec
+
+_MOST = 96 * 1024
+"""Bytes of a message; a larger body travels as a file."""
+_LARGEST = 256 * 1024
+
+
+class Gift(msgspec.Struct, frozen=True):
+    """A connection with one complete request, and what came behind it."""
+
+    front: int
+    trusted: bool
+    remote: str
+    remote_port: str
+    served: int
+    head: bytes
+    body: bytes
+    body_length: int
+    """More than there is of ``body``: the body is in the second descriptor."""
+    rest: bytes
+    leaving: bool = False
+
+
+@dataclass(slots=True)
+class Received:
+    """A gift with its descriptors."""
+
+    gift: Gift
+    sock: socket.socket
+    body: int | None
+
+
+class Exchange:
+    """One worker's view of the socket pair that all workers of a zygote have inherited."""
+
+    def __init__(self, giving: socket.socket, taking: socket.socket) -> None:
+        for sock in (giving, taking):
+            sock.setblocking(False)
+        self._giving = giving
+        self._taking = taking
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(Gift).decode
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there is something to take."""
+        return self._taking.fileno()
+
+    def give(self, gift: Gift, descriptor: int, body: int | None) -> bool:
+        """Leave a connection; False when there is no room. The caller closes its descriptors."""
+        data = self._encode(gift)
+        descriptors = [descriptor] if body is None else [descriptor, body]
+        try:
+            socket.send_fds(self._giving, [data], descriptors)
+        except OSError:
+            return False  # full, too large, or too many descriptors on their way: it stays here
+        return True
+
+    def take(self) -> Received | None:
+        """Return what another worker has left; None when another was faster."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._taking, _LARGEST, 2)
+        except OSError:
+            return None
+        if not descriptors:
+            return None
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        gift = self._decode(data)
+        body = descriptors[1] if len(descriptors) > 1 else None
+        return Received(gift, socket.socket(fileno=descriptors[0]), body)
+
+    def close(self) -> None:
+        """Give up this worker's ends."""
+        self._giving.close()
+        self._taking.close()
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return the ends of a new exchange: for giving and for taking. Raises OSError."""
+    giving, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return giving, taking
+
+
+def as_file(data: bytes) -> int | None:
+    """Return a descriptor of a nameless file with this content; None if there is no memory."""
+    with contextlib.suppress(OSError):
+        descriptor = os.memfd_create("preforkd-body", os.MFD_CLOEXEC)
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(data)
+        return descriptor
+    return None
+
+
+fits = _MOST.__ge__
+"""Tell whether a body of so many bytes travels in the message."""
+
+__all__ = ["Exchange", "Gift", "Received", "as_file", "fits", "pair"]

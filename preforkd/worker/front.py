@@ -1,0 +1,128 @@
+"""What the connections of one listener have in common: bounds, environ, and the heads seen before.
+
+A client mostly repeats itself: on a kept connection, and through a proxy, the same bytes come again
+and again. A head that came twice is remembered with its environ, so that it is neither judged nor
+taken apart a third time. What is remembered is bounded, and costs only speed when it is forgotten.
+"""
+
+from preforkd.apps import wsgi
+from preforkd.http import proxy
+from preforkd.http.head import Bounds, Head, HeadParser
+
+_HEADS = 128
+_HEAD_SIZE = 2048
+_SEEN = 1024
+
+
+class Known:
+    """A head, and what follows from it for each request that has it."""
+
+    __slots__ = (
+        "complete",
+        "environ",
+        "head",
+        "head_only",
+        "keep",
+        "modern",
+        "probe",
+        "raw",
+        "remote",
+    )
+
+    def __init__(self, raw: bytes, head: Head, environ: wsgi.Environ) -> None:
+        self.raw = raw
+        self.head = head
+        self.environ = environ
+        self.remote: str | None = None
+        """The client, where a trusted proxy has named it."""
+        self.head_only = head.method == "HEAD"
+        self.modern = head.version == "1.1"
+        self.keep = head.keep_alive
+        self.probe = ""
+        """It asks for our health: ``alive`` or ``ready``."""
+        self.complete = head.length == 0
+        """There is no body to wait for, and the application is to answer."""
+
+
+class Front:
+    """One listener's side of the HTTP worker, for peers that are trusted or for those that are not.
+
+    ``style`` is how a trusted proxy names the client: forwarded, x-forwarded or off.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        base: wsgi.Environ,
+        bounds: Bounds,
+        *,
+        write_patience: float,
+        probes: dict[bytes, str],
+        style: str = "off",
+        trust: proxy.Trust | None = None,
+    ) -> None:
+        self.index = index
+        self.bounds = bounds
+        self.write_patience = write_patience
+        self.heads: dict[bytes, Known] = {}
+        """By their bytes; read by the loop before it asks `known`."""
+        self._seen: set[int] = set()
+        self._base = base
+        self._probes = probes
+        self._style = style
+        self._trust = trust
+        self._parser = HeadParser(bounds)
+
+    def known(self, data: bytes) -> Known:
+        """Return what follows from a complete head. Raises RequestError."""
+        known = self.heads.get(data)
+        if known is None:
+            known = self._make(data)
+            self._remember(data, known)
+        return known
+
+    def _make(self, data: bytes) -> Known:
+        head = self._parser.parse(data)
+        if self._style == "off":
+            known = Known(data, head, wsgi.environ_for(head, self._base))
+        else:
+            known = self._make_behind_proxy(data, head)
+        if self._probes and head.method in {"GET", "HEAD"}:
+            known.probe = self._probes.get(head.target.partition(b"?")[0], "")
+            known.complete = known.complete and not known.probe
+        return known
+
+    def _make_behind_proxy(self, data: bytes, head: Head) -> Known:
+        if self._trust is None:
+            known = Known(data, head, {})
+            known.environ = wsgi.environ_for(_Shorn(head), self._base)
+            return known
+        origin = proxy.forwarded(head, self._style, self._trust)
+        known = Known(data, head, wsgi.environ_for(head, self._base))
+        if origin.scheme is not None:
+            known.environ["wsgi.url_scheme"] = origin.scheme
+        if origin.address is not None:
+            known.remote = known.environ["REMOTE_ADDR"] = origin.address
+        return known
+
+    def _remember(self, data: bytes, known: Known) -> None:
+        if len(data) > _HEAD_SIZE:
+            return
+        mark = hash(data)
+        if mark not in self._seen:
+            # Heads that come only once would push out those that come again.
+            if len(self._seen) >= _SEEN:
+                self._seen.clear()
+            self._seen.add(mark)
+            return
+        if len(self.heads) >= _HEADS:
+            self.heads.clear()
+        self.heads[data] = known
+
+
+class _Shorn:
+    """A head without the headers that only a proxy may send."""
+
+    def __init__(self, head: Head) -> None:
+        self.method, self.target, self.version = head.method, head.target, head.version
+        self.headers = proxy.without_forwarding(head)

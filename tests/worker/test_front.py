@@ -1,0 +1,77 @@
+"""What is remembered of heads, and what proxies may say."""
+
+from preforkd.apps import wsgi
+from preforkd.http.head import Bounds
+from preforkd.http.proxy import Trust
+from preforkd.worker.front import Front
+
+BASE = wsgi.base_environ("localhost", "80", secure=False, threads=False)
+HEAD = b"GET /%b HTTP/1.1\r\nHost: h\r\n%b\r\n"
+
+
+def front(**how):
+    return Front(0, BASE, Bounds(), write_patience=1, probes={b"/-/ok": "alive"}, **how)
+
+
+def test_a_head_that_comes_again_is_remembered():
+    """From its second time on; with the environ, which nobody changes."""
+    one = front()
+    data = HEAD % (b"a", b"")
+    first, second, third = (one.known(bytes(data)) for _ in range(3))
+    assert first is not second
+    assert second is third
+    assert third.environ["PATH_INFO"] == "/a"
+
+
+def test_memory_is_bounded():
+    """However many heads come, and however often."""
+    one = front()
+    for _ in range(3):
+        for number in range(5000):
+            one.known(HEAD % (b"%d" % number, b""))
+    for number in range(5000):
+        for _ in range(2):
+            one.known(HEAD % (b"%d" % number, b""))
+    assert len(one.heads) <= 128
+    assert len(one._seen) <= 1024
+    for _ in range(3):
+        one.known(HEAD % (b"", b"X: " + b"a" * 5000 + b"\r\n"))
+    assert all(len(data) <= 2048 for data in one.heads)
+
+
+def test_what_is_not_for_the_application_is_not_complete():
+    """A body that is to come, and our own health."""
+    one = front()
+    assert one.known(HEAD % (b"", b"")).complete
+    assert not one.known(HEAD % (b"", b"Content-Length: 1\r\n")).complete
+    probe = one.known(HEAD % (b"-/ok?x", b""))
+    assert not probe.complete
+    assert probe.probe == "alive"
+    assert one.known(b"POST" + (HEAD % (b"-/ok", b""))[3:]).probe == ""
+
+
+FORWARDED = b"X-Forwarded-For: 9.9.9.9, 1.2.3.4, 10.0.0.7\r\nX-Forwarded-Proto: https\r\n"
+
+
+def test_a_trusted_proxy_names_the_client():
+    """The nearest address that is not a proxy; the scheme."""
+    known = front(style="x-forwarded", trust=Trust(["10.0.0.0/8"])).known(HEAD % (b"", FORWARDED))
+    assert known.remote == known.environ["REMOTE_ADDR"] == "1.2.3.4"
+    assert known.environ["wsgi.url_scheme"] == "https"
+
+
+def test_nobody_else_does():
+    """The application does not even see such headers of those who are not trusted."""
+    known = front(style="x-forwarded").known(
+        HEAD % (b"", FORWARDED + b"Forwarded: for=1.1.1.1\r\n")
+    )
+    assert known.remote is None
+    assert known.environ["wsgi.url_scheme"] == "http"
+    assert not [key for key in known.environ if "FORWARDED" in key]
+
+
+def test_without_proxies_they_are_headers_like_others():
+    """Left to the application."""
+    known = front().known(HEAD % (b"", FORWARDED))
+    assert known.environ["HTTP_X_FORWARDED_PROTO"] == "https"
+    assert known.remote is None
