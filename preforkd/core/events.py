@@ -89,6 +89,58 @@ class WorkerExited:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSpent:
+    """The worker has reached a limit and is to be replaced; ``reason`` says which, for people."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOverdue:
+    """The worker's request takes longer than it may; ``reason`` says what and how long, for people."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped:
+    """The worker's process was stopped (SIGSTOP), or goes on (``stopped`` is false)."""
+
+    worker: int
+    stopped: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PoolObserved:
+    """A look at the pool: the workers that are in the application, and what waits.
+
+    ``held`` counts those that are there with one request for long. ``waiting`` counts connections in
+    the kernel's queues that no worker has taken.
+    """
+
+    busy: frozenset[int] = frozenset()
+    held: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryShort:
+    """Memory is short: what is not needed now is to go."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReforkRequested:
+    """The current generation's zygote is to be forked anew from a warm worker, best from this one."""
+
+    warmest: int
+    reason: str
+    urgent: bool = False
+    """A person asks for it: failures of late do not delay it."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """The service is to end: by draining, or quickly."""
 
@@ -104,6 +156,30 @@ class SpawnZygote:
 
     zygote: int
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkZygote:
+    """Ask this worker to fork the next zygote of its generation from itself."""
+
+    zygote: int
+    generation: int
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptZygote:
+    """The zygote that was forked from a worker has proven itself: its generation forks from it."""
+
+    zygote: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUpRefork:
+    """The zygote that was forked from a worker is of no use; the one before it goes on."""
+
+    zygote: int
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +229,30 @@ class KillWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class SpendWorker:
+    """The worker is to be replaced: it has reached a limit that is the policy's to watch."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DumpWorker:
+    """Have the worker write its stacks; it is killed soon."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """The pool is to have this size instead of the one before; ``reason`` says why, for people."""
+
+    size: int
+    before: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Promote:
     """The candidate becomes the current generation."""
 
@@ -174,12 +274,18 @@ class Finish:
 
 Action = (
     SpawnZygote
+    | ForkZygote
+    | AdoptZygote
+    | GiveUpRefork
     | DismissZygote
     | KillZygote
     | ForkWorker
     | ServeWorker
+    | SpendWorker
+    | DumpWorker
     | RetireWorker
     | KillWorker
+    | Resize
     | Promote
     | Abandon
     | Finish
@@ -196,6 +302,12 @@ Fact = (
     | WorkerFailed
     | WorkerLeaving
     | WorkerExited
+    | WorkerSpent
+    | WorkerOverdue
+    | WorkerStopped
+    | PoolObserved
+    | MemoryShort
+    | ReforkRequested
     | StopRequested
 )
 

@@ -1,5 +1,6 @@
 """The nouns of the pool: states of workers, zygotes and generations, and why one of them failed."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -78,19 +79,33 @@ class Failure:
 class Limits:
     """What the policy may do. Numbers of workers, and seconds.
 
-    ``floor`` workers make the service ready; ``target`` is the size to keep, ``maximum`` the most it may
-    ever be, ``surge`` how many more may run beside them while generations or workers change places.
+    ``floor`` workers make the service ready; ``target`` is the size to begin with, ``maximum`` the most it
+    may ever be, ``surge`` how many more may run beside them while generations or workers change places.
+    ``spare`` idle workers are kept beside those that are busy. A pool whose ``floor`` is its ``maximum``
+    has a fixed size.
     """
 
     floor: int
     target: int
     maximum: int
     surge: int
+    spare: int = 0
     start: float = 60.0
     boot: float = 30.0
     drain: float = 30.0
     dismiss: float = 5.0
+    age: float = math.inf
+    """How old a worker may become before another takes its place."""
+    stopped: float = 10.0
+    """How long a worker may be stopped (SIGSTOP)."""
+    farewell: float = 0.3
+    """How long a worker whose request is overdue has to write its stacks."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.floor <= self.target <= self.maximum or self.surge < 1:
             raise ValueError(f"limits contradict each other: {self}")
+
+    @property
+    def elastic(self) -> bool:
+        """Tell whether the size may change by itself."""
+        return self.floor < self.maximum

@@ -8,10 +8,9 @@ No rule below edits a row.  A rule only yields actions; `decide` applies them to
 rule sees what the rules before it have wished for.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from preforkd.core import events as ev
+from preforkd.core import elastic, events as ev, renewal
 from preforkd.core.model import (
     ALIVE,
     COMING,
@@ -22,21 +21,8 @@ from preforkd.core.model import (
     WorkerState,
     ZygoteState,
 )
-from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow
-
-_READY = frozenset({WorkerState.READY})
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What a rule may look at."""
-
-    board: Scoreboard
-    limits: Limits
-    now: float
-
-
-Rule = Callable[[View], Iterator[ev.Action]]
+from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow, ZygoteRow
+from preforkd.core.view import READY, Rule, View, wanted_generations
 
 
 def decide(board: Scoreboard, limits: Limits, now: float) -> ev.Plan:
@@ -68,30 +54,46 @@ def _first_wishes(view: View) -> list[ev.Action]:
 
 
 def _worker_deadline(row: WorkerRow, limits: Limits) -> float | None:
+    return min((when for when, _ in _worker_deadlines(row, limits)), default=None)
+
+
+def _worker_deadlines(row: WorkerRow, limits: Limits) -> Iterator[tuple[float, str]]:
+    # When the worker is to be killed, and what is said then.
+    if row.state is WorkerState.KILLED:
+        return
+    name = f"worker {row.slot}"
     if row.state in COMING:
-        return row.born + limits.boot
+        yield row.born + limits.boot, f"{name} was not ready within {limits.boot:g} s"
     if row.state is WorkerState.RETIRING:
-        return row.since + limits.drain
-    return None
+        yield row.since + limits.drain, f"{name} did not leave within {limits.drain:g} s"
+    if row.dumped_at is not None:
+        yield row.dumped_at + limits.farewell, row.overdue
+    if row.stopped_at is not None:
+        said = f"{name} was stopped by a signal for {limits.stopped:g} s"
+        yield row.stopped_at + limits.stopped, said
 
 
 def _kill_late_workers(view: View) -> Iterator[ev.Action]:
     for row in view.board.workers.values():
         deadline = _worker_deadline(row, view.limits)
-        if deadline is None or deadline > view.now:
-            continue
-        if row.state in COMING:
-            reason = f"worker {row.slot} was not ready within {view.limits.boot:g} s"
-        else:
-            reason = f"worker {row.slot} did not leave within {view.limits.drain:g} s"
-        yield ev.KillWorker(row.worker, reason)
+        if deadline is not None and deadline <= view.now:
+            _, reason = min(_worker_deadlines(row, view.limits))
+            yield ev.KillWorker(row.worker, reason)
+
+
+def _zygote_deadline(row: ZygoteRow, limits: Limits) -> float | None:
+    if row.state is ZygoteState.DISMISSED:
+        return row.since + limits.dismiss
+    if row.state is ZygoteState.LOADING:
+        # One that is forked from a worker is judged by a rule of its own.
+        return row.since + (limits.start if row.parent is None else limits.boot)
+    return None
 
 
 def _kill_late_zygotes(view: View) -> Iterator[ev.Action]:
     for row in view.board.zygotes.values():
-        if row.state is ZygoteState.DISMISSED and row.since + view.limits.dismiss <= view.now:
-            yield ev.KillZygote(row.zygote)
-        elif row.state is ZygoteState.LOADING and row.since + view.limits.start <= view.now:
+        deadline = _zygote_deadline(row, view.limits)
+        if deadline is not None and deadline <= view.now:
             yield ev.KillZygote(row.zygote)
 
 
@@ -108,18 +110,27 @@ def _deadlines(view: View) -> Iterator[float]:
         if (deadline := _worker_deadline(worker, limits)) is not None:
             yield deadline
     for zygote in board.zygotes.values():
-        if zygote.state is ZygoteState.DISMISSED:
-            yield zygote.since + limits.dismiss
-        elif zygote.state is ZygoteState.LOADING:
-            yield zygote.since + limits.start
-    if board.stopping:
-        return
+        if (deadline := _zygote_deadline(zygote, limits)) is not None:
+            yield deadline
+    if not board.stopping:
+        yield from _deadlines_in_service(view)
+
+
+def _deadlines_in_service(view: View) -> Iterator[float]:
+    board = view.board
     if (candidate := board.candidate) is not None:
-        yield candidate.since + limits.start
-    for generation in _wanted_generations(board):
+        yield candidate.since + view.limits.start
+    for generation in wanted_generations(board):
         lacks = board.usable_zygote(generation.generation) is None or _lacking(view, generation)
         if lacks and generation.strikes.retry_at > view.now:
             yield generation.strikes.retry_at
+        if generation.refork.due and generation.refork.retry_at > view.now:
+            yield generation.refork.retry_at
+    for row in board.workers.values():
+        if (deadline := renewal.age_due(view, row)) is not None:
+            yield deadline
+    if (deadline := elastic.shrink_due(view)) is not None and deadline > view.now:
+        yield deadline
 
 
 # --- the candidate -------------------------------------------------------------------------------
@@ -132,7 +143,7 @@ def _judge_candidate(view: View) -> Iterator[ev.Action]:
         return
     number = candidate.generation
     alone = board.current is None
-    if board.count(number, _READY) >= _wave(view, candidate, required=True):
+    if board.count(number, READY) >= _wave(view, candidate, required=True):
         yield ev.Promote(number)
     elif candidate.fatal and candidate.failure and not (alone and _may_retry(board, candidate)):
         yield ev.Abandon(number, candidate.failure)
@@ -149,7 +160,7 @@ def _may_retry(board: Scoreboard, candidate: GenerationRow) -> bool:
 
 def _too_slow(view: View, candidate: GenerationRow) -> Failure:
     number = candidate.generation
-    ready = view.board.count(number, _READY)
+    ready = view.board.count(number, READY)
     wanted = _wave(view, candidate, required=True)
     zygote = view.board.usable_zygote(number)
     leaving = sum(row.state not in ALIVE for row in view.board.workers.values())
@@ -177,21 +188,16 @@ def _wave(view: View, generation: GenerationRow, *, required: bool = False) -> i
     # How many workers a candidate brings up before it is promoted.
     limits = view.limits
     if view.board.current is None or generation.role is not Role.CANDIDATE:
-        return limits.floor if required else limits.target
-    return min(limits.target, limits.surge)
+        return limits.floor if required else view.size
+    return min(view.size, limits.surge)
 
 
 # --- zygotes and workers -------------------------------------------------------------------------
 
 
-def _wanted_generations(board: Scoreboard) -> list[GenerationRow]:
-    # The current one first: who serves is replaced before the candidate gets the room.
-    return [row for row in (board.current, board.candidate) if row is not None]
-
-
 def _spawn_zygotes(view: View) -> Iterator[ev.Action]:
     board = view.board
-    for generation in _wanted_generations(board):
+    for generation in wanted_generations(board):
         number = generation.generation
         dying = any(row.generation == number for row in board.zygotes.values())
         waiting = generation.strikes.retry_at > view.now
@@ -202,11 +208,11 @@ def _spawn_zygotes(view: View) -> Iterator[ev.Action]:
 
 
 def _dismiss_zygotes(view: View) -> Iterator[ev.Action]:
-    wanted = {row.generation for row in _wanted_generations(view.board)}
+    wanted = {row.generation for row in wanted_generations(view.board)}
     for row in view.board.zygotes.values():
         if row.generation in wanted:
             continue
-        if row.state is ZygoteState.LOADING and row.pid is not None:
+        if row.state is ZygoteState.LOADING and (row.pid is not None or row.parent is not None):
             yield ev.KillZygote(row.zygote)
         elif row.state is ZygoteState.READY:
             yield ev.DismissZygote(row.zygote)
@@ -218,12 +224,14 @@ def _room(view: View) -> int:
 
 def _lacking(view: View, generation: GenerationRow) -> int:
     wanted = _wave(view, generation)
+    if generation.role is Role.CURRENT:
+        wanted += renewal.replacing(view, generation)
     return max(0, wanted - view.board.count(generation.generation, ALIVE))
 
 
 def _fork_workers(view: View) -> Iterator[ev.Action]:
     board = view.board
-    for generation in _wanted_generations(board):
+    for generation in wanted_generations(board):
         zygote = board.usable_zygote(generation.generation)
         ready = zygote is not None and zygote.state is ZygoteState.READY
         if not ready or generation.strikes.retry_at > view.now:
@@ -259,7 +267,7 @@ def _clear_away(view: View) -> Iterator[ev.Action]:
 
 
 def _retire_surplus(view: View) -> Iterator[ev.Action]:
-    board, target = view.board, view.limits.target
+    board = view.board
     current = board.current
     if current is None:
         return
@@ -270,12 +278,17 @@ def _retire_surplus(view: View) -> Iterator[ev.Action]:
         if row.generation < number and row.serving and row.state is WorkerState.READY
     ]
     # Only workers that serve count as capacity: one that is still starting may never be ready.
-    surplus = board.serving() - target
+    surplus = board.serving() - view.size
     for row in old[: max(0, surplus)]:
         yield ev.RetireWorker(row.worker)
     mine = [row for row in board.workers_of(number) if row.state in ALIVE]
-    extra = len(mine) - target
-    # Those that do not serve yet go first, then the youngest: the eldest are the warmest.
+    extra = len(mine) - view.size - renewal.replacing(view, current)
+    if view.limits.elastic:
+        # Who shrinks by himself takes nobody from his work.
+        busy = board.demand.look.busy
+        mine = [row for row in mine if row.worker not in busy]
+    # Those that do not serve yet go first, then the youngest: the eldest are the warmest, and what
+    # they have dirtied of the shared memory, the next ones would dirty again.
     mine.sort(key=lambda row: (row.state is WorkerState.READY, -row.worker))
     for row in mine[: max(0, extra)]:
         yield ev.RetireWorker(row.worker)
@@ -310,12 +323,21 @@ def _finish(view: View) -> Iterator[ev.Action]:
 
 _SERVING_RULES: tuple[Rule, ...] = (
     _judge_candidate,
+    renewal.dump_overdue,
+    renewal.judge_refork,
     _kill_late_workers,
     _kill_late_zygotes,
     _serve,
     _clear_away,
     _dismiss_zygotes,
+    renewal.dismiss_predecessors,
+    renewal.spend_the_aged,
+    renewal.retire_spent,
+    elastic.relieve,
+    elastic.grow,
+    elastic.shrink,
     _retire_surplus,
+    renewal.refork,
     _spawn_zygotes,
     _fork_workers,
 )
@@ -323,6 +345,7 @@ _SERVING_RULES: tuple[Rule, ...] = (
 _STOPPING_RULES: tuple[Rule, ...] = (
     _end_zygotes,
     _end_workers,
+    renewal.dump_overdue,
     _kill_late_workers,
     _kill_late_zygotes,
     _finish,

@@ -7,10 +7,11 @@ already left: what children say is gossip, and arrives late.
 
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from preforkd.core import backoff, events as ev
+from preforkd.core.demand import Demand
 from preforkd.core.model import (
     ALIVE,
     COMING,
@@ -21,6 +22,9 @@ from preforkd.core.model import (
     WorkerState,
     ZygoteState,
 )
+
+REFORK_PAUSE = 10.0
+"""Seconds before the next attempt to fork a zygote from a worker, twice as many after each failure."""
 
 
 @dataclass(slots=True)
@@ -39,6 +43,14 @@ class WorkerRow:
     was_ready: bool = False
     told: bool = False
     """It was retired or killed by us, so that its end is no failure."""
+    spent: str = ""
+    """The limit that it has reached, for people; it serves until another takes its place."""
+    overdue: str = ""
+    """What takes too long in it, for people."""
+    dumped_at: float | None = None
+    """When it was asked for its stacks, before it is killed."""
+    stopped_at: float | None = None
+    """Since when its process has been stopped."""
 
 
 @dataclass(slots=True)
@@ -50,6 +62,23 @@ class ZygoteRow:
     state: ZygoteState
     since: float
     pid: int | None = None
+    parent: int | None = None
+    """The worker that it was forked from; None: it has loaded the application itself."""
+    adopted: bool = False
+    """It was forked from a worker, and has proven itself."""
+    flaw: Failure | None = None
+    """Why it did not prove itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refork:
+    """What is wanted of a generation's next zygote, and how the last attempts failed."""
+
+    due: str = ""
+    """Why the zygote is to be forked anew; empty: it is not."""
+    warmest: int = 0
+    failures: int = 0
+    retry_at: float = float("-inf")
 
 
 @dataclass(slots=True)
@@ -64,6 +93,7 @@ class GenerationRow:
     """The last failure of a start; what a candidate is abandoned for."""
     fatal: bool = False
     """The failure is one that a candidate does not retry."""
+    refork: Refork = field(default_factory=Refork)
 
 
 class Scoreboard:
@@ -75,6 +105,7 @@ class Scoreboard:
         self.generations: dict[int, GenerationRow] = {}
         self.stopping: ev.StopRequested | None = None
         self.finished = False
+        self.demand = Demand()
         self.last_worker = 0
         self.last_zygote = 0
         self.serving_lost_at: float | None = None
@@ -114,9 +145,11 @@ class Scoreboard:
         return sum(row.state in states for row in self.workers_of(generation))
 
     def usable_zygote(self, generation: int) -> ZygoteRow | None:
-        """Return the generation's zygote that loads or is ready."""
-        rows = (row for row in self.zygotes.values() if row.generation == generation)
-        return next((row for row in rows if row.state in USABLE), None)
+        """Return the generation's newest zygote that is ready, or else the one that loads."""
+        rows = [row for row in self.zygotes.values() if row.generation == generation]
+        usable = [row for row in rows if row.state in USABLE]
+        usable.sort(key=lambda row: (row.state is ZygoteState.READY, row.zygote))
+        return usable[-1] if usable else None
 
     def serving(self) -> int:
         """Count the workers that were told to serve and not yet to leave, of every generation."""
@@ -170,8 +203,13 @@ class Scoreboard:
         row = self.zygotes.get(event.zygote)
         if not row:
             return
-        if row.state in USABLE:
+        if row.state in USABLE and row.parent is None:
             self._strike(row.generation, event.failure, now, fatal=True)
+        elif row.state in USABLE:
+            row.flaw = event.failure
+            if row.pid is not None:
+                return  # the policy gives it up
+            self._refork_failed(row, now)
         if row.pid is None:
             del self.zygotes[event.zygote]
         elif row.state is not ZygoteState.KILLED:
@@ -180,6 +218,9 @@ class Scoreboard:
     def _zygote_exited(self, event: ev.ZygoteExited, now: float) -> None:
         row = self.zygotes.pop(event.zygote, None)
         if not row or row.state not in USABLE:
+            return
+        if row.parent is not None and not row.adopted:
+            self._refork_failed(row, now)
             return
         loading = row.state is ZygoteState.LOADING
         if loading or now - row.since < backoff.SHORT_LIFE:
@@ -195,10 +236,50 @@ class Scoreboard:
         row = self.zygotes.get(event.zygote)
         if not row:
             return
-        if row.state is ZygoteState.LOADING:
+        if row.state is ZygoteState.LOADING and row.parent is None:
             failure = Failure(Blame.APPLICATION, "loading the application took too long")
             self._strike(row.generation, failure, now, fatal=True)
-        row.state, row.since = ZygoteState.KILLED, now
+        self._end_zygote(row, now)
+
+    def _end_zygote(self, row: ZygoteRow, now: float) -> None:
+        if row.pid is None:
+            # Nobody to wait for: should it still be born, it is killed then.
+            del self.zygotes[row.zygote]
+        else:
+            row.state, row.since = ZygoteState.KILLED, now
+
+    # --- a zygote that is forked from a worker ----------------------------------------------------
+
+    def _refork_requested(self, event: ev.ReforkRequested, _now: float) -> None:
+        current = self.current
+        if current is not None:
+            asked = replace(current.refork, due=event.reason, warmest=event.warmest)
+            current.refork = replace(asked, retry_at=float("-inf")) if event.urgent else asked
+
+    def _fork_zygote(self, event: ev.ForkZygote, now: float) -> None:
+        self.last_zygote = max(self.last_zygote, event.zygote)
+        self.zygotes[event.zygote] = ZygoteRow(
+            event.zygote, event.generation, ZygoteState.LOADING, now, parent=event.worker
+        )
+
+    def _adopt_zygote(self, event: ev.AdoptZygote, _now: float) -> None:
+        if row := self.zygotes.get(event.zygote):
+            row.adopted = True
+            if generation := self.generations.get(row.generation):
+                generation.refork = Refork()
+
+    def _give_up_refork(self, event: ev.GiveUpRefork, now: float) -> None:
+        if row := self.zygotes.get(event.zygote):
+            self._refork_failed(row, now)
+            self._end_zygote(row, now)
+
+    def _refork_failed(self, row: ZygoteRow, now: float) -> None:
+        if generation := self.generations.get(row.generation):
+            failures = generation.refork.failures + 1
+            wait = REFORK_PAUSE * float(2 ** min(failures - 1, 8))
+            generation.refork = Refork(failures=failures, retry_at=now + wait)
+
+    # --- workers ---------------------------------------------------------------------------------
 
     def _fork_worker(self, event: ev.ForkWorker, now: float) -> None:
         self.last_worker = max(self.last_worker, event.worker)
@@ -232,7 +313,7 @@ class Scoreboard:
         row = self.workers.get(event.worker)
         if not row or row.state not in COMING:
             return
-        self._strike(row.generation, event.failure, now, fatal=True)
+        self._start_failed(row, event.failure, now)
         row.state, row.since, row.told = WorkerState.RETIRING, now, True
 
     def _serve_worker(self, event: ev.ServeWorker, _now: float) -> None:
@@ -254,7 +335,7 @@ class Scoreboard:
         if not row:
             return
         if row.state in COMING and not row.told and not self.stopping:
-            self._strike(row.generation, Failure(Blame.APPLICATION, event.reason), now, fatal=True)
+            self._start_failed(row, Failure(Blame.APPLICATION, event.reason), now)
         if row.pid is None:
             # Nobody to kill: its channel is closed, and should it still be born, it leaves at once.
             del self.workers[event.worker]
@@ -269,10 +350,55 @@ class Scoreboard:
             failure = Failure(
                 Blame.APPLICATION, f"worker {row.slot} ended before it was ready: {event.reason}"
             )
-            self._strike(row.generation, failure, now, fatal=True)
+            self._start_failed(row, failure, now)
         elif generation := self.generations.get(row.generation):
             short = now - row.since < backoff.SHORT_LIFE
             generation.strikes = generation.strikes.after_death(now, short=short)
+
+    def _worker_spent(self, event: ev.WorkerSpent | ev.SpendWorker, _now: float) -> None:
+        row = self.workers.get(event.worker)
+        if row and row.state is WorkerState.READY:
+            row.spent = row.spent or event.reason
+
+    def _worker_overdue(self, event: ev.WorkerOverdue, _now: float) -> None:
+        row = self.workers.get(event.worker)
+        if row and row.pid is not None and row.state is not WorkerState.KILLED:
+            row.overdue = row.overdue or event.reason
+
+    def _dump_worker(self, event: ev.DumpWorker, now: float) -> None:
+        if row := self.workers.get(event.worker):
+            row.dumped_at = now
+
+    def _worker_stopped(self, event: ev.WorkerStopped, now: float) -> None:
+        row = self.workers.get(event.worker)
+        if row is None:
+            return
+        if not event.stopped:
+            row.stopped_at = None
+        elif row.stopped_at is None:
+            row.stopped_at = now
+
+    def _start_failed(self, row: WorkerRow, failure: Failure, now: float) -> None:
+        zygote = self.zygotes.get(row.zygote)
+        if zygote is not None and zygote.parent is not None and not zygote.adopted:
+            zygote.flaw = zygote.flaw or failure
+        else:
+            self._strike(row.generation, failure, now, fatal=True)
+
+    # --- the pool as a whole ---------------------------------------------------------------------
+
+    def _pool_observed(self, event: ev.PoolObserved, now: float) -> None:
+        idle = sum(
+            row.serving and row.state is WorkerState.READY and row.worker not in event.busy
+            for row in self.workers.values()
+        )
+        self.demand = self.demand.after_look(event, idle, now)
+
+    def _memory_short(self, _event: ev.MemoryShort, _now: float) -> None:
+        self.demand = replace(self.demand, short=True)
+
+    def _resize(self, event: ev.Resize, now: float) -> None:
+        self.demand = self.demand.resized(event.size, event.before, now)
 
     def _promote(self, event: ev.Promote, _now: float) -> None:
         if (current := self.current) is not None:
@@ -307,12 +433,24 @@ _APPLY: dict[type, Callable[[Scoreboard, Any, float], None]] = {
     ev.WorkerFailed: Scoreboard._worker_failed,
     ev.WorkerLeaving: Scoreboard._worker_leaving,
     ev.WorkerExited: Scoreboard._worker_exited,
+    ev.WorkerSpent: Scoreboard._worker_spent,
+    ev.WorkerOverdue: Scoreboard._worker_overdue,
+    ev.WorkerStopped: Scoreboard._worker_stopped,
+    ev.PoolObserved: Scoreboard._pool_observed,
+    ev.MemoryShort: Scoreboard._memory_short,
+    ev.ReforkRequested: Scoreboard._refork_requested,
     ev.StopRequested: Scoreboard._stop_requested,
     ev.SpawnZygote: Scoreboard._spawn_zygote,
+    ev.ForkZygote: Scoreboard._fork_zygote,
+    ev.AdoptZygote: Scoreboard._adopt_zygote,
+    ev.GiveUpRefork: Scoreboard._give_up_refork,
     ev.DismissZygote: Scoreboard._dismiss_zygote,
     ev.KillZygote: Scoreboard._kill_zygote,
     ev.ForkWorker: Scoreboard._fork_worker,
     ev.ServeWorker: Scoreboard._serve_worker,
+    ev.SpendWorker: Scoreboard._worker_spent,
+    ev.DumpWorker: Scoreboard._dump_worker,
+    ev.Resize: Scoreboard._resize,
     ev.RetireWorker: Scoreboard._retire_worker,
     ev.KillWorker: Scoreboard._kill_worker,
     ev.Promote: Scoreboard._promote,
