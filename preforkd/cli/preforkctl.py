@@ -1,8 +1,9 @@
-"""``preforkctl status``, ``preforkctl reload`` and ``preforkctl stop``."""
+"""The command line ``preforkctl``: status, reload, scale, stop."""
 
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -65,6 +66,25 @@ def _reload(client: Client, options: argparse.Namespace) -> int:
     return ExitStatus.OK
 
 
+def _scale(client: Client, options: argparse.Namespace) -> int:
+    size: str = options.size
+    if size == "auto":
+        parameters = {}
+    elif size.startswith(("+", "-")):
+        parameters = {"by": int(size)}
+    else:
+        parameters = {"size": int(size)}
+    answer = client.call("Scale", **parameters)
+    print(f"{answer['size']} workers")
+    return ExitStatus.OK
+
+
+def _size(text: str) -> str:
+    if text == "auto" or re.fullmatch(r"[+-]?[0-9]{1,4}", text):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is none of N, +N, -N and auto")
+
+
 def _stop(client: Client, options: argparse.Namespace) -> int:
     client.call("Stop", quick=options.quick)
     client.wait_for_end()
@@ -79,6 +99,7 @@ def render(service: dict[str, Any], bold: Any = str) -> str:
     lines = [f"{bold('preforkd')} {service['version']}, {service['state']}: {service['status']}"]
     head = [
         ("Main PID", f"{service['pid']}, up {span(service['uptime_seconds'])}"),
+        ("Workers", _workers(service)),
         ("Config", service["configuration"] or "built-in defaults and options"),
         *(("Listener", _listener(listener)) for listener in service["listeners"]),
         *(("Generation", _generation(row)) for row in service["generations"]),
@@ -88,6 +109,17 @@ def render(service: dict[str, Any], bold: Any = str) -> str:
         head.append(("Reload", _last_reload(service["last_reload"])))
     lines += [f"{label:>10}: {value}" for label, value in head]
     return "\n".join([*lines, "", *_table(service["workers"], bold)])
+
+
+def _workers(service: dict[str, Any]) -> str:
+    parts = [f"{service['ready']} of {service['target']}"]
+    if service["by_hand"]:
+        parts.append("a size given by hand")
+    elif service["least"] < service["most"]:
+        parts.append(f"elastic, {service['least']} to {service['most']}")
+    if service["waiting"]:
+        parts.append(f"{service['waiting']} connections wait")
+    return ", ".join(parts)
 
 
 def _listener(listener: dict[str, Any]) -> str:
@@ -138,7 +170,8 @@ def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
 
 def _state(worker: dict[str, Any]) -> str:
     if worker["busy_seconds"] is not None:
-        return f"busy for {span(worker['busy_seconds'])}"
+        what = f": {worker['busy_with']}" if worker["busy_with"] else ""
+        return f"busy for {span(worker['busy_seconds'])}{what}"
     if worker["state"] == "ready":
         return "idle" if worker["serving"] else "ready"
     return str(worker["state"])
@@ -170,7 +203,7 @@ def _bold(text: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="preforkctl",
-        description="Look at a preforkd service, reload it, stop it.",
+        description="Look at a preforkd service, reload it, give it another size, stop it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -186,6 +219,19 @@ def _parser() -> argparse.ArgumentParser:
     reload = commands.add_parser("reload", help="reload; returns when the new generation serves")
     reload.add_argument("--fresh", action="store_true", help="new workers even if nothing changed")
     reload.set_defaults(command=_reload)
+    scale = commands.add_parser(
+        "scale",
+        help="change the number of workers",
+        description="Change the number of workers, until the settings of workers change or the "
+        "service ends. A number fixes the size of an elastic pool, too.",
+    )
+    scale.add_argument(
+        "size",
+        metavar="N|+N|-N|auto",
+        type=_size,
+        help="so many, so many more or fewer, or what the settings say",
+    )
+    scale.set_defaults(command=_scale)
     stop = commands.add_parser("stop", help="stop; returns when the master has ended")
     stop.add_argument("--quick", action="store_true", help="without letting requests finish")
     stop.set_defaults(command=_stop)

@@ -59,10 +59,29 @@ class Reader:
         if settings.proxy.headers != "off" and not settings.proxy.trusted:
             hint = "list its addresses in proxy.trusted"
             self._blame_known("proxy.headers", "no proxy is trusted", hint)
+        self._check_sizes(settings)
         for setting in ("http.healthy", "http.ready"):
             path_text = get(settings, setting)
             if path_text and not _PROBE.fullmatch(path_text):
                 self._blame_known(setting, f"{path_text!r} is no path", "for example /-/healthy")
+
+    def _check_sizes(self, settings: Settings) -> None:
+        workers = settings.workers
+        if workers.max and workers.count != "auto":
+            hint = "leave one of them out: count is for a fixed size, min and max are for an elastic pool"
+            self._blame_known("workers.count", "count and max exclude each other", hint)
+        for setting in ("min", "spare"):
+            value = getattr(workers, setting)
+            if value and not workers.max:
+                hint = "set workers.max as well; a fixed size is workers.count"
+                self._blame_known(f"workers.{setting}", f"{setting} needs a max", hint)
+            elif value > workers.max:
+                message = f"{value} is more than workers.max, {workers.max}"
+                self._blame_known(f"workers.{setting}", message, "write no more than max")
+        timeouts = settings.timeouts
+        if timeouts.request and timeouts.slow >= timeouts.request:
+            message = "no request lasts so long: timeouts.request ends it before"
+            self._blame_known("timeouts.slow", message, "write less than timeouts.request")
 
     def _blame_known(self, setting: str, message: str, hint: str) -> None:
         if (place := self.origins.get(setting)) is not None:

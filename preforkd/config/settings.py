@@ -138,7 +138,10 @@ class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The worker processes. A number instead of the section is its count: ``workers: 4``."""
+    """The worker processes. A number instead of the section is its count: ``workers: 4``.
+
+    With ``min`` and ``max`` the pool is elastic.
+    """
 
     SHORT: ClassVar[str] = "count"
 
@@ -149,6 +152,34 @@ class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             LIVE,
         ),
     ] = "auto"
+    min: Annotated[
+        int,
+        _meta(
+            "With max: the pool begins with so many workers and never has fewer. 0: one.",
+            LIVE,
+            ge=0,
+            le=1024,
+        ),
+    ] = 0
+    max: Annotated[
+        int,
+        _meta(
+            "The pool grows up to so many workers while connections wait and no worker is idle, and "
+            "shrinks slowly when they are not needed. 0: it has a fixed size, that of count.",
+            LIVE,
+            ge=0,
+            le=1024,
+        ),
+    ] = 0
+    spare: Annotated[
+        int,
+        _meta(
+            "Workers of an elastic pool that are kept idle beside those that are busy.",
+            LIVE,
+            ge=0,
+            le=1024,
+        ),
+    ] = 0
     threads: Annotated[
         int,
         _meta(
@@ -197,6 +228,28 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             kind=Kind.DURATION,
         ),
     ] = 30.0
+    request: Annotated[
+        float,
+        _meta(
+            "How long one request may be with the application. Then the worker's stacks are logged with "
+            "the request, the worker is killed and another takes its place. 0: for ever.",
+            LIVE,
+            ge=0.0,
+            le=DAY,
+            kind=Kind.DURATION,
+        ),
+    ] = 0.0
+    slow: Annotated[
+        float,
+        _meta(
+            "After how long the stacks of the worker that has a request are logged, once for each "
+            "request, and nothing else happens. 0: never.",
+            LIVE,
+            ge=0.0,
+            le=DAY,
+            kind=Kind.DURATION,
+        ),
+    ] = 0.0
     drain_notice: Annotated[
         float,
         _meta(
@@ -208,6 +261,40 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             kind=Kind.DURATION,
         ),
     ] = 0.0
+
+
+class WorkerLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of each worker. One that reaches a limit is replaced: another serves before it leaves.
+
+    Each worker has a limit of its own, between four fifths of what is written and all of it, so that they do
+    not leave together.
+    """
+
+    requests: Annotated[
+        int,
+        _meta(
+            "Requests (or connections of a stream handler). 0: any number.", LIVE, ge=0, le=10**12
+        ),
+    ] = 0
+    age: Annotated[
+        float,
+        _meta(
+            "Time since it began to serve. 0: any.", LIVE, ge=0.0, le=365 * DAY, kind=Kind.DURATION
+        ),
+    ] = 0.0
+    cpu: Annotated[
+        float,
+        _meta("CPU time since its fork. 0: any.", LIVE, ge=0.0, le=365 * DAY, kind=Kind.DURATION),
+    ] = 0.0
+    descriptors: Annotated[
+        int,
+        _meta(
+            "Open file descriptors beside its connections. 0: nine tenths of what the system allows it.",
+            LIVE,
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 0
 
 
 class Reload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -478,6 +565,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = (Listen(address="127.0.0.1:8080"),)
     workers: Workers = Workers()
+    limits: WorkerLimits = WorkerLimits()
     idle_exit: Annotated[
         float,
         _meta(

@@ -29,6 +29,9 @@ class Backend(Protocol):
     def stop(self, quick: bool) -> None:
         """Begin to stop."""
 
+    def scale(self, size: int | None, by: int) -> int:
+        """Change the size: by so many, or (0) to this one, None being that of the settings; return it."""
+
 
 class ReloadFailed(TypedVarlinkErrorReply, interface=INTERFACE):
     """The reload failed, and what served serves on."""
@@ -102,6 +105,15 @@ class Manager(VarlinkInterface, name=INTERFACE):
         """Begin to stop; quick: without letting requests finish."""
         self._demand("Stop")
         self._backend.stop(quick)
+
+    @varlinkmethod(return_parameter="size")
+    def Scale(self, *, size: int | None = None, by: int | None = None) -> int:  # noqa: N802
+        """Change the number of workers; return the number that there are to be.
+
+        size: so many, until the settings change. by: so many more, or fewer. Neither: what the settings say.
+        """
+        self._demand("Scale")
+        return self._backend.scale(size, by or 0)
 
     def _demand(self, command: str) -> None:
         peer = self._peer

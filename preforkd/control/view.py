@@ -17,6 +17,10 @@ class WorkerView:
     connections: int
     accepted: int
     age_seconds: float
+    busy_with: str
+    """What it says that it is busy with; empty while it is idle, or if it does not say."""
+    spent: str
+    """The limit that it has reached; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,14 @@ class ServiceView:
     generation: int | None
     ready: int
     target: int
+    least: int
+    most: int
+    """The bounds of ``target``; the same for a pool of a fixed size."""
+    by_hand: bool
+    """The size was asked for by hand."""
     busy: int
+    waiting: int
+    """Connections that wait for a worker, at the last look."""
     uptime_seconds: float
     configuration: str | None
     problems: list[str]

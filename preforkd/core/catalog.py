@@ -130,6 +130,60 @@ CRASH_LOOP = Entry(
     "Workers end at their start, or soon after it, so the next start waits, and longer each time: up to "
     "30 seconds. Workers that live serve on. The messages before this one say how the starts failed.",
 )
+WORKER_SPENT = Entry(
+    "a3fd82ca16a142fbaa2f53b713762c9e",
+    "Worker @PREFORKD_WORKER@ is to be replaced",
+    "It has reached one of its limits (limits, memory.limit): the message says which. It serves on "
+    "until another worker takes its place. If it happens often, the limit is low, or the application "
+    "keeps what it should give up.",
+)
+REQUEST_OVERDUE = Entry(
+    "f435c563b35e4da79308a8508648166d",
+    "Worker @PREFORKD_WORKER@ was killed for a request that took too long",
+    "The application had a request for longer than timeouts.request. The stacks of all threads of the "
+    "worker are in the log: they show where it was. The client sees its connection end, and another "
+    "worker takes the seat at once.",
+)
+REQUEST_SLOW = Entry(
+    "104a6c173735416888baf12132e6ae41",
+    "A request in worker @PREFORKD_WORKER@ is slow",
+    "The application has had a request for longer than timeouts.slow. The stacks of all threads show "
+    "where it is; nothing else happens.",
+)
+WORKER_STOPPED = Entry(
+    "b1560697096e496898d018503ca0c5dd",
+    "Worker @PREFORKD_WORKER@ was stopped by a signal",
+    "Somebody has sent SIGSTOP, or a debugger holds the process. It serves nobody meanwhile; if it "
+    "lasts for more than ten seconds, the worker is killed and another takes its seat. kill -CONT "
+    "lets it go on.",
+)
+RESIZED = Entry(
+    "af2f6ff3c89e4e40a385b13435d28d67",
+    "The pool has another size",
+    "An elastic pool (workers.min, workers.max) grows when connections wait and no worker is idle, "
+    "and shrinks slowly when workers have not been needed for half a minute. preforkctl scale gives "
+    "it a size by hand.",
+)
+SATURATED = Entry(
+    "82eda3cd5bda4f3ca2a57c24a6e811cb",
+    "All workers are busy, and connections wait",
+    "No worker is idle and connections wait in the kernel's queue, and the pool does not grow any "
+    "more. More workers help if they wait for others most of the time (workers.max, workers.count, "
+    "workers.threads); if the CPUs are busy, only less work or more of them does. timeouts.slow shows "
+    "what is slow.",
+)
+REFORK = Entry(
+    "0697c3e9c8414d3c81e029fbe3c1adb8",
+    "A zygote is forked from a warm worker",
+    "What workers have loaded since their start is shared by those that are forked now. They replace "
+    "the others a few at a time; a worker leaves only when another serves.",
+)
+REFORK_FAILED = Entry(
+    "f2578db065e04dfea0ccb1836c5a378f",
+    "A zygote could not be forked from a worker",
+    "The zygote before goes on, and nothing that serves was touched. The message says why; the next "
+    "attempt waits, longer after each failure.",
+)
 
 ENTRIES = (
     SERVES,
@@ -150,4 +204,12 @@ ENTRIES = (
     IDLE_EXIT,
     MEMORY_PRESSURE,
     CRASH_LOOP,
+    WORKER_SPENT,
+    REQUEST_OVERDUE,
+    REQUEST_SLOW,
+    WORKER_STOPPED,
+    RESIZED,
+    SATURATED,
+    REFORK,
+    REFORK_FAILED,
 )

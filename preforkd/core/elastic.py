@@ -37,7 +37,7 @@ def grow(view: View) -> Iterator[ev.Action]:
     if need > 0:
         reason = f"no worker is idle, and {demand.look.waiting} connections wait"
     else:
-        reason = f"{demand.look.held} workers are busy, and {limits.spare} are to be spare"
+        reason = f"{demand.look.held} busy for long, and {limits.spare} are to be spare"
     yield ev.Resize(wanted, size, reason)
 
 

@@ -102,7 +102,8 @@ class Limits:
     """How long a worker whose request is overdue has to write its stacks."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.floor <= self.target <= self.maximum or self.surge < 1:
+        sizes = self.spare <= self.floor or not self.elastic
+        if not 1 <= self.floor <= self.target <= self.maximum or self.surge < 1 or not sizes:
             raise ValueError(f"limits contradict each other: {self}")
 
     @property

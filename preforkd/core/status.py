@@ -1,8 +1,14 @@
 """The pool in words: the STATUS line, and what is wrong with it, for people."""
 
+from collections.abc import Iterator
+
 from preforkd.core.life import State
 from preforkd.core.model import ALIVE, COMING, Limits, WorkerState
 from preforkd.core.scoreboard import Scoreboard
+from preforkd.core.view import size_of
+
+_PATIENCE = 2.0
+"""Seconds of waiting that are worth a word."""
 
 
 def summary(board: Scoreboard, limits: Limits, state: State, busy: int) -> str:
@@ -11,7 +17,7 @@ def summary(board: Scoreboard, limits: Limits, state: State, busy: int) -> str:
     ``busy`` is the number of workers that are in the application right now.
     """
     row = board.current or board.candidate
-    parts = [f"{board.serving()} of {limits.target} workers ready", f"{busy} busy"]
+    parts = [f"{board.serving()} of {size_of(board, limits)} workers ready", f"{busy} busy"]
     if row is not None:
         parts.append(f"generation {row.generation}")
     text = ", ".join(parts)
@@ -46,7 +52,33 @@ def problems(board: Scoreboard, limits: Limits, now: float) -> list[str]:
         found.append(f"starts failed {count} times, next try in {wait:.1f} s: {reason}")
     elif serving < limits.floor and current.failure and current.strikes.boots:
         found.append(f"the last start failed: {current.failure.reason}")
+    found += _troubles_of_workers(board, limits, now)
+    found += _saturation(board, limits, now)
     return found
+
+
+def _troubles_of_workers(board: Scoreboard, limits: Limits, now: float) -> Iterator[str]:
+    for row in board.workers.values():
+        if row.stopped_at is not None:
+            rest = max(0.0, row.stopped_at + limits.stopped - now)
+            yield (
+                f"worker {row.slot} was stopped by a signal {now - row.stopped_at:.0f} s ago, "
+                f"and is killed in {rest:.0f} s"
+            )
+
+
+def _saturation(board: Scoreboard, limits: Limits, now: float) -> Iterator[str]:
+    demand = board.demand
+    if demand.waiting_since is None or now - demand.waiting_since < _PATIENCE:
+        return
+    text = (
+        f"all workers have been busy for {now - demand.waiting_since:.0f} s, "
+        f"and {demand.look.waiting} connections wait"
+    )
+    if limits.elastic:
+        most = size_of(board, limits) >= limits.maximum
+        text += f"; the pool {'has its maximum of' if most else 'grows, up to'} {limits.maximum}"
+    yield text
 
 
 def healthy(board: Scoreboard, limits: Limits, now: float) -> bool:

@@ -13,7 +13,7 @@ from msgspec import Struct
 class Load(Struct, frozen=True, tag="load"):
     """Master to zygote: load the application.
 
-    Descriptors: the listeners, in the order of ``listeners``.
+    Descriptors: the listeners, in the order of ``listeners``, and the ends of the exchange.
 
     ``settings`` is a `preforkd.config.settings.Settings` in MessagePack: ipc knows no settings.
     """
@@ -21,6 +21,8 @@ class Load(Struct, frozen=True, tag="load"):
     generation: int
     settings: bytes
     listeners: tuple[str, ...]
+    exchange: bool = False
+    """The last two descriptors are the ends of the exchange between the workers."""
 
 
 class Fork(Struct, frozen=True, tag="fork"):
@@ -89,8 +91,31 @@ class Bell(Struct, frozen=True, tag="bell"):
     """Worker to master: something happens again (asked for by the slot's bell)."""
 
 
+class Spent(Struct, frozen=True, tag="spent"):
+    """Worker to master: I have answered as many requests as I was to."""
+
+
+class Reforked(Struct, frozen=True, tag="reforked"):
+    """Worker to master: this zygote was forked from me, and has been reparented to the master."""
+
+    zygote: int
+    pid: int
+
+
+class ReforkFailed(Struct, frozen=True, tag="refork-failed"):
+    """Worker to master: no zygote was forked."""
+
+    zygote: int
+    problem: Problem
+
+
 class Serve(Struct, frozen=True, tag="serve"):
-    """Master to worker: accept connections."""
+    """Master to worker: accept connections.
+
+    After so many ``requests`` (0: any number) the worker says so, and serves on until it is told.
+    """
+
+    requests: int = 0
 
 
 class Retire(Struct, frozen=True, tag="retire"):
@@ -111,10 +136,24 @@ class Trim(Struct, frozen=True, tag="trim"):
     """Master to worker: memory is short; give back what is not needed, when you are idle."""
 
 
+class Refork(Struct, frozen=True, tag="refork"):
+    """Master to worker: fork the next zygote from yourself. Descriptor: that zygote's channel."""
+
+    zygote: int
+
+
+class Rearm(Struct, frozen=True, tag="rearm"):
+    """Master to worker: look at the sockets anew; one that was woken for them cannot come."""
+
+
+class Overdue(Struct, frozen=True, tag="overdue"):
+    """Master to worker: your request takes too long, and you are killed in a moment."""
+
+
 ToZygote = Load | Fork | Dismiss
 FromZygote = Loaded | LoadFailed | Forked | ForkFailed
-ToWorker = Serve | Retire | Notice | Trim
-FromWorker = Ready | Failed | Leaving | Bell
+ToWorker = Serve | Retire | Notice | Trim | Refork | Rearm | Overdue
+FromWorker = Ready | Failed | Leaving | Bell | Spent | Reforked | ReforkFailed
 
 DETAIL_LIMIT = 60_000
 """Characters of evidence in a message: a datagram on a socketpair has room for about 200 KiB."""

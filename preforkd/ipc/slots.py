@@ -4,6 +4,10 @@ All fields are unsigned 64-bit words.  The master uses what it reads for display
 about that worker only; there is no pid, index or length among the fields.  The one word that the
 master writes is the bell: it asks to be told, once, when the worker becomes busy, so that nothing
 needs to be polled while nothing happens.
+
+Beside the words there is a line of text, what the worker is busy with. Behind the page there is room for
+the worker's stacks, which it writes when the master asks by a signal: the file's position, which both
+sides share, is where they begin, and the size is sealed, so that no worker writes without end.
 """
 
 import fcntl
@@ -15,6 +19,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 SIZE = 4096
+STACKS = 64 * 1024
+"""Bytes for the stacks, behind the page."""
+LINE = 256
+"""Bytes of the line: what does not fill it is followed by NULs."""
+_LINE_AT = 1024
 _WORDS = 16
 
 
@@ -43,25 +52,59 @@ def create(name: str) -> int:
     memfd_create(2)
     """
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, SIZE)
+    os.ftruncate(descriptor, SIZE + STACKS)
+    os.lseek(descriptor, SIZE, os.SEEK_SET)
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
     return descriptor
 
 
+def as_line(text: bytes) -> bytes:
+    """Return a text as `SlotWriter.show` takes it: cut, or filled up."""
+    return text[:LINE].ljust(LINE, b"\0")
+
+
 class _Page:
     def __init__(self, descriptor: int) -> None:
         self._map = mmap.mmap(descriptor, SIZE, mmap.MAP_SHARED)
-        self._words = memoryview(self._map).cast("Q")
+        self._view = memoryview(self._map)
+        self._words = self._view.cast("Q")
+        self._line = self._view[_LINE_AT : _LINE_AT + LINE]
 
     def close(self) -> None:
         """Give the mapping back."""
-        self._words.release()
+        for view in (self._line, self._words, self._view):
+            view.release()
         self._map.close()
 
 
 class SlotReader(_Page):
-    """The master's side."""
+    """The master's side; the descriptor is its own from now on."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Give the mapping and the descriptor back."""
+        super().close()
+        os.close(self._descriptor)
+
+    def line(self) -> str:
+        """Return what the worker says it is busy with, as printable text."""
+        text = bytes(self._line).partition(b"\0")[0].decode("latin-1")
+        return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+    def expect_stacks(self) -> None:
+        """Have what the worker writes from now on be found by `stacks`."""
+        os.lseek(self._descriptor, SIZE, os.SEEK_SET)
+
+    def stacks(self) -> str:
+        """Return what the worker has written since `expect_stacks`."""
+        end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        size = min(max(0, end - SIZE), STACKS)
+        data = os.pread(self._descriptor, size, SIZE)
+        return data.replace(b"\0", b"").decode("utf-8", "replace")
 
     def read(self, now: float) -> Reading:
         """Return what the worker said; ``now`` (monotonic seconds) bounds what can be believed."""
@@ -74,6 +117,11 @@ class SlotReader(_Page):
             accepted=words[_Word.ACCEPTED],
         )
 
+    def activity(self, now: float) -> tuple[float | None, int]:
+        """Return since when the worker is busy, as `read` does, and how many requests it has answered."""
+        since = self._words[0] / 1e9
+        return (since if 0 < since <= now else None), self._words[1]
+
     def arm(self) -> None:
         """Ask to be told when the worker next becomes busy."""
         self._words[_Word.BELL] = 1
@@ -85,6 +133,13 @@ class SlotWriter(_Page):
     def __init__(self, descriptor: int, ring: Callable[[], None]) -> None:
         super().__init__(descriptor)
         self._ring = ring
+        self.limit = 0
+        """The number of requests after which `on_limit` is called; 0: never."""
+        self.on_limit: Callable[[], None] = lambda: None
+
+    def show(self, line: bytes) -> None:
+        """Say what the worker is busy with; as `as_line` returns it."""
+        self._line[:] = line
 
     def busy(self, since: int = 0) -> None:
         """Say that the application begins with a request or a connection, or since when it is busy.
@@ -101,7 +156,9 @@ class SlotWriter(_Page):
         """Say that the application has ended; counts one request."""
         words = self._words
         words[0] = 0
-        words[1] += 1
+        words[1] = count = words[1] + 1
+        if count == self.limit:
+            self.on_limit()
 
     def connections(self, count: int) -> None:
         """Say how many connections are open."""

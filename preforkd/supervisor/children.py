@@ -15,7 +15,7 @@ import preforkd
 from preforkd.config.settings import Settings
 from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
-from preforkd.linux import process
+from preforkd.linux import process, queues
 
 CHANNEL_DESCRIPTOR = 3
 _ROOM = 160
@@ -52,6 +52,20 @@ class Launch:
     settings: Settings
     listeners: tuple[tuple[str, socket.socket], ...]
     environment: dict[str, str]
+    exchange: tuple[socket.socket, socket.socket] | None = None
+    """Where its workers leave connections for each other: for giving, for taking."""
+
+    def waiting(self) -> int:
+        """Return how many connections wait for a worker, in the kernel and between workers."""
+        depth = sum(queues.waiting(sock) for _, sock in self.listeners)
+        if self.exchange is not None:
+            depth += queues.readable(self.exchange[1])
+        return depth
+
+    def close(self) -> None:
+        """Give up what is of no use without the generation."""
+        for sock in self.exchange or ():
+            sock.close()
 
 
 @dataclass(slots=True)
@@ -77,6 +91,8 @@ class WorkerHandle:
     board: slots.SlotReader
     pid: int | None = None
     pidfd: int | None = None
+    ready: bool = False
+    """It has said so: it can be asked for its stacks."""
     silent: bool = field(default=False)
     """Its channel has ended or is not listened to any more."""
 
@@ -152,18 +168,18 @@ def new_worker(worker: int, slot: int, generation: int, zygote: ZygoteHandle) ->
     Raises OSError (BlockingIOError when the zygote does not read) and ChannelClosedError.
     """
     ours, theirs = pair()
-    memory = -1
+    board = None
     try:
         memory = slots.create(f"preforkd-slot-{slot}")
         board = slots.SlotReader(memory)
         zygote.channel.send(messages.Fork(worker, slot), (theirs.fileno(), memory))
     except BaseException:
         ours.close()
+        if board is not None:
+            board.close()
         raise
     finally:
         theirs.close()
-        if memory >= 0:
-            os.close(memory)
     channel = Channel(ours, _from_worker)
     return WorkerHandle(worker, slot, generation, zygote.zygote, channel, board)
 

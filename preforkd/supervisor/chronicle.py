@@ -74,6 +74,61 @@ def tell_failure(
     logger.log(level, "%s", "\n".join(lines), extra={"journal": {**_id(entry), **fields}})
 
 
+def tell_stacks(row: WorkerRow, what: str, request: str, stacks: str, entry: Entry) -> None:
+    """Log what a worker is at, with its stacks."""
+    fields = {**worker_fields(row), **_id(entry)}
+    if request:
+        fields["PREFORKD_REQUEST"] = request
+    text = f"{worker_name(row)} {what}; its stacks:\n{stacks.rstrip() or '(it has written none)'}"
+    logger.warning("%s", text, extra={"journal": fields})
+
+
+def _worker_spent(event: ev.WorkerSpent | ev.SpendWorker, board: Scoreboard) -> None:
+    row = board.workers.get(event.worker)
+    if row is not None and not row.spent and row.state is WorkerState.READY:
+        _about(row, logging.INFO, f"is to be replaced: {event.reason}", catalog.WORKER_SPENT)
+
+
+def _worker_stopped(event: ev.WorkerStopped, board: Scoreboard) -> None:
+    row = board.workers.get(event.worker)
+    if row is None or (row.stopped_at is not None) == event.stopped:
+        return
+    if event.stopped:
+        text = "was stopped by a signal (SIGSTOP?); it is killed if that lasts"
+        _about(row, logging.WARNING, text, catalog.WORKER_STOPPED)
+    else:
+        _about(row, logging.INFO, "goes on after a stop")
+
+
+def _resize(event: ev.Resize, _board: Scoreboard) -> None:
+    if event.size == event.before:
+        return
+    how = "grows" if event.size > event.before else "shrinks"
+    text = f"the pool {how} from {event.before} to {event.size} workers: {event.reason}"
+    say(catalog.RESIZED, logging.INFO, text, PREFORKD_SIZE=event.size)
+
+
+def _fork_zygote(event: ev.ForkZygote, board: Scoreboard) -> None:
+    if row := board.workers.get(event.worker):
+        generation = board.generations.get(row.generation)
+        why = f" ({generation.refork.due})" if generation else ""
+        _about(row, logging.INFO, f"forks the next zygote{why}", catalog.REFORK)
+
+
+def _adopt_zygote(event: ev.AdoptZygote, board: Scoreboard) -> None:
+    if row := board.zygotes.get(event.zygote):
+        text = "was forked from a worker and has proven itself: workers are replaced by its own"
+        _zygote(row, logging.INFO, text, catalog.REFORK)
+
+
+def _give_up_refork(event: ev.GiveUpRefork, board: Scoreboard) -> None:
+    row = board.zygotes.get(event.zygote)
+    if row is not None:
+        what = f"generation {row.generation}: the refork failed, and the zygote before goes on"
+        fields = {"PREFORKD_GENERATION": row.generation}
+        tell_failure(what, event.failure, logging.WARNING, catalog.REFORK_FAILED, **fields)
+
+
 def _worker_ready(event: ev.WorkerReady, board: Scoreboard) -> None:
     if row := board.workers.get(event.worker):
         _about(row, logging.INFO, "is ready", catalog.WORKER_READY)
@@ -109,6 +164,10 @@ def _kill_worker(event: ev.KillWorker, board: Scoreboard) -> None:
 
 
 def _why_killed(row: WorkerRow, board: Scoreboard) -> Entry:
+    if row.dumped_at is not None:
+        return catalog.REQUEST_OVERDUE
+    if row.stopped_at is not None:
+        return catalog.WORKER_STOPPED
     if row.state is WorkerState.RETIRING:
         return catalog.DRAIN_TIMEOUT
     generation = board.generations.get(row.generation)
@@ -178,6 +237,13 @@ _TELLERS: dict[type, Callable[[Any, Scoreboard], None]] = {
     ev.RetireWorker: _retire_worker,
     ev.KillWorker: _kill_worker,
     ev.WorkerExited: _worker_exited,
+    ev.WorkerSpent: _worker_spent,
+    ev.SpendWorker: _worker_spent,
+    ev.WorkerStopped: _worker_stopped,
+    ev.Resize: _resize,
+    ev.ForkZygote: _fork_zygote,
+    ev.AdoptZygote: _adopt_zygote,
+    ev.GiveUpRefork: _give_up_refork,
     ev.ZygoteSpawned: _zygote_spawned,
     ev.ZygoteLoaded: _zygote_loaded,
     ev.ZygoteFailed: _zygote_failed,

@@ -20,7 +20,9 @@ from preforkd.core import catalog, events as ev, life, policy, status
 from preforkd.core.life import Effect, Event, State
 from preforkd.core.model import Failure, Limits
 from preforkd.core.scoreboard import Scoreboard
+from preforkd.core.view import size_of
 from preforkd.errors import ExitStatus, PreforkdError
+from preforkd.ipc.exchange import pair
 from preforkd.linux import cpus, logs, memory
 from preforkd.linux.notify import Notifier
 from preforkd.linux.title import Title
@@ -29,10 +31,13 @@ from preforkd.supervisor.children import Launch
 from preforkd.supervisor.herald import Herald, Watchdog
 from preforkd.supervisor.idle import IdleExit
 from preforkd.supervisor.listeners import Listeners, Proposal
+from preforkd.supervisor.overseer import Overseer
 from preforkd.supervisor.pool import Pool
 
 logger = logging.getLogger("preforkd.master")
 
+MOST_WORKERS = 1024
+"""The largest size that may be asked for by hand."""
 _MARGIN = 10.0
 """Seconds that systemd is asked for beyond our own deadlines."""
 
@@ -73,8 +78,11 @@ class Master:
         self.began = time.monotonic()
         self.listeners = listeners
         self.reloads = reloads.Reloads()
+        self.by_hand: int | None = None
+        """The size that was asked for in place of that of the settings."""
         self.limits = self._limits(loaded.settings)
         self.pool = Pool(self.loop, self.feed, self._bell)
+        self.pool.tell_overdue = self._tell_overdue
         self.on_commit: Callable[[Settings], None] = lambda _settings: None
         """Called with the settings whenever live ones may have changed."""
         self._read = read
@@ -91,7 +99,8 @@ class Master:
         """Runs while the stop has been announced and nobody drains yet."""
         self._idle_exit = False
         self._title = Title()
-        self._herald = Herald(self.loop, notifier, self.pool, self._status_line)
+        self._herald = Herald(self.loop, notifier, self._status_line)
+        self._overseer = Overseer(self.loop, self, self.pool, self.feed, self._herald.refresh)
         self._notifier = notifier
         self._idle = IdleExit(self.loop, self, self._leave_idle)
         self._watchdog = Watchdog(
@@ -99,7 +108,12 @@ class Master:
         )
 
     def _limits(self, settings: Settings) -> Limits:
-        return sizing.limits_of(settings, cpus.usable_cpus())
+        return sizing.limits_of(settings, cpus.usable_cpus(), self.by_hand)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.loaded.settings
 
     # --- what may be asked of it -----------------------------------------------------------------
 
@@ -143,9 +157,30 @@ class Master:
         if quick and first:
             self._happen(Event.STOP)
 
+    def scale(self, size: int | None) -> int:
+        """Give the pool this size by hand, or (None) the one of the settings again; return the size.
+
+        It holds until the settings of ``workers`` change, or the service ends.
+        """
+        before = size_of(self.board, self.limits)
+        self.by_hand = None if size is None else min(max(1, size), MOST_WORKERS)
+        wanted = self._limits(self.loaded.settings)
+        waits = self._candidate is not None and self.board.current is not None
+        self.limits = sizing.while_reloading(wanted, self.limits) if waits else wanted
+        after = size_of(self.board, self.limits)
+        if after != before or size is not None:
+            # So that an elastic pool goes on from there when its size is its own again.
+            self._write_down(ev.Resize(after, before, "as it was asked to"))
+        self._turn_soon()
+        return after
+
+    def scale_by(self, step: int) -> int:
+        """Give the pool so many workers more, or fewer; return the size."""
+        return self.scale(size_of(self.board, self.limits) + step)
+
     def say_status(self) -> None:
         """Log the STATUS line and each problem."""
-        logger.info("%s", self._status_line(self.pool.activity()[0]))
+        logger.info("%s", self._status_line())
         for row in self.board.workers.values():
             logger.info("%s: %s", chronicle.worker_name(row), row.state.value)
 
@@ -156,11 +191,12 @@ class Master:
                 version=preforkd.VERSION,
                 pid=os.getpid(),
                 state=self.life,
-                status=self._status_line(self.pool.activity()[0]),
+                status=self._status_line(),
                 uptime=time.monotonic() - self.began,
                 configuration=self.loaded.path,
                 last_reload=self.reloads.last,
                 served=self.listeners.current.served,
+                by_hand=self.by_hand is not None,
             ),
             self.board,
             self.limits,
@@ -170,7 +206,7 @@ class Master:
 
     def quiet_since(self) -> float | None:
         """Return since when no worker has been busy (loop time); None while one is."""
-        return self._herald.quiet_since() if self.life is State.SERVING else None
+        return self._overseer.lookout.quiet_since() if self.life is State.SERVING else None
 
     def open_connections(self) -> int:
         """Return how many connections are open in all workers."""
@@ -181,6 +217,7 @@ class Master:
         chronicle.say(catalog.MEMORY_PRESSURE, logging.WARNING, "memory is short: giving back")
         memory.trim()
         self.pool.trim()
+        self.feed(ev.MemoryShort())
 
     def _leave_idle(self) -> None:
         text = f"idle for {self.loaded.settings.idle_exit:g} s: leaving until the next connection"
@@ -192,6 +229,7 @@ class Master:
         """Stop all timers and give the sockets back."""
         self._idle.close()
         self._watchdog.close()
+        self._overseer.close()
         self._herald.close()
         self._end_notice()
         if self._timer is not None:
@@ -230,6 +268,7 @@ class Master:
         self._sleep_until(plan.wake_at)
         self._tell_of_delays()
         self._forget_launches()
+        self._overseer.settled()
         self._show()
 
     def _tell_of_delays(self) -> None:
@@ -275,12 +314,18 @@ class Master:
     def _forget_launches(self) -> None:
         for generation in list(self.pool.launches):
             if generation not in self.board.generations and generation < self._generation:
-                del self.pool.launches[generation]
+                self.pool.forget_launch(generation)
 
     # --- what it shows ---------------------------------------------------------------------------
 
     def _bell(self) -> None:
-        self._herald.bell()
+        self._overseer.lookout.bell()
+
+    def _tell_overdue(self, worker: int, stacks: str) -> None:
+        if row := self.board.workers.get(worker):
+            line = self.pool.busy_with(worker)
+            what = f"is to be killed: {row.overdue}"
+            chronicle.tell_stacks(row, what, line, stacks, catalog.REQUEST_OVERDUE)
 
     def _show(self) -> None:
         self._herald.refresh()
@@ -288,7 +333,8 @@ class Master:
         generation = f", generation {row.generation}" if row else ""
         self._title.set(f"preforkd: master, {self.life.value}{generation}")
 
-    def _status_line(self, busy: int) -> str:
+    def _status_line(self) -> str:
+        busy = len(self.board.demand.look.busy)
         parts = [status.summary(self.board, self.limits, self.life, busy)]
         parts += status.problems(self.board, self.limits, self.loop.time())
         last = self.reloads.last
@@ -364,8 +410,9 @@ class Master:
         self._candidate = replace(candidate, generation=number)
         settings = candidate.loaded.settings
         environment = {**self._environment, **settings.app.environment}
+        exchange = pair() if settings.app.target.startswith("wsgi:") else None
         self.pool.launches[number] = Launch(
-            number, settings, candidate.proposal.pairs(), environment
+            number, settings, candidate.proposal.pairs(), environment, exchange
         )
         wanted = self._limits(settings)
         alone = self.board.current is None
@@ -385,8 +432,11 @@ class Master:
         )
 
     def _adopt(self, loaded: sources.Loaded) -> None:
-        self.loaded = loaded
         settings = loaded.settings
+        if settings.workers != self.loaded.settings.workers:
+            self.by_hand = None
+        self.loaded = loaded
+        self.pool.requests = settings.limits.requests
         self.limits = self._limits(settings)
         logs.configure(settings.log.level, settings.log.target)
         self._idle.set_period(settings.idle_exit if self.listeners.from_systemd else 0.0)

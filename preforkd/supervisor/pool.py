@@ -19,16 +19,21 @@ import msgspec
 from preforkd.config.settings import Settings
 from preforkd.core import events as ev
 from preforkd.core.model import Blame, Failure
+from preforkd.core.renewal import spread
 from preforkd.ipc import messages
 from preforkd.ipc.channel import ChannelClosedError, MalformedMessageError, close_all
-from preforkd.linux import cgroup, process
+from preforkd.linux import cgroup, process, stacks
 from preforkd.supervisor import children
 from preforkd.supervisor.children import Launch, WorkerHandle, ZygoteHandle, unwatch, watch
+from preforkd.supervisor.lookout import Glance
 
 logger = logging.getLogger("preforkd.master")
 
 _MESSAGES_A_TURN = 16
 """Messages that one child may have read before the others are looked after."""
+
+_STACKS = 0.2
+"""Seconds that a worker has to write its stacks before they are read; less than `Limits.farewell`."""
 
 
 class Pool:
@@ -43,6 +48,10 @@ class Pool:
         self.launches: dict[int, Launch] = {}
         self.linger = 0.0
         """Seconds that a retiring worker's idle connections may stay open."""
+        self.requests = 0
+        """Requests after which a worker is spent; 0: never."""
+        self.tell_overdue: Callable[[int, str], None] = lambda _worker, _stacks: None
+        """Called with the stacks of a worker that is to be killed for its request."""
         self._noticed = False
         self._loop = loop
         self._report = report
@@ -65,12 +74,30 @@ class Pool:
         """Return a worker's handle."""
         return self._workers.get(worker)
 
-    def activity(self) -> tuple[int, int]:
-        """Return how many workers are busy, and a number that grows with each request."""
-        now = self._loop.time()
-        readings = [handle.board.read(now) for handle in self._workers.values()]
-        busy = sum(reading.busy_since is not None for reading in readings)
-        return busy, sum(reading.requests for reading in readings)
+    def glance(self, now: float) -> Glance:
+        """Return what all workers say of themselves."""
+        busy: dict[int, float] = {}
+        requests: dict[int, int] = {}
+        for handle in self._workers.values():
+            since, count = handle.board.activity(now)
+            requests[handle.worker] = count
+            if since is not None:
+                busy[handle.worker] = since
+        return Glance(busy, requests)
+
+    def busy_with(self, worker: int) -> str:
+        """Return what a worker says that it is busy with; empty if it does not."""
+        handle = self._workers.get(worker)
+        return handle.board.line() if handle else ""
+
+    def waiting(self, generation: int) -> int:
+        """Return how many connections wait for a worker of this generation to take them."""
+        launch = self.launches.get(generation)
+        return launch.waiting() if launch is not None else 0
+
+    def forget_launch(self, generation: int) -> None:
+        """Give up what a generation was started with: it is no more."""
+        self.launches.pop(generation).close()
 
     def open_connections(self) -> int:
         """Return how many connections are open in all workers."""
@@ -99,8 +126,10 @@ class Pool:
             action.generation,
             msgspec.msgpack.encode(launch.settings),
             tuple(name for name, _ in launch.listeners),
+            exchange=launch.exchange is not None,
         )
-        descriptors = [sock.fileno() for _, sock in launch.listeners]
+        socks = [*(sock for _, sock in launch.listeners), *(launch.exchange or ())]
+        descriptors = [sock.fileno() for sock in socks]
         try:
             handle.channel.send(order, descriptors)
         except ChannelClosedError:
@@ -234,11 +263,15 @@ class Pool:
     def _worker_said(self, handle: WorkerHandle, message: messages.FromWorker) -> None:
         match message:
             case messages.Ready():
+                handle.ready = True
                 self._report(ev.WorkerReady(handle.worker))
             case messages.Failed(problem=problem):
                 self._report(ev.WorkerFailed(handle.worker, failure_of(problem)))
             case messages.Leaving():
                 self._report(ev.WorkerLeaving(handle.worker))
+            case messages.Spent():
+                requests = handle.board.read(self._loop.time()).requests
+                self._report(ev.WorkerSpent(handle.worker, f"it has answered {requests} requests"))
             case messages.Bell():
                 self._bell()
 
@@ -281,7 +314,8 @@ class Pool:
     def _serve_worker(self, action: ev.ServeWorker) -> None:
         if handle := self._workers.get(action.worker):
             handle.board.arm()
-            self._tell(handle, messages.Serve())
+            share = round(self.requests * spread(handle.worker))
+            self._tell(handle, messages.Serve(max(1, share) if self.requests else 0))
             if self._noticed:
                 self._tell(handle, messages.Notice())
 
@@ -307,6 +341,49 @@ class Pool:
             self._close_worker(handle)
         else:
             process.send_signal(handle.pidfd, signal.SIGKILL)
+
+    def _dump_worker(self, action: ev.DumpWorker) -> None:
+        if handle := self._workers.get(action.worker):
+            self._tell(handle, messages.Overdue())
+            self.ask_stacks(
+                action.worker, _STACKS, lambda stacks: self.tell_overdue(action.worker, stacks)
+            )
+
+    def ask_stacks(self, worker: int, patience: float, tell: Callable[[str], None]) -> None:
+        """Have a worker write its stacks, and tell what there is of them after this many seconds."""
+        handle = self._workers.get(worker)
+        if handle is None or handle.pidfd is None or not handle.ready:
+            tell("")
+            return
+        handle.board.expect_stacks()
+        process.send_signal(handle.pidfd, stacks.SIGNAL)
+        self._loop.call_later(patience, self._tell_stacks, handle, tell)
+
+    def _tell_stacks(self, handle: WorkerHandle, tell: Callable[[str], None]) -> None:
+        # It may have ended in between: its memory is closed then.
+        alive = self._workers.get(handle.worker) is handle
+        tell(handle.board.stacks() if alive else "")
+
+    def child_changed(self) -> None:
+        """Act on SIGCHLD: a child was stopped, goes on, or a stranger has ended."""
+        self._note_stops()
+        self.reap_strangers()
+
+    def _note_stops(self) -> None:
+        for handle in list(self._workers.values()):
+            if handle.pidfd is None:
+                continue
+            stopped = process.stopped(handle.pidfd)
+            if stopped is not None:
+                self._report(ev.WorkerStopped(handle.worker, stopped))
+                if stopped:
+                    self._rearm()
+
+    def _rearm(self) -> None:
+        # The kernel may have woken the one that is stopped, for a connection that it cannot take now.
+        for handle in self._workers.values():
+            if handle.ready:
+                self._tell(handle, messages.Rearm())
 
     def trim(self) -> None:
         """Ask each worker to give back memory that it does not need."""
@@ -371,5 +448,6 @@ _PERFORM: dict[type, Callable[[Pool, Any], None]] = {
     ev.ForkWorker: Pool._fork_worker,
     ev.ServeWorker: Pool._serve_worker,
     ev.RetireWorker: Pool._retire_worker,
+    ev.DumpWorker: Pool._dump_worker,
     ev.KillWorker: Pool._kill_worker,
 }

@@ -89,7 +89,9 @@ def _take_signals(master: Master) -> None:
     loop.add_signal_handler(signal.SIGHUP, master.hang_up)
     loop.add_signal_handler(signal.SIGUSR1, master.say_status)
     loop.add_signal_handler(signal.SIGUSR2, _stop_for_restart, master)
-    loop.add_signal_handler(signal.SIGCHLD, master.pool.reap_strangers)
+    loop.add_signal_handler(signal.SIGTTIN, master.scale_by, 1)
+    loop.add_signal_handler(signal.SIGTTOU, master.scale_by, -1)
+    loop.add_signal_handler(signal.SIGCHLD, master.pool.child_changed)
 
 
 class _Stops:
@@ -138,6 +140,9 @@ class _Backend:
 
     def stop(self, quick: bool) -> None:
         self._master.stop(quick=quick)
+
+    def scale(self, size: int | None, by: int) -> int:
+        return self._master.scale_by(by) if by else self._master.scale(size)
 
 
 async def _open_control(

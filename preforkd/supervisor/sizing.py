@@ -1,5 +1,6 @@
 """From settings to what the policy may do: how many workers, and how long each step may take."""
 
+import math
 from dataclasses import replace
 
 from preforkd.config.settings import Settings
@@ -9,20 +10,33 @@ _LEAST = 4
 _PER_CPU = 2
 
 
-def limits_of(settings: Settings, cpus: int) -> Limits:
-    """Return the limits that these settings ask for on a machine with so many usable CPUs."""
-    count = settings.workers.count
-    target = max(_LEAST, _PER_CPU * cpus) if count == "auto" else count
-    surge = target if settings.reload.surge == "all" else settings.reload.surge
+def limits_of(settings: Settings, cpus: int, by_hand: int | None = None) -> Limits:
+    """Return the limits that these settings ask for on a machine with so many usable CPUs.
+
+    ``by_hand`` is a size that was asked for in place of that of the settings.
+    """
+    floor, most = _sizes(settings, cpus) if by_hand is None else (by_hand, by_hand)
+    surge = most if settings.reload.surge == "all" else settings.reload.surge
     return Limits(
-        floor=target,
-        target=target,
-        maximum=target,
+        floor=floor,
+        target=floor,
+        maximum=most,
         surge=surge,
+        spare=settings.workers.spare,
         start=settings.timeouts.start,
         boot=settings.timeouts.boot,
         drain=settings.timeouts.drain,
+        age=settings.limits.age or math.inf,
     )
+
+
+def _sizes(settings: Settings, cpus: int) -> tuple[int, int]:
+    workers = settings.workers
+    if workers.max:
+        # Spare workers are idle ones, so there are as many of them when nobody is busy.
+        return max(1, workers.min, workers.spare), workers.max
+    fixed = max(_LEAST, _PER_CPU * cpus) if workers.count == "auto" else workers.count
+    return fixed, fixed
 
 
 def while_reloading(old: Limits, new: Limits) -> Limits:

@@ -14,6 +14,7 @@ from preforkd.core import status
 from preforkd.core.life import State
 from preforkd.core.model import Limits
 from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow
+from preforkd.core.view import size_of
 from preforkd.supervisor.listeners import Served
 from preforkd.supervisor.pool import Pool
 
@@ -30,6 +31,7 @@ class Service:
     configuration: str | None
     last_reload: ReloadView | None
     served: tuple[Served, ...]
+    by_hand: bool
 
 
 def service_view(
@@ -45,7 +47,11 @@ def service_view(
         status=service.status,
         generation=current.generation if current else None,
         ready=board.serving(),
-        target=limits.target,
+        target=size_of(board, limits),
+        least=limits.floor,
+        most=limits.maximum,
+        by_hand=service.by_hand,
+        waiting=board.demand.look.waiting,
         busy=sum(worker.busy_seconds is not None for worker in workers),
         uptime_seconds=service.uptime,
         configuration=service.configuration,
@@ -79,6 +85,8 @@ def _worker(row: WorkerRow, pool: Pool, now: float) -> WorkerView:
         connections=reading.connections if reading else 0,
         accepted=reading.accepted if reading else 0,
         age_seconds=now - row.born,
+        busy_with=handle.board.line() if handle and busy_since is not None else "",
+        spent=row.spent,
     )
 
 

@@ -74,6 +74,8 @@ class Gate:
         """The worker leaves without having been told to by the master."""
         self.on_retiring: Callable[[], None] = lambda: None
         """Called once, when the worker begins to leave."""
+        self.on_overdue: Callable[[], None] = lambda: None
+        """Called when the worker is to be killed for a request that takes too long."""
         self._told = False
         self._serving = False
         self._channel = channel
@@ -259,16 +261,28 @@ class Gate:
         if received is None:
             return
         close_all(received.descriptors)
-        if isinstance(received.message, messages.Serve):
-            self._serving = True
-        elif isinstance(received.message, messages.Retire):
-            self.retiring = True
-            self.linger = received.message.linger
-        elif isinstance(received.message, messages.Notice):
-            self.noticed = True
-        elif isinstance(received.message, messages.Trim):
-            memory.trim()
-            logger.debug("memory is short: garbage collected, free memory given back")
+        self._obey(received.message)
+
+    def _obey(self, message: messages.ToWorker) -> None:
+        match message:
+            case messages.Serve(requests=requests):
+                self._serving = True
+                self.board.limit = requests
+            case messages.Retire(linger=linger):
+                self.retiring = True
+                self.linger = linger
+            case messages.Notice():
+                self.noticed = True
+            case messages.Rearm():
+                for descriptor in self._sources:
+                    self.rearm(descriptor)
+            case messages.Overdue():
+                self.on_overdue()
+            case messages.Trim():
+                memory.trim()
+                logger.debug("memory is short: garbage collected, free memory given back")
+            case _:
+                pass
 
     def close(self) -> None:
         """Give up the epoll and this worker's copies of the listeners."""

@@ -24,7 +24,7 @@ from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError
 from preforkd.ipc.slots import SlotWriter
-from preforkd.linux import limits, logs
+from preforkd.linux import limits, logs, process, stacks
 from preforkd.worker.gate import Gate, Listener
 
 logger = logging.getLogger("preforkd.worker")
@@ -94,7 +94,9 @@ def _live(seat: Seat) -> int:
         socket.socket(fileno=seat.channel), msgspec.msgpack.Decoder(messages.ToWorker)
     )
     board = SlotWriter(seat.memory, lambda: _ring(channel))
-    os.close(seat.memory)
+    board.on_limit = lambda: _say_soon(channel, messages.Spent())
+    stacks.write_on_signal(seat.memory)
+    process.make_preferred_victim()
     gate = Gate([Listener(name, sock) for name, sock in seat.listeners], channel, board)
     gate.take_signals()
 
@@ -179,9 +181,13 @@ def _tell(channel: Channel[messages.ToWorker], message: messages.FromWorker) -> 
 
 
 def _ring(channel: Channel[messages.ToWorker]) -> None:
-    # Called between a request's arrival and the application: it must neither wait nor fail.
+    _say_soon(channel, messages.Bell())
+
+
+def _say_soon(channel: Channel[messages.ToWorker], message: messages.FromWorker) -> None:
+    # Said between requests, or before the application begins: it must neither wait nor fail.
     with contextlib.suppress(ChannelClosedError, OSError):
-        channel.send(messages.Bell())
+        channel.send(message)
 
 
 def _leave(status: int) -> None:

@@ -26,7 +26,6 @@ from preforkd.config.target import parse_target
 from preforkd.errors import ApplicationError, ConfigurationError, PreforkdError, SystemFailure
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, Received, close_all
-from preforkd.ipc.exchange import pair
 from preforkd.linux import logs
 from preforkd.linux.title import Title
 
@@ -139,10 +138,10 @@ def _load_order(
 ) -> Loaded:
     settings = msgspec.msgpack.decode(order.settings, type=Settings)
     logs.configure(settings.log.level, settings.log.target)
-    listeners = [
-        (name, socket.socket(fileno=descriptor))
-        for name, descriptor in zip(order.listeners, received.descriptors, strict=True)
-    ]
+    socks = [socket.socket(fileno=descriptor) for descriptor in received.descriptors]
+    exchange = (socks[-2], socks[-1]) if order.exchange else None
+    count = len(order.listeners)
+    listeners = list(zip(order.listeners, socks[:count], strict=True))
     app = settings.app
     target = parse_target(app.target)
     loader.prepare(app.directory, app.environment)
@@ -152,7 +151,6 @@ def _load_order(
     _quieten_signals()
     for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    exchange = pair() if target.kind == "wsgi" else None
     return Loaded(order.generation, settings, target.kind, application, listeners, title, exchange)
 
 

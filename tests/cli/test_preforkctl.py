@@ -11,6 +11,7 @@ from preforkd.cli import preforkctl
 EXPECTED = """\
 preforkd 1.2, serving: 2 of 2 workers ready, 1 busy, generation 3
   Main PID: 77, up 1d 2h
+   Workers: 2 of 2, elastic, 2 to 8
     Config: /etc/preforkd.yaml
   Listener: [::]:80 (http, from systemd)
   Listener: unix:/x (bound here)
@@ -19,7 +20,7 @@ Generation: 3, current, 2 workers, zygote 100 ready
     Reload: TIME failed: it broke
 
 SLOT  PID  GEN  STATE            AGE  REQUESTS  CONNECTIONS
-   1  101    3  busy for 2.3s  5h 7min     10401           12
+   1  101    3  busy for 2.3s: GET /a  5h 7min     10401           12
    2    -    3  forking           0.1s         0            0"""
 
 
@@ -62,6 +63,15 @@ def test_the_commands(tmp_path, capsys):
         assert preforkctl.main(["--socket", path, "reload", "--fresh"]) == 0
         shown = capsys.readouterr().out
         assert shown == "generation 4 serves\nneeds a restart: log.target\n"
+        for size, asked in (
+            ("7", (7, 0)),
+            ("+1", (None, 1)),
+            ("-2", (None, -2)),
+            ("auto", (None, 0)),
+        ):
+            assert preforkctl.main(["--socket", path, "scale", size]) == 0
+            assert backend.scaled == asked
+            assert capsys.readouterr().out == "5 workers\n"
         backend.answer = BAD
         assert preforkctl.main(["--socket", path, "reload"]) == 69
         shown = capsys.readouterr().err
@@ -75,3 +85,5 @@ def test_wrong_usage():
     with pytest.raises(SystemExit) as caught:
         preforkctl.main(["dance"])
     assert caught.value.code == 2
+    with pytest.raises(SystemExit):
+        preforkctl.main(["scale", "many"])

@@ -24,13 +24,17 @@ VIEW = ServiceView(
     generation=3,
     ready=2,
     target=2,
+    least=2,
+    most=8,
+    by_hand=False,
     busy=1,
+    waiting=0,
     uptime_seconds=93784.0,
     configuration="/etc/preforkd.yaml",
     problems=["only 1 of 2 workers serve"],
     workers=[
-        WorkerView(1, 101, 3, "ready", True, 2.34, 10401, 12, 40, 18420.0),
-        WorkerView(2, None, 3, "forking", False, None, 0, 0, 0, 0.1),
+        WorkerView(1, 101, 3, "ready", True, 2.34, 10401, 12, 40, 18420.0, "GET /a", ""),
+        WorkerView(2, None, 3, "forking", False, None, 0, 0, 0, 0.1, "", ""),
     ],
     generations=[GenerationView(3, "current", 100, "ready", 2)],
     listeners=[
@@ -62,6 +66,10 @@ class Backend:
 
     def stop(self, quick: bool) -> None:
         self.stopped.append(quick)
+
+    def scale(self, size: int | None, by: int) -> int:
+        self.scaled = (size, by)
+        return 5
 
 
 @contextmanager

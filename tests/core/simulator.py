@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -46,6 +47,12 @@ class Fates:
     dies_later: float = 0.0
     leaves: float = 0.0
     ignores_retirement: float = 0.0
+    is_spent: float = 0.0
+    is_overdue: float = 0.0
+    is_stopped: float = 0.0
+    refork_fails: float = 0.0
+    refork_hangs: float = 0.0
+    refork_is_never_born: float = 0.0
 
     @staticmethod
     def random(chance: random.Random) -> Fates:
@@ -68,11 +75,14 @@ class World:
         self.board = Scoreboard()
         self.now = 1000.0
         target = self.chance.randint(1, 6)
+        most = target + self.chance.choice([0, 0, 1, 4, 12])
         self.limits = Limits(
             floor=target,
             target=target,
-            maximum=target,
+            maximum=most,
             surge=self.chance.randint(1, target),
+            spare=self.chance.randint(0, min(2, target)),
+            age=self.chance.choice([math.inf, math.inf, 30.0]),
             start=self.chance.choice([5.0, 20.0, 60.0]),
             boot=self.chance.choice([2.0, 10.0]),
             drain=self.chance.choice([0.0, 1.0, 10.0]),
@@ -85,6 +95,10 @@ class World:
         self._retired: dict[int, float] = {}
         self._killed: set[int] = set()
         self._pids = itertools.count(100)
+        self.load = 0
+        """Requests that are served at a time, or wait."""
+        self._looking = False
+        self._grown_at = -math.inf
 
     # --- the clock -------------------------------------------------------------------------------
 
@@ -123,6 +137,12 @@ class World:
             for row in self.board.generations.values()
         }
         plan = policy.decide(self.board, self.limits, self.now)
+        # A hung or stopped worker that is killed was no capacity.
+        serving_before -= sum(
+            self.board.workers[action.worker].state is WorkerState.READY
+            for action in plan.actions
+            if isinstance(action, ev.KillWorker) and self.board.workers[action.worker].serving
+        )
         for action in plan.actions:
             self.seen[type(action).__name__] += 1
             self._check_action(action, backing_off)
@@ -148,11 +168,29 @@ class World:
                     raise Violation(7, f"{action} before its generation was promoted")
             case ev.KillWorker(worker=worker):
                 self._check_kill(self.board.workers[worker])
+            case ev.ForkZygote(worker=worker):
+                row = self.board.workers[worker]
+                if not row.serving or row.state is not WorkerState.READY or self.board.stopping:
+                    raise Violation(3, f"{action} from {row}")
+            case ev.Resize(size=size, before=before, reason=reason):
+                self._check_size(size, before, reason)
             case _:
                 pass
 
+    def _check_size(self, size: int, before: int, reason: str) -> None:
+        if not self.limits.floor <= size <= self.limits.maximum:
+            raise Violation(2, f"a size of {size}: {self.limits}")
+        if size > before:
+            self._grown_at = self.now
+        elif size < before and reason != "memory is short" and self.now - self._grown_at < 10.0:
+            raise Violation(9, f"shrinks to {size} after {self.now - self._grown_at} s")
+
     def _check_kill(self, row) -> None:
         quick = self.board.stopping is not None and self.board.stopping.quick
+        if row.dumped_at is not None and self.now >= row.dumped_at + self.limits.farewell:
+            return
+        if row.stopped_at is not None and self.now >= row.stopped_at + self.limits.stopped:
+            return
         if row.state is WorkerState.READY and not quick:
             raise Violation(6, f"{row} is killed without having been told to leave")
         early = self.now < row.since + self.limits.drain
@@ -184,9 +222,14 @@ class World:
                 times.append(row.born + limits.boot)
             elif row.state is WorkerState.RETIRING:
                 times.append(row.since + limits.drain)
+            if row.dumped_at is not None and row.state is not WorkerState.KILLED:
+                times.append(row.dumped_at + limits.farewell)
+            if row.stopped_at is not None and row.state is not WorkerState.KILLED:
+                times.append(row.stopped_at + limits.stopped)
         for zygote in self.board.zygotes.values():
             if zygote.state is ZygoteState.LOADING:
-                times.append(zygote.since + limits.start)
+                patience = limits.start if zygote.parent is None else limits.boot
+                times.append(zygote.since + patience)
             elif zygote.state is ZygoteState.DISMISSED:
                 times.append(zygote.since + limits.dismiss)
         if self.board.candidate and not self.board.stopping:
@@ -208,7 +251,9 @@ class World:
             case ev.DismissZygote(zygote=zygote):
                 if not self._meets("zygote_stays"):
                     self.later(0.01, lambda: self._zygote_gone(zygote, "exit status 0"))
-            case ev.KillZygote(zygote=zygote):
+            case ev.ForkZygote(zygote=zygote):
+                self._refork(zygote)
+            case ev.KillZygote(zygote=zygote) | ev.GiveUpRefork(zygote=zygote):
                 self.later(0.001, lambda: self._zygote_gone(zygote, "killed by SIGKILL"))
             case ev.ForkWorker(worker=worker):
                 self._fork(worker)
@@ -222,6 +267,23 @@ class World:
                 self.later(0.001, lambda: self._worker_gone(worker, "killed by SIGKILL"))
             case _:
                 pass
+
+    def _refork(self, zygote: int) -> None:
+        if self._meets("refork_is_never_born"):
+            return
+        if self._meets("refork_fails"):
+            self.later(0.01, lambda: self.fact(ev.ZygoteFailed(zygote, FAILURE)))
+            return
+        hangs = self._meets("refork_hangs")
+
+        def born() -> None:
+            if zygote not in self.board.zygotes:
+                return
+            self.fact(ev.ZygoteSpawned(zygote, next(self._pids)))
+            if not hangs:
+                self.later(0.1, lambda: self._zygote_loaded(zygote))
+
+        self.later(0.05, born)
 
     def _zygote_spawned(self, zygote: int) -> None:
         if zygote not in self.board.zygotes:
@@ -297,6 +359,19 @@ class World:
             self.later(delay, lambda: self._worker_gone(worker, "killed by SIGKILL"))
         elif self._meets("leaves"):
             self.later(self.chance.uniform(0.0, 30.0), lambda: self._worker_leaves(worker))
+        if self._meets("is_spent"):
+            spent = ev.WorkerSpent(worker, "simulated")
+            self.later(self.chance.uniform(0.1, 30.0), lambda: self.fact(spent))
+        if self._meets("is_overdue"):
+            overdue = ev.WorkerOverdue(worker, "simulated")
+            self.later(self.chance.uniform(0.1, 30.0), lambda: self.fact(overdue))
+        if self._meets("is_stopped"):
+            self.later(self.chance.uniform(0.1, 30.0), lambda: self._stopped(worker))
+
+    def _stopped(self, worker: int) -> None:
+        self.fact(ev.WorkerStopped(worker))
+        if self.chance.random() < 0.5:
+            self.later(5.0, lambda: self.fact(ev.WorkerStopped(worker, stopped=False)))
 
     def _worker_leaves(self, worker: int) -> None:
         if worker in self.board.workers:
@@ -306,6 +381,35 @@ class World:
     def _worker_gone(self, worker: int, reason: str) -> None:
         if worker in self.board.workers:
             self.fact(ev.WorkerExited(worker, reason))
+
+    # --- what clients do -------------------------------------------------------------------------
+
+    def request(self, load: int) -> None:
+        """Let so many requests be under way, or wait, from now on."""
+        self.load = load
+        if not self._looking:
+            self._looking = True
+            self._look()
+
+    def _look(self) -> None:
+        serving = [
+            row.worker
+            for row in self.board.workers.values()
+            if row.serving and row.state is WorkerState.READY
+        ]
+        busy = frozenset(serving[: self.load])
+        self.fact(ev.PoolObserved(busy, len(busy), max(0, self.load - len(serving))))
+        if self.load:
+            self.later(1.0, self._look)
+        else:
+            self._looking = False
+
+    def refork(self) -> None:
+        """Ask for a zygote that is forked from a worker."""
+        self.seen["refork"] += 1
+        self.fact(
+            ev.ReforkRequested(self.chance.randint(1, 9), "asked", self.chance.random() < 0.5)
+        )
 
     # --- what people do --------------------------------------------------------------------------
 
@@ -318,15 +422,25 @@ class World:
     def resize(self) -> None:
         """Change the size live, as a reload of ``workers:`` does."""
         target = self.chance.randint(1, 6)
+        most = target + self.chance.choice([0, 0, 6])
         surge = self.chance.randint(1, target)
         self.seen["resize"] += 1
-        self.limits = replace(self.limits, floor=target, target=target, maximum=target, surge=surge)
+        self._grown_at = -math.inf
+        self.limits = replace(
+            self.limits,
+            floor=target,
+            target=target,
+            maximum=most,
+            surge=surge,
+            spare=min(self.limits.spare, target),
+        )
         # Rows that an earlier, wider limit allowed may still be dying.
         self.widest = replace(
             self.widest,
-            maximum=max(self.widest.maximum, target),
+            maximum=max(self.widest.maximum, most),
             target=target,
             floor=target,
+            spare=0,
             surge=max(self.widest.surge, surge),
         )
         self.decide()
@@ -335,7 +449,13 @@ class World:
         """A life: a start, reloads and resizes while fates strike, then calm, then the end."""
         self.reload()
         for _ in range(self.chance.randint(1, 6)):
+            self.request(self.chance.choice([0, 0, 1, 3, 8, 20]))
             self.run(self.chance.choice([0.1, 1.0, 5.0, 40.0]))
+            if self.board.current is not None and self.chance.random() < 0.3:
+                self.refork()
+                self.run(self.chance.choice([0.0, 0.1, 5.0]))
+            if self.chance.random() < 0.1:
+                self.fact(ev.MemoryShort())
             if self.board.current is not None and self.chance.random() < 0.3:
                 self.resize()
             if self.board.current is not None:
@@ -344,7 +464,9 @@ class World:
             self.end()
             return
         self.fates = Fates()
-        self.run(600.0)
+        self.limits = replace(self.limits, age=math.inf)
+        self.request(0)
+        self.run(1200.0)
         if self.board.current is None:
             # The first start was given up: the master stops then.
             self.seen["never started"] += 1
@@ -361,8 +483,8 @@ class World:
         generations = {row.generation for row in board.workers.values()}
         if generations != {current.generation} or board.candidate or len(board.generations) != 1:
             raise Violation(7, f"at rest there are {board.generations} {board.workers}")
-        if board.serving() != self.limits.target or len(board.workers) != self.limits.target:
-            raise Violation(7, f"{board.serving()} serve, {self.limits.target} should")
+        if board.serving() != self.limits.floor or len(board.workers) != self.limits.floor:
+            raise Violation(7, f"{board.serving()} serve, {self.limits.floor} should")
         if [row.state for row in board.zygotes.values()] != [ZygoteState.READY]:
             raise Violation(7, f"zygotes at rest: {board.zygotes}")
         if self.wake_at is not None:

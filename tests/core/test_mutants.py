@@ -2,7 +2,7 @@
 
 from simulator import Violation, simulate
 
-from preforkd.core import backoff, events as ev, policy
+from preforkd.core import backoff, demand, elastic, events as ev, policy, renewal
 from preforkd.core.model import ALIVE, COMING, WorkerState
 
 SEEDS = 600
@@ -23,7 +23,12 @@ def caught(numbers):
 
 def replace_rule(monkeypatch, name, mutant):
     """Put a mutant in a rule's place."""
-    original = getattr(policy, name)
+    replace_rule_of(policy, monkeypatch, name, mutant)
+
+
+def replace_rule_of(module, monkeypatch, name, mutant):
+    """Put a mutant in the place of a rule that another module holds."""
+    original = getattr(module, name)
     for rules in ("_SERVING_RULES", "_STOPPING_RULES"):
         mutated = tuple(mutant if rule is original else rule for rule in getattr(policy, rules))
         monkeypatch.setattr(policy, rules, mutated)
@@ -120,3 +125,53 @@ def test_never_ending(monkeypatch):
 
     replace_rule(monkeypatch, "_kill_late_zygotes", kill_late_zygotes)
     caught({4, 8})
+
+
+def test_retiring_the_spent_before_another_serves(monkeypatch):
+    """A limit that costs capacity."""
+
+    def retire_spent(view):
+        current = view.board.current
+        for row in renewal.spent(view.board, current) if current else ():
+            yield ev.RetireWorker(row.worker)
+
+    replace_rule_of(renewal, monkeypatch, "retire_spent", retire_spent)
+    caught({5})
+
+
+def test_shrinking_as_soon_as_nobody_is_busy(monkeypatch):
+    """The pool forks and retires the same workers again and again."""
+    monkeypatch.setattr(demand, "WINDOW", 0.0)
+    monkeypatch.setattr(elastic, "SHRINK_EVERY", 0.5)
+    caught({9})
+
+
+def test_growing_beyond_the_maximum(monkeypatch):
+    """Evidence is no reason to ignore the limit."""
+
+    def grow(view):
+        wanted = view.board.demand.look.waiting
+        if view.board.current and view.board.demand.size < wanted:
+            yield ev.Resize(wanted, view.size, "mutant")
+
+    replace_rule_of(elastic, monkeypatch, "grow", grow)
+    caught({2})
+
+
+def test_killing_the_overdue_before_their_stacks_are_written(monkeypatch):
+    """Nobody would learn where it hung."""
+
+    def dump_overdue(view):
+        for row in view.board.workers.values():
+            if row.overdue and row.state is not WorkerState.KILLED:
+                yield ev.KillWorker(row.worker, "mutant")
+
+    replace_rule_of(renewal, monkeypatch, "dump_overdue", dump_overdue)
+    caught({6})
+
+
+def test_waiting_for_ever_for_a_zygote_that_a_worker_forks(monkeypatch):
+    """A refork that hangs keeps the next one, and the stop, waiting."""
+    replace_rule_of(renewal, monkeypatch, "judge_refork", lambda _view: iter(()))
+    monkeypatch.setattr(policy, "_zygote_deadline", lambda _row, _limits: None)
+    caught({4, 7, 8})

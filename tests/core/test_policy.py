@@ -25,6 +25,12 @@ FATES = [
     "dies_later",
     "leaves",
     "ignores_retirement",
+    "is_spent",
+    "is_overdue",
+    "is_stopped",
+    "refork_fails",
+    "refork_hangs",
+    "refork_is_never_born",
 ]
 ACTIONS = [
     "SpawnZygote",
@@ -34,6 +40,12 @@ ACTIONS = [
     "ServeWorker",
     "RetireWorker",
     "KillWorker",
+    "SpendWorker",
+    "DumpWorker",
+    "Resize",
+    "ForkZygote",
+    "AdoptZygote",
+    "GiveUpRefork",
     "Promote",
     "Abandon",
     "Finish",
@@ -45,7 +57,9 @@ def test_the_invariants_hold_over_many_seeds():
     seen = Counter()
     for seed in range(SEEDS):
         seen += simulate(seed).seen
-    missing = [name for name in FATES + ACTIONS + ["rest", "resize", "stop"] if not seen[name]]
+    missing = [
+        name for name in FATES + ACTIONS + ["rest", "resize", "refork", "stop"] if not seen[name]
+    ]
     assert not missing
     assert seen["rest"] > SEEDS / 4
 

@@ -14,7 +14,7 @@ def page():
     """A slot's two sides, and the rings."""
     descriptor = slots.create("test")
     rings = []
-    reader = slots.SlotReader(descriptor)
+    reader = slots.SlotReader(os.dup(descriptor))
     writer = slots.SlotWriter(descriptor, lambda: rings.append(1))
     yield descriptor, reader, writer, rings
     reader.close()
@@ -59,8 +59,60 @@ def test_the_bell_rings_once(page):
 def test_a_worker_cannot_shrink_the_memory(page):
     """The size is sealed: reading a page that is gone would end the master by SIGBUS."""
     descriptor, *_ = page
-    for size in (0, slots.SIZE * 2):
+    for size in (0, slots.SIZE, slots.SIZE + slots.STACKS + 1):
         with pytest.raises(PermissionError):
             os.ftruncate(descriptor, size)
     with pytest.raises(PermissionError):
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+
+
+def test_the_line_is_cut_and_printable(page):
+    """What a worker is busy with: as much as fits, and nothing that a terminal would obey."""
+    _, reader, writer, _ = page
+    assert reader.line() == ""
+    writer.show(slots.as_line(b"GET /a HTTP/1.1"))
+    assert reader.line() == "GET /a HTTP/1.1"
+    writer.show(slots.as_line(b"\x1b[2J" + b"x" * 9999))
+    assert reader.line() == "?[2J" + "x" * (slots.LINE - 4)
+
+
+def test_the_limit_is_told_once(page):
+    """The request that reaches it, and none before or after."""
+    _, _, writer, _ = page
+    told = []
+    writer.limit, writer.on_limit = 3, lambda: told.append(1)
+    for count in range(1, 7):
+        writer.busy()
+        writer.idle()
+        assert len(told) == (count >= 3)
+
+
+def test_stacks_are_read_from_where_they_were_asked_for(page):
+    """Both sides share the file's position; a worker that writes without end meets the sealed size."""
+    descriptor, reader, _, _ = page
+    reader.expect_stacks()
+    os.write(descriptor, b"first")
+    assert reader.stacks() == "first"
+    reader.expect_stacks()
+    os.write(descriptor, b"two")
+    assert reader.stacks() == "two"
+    reader.expect_stacks()
+    os.write(descriptor, b"x" * slots.STACKS)
+    with pytest.raises(PermissionError):
+        os.write(descriptor, b"x")
+    assert set(reader.stacks()) == {"x"}
+    assert len(reader.stacks()) <= slots.STACKS
+    os.lseek(descriptor, 1 << 40, os.SEEK_SET)
+    assert len(reader.stacks()) <= slots.STACKS
+
+
+def test_activity_is_what_read_returns(page):
+    """The short form for looks at all workers."""
+    _, reader, writer, _ = page
+    writer.busy()
+    writer.idle()
+    writer.busy()
+    now = time.monotonic()
+    reading = reader.read(now)
+    assert reader.activity(now) == (reading.busy_since, reading.requests)
+    assert reader.activity(0.0) == (None, 1)

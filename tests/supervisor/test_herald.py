@@ -54,73 +54,40 @@ class Notifier:
         self.pings += 1
 
 
-class Slots:
-    def __init__(self):
-        self.busy, self.served, self.armed, self.looks = 0, 0, 0, 0
-
-    def activity(self):
-        self.looks += 1
-        return self.busy, self.served
-
-    def arm(self):
-        self.armed += 1
-
-
 @pytest.fixture
 def scene():
-    loop, notifier, slots = Loop(), Notifier(), Slots()
+    loop, notifier = Loop(), Notifier()
     words = {"state": "a"}
-    herald = Herald(loop, notifier, slots, lambda busy: f"{words['state']}, {busy} busy")
-    return loop, notifier, slots, words, herald
+    return loop, notifier, words, Herald(loop, notifier, lambda: words["state"])
 
 
 def test_changes_are_said_once_a_second_at_the_most(scene):
     """The first at once, the last of a flurry when the second is over, nothing twice."""
-    loop, notifier, _, words, herald = scene
+    loop, notifier, words, herald = scene
     herald.refresh()
     for letter in "bcd":
         words["state"] = letter
         loop.run(0.1)
         herald.refresh()
-    assert notifier.said == ["a, 0 busy"]
+    assert notifier.said == ["a"]
     loop.run(5)
-    assert notifier.said == ["a, 0 busy", "d, 0 busy"]
+    assert notifier.said == ["a", "d"]
     herald.refresh()
     loop.run(5)
     assert len(notifier.said) == 2
     assert not loop.timers
 
 
-def test_slots_are_looked_at_only_while_something_happens(scene):
-    """A bell starts the looking, a quiet second ends it and arms the bells."""
-    loop, notifier, slots, _, herald = scene
-    herald.refresh()
-    loop.run(10)
-    assert slots.looks == 0
-    slots.busy, slots.served = 1, 1
-    herald.bell()
-    loop.run(3)
-    assert notifier.said[-1] == "a, 1 busy"
-    assert slots.armed == 0
-    slots.busy = 0
-    loop.run(2)
-    assert notifier.said[-1] == "a, 0 busy"
-    assert slots.armed == 1
-    looks = slots.looks
-    loop.run(100)
-    assert slots.looks == looks
-    assert not loop.timers
-
-
 def test_what_was_not_taken_is_said_again(scene):
     """A manager with no room now gets the status later."""
-    loop, notifier, _, _, herald = scene
+    loop, notifier, _, herald = scene
     notifier.full = True
     herald.refresh()
     loop.run(2)
     notifier.full = False
     loop.run(2)
-    assert notifier.said == ["a, 0 busy"]
+    assert notifier.said == ["a"]
+    assert not loop.timers
 
 
 def test_the_watchdog_vouches_for_a_healthy_pool_only():

@@ -25,3 +25,18 @@ def test_idle_connections_leave_before_their_worker_is_killed():
     """The linger is shorter than the drain."""
     assert linger_of(Settings()) == 15.0
     assert linger_of(Settings(timeouts=Timeouts(drain=1.0), http=Http(keep_alive=10.0))) == 0.8
+
+
+def test_an_elastic_pool_begins_with_its_minimum():
+    """min and max; spare is passed on; the surge of all is that of the largest pool."""
+    limits = limits_of(Settings(workers=Workers(min=2, max=9, spare=3)), 8)
+    assert (limits.floor, limits.target, limits.maximum) == (3, 3, 9)
+    assert (limits.spare, limits.surge, limits.elastic) == (3, 9, True)
+    assert limits_of(Settings(workers=Workers(max=9)), 8).floor == 1
+    assert limits_of(Settings(workers=Workers(max=9, spare=2)), 8).floor == 2
+
+
+def test_a_size_by_hand_is_fixed():
+    """Whatever the settings say."""
+    limits = limits_of(Settings(workers=Workers(min=2, max=9)), 8, 20)
+    assert (limits.floor, limits.maximum, limits.elastic) == (20, 20, False)

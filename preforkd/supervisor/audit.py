@@ -1,0 +1,29 @@
+"""What a worker has used, held against its limits: CPU time, descriptors."""
+
+import contextlib
+
+from preforkd.config.settings import Settings
+from preforkd.linux import usage
+
+_NINE_TENTHS = 0.9
+
+
+def reason_to_replace(pid: int, settings: Settings, connections: int, share: float) -> str:
+    """Return which limit a worker has reached, for people; empty: none.
+
+    ``connections`` are those that it says it has open, ``share`` is the part of each limit that holds
+    for it.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):  # it may have ended by now
+        limits = settings.limits
+        if limits.cpu:
+            seconds = usage.cpu_seconds(pid)
+            if seconds >= limits.cpu * share:
+                return f"it has used {seconds:.1f} s of CPU time"
+        opened = usage.descriptors(pid)
+        allowed = usage.descriptor_limit(pid)
+        if opened >= allowed * _NINE_TENTHS:
+            return f"it has {opened} file descriptors open, and the system allows {allowed}"
+        if limits.descriptors and opened - min(connections, opened) >= limits.descriptors * share:
+            return f"it has {opened} file descriptors open, beside {connections} connections"
+    return ""

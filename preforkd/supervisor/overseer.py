@@ -1,0 +1,177 @@
+"""What follows from looks at the pool: facts for the policy, stacks of slow requests, spent workers.
+
+It holds what workers say of themselves against the limits of the settings. What a worker says counts
+against itself only; that the pool is to grow is the kernel's word about its queues, too.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from preforkd.config.settings import Settings
+from preforkd.core import catalog, events as ev
+from preforkd.core.model import Limits, WorkerState
+from preforkd.core.renewal import spread
+from preforkd.core.scoreboard import Scoreboard, WorkerRow
+from preforkd.core.view import size_of
+from preforkd.supervisor import audit, chronicle
+from preforkd.supervisor.lookout import Glance, Lookout
+from preforkd.supervisor.pool import Pool
+
+PERIOD = 1.0
+"""Seconds between two looks, at the most."""
+_QUICK = 0.04
+"""Seconds between two looks at a pool that can grow."""
+_HELD = 0.02
+"""Seconds after which a request counts as one that holds its worker."""
+_AUDIT = 10.0
+"""Seconds between two audits of what the workers have used."""
+_SATURATED = 2.0
+"""Seconds of waiting after which it is said that the pool is saturated."""
+_SOON = 0.005
+
+
+class Service(Protocol):
+    """What the overseer needs of the master."""
+
+    board: Scoreboard
+    limits: Limits
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """What was said of a worker's request that began at ``since``."""
+
+    since: float
+    slow: bool = False
+
+
+class Overseer:
+    """See the module; facts go to ``feed``, and ``changed`` is called after each look."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        service: Service,
+        pool: Pool,
+        feed: Callable[[ev.Fact], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.lookout = Lookout(loop, pool, self._seen)
+        self._loop = loop
+        self._service = service
+        self._pool = pool
+        self._feed = feed
+        self._changed = changed
+        self._told: dict[int, _Told] = {}
+        self._audited_at = float("-inf")
+        self._saturated_since: float | None = None
+
+    def close(self) -> None:
+        """Look no more."""
+        self.lookout.close()
+
+    def _seen(self, glance: Glance) -> float:
+        now = self._loop.time()
+        self._observe(glance, now)
+        due = [self._watch_requests(glance, now), now + self._pace()]
+        if now - self._audited_at >= _AUDIT:
+            self._audited_at = now
+            self._audit()
+        self._changed()
+        return max(_SOON, min(due) - now)
+
+    def _pace(self) -> float:
+        timeouts = self._service.settings.timeouts
+        board, limits = self._service.board, self._service.limits
+        periods = [PERIOD, timeouts.request, timeouts.slow]
+        if limits.elastic and size_of(board, limits) < limits.maximum:
+            periods.append(_QUICK)
+        return min(period for period in periods if period > 0)
+
+    # --- the pool as a whole ---------------------------------------------------------------------
+
+    def _observe(self, glance: Glance, now: float) -> None:
+        held = sum(now - since >= _HELD for since in glance.busy.values())
+        current = self._service.board.current
+        waiting = self._pool.waiting(current.generation) if glance.busy and current else 0
+        self._feed(ev.PoolObserved(frozenset(glance.busy), held, waiting))
+
+    def settled(self) -> None:
+        """Say that the pool is saturated, or is not any more; to be called when facts were applied."""
+        now = self._loop.time()
+        since = self._service.board.demand.waiting_since
+        if since is None:
+            if self._saturated_since is not None:
+                seconds = now - self._saturated_since
+                self._saturated_since = None
+                text = f"no connection waits any more, after {seconds:.1f} s"
+                chronicle.say(catalog.SATURATED, logging.INFO, text)
+        elif self._saturated_since is None and now - since >= _SATURATED:
+            self._saturated_since = since
+            waiting = self._service.board.demand.look.waiting
+            text = f"all workers have been busy for {now - since:.1f} s, and {waiting} connections wait"
+            chronicle.say(catalog.SATURATED, logging.WARNING, text)
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def _watch_requests(self, glance: Glance, now: float) -> float:
+        """Act on requests that take long; return when the next one of those that run is due."""
+        timeouts = self._service.settings.timeouts
+        due = [float("inf")]
+        self._told = {
+            worker: told
+            for worker, told in self._told.items()
+            if glance.busy.get(worker) == told.since
+        }
+        for worker, since in glance.busy.items():
+            row = self._service.board.workers.get(worker)
+            if row is None or row.overdue:
+                continue
+            told = self._told.setdefault(worker, _Told(since))
+            if timeouts.request:
+                if now >= since + timeouts.request:
+                    self._overdue(row, timeouts.request)
+                    continue
+                due.append(since + timeouts.request)
+            if timeouts.slow and not told.slow:
+                if now >= since + timeouts.slow:
+                    told.slow = True
+                    self._slow(row, since)
+                else:
+                    due.append(since + timeouts.slow)
+        return min(due)
+
+    def _overdue(self, row: WorkerRow, limit: float) -> None:
+        line = self._pool.busy_with(row.worker) or "a request"
+        self._feed(ev.WorkerOverdue(row.worker, f"{line} took longer than {limit:g} s"))
+
+    def _slow(self, row: WorkerRow, since: float) -> None:
+        line = self._pool.busy_with(row.worker)
+
+        def tell(stacks: str) -> None:
+            seconds = self._loop.time() - since
+            what = f"is slow: {line or 'a request'} has taken {seconds:.1f} s so far"
+            chronicle.tell_stacks(row, what, line, stacks, catalog.REQUEST_SLOW)
+
+        self._pool.ask_stacks(row.worker, self._service.limits.farewell, tell)
+
+    # --- what workers have used ------------------------------------------------------------------
+
+    def _audit(self) -> None:
+        board, settings = self._service.board, self._service.settings
+        for row in board.workers.values():
+            handle = self._pool.worker(row.worker)
+            if row.state is not WorkerState.READY or row.spent or handle is None or not row.pid:
+                continue
+            reading = handle.board.read(self._loop.time())
+            share = spread(row.worker)
+            reason = audit.reason_to_replace(row.pid, settings, reading.connections, share)
+            if reason:
+                self._feed(ev.WorkerSpent(row.worker, reason))

@@ -1,0 +1,65 @@
+"""Depths of the kernel's accept queues."""
+
+import socket
+
+import pytest
+
+from preforkd.linux import queues
+
+_HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+
+@pytest.fixture(params=["tcp", "tcp6", "unix"])
+def listener(request, tmp_path):
+    """A listening socket of each family, and how to connect to it."""
+    family = {"tcp": socket.AF_INET, "tcp6": socket.AF_INET6, "unix": socket.AF_UNIX}[request.param]
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        try:
+            sock.bind(str(tmp_path / "s") if family == socket.AF_UNIX else (_HOSTS[family], 0))
+        except OSError as error:
+            pytest.skip(f"{request.param}: {error}")
+        sock.listen(16)
+        yield sock
+
+
+def test_connections_that_wait_are_counted(listener):
+    """Each connect adds one, each accept takes one."""
+    assert queues.waiting(listener) == 0
+    clients = []
+    for count in range(1, 6):
+        client = socket.socket(listener.family, socket.SOCK_STREAM)
+        client.connect(listener.getsockname())
+        clients.append(client)
+        assert queues.waiting(listener) == count
+    accepted, _ = listener.accept()
+    assert queues.waiting(listener) == 4
+    for sock in (accepted, *clients):
+        sock.close()
+
+
+def test_without_netlink_a_unix_queue_is_empty_or_not(tmp_path, monkeypatch):
+    """A sandbox may forbid AF_NETLINK: then one stands for any number."""
+    real = socket.socket
+
+    def forbidden(family=-1, *arguments, **named):
+        if family == socket.AF_NETLINK:
+            raise PermissionError(97, "Address family not supported by protocol")
+        return real(family, *arguments, **named)
+
+    monkeypatch.setattr(queues.socket, "socket", forbidden)
+    with real(socket.AF_UNIX) as listener, real(socket.AF_UNIX) as one, real(socket.AF_UNIX) as two:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(8)
+        assert queues.waiting(listener) == 0
+        one.connect(listener.getsockname())
+        two.connect(listener.getsockname())
+        assert queues.waiting(listener) == 1
+
+
+def test_what_waits_at_a_socket_is_readable():
+    """Messages between workers count as well."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        assert not queues.readable(one)
+        other.send(b"x")
+        assert queues.readable(one)

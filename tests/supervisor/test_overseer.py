@@ -1,0 +1,179 @@
+"""What follows from looks at the pool."""
+
+import logging
+
+import pytest
+from test_herald import Loop
+
+from preforkd.config.settings import Settings, Timeouts
+from preforkd.core import events as ev
+from preforkd.core.model import Limits, WorkerState
+from preforkd.core.scoreboard import GenerationRow, Role, Scoreboard, WorkerRow
+from preforkd.supervisor import audit, overseer
+from preforkd.supervisor.lookout import Glance
+
+FIXED = Limits(floor=2, target=2, maximum=2, surge=2)
+ELASTIC = Limits(floor=2, target=2, maximum=8, surge=8)
+
+
+class Pool:
+    """Slots, queues and stacks as the test says."""
+
+    def __init__(self, loop):
+        self.loop, self.now, self.queue, self.asked = loop, Glance(), 0, []
+
+    def glance(self, now):
+        return self.now
+
+    def arm(self):
+        pass
+
+    def waiting(self, generation):
+        return self.queue
+
+    def busy_with(self, worker):
+        return "GET /slow HTTP/1.1"
+
+    def ask_stacks(self, worker, patience, tell):
+        self.asked.append((worker, self.loop.now))
+        self.loop.call_later(patience, tell, "File app.py, line 7")
+
+    def worker(self, worker):
+        return self if worker in (1, 2) else None
+
+    @property
+    def board(self):
+        return self
+
+    def read(self, now):
+        return self
+
+    connections = 0
+
+
+class Service:
+    def __init__(self, settings, limits):
+        self.settings, self.limits, self.board = settings, limits, Scoreboard()
+        self.board.generations[1] = GenerationRow(1, Role.CURRENT, 0.0)
+        for worker in (1, 2):
+            row = WorkerRow(worker, worker, 1, 1, WorkerState.READY, 0.0, 0.0, worker + 10)
+            row.serving = row.was_ready = True
+            self.board.workers[worker] = row
+
+
+@pytest.fixture
+def scene():
+    def build(limits=FIXED, **settings):
+        loop, facts = Loop(), []
+        pool = Pool(loop)
+        service = Service(Settings(**settings), limits)
+
+        def feed(fact):
+            facts.append(fact)
+            service.board.apply(fact, loop.now)
+
+        return (
+            loop,
+            pool,
+            service,
+            facts,
+            overseer.Overseer(loop, service, pool, feed, lambda: None),
+        )
+
+    return build
+
+
+def of(facts, kind):
+    return [fact for fact in facts if isinstance(fact, kind)]
+
+
+def test_looks_become_facts(scene):
+    """Who is busy, who is held by one request, and the kernel's word about its queue."""
+    loop, pool, _, facts, watch = scene()
+    pool.now, pool.queue = Glance({1: 100.0, 2: 99.0}, {1: 3}), 4
+    watch.lookout.bell()
+    assert facts == [ev.PoolObserved(frozenset({1, 2}), 1, 4)]
+    pool.now = Glance({}, {1: 3})
+    loop.run(5)
+    assert facts[-1] == ev.PoolObserved(frozenset(), 0, 0)
+    assert not loop.timers
+
+
+def test_a_pool_that_can_grow_is_looked_at_more_often(scene):
+    """Once a second is enough for one that cannot."""
+    counts = []
+    for limits in (FIXED, ELASTIC):
+        loop, pool, _, facts, watch = scene(limits)
+        pool.now = Glance({1: 100.0}, {1: 3})
+        watch.lookout.bell()
+        loop.run(2)
+        counts.append(len(facts))
+    assert counts[0] <= 4
+    assert counts[1] >= 40
+
+
+def test_a_request_is_overdue_at_its_deadline(scene):
+    """Once, with the request that the worker names; a new request has a time of its own."""
+    loop, pool, service, facts, watch = scene(timeouts=Timeouts(request=3.5))
+    pool.now = Glance({1: 100.0, 2: 99.0}, {})
+    watch.lookout.bell()
+    loop.run(2.6)
+    overdue = ev.WorkerOverdue(2, "GET /slow HTTP/1.1 took longer than 3.5 s")
+    assert of(facts, ev.WorkerOverdue) == [overdue]
+    pool.now = Glance({1: 102.6, 2: 99.0}, {})
+    loop.run(2.5)
+    assert of(facts, ev.WorkerOverdue) == [overdue]
+    loop.run(1.1)
+    assert len(of(facts, ev.WorkerOverdue)) == 2
+    assert service.board.workers[1].overdue
+
+
+def test_a_slow_request_gets_its_stacks_logged_once(scene, caplog):
+    """At timeouts.slow, with the request and where it is; nothing else happens."""
+    loop, pool, _, facts, watch = scene(timeouts=Timeouts(slow=1.5))
+    logging.getLogger("preforkd").propagate = True
+    pool.now = Glance({1: 100.0}, {})
+    watch.lookout.bell()
+    loop.run(10)
+    assert [worker for worker, _ in pool.asked] == [1]
+    assert pool.asked[0][1] == pytest.approx(101.5)
+    assert "GET /slow HTTP/1.1 has taken 1.8 s so far" in caplog.text
+    assert "File app.py, line 7" in caplog.text
+    pool.now = Glance({1: 110.0}, {})
+    loop.run(2)
+    assert len(pool.asked) == 2
+    assert not of(facts, ev.WorkerOverdue)
+
+
+def test_what_workers_have_used_is_looked_at_now_and_then(scene, monkeypatch):
+    """A reason to replace one is a fact, and given once."""
+    loop, pool, _, facts, watch = scene(limits=FIXED)
+    pids = []
+
+    def reason(pid, settings, connections, share):
+        pids.append(pid)
+        return "too much" if pid == 12 else ""
+
+    monkeypatch.setattr(audit, "reason_to_replace", reason)
+    pool.now = Glance({1: 100.0}, {})
+    watch.lookout.bell()
+    loop.run(25)
+    assert of(facts, ev.WorkerSpent) == [ev.WorkerSpent(2, "too much")]
+    assert pids == [11, 12, 11, 11]
+
+
+def test_saturation_is_said_at_its_beginning_and_its_end(scene, caplog):
+    """Two lines for one time of waiting."""
+    caplog.set_level(logging.INFO, "preforkd.master")
+    loop, pool, _, _, watch = scene()
+    logging.getLogger("preforkd").propagate = True
+    pool.now, pool.queue = Glance({1: 100.0, 2: 100.0}, {}), 9
+    watch.lookout.bell()
+    for _ in range(6):
+        loop.run(1)
+        watch.settled()
+    assert caplog.text.count("9 connections wait") == 1
+    pool.queue = 0
+    loop.run(1)
+    watch.settled()
+    assert caplog.text.count("no connection waits any more") == 1
