@@ -22,6 +22,7 @@ _ON_RELOAD = {
     OnReload.RESTART: "restart",
 }
 _DURATION = "^\\s*([0-9]+(\\.[0-9]+)?\\s*[a-z]*\\s*)+$"
+_REQUESTS = "^[0-9]+(\\s*requests?)?$"
 _SIZE = "^[0-9]+(\\.[0-9]+)?\\s*([KMGTkmgt]?)(i?B)?$"
 
 _HEAD = """\
@@ -140,6 +141,7 @@ _TYPES: dict[Form, dict[str, Any]] = {
     Form.FLAG: {"type": "boolean"},
     Form.DURATION: {"type": ["string", "number"], "pattern": _DURATION},
     Form.SIZE: {"type": ["string", "integer"], "pattern": _SIZE},
+    Form.REQUESTS: {"type": ["string", "integer"], "pattern": _REQUESTS},
     Form.MODE: {"type": ["string", "integer"], "pattern": "^0?o?[0-7]{1,4}$"},
 }
 

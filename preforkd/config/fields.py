@@ -22,6 +22,7 @@ class Form(StrEnum):
     CHOICE = "choice"
     DURATION = "duration"
     SIZE = "size"
+    REQUESTS = "requests"
     MODE = "mode"
     FLAG = "flag"
     """``true`` or ``false``."""
@@ -66,6 +67,7 @@ class Field:
             Form.CHOICE: "",
             Form.DURATION: "a duration",
             Form.SIZE: "a size",
+            Form.REQUESTS: "a number of requests",
             Form.MODE: "octal permissions",
             Form.FLAG: "true or false",
             Form.LIST: "a text, or a list of texts",

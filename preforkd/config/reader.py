@@ -6,7 +6,7 @@ of their own; everything else follows from the declarations.
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping as MappingOf
+from collections.abc import Callable, Iterable, Mapping as MappingOf
 from dataclasses import replace
 from typing import Any
 
@@ -274,14 +274,18 @@ class Reader:
             self._blame(place, path, f"the name {listen.name} is there twice")
 
 
+_PARSERS: dict[Form, Callable[[str], Any]] = {
+    Form.DURATION: units.parse_duration,
+    Form.SIZE: units.parse_size,
+    Form.REQUESTS: units.parse_requests,
+    Form.MODE: units.parse_mode,
+}
+
+
 def _parse(field: Field, text: str) -> Any:
+    if (parser := _PARSERS.get(field.form)) is not None:
+        return parser(text)
     match field.form:
-        case Form.DURATION:
-            return units.parse_duration(text)
-        case Form.SIZE:
-            return units.parse_size(text)
-        case Form.MODE:
-            return units.parse_mode(text)
         case Form.INTEGER:
             if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
                 raise ValueError(f"{text!r} is given; expected {field.allowed()}")
@@ -302,6 +306,6 @@ def _hint(field: Field, text: str) -> str:
     close = difflib.get_close_matches(text.lower(), field.choices, 1)
     if close:
         return f"did you mean {close[0]}?"
-    if field.form in {Form.DURATION, Form.SIZE} and field.default is not None:
+    if field.form in {Form.DURATION, Form.SIZE, Form.REQUESTS} and field.default is not None:
         return f"the default is {field.write(field.default)}"
     return ""

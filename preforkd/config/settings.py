@@ -29,6 +29,8 @@ class Kind(StrEnum):
     """``30s``, ``1min 30s``, ``500ms``; a bare number is seconds (systemd.time(7)). Held as float."""
     SIZE = "size"
     """``256M``, ``64K``; a bare number is bytes; the base is 1024. Held as int."""
+    REQUESTS = "requests"
+    """``2000 requests``, or a bare number. Held as int."""
     MODE = "mode"
     """Octal permission bits, ``0660`` or ``660``. Held as int."""
 
@@ -311,6 +313,41 @@ class Reload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "all"
 
 
+class Refork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Forking workers anew from a worker that is warm. A number instead of the section is ``after``."""
+
+    SHORT: ClassVar[str] = "after"
+
+    after: Annotated[
+        int,
+        _meta(
+            "Requests that a worker has answered when it forks the next zygote, so that the workers "
+            "share what was loaded and built meanwhile. 0: never.",
+            LIVE,
+            ge=0,
+            le=1_000_000_000,
+            kind=Kind.REQUESTS,
+        ),
+    ] = 0
+
+
+class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The workers' memory."""
+
+    limit: Annotated[
+        int,
+        _meta(
+            "Private memory (USS) of one worker above which it is replaced. Pages that it shares with "
+            "the others do not count. 0: no limit.",
+            LIVE,
+            ge=0,
+            le=1024 * GIB,
+            kind=Kind.SIZE,
+        ),
+    ] = 0
+    refork: Refork = Refork()
+
+
 class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP worker (kind wsgi)."""
 
@@ -579,6 +616,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0.0
     timeouts: Timeouts = Timeouts()
     reload: Reload = Reload()
+    memory: Memory = Memory()
     http: Http = Http()
     tls: Tls = Tls()
     proxy: Proxy = Proxy()

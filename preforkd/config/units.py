@@ -28,6 +28,7 @@ FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "of
 
 _DURATION_PART = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_REQUESTS = re.compile(r"([0-9]{1,18})(?:\s*requests?)?")
 _MODE = re.compile(r"(0o?)?([0-7]{1,4})")
 
 
@@ -77,6 +78,14 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a size, for example 64K, 256M or 1G")
     return int(float(match[1]) * _BYTES[match[2].upper()])
+
+
+def parse_requests(text: str) -> int:
+    """Return the number in ``2000 requests`` or a bare number. Raises ValueError."""
+    match = _REQUESTS.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a number of requests, for example 2000 requests")
+    return int(match[1])
 
 
 def format_size(size: int) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given, settings as hypothesis_settings, strategies as st
 from preforkd.config.document import read_document
 from preforkd.config.fields import leaves
 from preforkd.config.reader import Reader
-from preforkd.config.settings import Listen, Settings
+from preforkd.config.settings import Listen, Memory, Refork, Settings
 
 
 def read(text):
@@ -52,6 +52,17 @@ def test_every_form_of_value():
     assert str(origins["listen[1]"]) == "f:6:3"
 
 
+@pytest.mark.parametrize(
+    "text", ["{after: 2000 requests}", "{after: 2000}", "2000", "2000 requests"]
+)
+def test_refork_in_each_way_of_writing_it(text):
+    """The section, with and without the unit, and its one number alone."""
+    settings, problems, origins = read(f"memory: {{limit: 200M, refork: {text}}}\n")
+    assert not problems
+    assert settings.memory == Memory(limit=200 << 20, refork=Refork(after=2000))
+    assert origins["memory.refork.after"].line == 1
+
+
 def test_keys_with_nothing_behind_them_leave_the_defaults():
     """A section or a setting whose value was deleted is no error."""
     assert read("app:\nworkers:\nlisten: ~\ntimeouts: {drain: }\n")[:2] == (Settings(), [])
@@ -75,6 +86,7 @@ def test_keys_with_nothing_behind_them_leave_the_defaults():
         ("timeouts: 30", "f:1:11: timeouts: a mapping is expected (with keys of: start, boot, drain, request, slow, drain_notice)"),
         ("timeouts: {drain: 1:30}", "f:1:19: timeouts.drain: '1:30' is not a duration, for example 30s, 1min 30s or 500ms (the default is 30s)"),
         ("timeouts: {drain: 2d}", "f:1:19: timeouts.drain: 2d is out of bounds; expected a duration from 0s to 1d"),
+        ("memory: {refork: {after: 5min}}", "f:1:26: memory.refork.after: '5min' is not a number of requests, for example 2000 requests (the default is 0)"),
         ("log: {level: warn}", "f:1:14: log.level: 'warn' is given; expected one of debug, info, warning, error (did you mean warning?)"),
         ("listen: 8080", "f:1:9: listen[0]: '8080' has no colon: write :8080 for every address, or a host too (see listen in the reference)"),
         ("listen: []", "f:1:9: listen: the list is empty (expected an address, or a list of addresses or mappings)"),

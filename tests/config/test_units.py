@@ -31,6 +31,21 @@ def test_what_is_no_duration(text):
         units.parse_duration(text)
 
 
+@pytest.mark.parametrize("text", ["2000", "2000 requests", " 2000requests ", "2000 request"])
+def test_numbers_of_requests(text):
+    """With and without the word."""
+    assert units.parse_requests(text) == 2000
+
+
+@pytest.mark.parametrize(
+    "text", ["", "requests", "-1", "1.5 requests", "5 minutes", "2 requests 3"]
+)
+def test_what_is_no_number_of_requests(text):
+    """Anything else says what is expected."""
+    with pytest.raises(ValueError, match="for example 2000 requests"):
+        units.parse_requests(text)
+
+
 @given(st.integers(min_value=0, max_value=10**7))
 def test_durations_survive_being_written(milliseconds):
     """What is shown is read as the same again."""
