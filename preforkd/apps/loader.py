@@ -10,7 +10,7 @@ import sys
 import traceback
 from typing import Any
 
-from preforkd.config.target import Target
+from preforkd.config.target import Reference, Target
 from preforkd.errors import ApplicationError, ConfigurationError, Place, PreforkdError, Problem
 
 
@@ -24,7 +24,7 @@ def prepare(directory: str, environment: dict[str, str]) -> None:
         try:
             os.chdir(directory)
         except OSError as error:
-            raise _misnamed("app.directory", f"{directory}: {error.strerror}") from error
+            raise misnamed("app.directory", f"{directory}: {error.strerror}") from error
     home = os.getcwd()
     if sys.path[:1] != [home]:
         sys.path.insert(0, home)
@@ -36,49 +36,54 @@ def load(target: Target) -> Any:
     Raises ConfigurationError when what is named does not exist, and ApplicationError, with
     the application's own traceback, when it exists and fails.
     """
-    module = _import(target.module)
-    application = module
-    for name in target.attribute.split("."):
-        try:
-            application = getattr(application, name)
-        except AttributeError:
-            raise _no_attribute(target, application, name) from None
-    if target.call:
-        application = _create(target, application)
+    setting = "app.target"
+    application = find(Reference(target.module, target.attribute, target.call), setting)
     if not callable(application):
         kind = type(application).__name__
-        raise _misnamed(
-            "app.target",
+        raise misnamed(
+            setting,
             f"{target.module}:{target.attribute} is not callable, it is of type {kind}",
         )
     return application
 
 
-def _import(name: str) -> Any:
+def find(reference: Reference, setting: str) -> Any:
+    """Import what a setting names and return it; raises what `load` raises, in this setting's name."""
+    found = _import(reference.module, setting)
+    for name in reference.attribute.split(".") if reference.attribute else ():
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise _no_attribute(reference, found, name, setting) from None
+    return _create(reference, found) if reference.call else found
+
+
+def _import(name: str, setting: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise _misnamed(
-                "app.target",
+            raise misnamed(
+                setting,
                 f"there is no module named {error.name!r}",
                 hint="set app.directory to the folder that contains it, or app.python to the "
                 "interpreter of the virtual environment where it is installed",
                 detail=_search_path(),
             ) from error
-        raise _failed(f"importing {name} failed", error) from error
+        raise failed(f"importing {name} failed", error) from error
     except (Exception, SystemExit) as error:
-        raise _failed(f"importing {name} failed", error) from error
+        raise failed(f"importing {name} failed", error) from error
 
 
-def _create(target: Target, factory: Any) -> Any:
+def _create(target: Reference, factory: Any) -> Any:
     try:
         return factory()
     except (Exception, SystemExit) as error:
-        raise _failed(f"{target.module}:{target.attribute}() failed", error) from error
+        raise failed(f"{target.module}:{target.attribute}() failed", error) from error
 
 
-def _failed(what: str, error: BaseException) -> ApplicationError:
+def failed(what: str, error: BaseException) -> ApplicationError:
+    """Return the error for code of the application's that raised, with its traceback."""
     hint = ""
     if isinstance(error, ModuleNotFoundError):
         hint = (
@@ -109,7 +114,7 @@ def _search_path() -> str:
     return f"module search path of {sys.executable}:\n{entries}\n"
 
 
-def _no_attribute(target: Target, holder: Any, name: str) -> PreforkdError:
+def _no_attribute(target: Reference, holder: Any, name: str, setting: str) -> PreforkdError:
     names = [word for word in dir(holder) if not word.startswith("_")]
     close = difflib.get_close_matches(name, names, 3)
     hint = f"did you mean {' or '.join(close)}?" if close else ""
@@ -117,12 +122,11 @@ def _no_attribute(target: Target, holder: Any, name: str) -> PreforkdError:
     partial = getattr(getattr(holder, "__spec__", None), "_initializing", False)
     if partial:
         message += " yet: it is still being imported (a circular import)"
-    return _misnamed("app.target", message, hint=hint)
+    return misnamed(setting, message, hint=hint)
 
 
-def _misnamed(
-    setting: str, message: str, *, hint: str = "", detail: str = ""
-) -> ConfigurationError:
+def misnamed(setting: str, message: str, *, hint: str = "", detail: str = "") -> ConfigurationError:
+    """Return the error for a setting that names something that is not there, or not fit."""
     error = ConfigurationError([Problem(Place("application"), setting, message)], hint=hint)
     error.detail = detail
     return error

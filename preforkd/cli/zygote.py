@@ -33,6 +33,7 @@ def main() -> None:
             settings=loaded.settings,
             kind=loaded.kind,
             application=loaded.application,
+            hooks=loaded.hooks,
             listeners=loaded.listeners,
             title=loaded.title,
             channel=birth.channel,

@@ -16,10 +16,14 @@ from preforkd.config.credentials import KEY, Credentials
 from preforkd.config.document import Entry, Mapping, Node, Scalar, Sequence
 from preforkd.config.fields import Field, Form, fields_of, get, leaves
 from preforkd.config.settings import Listen, Settings
-from preforkd.config.target import parse_target
+from preforkd.config.target import parse_reference, parse_target
 from preforkd.errors import Place, Problem
 
-_GRAMMARS = {"app.target": parse_target, "proxy.trusted": parse_peers}
+_GRAMMARS: dict[str, Callable[[str], object]] = {
+    "app.target": parse_target,
+    "hooks": lambda text: text and parse_reference(text),
+    "proxy.trusted": parse_peers,
+}
 _PROBE = re.compile(r"/[!-\"$->@-~]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -592,6 +592,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of /etc/preforkd.yaml."""
 
     app: App = App()
+    hooks: Annotated[
+        str,
+        _meta(
+            "An object of the application's, as MODULE:ATTRIBUTE (or MODULE: the module itself), whose "
+            "functions are called at the moments of a process's life: zygote_loaded, after_fork, "
+            "before_refork, worker_started, worker_leaving, request_begun, request_ended. Empty: none.",
+            GENERATION,
+        ),
+    ] = ""
     listen: Annotated[
         tuple[Listen, ...],
         _meta(

@@ -1,4 +1,7 @@
-"""What to run: ``KIND:MODULE:ATTRIBUTE``, with ``()`` behind the attribute of a factory."""
+"""What to run: ``KIND:MODULE:ATTRIBUTE``, and other objects that settings name, ``MODULE:ATTRIBUTE``.
+
+``()`` behind the attribute of a factory says that it is to be called.
+"""
 
 import difflib
 import re
@@ -20,6 +23,34 @@ class Target:
     call: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An object by name: of a module, or the module itself (an empty attribute)."""
+
+    module: str
+    attribute: str
+    call: bool
+
+
+def parse_reference(text: str) -> Reference:
+    """Return what ``MODULE`` or ``MODULE:ATTRIBUTE`` names. Raises ValueError."""
+    module, colon, attribute = text.partition(":")
+    _check_names(module, attribute, optional=not colon)
+    return Reference(module, attribute.removesuffix("()"), attribute.endswith("()"))
+
+
+def _check_names(module: str, attribute: str, *, optional: bool = False) -> None:
+    if not _DOTTED.fullmatch(module):
+        raise ValueError(f"{module!r} is not the name of a module, for example mysite.wsgi")
+    if optional and not attribute:
+        return
+    if not _DOTTED.fullmatch(attribute.removesuffix("()")):
+        raise ValueError(
+            f"{attribute!r} is not the name of an attribute, for example application or "
+            "create_app()"
+        )
+
+
 def parse_target(text: str) -> Target:
     """Return the target that the text names. Raises ValueError that says what is wrong with it."""
     parts = text.split(":")
@@ -30,13 +61,5 @@ def parse_target(text: str) -> Target:
         close = difflib.get_close_matches(kind, KINDS, 1)
         meant = f"did you mean {close[0]}?" if close else f"it is one of {', '.join(KINDS)}"
         raise ValueError(f"there is no kind {kind!r}: {meant}")
-    if not _DOTTED.fullmatch(module):
-        raise ValueError(f"{module!r} is not the name of a module, for example mysite.wsgi")
-    call = attribute.endswith("()")
-    name = attribute.removesuffix("()")
-    if not _DOTTED.fullmatch(name):
-        raise ValueError(
-            f"{attribute!r} is not the name of an attribute, for example application or "
-            "create_app()"
-        )
-    return Target(kind, module, name, call)
+    _check_names(module, attribute)
+    return Target(kind, module, attribute.removesuffix("()"), attribute.endswith("()"))

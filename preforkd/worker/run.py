@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
 from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
@@ -51,6 +52,7 @@ class Seat:
     settings: Settings
     kind: str
     application: Any
+    hooks: Hooks
     listeners: list[tuple[str, socket.socket]]
     title: Title
     channel: int
@@ -88,6 +90,7 @@ def _live(seat: Seat) -> int:
     logs.set_context(worker=seat.slot, generation=seat.generation)
     logs.configure(seat.settings.log.level, seat.settings.log.target, patient=False)
     logs.capture_output()
+    seat.hooks.call("after_fork")
     title = _titles(seat)
     title("starting")
     channel: Channel[messages.ToWorker] = Channel(
@@ -122,11 +125,13 @@ def _live(seat: Seat) -> int:
         )
         _tell(channel, messages.Failed(problem))
         return 1
+    seat.hooks.call("worker_started")
     _tell(channel, messages.Ready())
     title("ready")
     if gate.wait_until_told():
         title("serving")
         server.serve()
+    seat.hooks.call("worker_leaving")
     gate.announce()
     title("leaving")
     gate.close()

@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from preforkd.apps import loader
+from preforkd.apps import hooks, loader
+from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
 from preforkd.config.target import parse_target
 from preforkd.errors import ApplicationError, ConfigurationError, PreforkdError, SystemFailure
@@ -40,6 +41,7 @@ class Loaded:
     settings: Settings
     kind: str
     application: Any
+    hooks: Hooks
     listeners: list[tuple[str, socket.socket]]
     title: Title
     exchange: tuple[socket.socket, socket.socket] | None
@@ -146,12 +148,16 @@ def _load_order(
     target = parse_target(app.target)
     loader.prepare(app.directory, app.environment)
     application = loader.load(target)
+    found = hooks.load(settings.hooks)
+    found.call("zygote_loaded")
     # The application may have installed its own; the zygote must outlive a Ctrl-C that is the
     # master's.
     _quieten_signals()
     for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    return Loaded(order.generation, settings, target.kind, application, listeners, title, exchange)
+    return Loaded(
+        order.generation, settings, target.kind, application, found, listeners, title, exchange
+    )
 
 
 def problem_of(error: PreforkdError) -> messages.Problem:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from preforkd.config.target import Target, parse_target
+from preforkd.config.target import Reference, Target, parse_reference, parse_target
 
 
 def test_targets_are_taken_apart():
@@ -28,3 +28,17 @@ def test_what_is_no_target_is_explained(text, words):
     """The error says what is wrong and shows what would be right."""
     with pytest.raises(ValueError, match=words.replace(".", r"\.")):
         parse_target(text)
+
+
+def test_references_are_taken_apart():
+    """A module alone, an attribute of it, and a factory."""
+    assert parse_reference("a.b") == Reference("a.b", "", False)
+    assert parse_reference("a.b:c.d") == Reference("a.b", "c.d", False)
+    assert parse_reference("a:Hooks()") == Reference("a", "Hooks", True)
+
+
+@pytest.mark.parametrize("text", ["a-b", "a:", ":f", "a:f(1)", "a:b:c", "wsgi:a:b"])
+def test_what_is_no_reference_is_explained(text):
+    """The error names the part that is wrong."""
+    with pytest.raises(ValueError, match="is not the name of"):
+        parse_reference(text)

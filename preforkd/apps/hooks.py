@@ -1,0 +1,113 @@
+"""Hooks: the few moments in a process's life that an application may want to know of.
+
+``hooks: module:object`` names any object, whose attributes are called where they exist:
+
+====================  =========================================================================
+zygote_loaded()       in the zygote, when the application is loaded and warm, before the first fork
+after_fork()          in a new worker, before anything else of it runs; in a zygote that was forked
+                      from a worker too
+before_refork()       in a warm worker, before it forks the next zygote; if it raises, it does not
+worker_started()      in a worker, before it is ready
+worker_leaving()      in a worker, after its last request
+request_begun(environ), request_ended(environ, status)
+                      around each request (kind wsgi); the status is a number
+====================  =========================================================================
+
+What a hook raises is reported and contained: nobody else is harmed by it.
+"""
+
+import difflib
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from preforkd.apps import loader
+from preforkd.config.target import parse_reference
+
+logger = logging.getLogger("preforkd.app")
+
+SETTING = "hooks"
+MOMENTS = (
+    "zygote_loaded",
+    "after_fork",
+    "before_refork",
+    "worker_started",
+    "worker_leaving",
+    "request_begun",
+    "request_ended",
+)
+
+
+class Hooks:
+    """The hooks of one application: those of `MOMENTS` that it has, by name."""
+
+    def __init__(self, found: dict[str, Callable[..., Any]] | None = None) -> None:
+        self._found = found or {}
+
+    @property
+    def of_requests(self) -> bool:
+        """Tell whether there is anything to call around requests."""
+        return "request_begun" in self._found or "request_ended" in self._found
+
+    def call(self, moment: str, *arguments: Any) -> str:
+        """Call the hook of this moment, if there is one.
+
+        Returns what went wrong with it in one line, which has been logged with its traceback; empty
+        if nothing.
+        """
+        hook = self._found.get(moment)
+        if hook is None:
+            return ""
+        try:
+            hook(*arguments)
+        except (Exception, SystemExit) as error:
+            logger.exception("the hook %s failed", moment)
+            return f"the hook {moment} failed: {type(error).__name__}: {error}"
+        return ""
+
+
+def load(text: str) -> Hooks:
+    """Import what the setting names; empty: no hooks.
+
+    Raises ConfigurationError when it is not there, or what should be callable is not, and
+    ApplicationError when its code fails.
+    """
+    if not text:
+        return Hooks()
+    holder = loader.find(parse_reference(text), SETTING)
+    found = {name: hook for name in MOMENTS if (hook := getattr(holder, name, None)) is not None}
+    for name, hook in found.items():
+        if not callable(hook):
+            kind = type(hook).__name__
+            raise loader.misnamed(SETTING, f"{text}: {name} is not callable, it is of type {kind}")
+        if _wants_self(holder, hook):
+            hint = f"{text}() makes one"
+            raise loader.misnamed(
+                SETTING, f"{text} is a class: {name} needs an instance", hint=hint
+            )
+    strange = _almost(holder)
+    if not found:
+        hint = strange[0] if strange else f"known are {', '.join(MOMENTS)}"
+        raise loader.misnamed(SETTING, f"{text} has none of the hooks", hint=hint)
+    for meant in strange:
+        logger.warning("hooks: %s: %s", text, meant)
+    return Hooks(found)
+
+
+def _wants_self(holder: Any, hook: Any) -> bool:
+    return (
+        inspect.isclass(holder)
+        and inspect.isfunction(hook)
+        and hook.__code__.co_varnames[:1] == ("self",)
+    )
+
+
+def _almost(holder: Any) -> list[str]:
+    # A hook that is misspelled is never called, and nobody notices.
+    names = [name for name in dir(holder) if not name.startswith("_") and name not in MOMENTS]
+    return [
+        f"did you mean {moment} by {name}?"
+        for name in names
+        for moment in difflib.get_close_matches(name, MOMENTS, 1, 0.85)
+    ]

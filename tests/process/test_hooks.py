@@ -1,0 +1,102 @@
+"""The moments of a process's life, as an application's hooks see them."""
+
+import os
+import signal
+
+import pytest
+from service import ask, free_port
+
+pytestmark = pytest.mark.process
+
+SITE = """
+import os
+
+class Hooks:
+    connection = None
+
+    def _say(self, what):
+        worker = os.environ.get("PREFORKD_WORKER", "-")
+        with open("moments", "a") as file:
+            file.write(f"{os.getpid()} {worker} {what}\\n")
+
+    def zygote_loaded(self):
+        self.connection = object()
+        self._say("zygote_loaded")
+
+    def after_fork(self):
+        self.connection = None
+        self._say("after_fork")
+        raise OSError("the database is away")
+
+    def worker_started(self):
+        self._say("worker_started")
+
+    def worker_leaving(self):
+        self._say("worker_leaving")
+
+hooks = Hooks()
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"connection {hooks.connection}".encode()]
+"""
+
+
+def moments(folder):
+    """Return what was seen, by process."""
+    seen = {}
+    for line in (folder / "moments").read_text().splitlines():
+        pid, worker, what = line.split(" ", 2)
+        seen.setdefault(int(pid), []).append((worker, what))
+    return seen
+
+
+def test_hooks_from_the_zygote_to_the_end(service, tmp_path):
+    """Each process sees its moments in order; one hook fails in each worker and nothing is harmed."""
+    (tmp_path / "hooked.py").write_text(SITE)
+    port = free_port()
+    config = service.configure(
+        f"app:\n  target: wsgi:hooked:application\n  directory: {tmp_path}\n"
+        f"hooks: hooked:hooks\nlisten: 127.0.0.1:{port}\nworkers: 2\n"
+    )
+    service.start("--config", str(config))
+    assert b"connection None" in ask(("127.0.0.1", port))
+    zygote, workers = service.zygote(), service.workers()
+    before = len(workers)
+    os.kill(workers[0], signal.SIGTERM)
+    status = service.until(
+        lambda status: (
+            workers[0] not in [row["pid"] for row in status["workers"]]
+            and status["ready"] == before
+        )
+    )
+    replacement = {row["pid"] for row in status["workers"]} - set(workers)
+    assert service.stop() == 0
+    seen = moments(tmp_path)
+    assert seen.pop(zygote) == [("-", "zygote_loaded")]
+    assert set(seen) == {*workers, *replacement}
+    for steps in seen.values():
+        slot = steps[0][0]
+        assert slot != "-"
+        names = ["after_fork", "worker_started", "worker_leaving"]
+        assert steps == [(slot, name) for name in names]
+    assert service.log.count("the hook after_fork failed") == 3
+    assert "the database is away" in service.log
+
+
+def test_hooks_that_are_not_there_fail_a_reload_and_nothing_else(service, tmp_path):
+    """The answer names the setting; the old generation serves on."""
+    (tmp_path / "hooked.py").write_text(SITE)
+    port = free_port()
+    text = (
+        f"app:\n  target: wsgi:hooked:application\n  directory: {tmp_path}\n"
+        f"listen: 127.0.0.1:{port}\nworkers: 1\n"
+    )
+    config = service.configure(text)
+    service.start("--config", str(config))
+    service.configure(text + "hooks: hooked:hoks\n")
+    answer = service.control("reload")
+    assert answer.returncode == 78
+    assert "hooks: hooked has no attribute 'hoks'" in answer.stderr
+    assert "did you mean hooks" in answer.stderr
+    assert b"200 OK" in ask(("127.0.0.1", port))
