@@ -16,11 +16,12 @@ from preforkd.config.credentials import KEY, Credentials
 from preforkd.config.document import Entry, Mapping, Node, Scalar, Sequence
 from preforkd.config.fields import Field, Form, fields_of, get, leaves
 from preforkd.config.settings import Listen, Settings
-from preforkd.config.target import parse_reference, parse_target
+from preforkd.config.target import is_request, parse_reference, parse_target, parse_warm_up
 from preforkd.errors import Place, Problem
 
 _GRAMMARS: dict[str, Callable[[str], object]] = {
     "app.target": parse_target,
+    "app.warm_up": parse_warm_up,
     "hooks": lambda text: text and parse_reference(text),
     "proxy.trusted": parse_peers,
 }
@@ -64,6 +65,10 @@ class Reader:
             hint = "list its addresses in proxy.trusted"
             self._blame_known("proxy.headers", "no proxy is trusted", hint)
         self._check_sizes(settings)
+        kind = settings.app.target.partition(":")[0]
+        if kind != "wsgi" and any(map(is_request, settings.app.warm_up)):
+            message = f"an application of kind {kind} is sent no requests"
+            self._blame_known("app.warm_up", message, "name functions: MODULE:FUNCTION")
         for setting in ("http.healthy", "http.ready"):
             path_text = get(settings, setting)
             if path_text and not _PROBE.fullmatch(path_text):

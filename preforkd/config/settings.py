@@ -89,6 +89,23 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         dict[str, str],
         _meta("Environment variables for the application, added to preforkd's own.", GENERATION),
     ] = {}
+    warm_up: Annotated[
+        tuple[str, ...],
+        _meta(
+            "What is done once, before the first worker is forked, so that all workers share what it "
+            "loads: functions (MODULE:FUNCTION), and for kind wsgi paths that are requested of the "
+            "application (/admin/login/), or URLs where the host or the scheme matters "
+            "(https://shop.example/).",
+            GENERATION,
+        ),
+    ] = ()
+    warm_up_required: Annotated[
+        bool,
+        _meta(
+            "What fails in warm_up ends the start (or the reload). false: it is told as a warning.",
+            GENERATION,
+        ),
+    ] = False
 
 
 class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,10 +6,12 @@
 import difflib
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 KINDS = ("stream", "wsgi", "asgi")
 EXAMPLE = "wsgi:mysite.wsgi:application"
 
+_VISIBLE = re.compile(r"[!-~]+")
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -37,6 +39,25 @@ def parse_reference(text: str) -> Reference:
     module, colon, attribute = text.partition(":")
     _check_names(module, attribute, optional=not colon)
     return Reference(module, attribute.removesuffix("()"), attribute.endswith("()"))
+
+
+def is_request(entry: str) -> bool:
+    """Tell whether an entry of ``app.warm_up`` is a path or a URL, and no function."""
+    return entry.startswith(("/", "http://", "https://"))
+
+
+def parse_warm_up(entry: str) -> None:
+    """Raise ValueError, which says why, if this is no entry of ``app.warm_up``."""
+    if not is_request(entry):
+        if not parse_reference(entry).attribute:
+            raise ValueError(f"{entry!r} is neither MODULE:FUNCTION nor a path, for example /")
+    elif not _VISIBLE.fullmatch(entry):
+        raise ValueError(f"{entry!r}: write what is not ASCII, and spaces, as %XX")
+    elif not entry.startswith("/"):
+        parts = urlsplit(entry)
+        host, port = parts.hostname, parts.port  # raises ValueError for what is no port
+        if not host or port == 0:
+            raise ValueError(f"{entry!r} names no host")
 
 
 def _check_names(module: str, attribute: str, *, optional: bool = False) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from preforkd.apps import hooks, loader
+from preforkd.apps import hooks, loader, warmup
 from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
 from preforkd.config.target import parse_target
@@ -149,6 +149,7 @@ def _load_order(
     loader.prepare(app.directory, app.environment)
     application = loader.load(target)
     found = hooks.load(settings.hooks)
+    warmup.run(app.warm_up, application, required=app.warm_up_required)
     found.call("zygote_loaded")
     # The application may have installed its own; the zygote must outlive a Ctrl-C that is the
     # master's.

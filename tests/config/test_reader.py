@@ -73,7 +73,7 @@ def test_keys_with_nothing_behind_them_leave_the_defaults():
     [
         ("wrokers: 3", "f:1:1: wrokers: there is no such setting (did you mean workers?)"),
         ("drain: 3", "f:1:1: drain: there is no such setting (it belongs elsewhere: timeouts.drain)"),
-        ("app: {xyz: 3}", "f:1:7: app.xyz: there is no such setting (known here: target, directory, python, environment)"),
+        ("app: {xyz: 3}", "f:1:7: app.xyz: there is no such setting (known here: target, directory, python, environment, warm_up, warm_up_required)"),
         ("workers: yes", "f:1:10: workers: 'yes' is given; expected a whole number from 1 to 1024, or auto"),
         ("workers: aut", "f:1:10: workers: 'aut' is given; expected a whole number from 1 to 1024, or auto (did you mean auto?)"),
         ("workers: 0", "f:1:10: workers: 0 is out of bounds; expected a whole number from 1 to 1024, or auto"),
@@ -94,6 +94,9 @@ def test_keys_with_nothing_behind_them_leave_the_defaults():
         ("listen: [':80', ':80']", "f:1:17: listen[1]: :80 is there twice"),
         ("listen: {address: ':80', mode: 0999}", "f:1:32: listen[0].mode: '0999' is not a mode of octal digits, for example 0660"),
         ("app: {target: site}", "f:1:15: app.target: 'site' is not KIND:MODULE:ATTRIBUTE, for example wsgi:mysite.wsgi:application"),
+        ("app: {target: 'asgi:a:b', warm_up: [/]}", "f:1:36: app.warm_up: an application of kind asgi is sent no requests (name functions: MODULE:FUNCTION)"),
+        ("app: {warm_up: [a.b]}", "f:1:17: app.warm_up: 'a.b' is neither MODULE:FUNCTION nor a path, for example /"),
+        ("hooks: a b", "f:1:8: hooks: 'a b' is not the name of a module, for example mysite.wsgi"),
         ("app: {environment: {A-B: 1}}", "f:1:21: app.environment.A-B: 'A-B' is not the name of a variable"),
         ("app: {environment: [A]}", "f:1:20: app.environment: expected a mapping of names to values (write NAME: value)"),
     ],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from preforkd.config.target import Reference, Target, parse_reference, parse_target
+from preforkd.config.target import Reference, Target, parse_reference, parse_target, parse_warm_up
 
 
 def test_targets_are_taken_apart():
@@ -42,3 +42,29 @@ def test_what_is_no_reference_is_explained(text):
     """The error names the part that is wrong."""
     with pytest.raises(ValueError, match="is not the name of"):
         parse_reference(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["/", "/a%20b?c=d", "http://a.example:8000/x", "https://a", "a.b:c"]
+)
+def test_what_may_be_warmed_up(text):
+    """Paths, URLs and functions."""
+    parse_warm_up(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a.b", "neither MODULE:FUNCTION nor a path"),
+        ("admin/", "not the name of a module"),
+        ("/a b", "as %XX"),
+        ("/ä", "as %XX"),
+        ("http:///x", "names no host"),
+        ("http://a:x/", "[Pp]ort"),
+        ("", "not the name of a module"),
+    ],
+)
+def test_what_may_not_be_warmed_up_is_explained(text, words):
+    """The error says what is wrong."""
+    with pytest.raises(ValueError, match=words):
+        parse_warm_up(text)

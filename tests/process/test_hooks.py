@@ -100,3 +100,35 @@ def test_hooks_that_are_not_there_fail_a_reload_and_nothing_else(service, tmp_pa
     assert "hooks: hooked has no attribute 'hoks'" in answer.stderr
     assert "did you mean hooks" in answer.stderr
     assert b"200 OK" in ask(("127.0.0.1", port))
+
+
+def test_warm_up_is_done_once_and_seen_by_all(service, tmp_path):
+    """What a request and a function built in the zygote is there in each worker; a failure is told."""
+    (tmp_path / "warm.py").write_text(
+        "import os\n"
+        "built = []\n"
+        "def fill(): built.append(f'fill in {os.getpid()}')\n"
+        "def broken(): raise OSError('no cache')\n"
+        "def application(environ, start_response):\n"
+        "    if not built or environ['PATH_INFO'] == '/build':\n"
+        "        built.append(f'request in {os.getpid()}')\n"
+        "    start_response('200 OK', [])\n"
+        "    return [' and '.join(built).encode()]\n"
+    )
+    port = free_port()
+    text = (
+        f"app:\n  target: wsgi:warm:application\n  directory: {tmp_path}\n"
+        "  warm_up: [/build, warm:broken, warm:fill]\n"
+        f"listen: 127.0.0.1:{port}\nworkers: 2\n"
+    )
+    service.start("--config", str(service.configure(text)))
+    zygote = service.zygote()
+    built = f"request in {zygote} and fill in {zygote}".encode()
+    for _ in range(8):
+        assert ask(("127.0.0.1", port), "/").endswith(b"\r\n\r\n" + built)
+    assert "app.warm_up: warm:broken failed: OSError: no cache (in broken, " in service.log
+    service.configure(text.replace("  warm_up:", "  warm_up_required: true\n  warm_up:"))
+    answer = service.control("reload")
+    assert answer.returncode == 69
+    assert "warm:broken failed" in answer.stderr
+    assert ask(("127.0.0.1", port), "/").endswith(built)
