@@ -27,7 +27,8 @@ from preforkd.config.target import parse_target
 from preforkd.errors import ApplicationError, ConfigurationError, PreforkdError, SystemFailure
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, Received, close_all
-from preforkd.linux import logs
+from preforkd.linux import inventory, logs
+from preforkd.linux.inventory import Descriptors
 from preforkd.linux.title import Title
 
 logger = logging.getLogger("preforkd.zygote")
@@ -124,12 +125,13 @@ def _load(channel: Channel[messages.ToZygote], title: Title) -> Loaded | None:
     logs.set_context(generation=order.generation)
     title.set(f"preforkd: zygote, generation {order.generation}, loading")
     begun = time.monotonic()
+    before = inventory.descriptors()
     try:
         loaded = _load_order(order, received, title)
     except PreforkdError as error:
         _tell(channel, messages.LoadFailed(problem_of(error)))
         return None
-    _warn_of_threads()
+    _warn_before_fork(before)
     _freeze()
     _tell(channel, messages.Loaded(time.monotonic() - begun))
     return loaded
@@ -175,14 +177,21 @@ def problem_of(error: PreforkdError) -> messages.Problem:
     return messages.Problem(blame, error.message, detail, error.hint)  # type: ignore[arg-type]
 
 
-def _warn_of_threads() -> None:
+def _warn_before_fork(before: Descriptors) -> None:
     # fork(2) copies the calling thread only; what another one held locked stays locked for ever.
-    others = len(os.listdir("/proc/self/task")) - 1
-    if others:
+    threads = inventory.threads()
+    if threads:
         logger.warning(
-            "the application has started %d thread(s) while it was loaded: they do not exist in the "
-            "workers, and their locks may stay locked; start threads when the first request comes",
-            others,
+            "the application has started %d thread(s) while it was loaded (%s): they do not exist in "
+            "the workers, and their locks may stay locked; start threads when the first request comes",
+            len(threads),
+            ", ".join(threads),
+        )
+    for connection in inventory.connections(but=before):
+        logger.warning(
+            "the application has left a connection open while it was loaded (%s): all workers would "
+            "use this one at once; close it in the hook zygote_loaded",
+            connection,
         )
 
 

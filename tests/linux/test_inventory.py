@@ -1,0 +1,121 @@
+"""What is found of threads, connections and databases in this very process."""
+
+import ctypes
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from preforkd.linux import inventory
+
+
+@pytest.fixture
+def before():
+    """What is open before the test opens something."""
+    return inventory.descriptors()
+
+
+def test_threads_by_name():
+    """A thread of Python's by its own name; it is gone when it has ended."""
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait, name="metrics-flusher")
+    thread.start()
+    assert "metrics-flusher" in inventory.threads()
+    stop.set()
+    thread.join()
+    assert "metrics-flusher" not in inventory.threads()
+
+
+def test_threads_that_python_does_not_know():
+    """One that a library in C started goes by the name that the kernel has for it."""
+    libc = ctypes.CDLL(None)
+    handle = ctypes.c_ulong()
+    pause = ctypes.cast(libc.pause, ctypes.c_void_p)
+    known = len(inventory.threads())
+    assert libc.pthread_create(ctypes.byref(handle), None, pause, None) == 0
+    libc.pthread_setname_np.argtypes = [ctypes.c_ulong, ctypes.c_char_p]
+    assert libc.pthread_setname_np(handle, b"in-c") == 0
+    try:
+        found = inventory.threads()
+        assert len(found) == known + 1
+        assert "in-c (native)" in found
+    finally:
+        libc.pthread_cancel.argtypes = [ctypes.c_ulong]
+        libc.pthread_join.argtypes = [ctypes.c_ulong, ctypes.c_void_p]
+        libc.pthread_cancel(handle)
+        libc.pthread_join(handle, None)
+    assert "in-c (native)" not in inventory.threads()
+
+
+@pytest.mark.parametrize(
+    ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+def test_connections_by_their_peer(before, family, address):
+    """Both ends of one over the loopback; the listener has no peer and is none."""
+    with (
+        socket.create_server((address, 0), family=family) as listener,
+        socket.create_connection(listener.getsockname()[:2]) as client,
+        listener.accept()[0] as server,
+    ):
+        ports = {client.fileno(): listener, server.fileno(): client}
+        found = {found.descriptor: found.peer for found in inventory.connections(but=before)}
+        host = "[::1]" if family == socket.AF_INET6 else "127.0.0.1"
+        assert found == {
+            number: f"{host}:{sock.getsockname()[1]}" for number, sock in ports.items()
+        }
+        assert client.fileno() >= 0  # looking has closed nothing
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+
+
+def test_unix_connections_and_what_they_probably_are(before, tmp_path):
+    """PostgreSQL's socket is known by its name; a pair of sockets and a datagram's are none."""
+    path = str(tmp_path / ".s.PGSQL.5432")
+    ours, theirs = socket.socketpair()
+    with ours, theirs, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with datagrams, socket.socket(socket.AF_UNIX) as client:
+            datagrams.connect(("127.0.0.1", 5432))
+            client.connect(path)
+            (found,) = inventory.connections(but=before)
+            assert str(found) == f"descriptor {client.fileno()}, {path}, probably PostgreSQL"
+
+
+def test_sqlite_by_its_header_and_with_its_locks(before, tmp_path):
+    """An open database is found, an ordinary file is not, and the database's lock survives the look."""
+    path = str(tmp_path / "shop.db")
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("create table t (x)")
+    database.execute("begin exclusive")
+    try:
+        with (tmp_path / "text").open("w+") as file:
+            file.write("no database at all")
+            file.flush()
+            (found,) = inventory.connections(but=before)
+        assert (found.peer, found.service) == (path, "SQLite")
+        code = f"import sqlite3; d = sqlite3.connect({path!r}, timeout=0); d.execute('begin exclusive')"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "database is locked" in other.stderr
+    finally:
+        database.close()
+
+
+def test_what_was_open_before_is_not_told(before):
+    """And a number that has been used again for something else is."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as first,
+    ):
+        known = inventory.descriptors()
+        assert inventory.connections(but=known) == []
+        number = first.fileno()
+        with socket.create_connection(listener.getsockname()) as second:
+            os.dup2(second.fileno(), number)
+            found = {found.descriptor for found in inventory.connections(but=known)}
+            assert number in found
