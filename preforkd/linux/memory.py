@@ -1,21 +1,80 @@
-"""Memory: being told when it is short, and giving back what is not needed.
+"""Memory: how much a process has, being told when it is short, giving back what is not needed.
 
-systemd.exec(5), MEMORY_PRESSURE_WATCH (254 and newer); the kernel's documentation of PSI
+proc(5), smaps_rollup; systemd.exec(5), MEMORY_PRESSURE_WATCH (254 and newer); the kernel's
+documentation of PSI
 """
 
 import base64
 import contextlib
 import ctypes
+import errno
 import gc
 import os
 import select
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """A process's memory in bytes.
+
+    ``private`` (USS) is what only this process has, ``pss`` adds its share of what several have.
+    ``anonymous`` is what is in no file, whoever shares it: what it would have to itself if nobody had
+    forked. ``pss_files`` is its share of files, None where the kernel does not tell (before 5.9).
+    """
+
+    rss: int
+    pss: int
+    private: int
+    anonymous: int
+    pss_files: int | None
+
+    @property
+    def shared(self) -> int:
+        """Return what others have as well."""
+        return self.rss - self.private
+
+
+def usage(pid: int | str = "self") -> Usage:
+    """Return the memory of a process.
+
+    Raises ProcessLookupError when there is no such process (any more), PermissionError when it is
+    another user's, and OSError where the kernel has no smaps_rollup.
+    """
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            text = file.read()
+    except FileNotFoundError as error:
+        if os.path.exists(f"/proc/{pid}/stat"):
+            raise
+        raise ProcessLookupError(error.errno, f"there is no process {pid}") from error
+    sizes = {
+        name: int(rest.split()[0]) * 1024
+        for name, _, rest in (line.partition(":") for line in text.decode().splitlines()[1:])
+    }
+    if "Rss" not in sizes:  # it has ended, and nobody has reaped it
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
+    parts = ("Private_Clean", "Private_Dirty", "Private_Hugetlb")
+    files = sizes["Pss_File"] + sizes["Pss_Shmem"] if "Pss_File" in sizes else None
+    return Usage(
+        rss=sizes["Rss"],
+        pss=sizes["Pss"],
+        private=sum(sizes.get(part, 0) for part in parts),
+        anonymous=sizes["Anonymous"],
+        pss_files=files,
+    )
 
 
 def trim() -> None:
     """Collect garbage, and give free pages of the heap back to the kernel."""
     gc.collect()
+    give_back()
+
+
+def give_back() -> None:
+    """Give free pages of the heap back to the kernel. malloc_trim(3)."""
     with contextlib.suppress(OSError, AttributeError):  # another libc has none
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,11 +1,11 @@
-"""Being told when memory is short."""
+"""How much memory a process has, and being told when memory is short."""
 
 import os
 import select
 
 import pytest
 
-from preforkd.linux.memory import PressureWatch, trim
+from preforkd.linux.memory import PressureWatch, trim, usage
 
 
 def readable(watch):
@@ -60,3 +60,65 @@ def test_trimming_collects_garbage():
     trim()
     gc.enable()
     assert gone() is None
+
+
+def in_a_child(function):
+    """Run this in a forked child; return the child's pid and a descriptor that lets it end."""
+    read, write = os.pipe()
+    ready_read, ready_write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write)
+        kept = function()
+        os.write(ready_write, b"x")
+        os.read(read, 1)
+        del kept
+        os._exit(0)
+    os.close(read)
+    os.read(ready_read, 1)
+    os.close(ready_read)
+    os.close(ready_write)
+    return child, write
+
+
+def test_what_a_process_has_to_itself_and_what_it_shares():
+    """A child shares its parent's heap; what it makes or writes to is its own."""
+    heap = bytearray(b"x" * (32 << 20))
+    child, end = in_a_child(lambda: bytearray(b"y" * (16 << 20)))
+    try:
+        own, here = usage(child), usage()
+    finally:
+        os.close(end)
+        os.waitpid(child, 0)
+    assert 16 << 20 <= own.private < 32 << 20
+    assert own.shared >= len(heap)
+    assert own.anonymous >= 48 << 20  # as if it had not been forked
+    assert own.private < own.pss < own.rss
+    assert own.pss_files is None or 0 < own.pss_files < own.rss
+    assert here.shared >= len(heap)
+
+
+def test_a_process_that_is_gone_or_a_zombie():
+    """Both have no memory; the first has no number either."""
+    child, end = in_a_child(lambda: None)
+    os.close(end)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(ProcessLookupError):
+        usage(child)
+    os.waitpid(child, 0)
+    with pytest.raises(ProcessLookupError, match=f"no process {child}"):
+        usage(child)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_another_users_process_is_not_read():
+    """proc(5): it needs the right to trace the process."""
+    child = os.fork()
+    if child == 0:
+        os.setuid(65534)
+        try:
+            usage(os.getppid())
+        except PermissionError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
