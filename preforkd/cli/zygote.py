@@ -9,6 +9,7 @@ import msgspec
 
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel
+from preforkd.linux import process
 from preforkd.worker import run as worker
 from preforkd.zygote import zygote
 
@@ -23,7 +24,7 @@ def main() -> None:
     )
     birth = zygote.from_scratch(channel)
     if birth is None:
-        return
+        process.leave(0)
     loaded = birth.loaded
     worker.run(
         worker.Seat(

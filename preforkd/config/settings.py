@@ -363,6 +363,15 @@ class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 0
     refork: Refork = Refork()
+    immortal: Annotated[
+        bool,
+        _meta(
+            "Make all that is loaded before the first fork immortal, so that the workers do not write "
+            "to shared memory by merely using it (CPython 3.12 and 3.13). What is loaded by then is "
+            "never freed.",
+            GENERATION,
+        ),
+    ] = False
 
 
 class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

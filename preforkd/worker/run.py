@@ -4,14 +4,11 @@ It says that it is ready, waits until it is told to serve, serves until it is to
 leaves.  A worker whose master has gone finishes its request and leaves as well.
 """
 
-import atexit
 import contextlib
 import logging
 import os
 import signal
 import socket
-import sys
-import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -196,14 +193,5 @@ def _say_soon(channel: Channel[messages.ToWorker], message: messages.FromWorker)
 
 
 def _leave(status: int) -> None:
-    # The application's exit handlers run; the interpreter's own tidying, which would write to every
-    # shared page of the heap just before it is given back, does not.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with contextlib.suppress(BaseException):
-        threading._shutdown()  # type: ignore[attr-defined]
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
-    with contextlib.suppress(BaseException):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
+    process.leave(status)

@@ -8,7 +8,6 @@ the zygote: a zygote that ends orphans nobody.
 """
 
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -30,6 +29,7 @@ from preforkd.ipc.channel import Channel, ChannelClosedError, Received, close_al
 from preforkd.linux import inventory, logs
 from preforkd.linux.inventory import Descriptors
 from preforkd.linux.title import Title
+from preforkd.zygote import heap
 
 logger = logging.getLogger("preforkd.zygote")
 
@@ -128,11 +128,11 @@ def _load(channel: Channel[messages.ToZygote], title: Title) -> Loaded | None:
     before = inventory.descriptors()
     try:
         loaded = _load_order(order, received, title)
+        _warn_before_fork(before)
+        heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except PreforkdError as error:
         _tell(channel, messages.LoadFailed(problem_of(error)))
         return None
-    _warn_before_fork(before)
-    _freeze()
     _tell(channel, messages.Loaded(time.monotonic() - begun))
     return loaded
 
@@ -146,6 +146,7 @@ def _load_order(
     exchange = (socks[-2], socks[-1]) if order.exchange else None
     count = len(order.listeners)
     listeners = list(zip(order.listeners, socks[:count], strict=True))
+    heap.check(immortal_heap=settings.memory.immortal)
     app = settings.app
     target = parse_target(app.target)
     loader.prepare(app.directory, app.environment)
@@ -193,13 +194,6 @@ def _warn_before_fork(before: Descriptors) -> None:
             "use this one at once; close it in the hook zygote_loaded",
             connection,
         )
-
-
-def _freeze() -> None:
-    # A collection in a worker writes to the header of every object that it visits, and so copies
-    # the page: what is loaded by now is moved out of the collector's sight.
-    gc.collect()
-    gc.freeze()
 
 
 def _tell(channel: Channel[messages.ToZygote], message: messages.FromZygote) -> None:

@@ -90,3 +90,21 @@ print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "9\n", done.stderr
+
+
+def test_leaving_runs_exit_handlers_and_nothing_else():
+    """atexit's functions run, output is written out, objects are not torn down; the status is kept."""
+    code = (
+        "import atexit, sys\n"
+        "from preforkd.linux import process\n"
+        "class Object:\n"
+        "    def __del__(self): print('torn down', flush=True)\n"
+        "one = Object()\n"
+        "atexit.register(print, 'exit handler')\n"
+        "atexit.register(lambda: 1 / 0)\n"
+        "sys.stdout.write('text\\n')\n"
+        "process.leave(7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (7, "text\nexit handler\n")
+    assert "ZeroDivisionError" in done.stderr

@@ -1,7 +1,9 @@
 """Memory, and what else processes share: real services and what they say and show."""
 
+import sys
+
 import pytest
-from service import ask, free_port
+from service import HERE, ask, free_port
 
 pytestmark = pytest.mark.process
 
@@ -44,3 +46,36 @@ def test_what_the_fork_would_share_is_named(service, tmp_path):
     assert service.control("reload").returncode == 0
     assert "metrics-flusher" in service.log
     assert "left a connection open" not in service.log
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="this interpreter has immortal objects")
+def test_an_immortal_heap_on_311_is_refused_and_harms_nobody(service, tmp_path):
+    """A start ends with the administrator's status; a reload fails, and the old workers serve on."""
+    port = free_port()
+    text = f"app:\n  target: wsgi:echo:application\n  directory: {HERE}\nlisten: 127.0.0.1:{port}\n"
+    service.start("--config", str(service.configure(text)))
+    service.configure(text + "memory: {immortal: true}\n")
+    answer = service.control("reload")
+    assert answer.returncode == 78
+    assert (
+        "memory.immortal: the heap cannot be made immortal: it needs CPython 3.12" in answer.stderr
+    )
+    assert "leave memory.immortal out" in answer.stderr
+    assert b"200 OK" in ask(("127.0.0.1", port))
+    assert service.stop() == 0
+    service.start("--config", str(service.config), ready=False)
+    assert service.wait() == 78
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="this interpreter has no immortal objects")
+def test_an_immortal_heap_serves_and_says_so(service, tmp_path):
+    """Workers answer, are replaced, and end as ever; the log tells how many objects there are."""
+    port = free_port()
+    text = f"app:\n  target: wsgi:echo:application\n  directory: {HERE}\nlisten: 127.0.0.1:{port}\n"
+    service.start("--config", str(service.configure(text + "memory: {immortal: true}\n")))
+    for _ in range(2):
+        assert b"200 OK" in ask(("127.0.0.1", port))
+        assert service.control("reload", "--fresh").returncode == 0
+    assert service.log.count("objects are immortal now") == 3
+    assert service.stop() == 0
+    assert "Traceback" not in service.log

@@ -1,0 +1,76 @@
+"""The zygote's heap, made ready to be shared: what a fork copies lazily is not to be written to."""
+
+import contextlib
+import gc
+import logging
+import time
+from collections.abc import Iterator
+
+from preforkd.apps import loader
+from preforkd.errors import ConfigurationError
+from preforkd.linux import memory
+from preforkd.zygote import immortal
+
+logger = logging.getLogger("preforkd.zygote")
+
+SETTING = "memory.immortal"
+
+
+def check(*, immortal_heap: bool) -> None:
+    """Refuse an immortal heap where it does not hold, before the application is loaded.
+
+    Raises ConfigurationError.
+    """
+    if not immortal_heap:
+        return
+    reason = immortal.refusal()
+    if not reason:
+        try:
+            reason = immortal.trial()
+        except OSError as error:
+            reason = f"it could not be tried: {error}"
+    if reason:
+        raise _refused(reason)
+
+
+def prepare(*, immortal_heap: bool) -> None:
+    """Make all that is loaded ready to be shared; again before each fork of a zygote's first worker.
+
+    A collection in a worker writes to the header of every object that it visits, and so copies the
+    page: what is there by now is moved out of the collector's sight, once the garbage is gone. Free
+    memory goes back to the kernel. Raises ConfigurationError when the heap cannot be made immortal.
+    """
+    with _collector_off():
+        gc.collect()
+        gc.freeze()
+        if immortal_heap:
+            _immortalise()
+    memory.give_back()
+
+
+def _immortalise() -> None:
+    begun = time.monotonic()
+    reason = immortal.refusal()  # the application may have made subinterpreters
+    if reason:
+        raise _refused(reason)
+    try:
+        count = immortal.immortalise()
+    except OSError as error:
+        raise _refused(str(error)) from error
+    logger.info("%d objects are immortal now, in %.2f s", count, time.monotonic() - begun)
+
+
+@contextlib.contextmanager
+def _collector_off() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _refused(reason: str) -> ConfigurationError:
+    hint = f"leave {SETTING} out, or name another interpreter in app.python (CPython 3.12 or 3.13)"
+    return loader.misnamed(SETTING, f"the heap cannot be made immortal: {reason}", hint=hint)
