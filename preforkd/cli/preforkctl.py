@@ -1,4 +1,4 @@
-"""The command line ``preforkctl``: status, reload, scale, stop."""
+"""The command line ``preforkctl``: status, memory, reload, scale, stop."""
 
 import argparse
 import json
@@ -55,6 +55,15 @@ def _status(client: Client, options: argparse.Namespace) -> int:
         print(json.dumps(service, indent=2))
     else:
         print(render(service, bold=_bold if _coloured() else str))
+    return ExitStatus.OK
+
+
+def _memory(client: Client, options: argparse.Namespace) -> int:
+    memory = client.call("GetMemory")["memory"]
+    if options.json:
+        print(json.dumps(memory, indent=2))
+    else:
+        print(render_memory(memory, bold=_bold if _coloured() else str))
     return ExitStatus.OK
 
 
@@ -155,17 +164,22 @@ def _table(workers: list[dict[str, Any]], bold: Any) -> list[str]:
         )
         for worker in workers
     ]
+    return _columns(titles, rows, "STATE", bold)
+
+
+def _columns(
+    titles: tuple[str, ...], rows: Sequence[tuple[str, ...]], words: str, bold: Any
+) -> list[str]:
+    # The column of words to the left, numbers to the right.
     widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
-    return [bold(_aligned(titles, widths)), *(_aligned(row, widths) for row in rows)]
-
-
-def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
-    # Words to the left, numbers to the right.
-    cells = [
-        cell.ljust(width) if column == 3 else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    aligned = [
+        "  ".join(
+            cell.ljust(width) if title == words else cell.rjust(width)
+            for title, cell, width in zip(titles, row, widths, strict=True)
+        ).rstrip()
+        for row in [titles, *rows]
     ]
-    return "  ".join(cells).rstrip()
+    return [bold(aligned[0]), *aligned[1:]]
 
 
 def _state(worker: dict[str, Any]) -> str:
@@ -175,6 +189,33 @@ def _state(worker: dict[str, Any]) -> str:
     if worker["state"] == "ready":
         return "idle" if worker["serving"] else "ready"
     return str(worker["state"])
+
+
+def render_memory(memory: dict[str, Any], bold: Any = str) -> str:
+    """Return the memory of all processes as a table for a terminal, and the sums below it."""
+    titles = ("PROCESS", "PID", "GEN", "USS", "PSS", "SHARED", "GROWTH")
+    rows = [
+        (
+            process["role"] + ("" if process["slot"] is None else f" {process['slot']}"),
+            str(process["pid"]),
+            "-" if process["generation"] is None else str(process["generation"]),
+            *(megabytes(process[name]) for name in ("uss", "pss", "shared", "growth")),
+        )
+        for process in memory["processes"]
+    ]
+    lines = _columns(titles, rows, "PROCESS", bold)
+    workers = sum(process["role"] == "worker" for process in memory["processes"])
+    total = f"{megabytes(memory['pss'])} together (sum of PSS)"
+    if memory["unrelated"] is not None:
+        whole = megabytes(memory["unrelated"])
+        total += f"; as {workers} unrelated processes this would be about {whole}"
+    problems = [f"not read: {problem}" for problem in memory["problems"]]
+    return "\n".join([*lines, "", total, *problems])
+
+
+def megabytes(size: int | None) -> str:
+    """Return a size in M, to the base of 1024 as in the settings; ``-`` for one that is not known."""
+    return "-" if size is None else f"{size / (1 << 20):.1f}M"
 
 
 def span(seconds: float) -> str:
@@ -216,6 +257,9 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="show the service and its workers")
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(command=_status)
+    memory = commands.add_parser("memory", help="show what each process takes, and all together")
+    memory.add_argument("--json", action="store_true", help="for programs")
+    memory.set_defaults(command=_memory)
     reload = commands.add_parser("reload", help="reload; returns when the new generation serves")
     reload.add_argument("--fresh", action="store_true", help="new workers even if nothing changed")
     reload.set_defaults(command=_reload)

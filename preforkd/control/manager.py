@@ -5,12 +5,13 @@ parameter names are those of the wire.
 """
 
 import logging
+from dataclasses import replace
 from typing import Protocol, TypedDict
 
 from asyncvarlink import TypedVarlinkErrorReply, VarlinkInterface, varlinkmethod
 
 from preforkd.control.access import Peer, may_command
-from preforkd.control.view import ReloadAnswer, ServiceView
+from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
 
 logger = logging.getLogger("preforkd.master")
 
@@ -22,6 +23,9 @@ class Backend(Protocol):
 
     def view(self) -> ServiceView:
         """Return all there is to see."""
+
+    async def memory(self) -> MemoryView:
+        """Read the memory of all processes; milliseconds each, beside the loop."""
 
     async def reload(self, fresh: bool) -> ReloadAnswer:
         """Reload; return when the new generation serves, or the reload has failed."""
@@ -74,9 +78,19 @@ class Manager(VarlinkInterface, name=INTERFACE):
         self._group = group
 
     @varlinkmethod(return_parameter="service")
-    def GetStatus(self) -> ServiceView:  # noqa: N802 - a name of the wire
-        """Return everything there is to see."""
-        return self._backend.view()
+    async def GetStatus(self, *, memory: bool | None = None) -> ServiceView:  # noqa: N802 - of the wire
+        """Return everything there is to see.
+
+        memory: what each process takes, too, which costs milliseconds for each.
+        """
+        if not memory:
+            return self._backend.view()
+        return replace(self._backend.view(), memory=await self._backend.memory())
+
+    @varlinkmethod(return_parameter="memory")
+    async def GetMemory(self) -> MemoryView:  # noqa: N802
+        """Return what each process takes."""
+        return await self._backend.memory()
 
     @varlinkmethod
     async def Reload(self, *, fresh: bool) -> Done:  # noqa: N802

@@ -57,6 +57,39 @@ class ReloadView:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessMemory:
+    """One process's memory in bytes; ``role`` is worker, zygote or master.
+
+    ``uss`` is what it has to itself, ``pss`` adds its share of what several have, ``shared`` is all
+    that others have as well. ``growth`` is what it has to itself more than when it was ready.
+    """
+
+    role: str
+    slot: int | None
+    generation: int | None
+    pid: int
+    rss: int
+    pss: int
+    uss: int
+    shared: int
+    growth: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryView:
+    """The memory of all processes, in bytes.
+
+    ``unrelated`` estimates what the workers would take if each had loaded the application by itself;
+    None where the kernel does not tell enough. ``problems`` says what could not be read.
+    """
+
+    processes: list[ProcessMemory]
+    pss: int
+    unrelated: int | None
+    problems: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceView:
     """The whole service."""
 
@@ -82,6 +115,8 @@ class ServiceView:
     generations: list[GenerationView]
     listeners: list[ListenerView]
     last_reload: ReloadView | None
+    memory: MemoryView | None = None
+    """Only when it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

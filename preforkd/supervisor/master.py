@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import preforkd
 from preforkd.config import changes, sources
 from preforkd.config.settings import Settings
-from preforkd.control.view import ReloadAnswer, ServiceView
+from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
 from preforkd.core import catalog, events as ev, life, policy, status
 from preforkd.core.life import Effect, Event, State
 from preforkd.core.model import Failure, Limits
@@ -28,6 +28,7 @@ from preforkd.linux.notify import Notifier
 from preforkd.linux.title import Title
 from preforkd.supervisor import chronicle, reloads, sizing, view
 from preforkd.supervisor.children import Launch
+from preforkd.supervisor.gauge import Gauge
 from preforkd.supervisor.herald import Herald, Watchdog
 from preforkd.supervisor.idle import IdleExit
 from preforkd.supervisor.listeners import Listeners, Proposal
@@ -81,6 +82,7 @@ class Master:
         self.by_hand: int | None = None
         """The size that was asked for in place of that of the settings."""
         self.limits = self._limits(loaded.settings)
+        self.gauge = Gauge()
         self.pool = Pool(self.loop, self.feed, self._bell)
         self.pool.tell_overdue = self._tell_overdue
         self.on_commit: Callable[[Settings], None] = lambda _settings: None
@@ -204,6 +206,10 @@ class Master:
             self.loop.time(),
         )
 
+    async def memory(self) -> MemoryView:
+        """Read the memory of all processes, beside the loop."""
+        return await view.memory_view(self.board, self.gauge)
+
     def quiet_since(self) -> float | None:
         """Return since when no worker has been busy (loop time); None while one is."""
         return self._overseer.lookout.quiet_since() if self.life is State.SERVING else None
@@ -285,6 +291,10 @@ class Master:
     def _write_down(self, event: ev.Fact | ev.Action) -> None:
         chronicle.tell(event, self.board)
         self.board.apply(event, self.loop.time())
+        if isinstance(event, ev.WorkerReady):
+            row = self.board.workers.get(event.worker)
+            if row is not None and row.pid is not None:
+                self.gauge.watch(row.pid)
 
     def _follow(self, action: ev.Action) -> None:
         match action:

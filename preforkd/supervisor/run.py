@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from preforkd.config.settings import Settings
 from preforkd.config.sources import Loaded
 from preforkd.control import server as control
-from preforkd.control.view import ReloadAnswer, ServiceView
+from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
 from preforkd.errors import PreforkdError, SystemFailure
 from preforkd.linux import environment, inherit, logs, process
 from preforkd.linux.memory import PressureWatch
@@ -134,6 +134,9 @@ class _Backend:
 
     def view(self) -> ServiceView:
         return self._master.view()
+
+    async def memory(self) -> MemoryView:
+        return await self._master.memory()
 
     async def reload(self, fresh: bool) -> ReloadAnswer:
         return await self._master.reload(fresh=fresh)

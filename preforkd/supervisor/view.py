@@ -1,11 +1,14 @@
 """The service as the control socket shows it: the scoreboard, and what workers say of themselves."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from preforkd.control.view import (
     GenerationView,
     ListenerView,
+    MemoryView,
+    ProcessMemory,
     ReloadView,
     ServiceView,
     WorkerView,
@@ -15,6 +18,8 @@ from preforkd.core.life import State
 from preforkd.core.model import Limits
 from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow
 from preforkd.core.view import size_of
+from preforkd.linux.memory import Usage
+from preforkd.supervisor.gauge import Gauge
 from preforkd.supervisor.listeners import Served
 from preforkd.supervisor.pool import Pool
 
@@ -100,3 +105,66 @@ def _generation(row: GenerationRow, board: Scoreboard) -> GenerationView:
         zygote_state=zygote.state.value if zygote else None,
         workers=sum(1 for _ in board.workers_of(row.generation)),
     )
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    role: str
+    pid: int
+    slot: int | None = None
+    generation: int | None = None
+
+
+async def memory_view(board: Scoreboard, gauge: Gauge) -> MemoryView:
+    """Read what all processes take and return it; one that ends meanwhile is left out."""
+    processes = list(_processes(board))
+    readings = await gauge.read([process.pid for process in processes])
+    known = [(process, readings[process.pid]) for process in processes]
+    found = [(process, reading) for process, reading in known if isinstance(reading, Usage)]
+    return MemoryView(
+        processes=[_memory(process, usage, gauge) for process, usage in found],
+        pss=sum(usage.pss for _, usage in found),
+        unrelated=_unrelated([usage for process, usage in found if process.role != "zygote"]),
+        problems=[
+            f"{process.role} {process.pid}: {reading.strerror}"
+            for process, reading in known
+            if isinstance(reading, OSError) and not isinstance(reading, ProcessLookupError)
+        ],
+    )
+
+
+def _processes(board: Scoreboard) -> Iterator[_Process]:
+    for worker in _by_slot(board):
+        if worker.pid is not None:
+            yield _Process("worker", worker.pid, worker.slot, worker.generation)
+    for zygote in board.zygotes.values():
+        if zygote.pid is not None:
+            yield _Process("zygote", zygote.pid, None, zygote.generation)
+    yield _Process("master", os.getpid())
+
+
+def _memory(process: _Process, usage: Usage, gauge: Gauge) -> ProcessMemory:
+    return ProcessMemory(
+        role=process.role,
+        slot=process.slot,
+        generation=process.generation,
+        pid=process.pid,
+        rss=usage.rss,
+        pss=usage.pss,
+        uss=usage.private,
+        shared=usage.shared,
+        growth=gauge.growth(process.pid, usage),
+    )
+
+
+def _unrelated(usages: list[Usage]) -> int | None:
+    # What is in no file would be each one's own; files would be shared as they are now.
+    total = 0
+    for usage in usages:
+        if usage.pss_files is None:
+            return None
+        total += usage.anonymous + usage.pss_files
+    return total

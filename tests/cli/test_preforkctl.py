@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 import pytest
-from backend import BAD, VIEW, serving
+from backend import BAD, MEMORY, VIEW, serving
 
 from preforkd.cli import preforkctl
 
@@ -43,6 +43,23 @@ def test_the_table_is_one_to_read():
     )
 
 
+MEMORY_TABLE = """\
+PROCESS   PID  GEN    USS    PSS  SHARED  GROWTH
+worker 1  101    3   9.0M  30.0M   91.0M    1.0M
+zygote    100    3   1.0M  20.0M   94.0M       -
+master     77    -  11.0M  16.0M   17.0M       -
+
+66.0M together (sum of PSS); as 1 unrelated processes this would be about 120.0M
+not read: worker 102: Permission denied"""
+
+
+def test_the_table_of_memory():
+    """Each process, the sum, the estimate, and what could not be read."""
+    assert preforkctl.render_memory(asdict(MEMORY)) == MEMORY_TABLE
+    partly = {**asdict(MEMORY), "unrelated": None, "problems": []}
+    assert preforkctl.render_memory(partly).endswith("\n66.0M together (sum of PSS)")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.04, "0.0s"), (9.96, "10.0s"), (61, "1min 1s"), (3600, "1h"), (100_000, "1d 3h")],
@@ -60,6 +77,10 @@ def test_the_commands(tmp_path, capsys):
         assert "2 of 2 workers ready" in capsys.readouterr().out
         assert preforkctl.main(["--socket", path, "status", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["pid"] == 77
+        assert preforkctl.main(["--socket", path, "memory"]) == 0
+        assert "66.0M together" in capsys.readouterr().out
+        assert preforkctl.main(["--socket", path, "memory", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["pss"] == 66 << 20
         assert preforkctl.main(["--socket", path, "reload", "--fresh"]) == 0
         shown = capsys.readouterr().out
         assert shown == "generation 4 serves\nneeds a restart: log.target\n"

@@ -10,6 +10,8 @@ from preforkd.control.server import ControlServer
 from preforkd.control.view import (
     GenerationView,
     ListenerView,
+    MemoryView,
+    ProcessMemory,
     ReloadAnswer,
     ReloadView,
     ServiceView,
@@ -43,6 +45,16 @@ VIEW = ServiceView(
     ],
     last_reload=ReloadView(None, False, "it broke", "application", "", "", 0.0),
 )
+MEMORY = MemoryView(
+    processes=[
+        ProcessMemory("worker", 1, 3, 101, 100 << 20, 30 << 20, 9437184, 91 << 20, 1 << 20),
+        ProcessMemory("zygote", None, 3, 100, 95 << 20, 20 << 20, 1 << 20, 94 << 20, None),
+        ProcessMemory("master", None, None, 77, 28 << 20, 16 << 20, 11 << 20, 17 << 20, None),
+    ],
+    pss=66 << 20,
+    unrelated=120 << 20,
+    problems=["worker 102: Permission denied"],
+)
 GOOD = ReloadAnswer(True, 4, "generation 4 serves", None, "", "", ["workers"], ["log.target"])
 BAD = ReloadAnswer(False, None, "it broke", "application", "Traceback", "mend it", [], [])
 
@@ -57,6 +69,9 @@ class Backend:
 
     def view(self) -> ServiceView:
         return VIEW
+
+    async def memory(self) -> MemoryView:
+        return MEMORY
 
     async def reload(self, fresh: bool) -> ReloadAnswer:
         self.fresh = fresh

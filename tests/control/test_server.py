@@ -59,6 +59,21 @@ def test_status_reload_and_stop(path):
     assert not path.exists()
 
 
+def test_memory_by_itself_and_in_the_status_when_asked_for(path):
+    """GetStatus stays cheap for those who do not ask."""
+    with serving(path):
+        memory = call(path, "GetMemory")["memory"]
+        assert [process["role"] for process in memory["processes"]] == [
+            "worker",
+            "zygote",
+            "master",
+        ]
+        assert (memory["processes"][0]["growth"], memory["pss"]) == (1 << 20, 66 << 20)
+        assert call(path, "GetStatus")["service"].get("memory") is None
+        assert call(path, "GetStatus", memory=False)["service"].get("memory") is None
+        assert call(path, "GetStatus", memory=True)["service"]["memory"] == memory
+
+
 def test_a_reload_that_fails_says_who_has_to_act(path):
     """Reason, evidence and hint arrive; the exit status is by blame."""
     with serving(path) as backend:
@@ -91,7 +106,11 @@ def test_the_interface_describes_itself(path):
         }
         answer = json.loads(raw(path, json.dumps(request).encode() + b"\0")[:-1])
         text = answer["parameters"]["description"]
-        for part in ("method GetStatus()", "method Reload(fresh: bool)", "error ReloadFailed"):
+        for part in (
+            "method GetStatus(memory: ?bool)",
+            "method Reload(fresh: bool)",
+            "error ReloadFailed",
+        ):
             assert part in text
         info = json.loads(raw(path, b'{"method":"org.varlink.service.GetInfo"}\0')[:-1])
         assert "io.preforkd.Manager" in info["parameters"]["interfaces"]

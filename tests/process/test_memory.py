@@ -1,5 +1,6 @@
 """Memory, and what else processes share: real services and what they say and show."""
 
+import json
 import sys
 
 import pytest
@@ -79,3 +80,44 @@ def test_an_immortal_heap_serves_and_says_so(service, tmp_path):
     assert service.log.count("objects are immortal now") == 3
     assert service.stop() == 0
     assert "Traceback" not in service.log
+
+
+def test_what_each_process_takes(service, tmp_path):
+    """A table for people, the same for programs; growth is what a request has built."""
+    (tmp_path / "grows.py").write_text(
+        "kept = []\n"
+        "loaded = bytearray(b'x' * (32 << 20))\n"
+        "def application(environ, start_response):\n"
+        "    kept.append(b'x' * (16 << 20))\n"
+        "    start_response('200 OK', [])\n"
+        "    return [b'ok']\n"
+    )
+    port = free_port()
+    service.start(
+        *("wsgi:grows:application", "--directory", str(tmp_path)),
+        *("--listen", f"127.0.0.1:{port}", "--workers", "4"),
+    )
+    assert b"200 OK" in ask(("127.0.0.1", port))
+    answer = service.control("memory", "--json")
+    assert answer.returncode == 0, answer.stderr
+    memory = json.loads(answer.stdout)
+    assert not memory["problems"]
+    processes = memory["processes"]
+    assert [process["role"] for process in processes] == ["worker"] * 4 + ["zygote", "master"]
+    assert {process["pid"] for process in processes} == {
+        service.pid,
+        service.zygote(),
+        *service.workers(),
+    }
+    growths = sorted(process["growth"] >> 20 for process in processes[:4])
+    assert growths[3] >= 16
+    assert growths[2] <= 3
+    for process in processes[:5]:
+        assert process["shared"] >= 32 << 20
+        assert process["uss"] + process["shared"] == process["rss"]
+    assert memory["pss"] == sum(process["pss"] for process in processes)
+    assert memory["unrelated"] > 4 * (32 << 20)
+    assert memory["unrelated"] > memory["pss"] + 2 * (32 << 20)
+    text = service.control("memory").stdout
+    assert "worker 1" in text
+    assert "as 4 unrelated processes this would be about" in text
