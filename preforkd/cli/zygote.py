@@ -22,7 +22,7 @@ def main() -> None:
         socket.socket(fileno=CHANNEL_DESCRIPTOR),
         msgspec.msgpack.Decoder(messages.ToZygote),
     )
-    birth = zygote.from_scratch(channel)
+    birth = zygote.from_scratch(channel, worker.preload)
     if birth is None:
         process.leave(0)
     loaded = birth.loaded

@@ -5,6 +5,7 @@ leaves.  A worker whose master has gone finishes its request and leaves as well.
 """
 
 import contextlib
+import importlib
 import logging
 import os
 import signal
@@ -30,6 +31,19 @@ logger = logging.getLogger("preforkd.worker")
 
 _DESCRIPTORS = 1024
 """Descriptors that the application may need beside its connections."""
+_MODULES = {
+    "wsgi": ("preforkd.worker.http",),
+    "asgi": (
+        "preforkd.worker.asgi",
+        # What uvicorn.Config imports by name in the worker.
+        "uvicorn.lifespan.on",
+        "uvicorn.loops.auto",
+        "uvicorn.protocols.http.auto",
+        "uvicorn.protocols.websockets.auto",
+    ),
+    "stream": ("preforkd.worker.stream",),
+}
+"""Each kind of application brings modules that the others have no use for."""
 
 
 class Title(Protocol):
@@ -65,6 +79,16 @@ class Server(Protocol):
 
     def serve(self) -> None:
         """Serve until the gate says that the worker is to leave."""
+
+
+def preload(kind: str) -> None:
+    """Import what a worker of this kind runs, before the fork: the workers share it then.
+
+    What cannot be imported is left for the worker to say.
+    """
+    for name in _MODULES[kind]:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
 
 
 def run(seat: Seat) -> None:
@@ -136,7 +160,6 @@ def _live(seat: Seat) -> int:
 
 
 def _server(seat: Seat, gate: Gate) -> Server:
-    # Each kind brings modules that the others have no use for.
     if seat.kind != "stream":
         # Each connection takes a descriptor; systemd's soft limit is 1024.
         limits.raise_descriptor_limit(seat.settings.http.connections + _DESCRIPTORS)

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +64,12 @@ class Birth:
     memory: int
 
 
-def from_scratch(channel: Channel[messages.ToZygote]) -> Birth | None:
+def from_scratch(
+    channel: Channel[messages.ToZygote], preload: Callable[[str], None]
+) -> Birth | None:
     """Load what the master asks for and serve.
+
+    ``preload`` imports what the workers run beside the application, of the kind that it is given.
 
     Returns None when this process is to end, a Birth in a new worker.
     """
@@ -72,7 +77,7 @@ def from_scratch(channel: Channel[messages.ToZygote]) -> Birth | None:
     title = Title()
     title.set("preforkd: zygote starting")
     try:
-        loaded = _load(channel, title)
+        loaded = _load(channel, preload, title)
     except ChannelClosedError:
         return None
     if loaded is None:
@@ -116,7 +121,9 @@ def _do_nothing(_number: int, _frame: object) -> None:
 # --- loading -------------------------------------------------------------------------------------
 
 
-def _load(channel: Channel[messages.ToZygote], title: Title) -> Loaded | None:
+def _load(
+    channel: Channel[messages.ToZygote], preload: Callable[[str], None], title: Title
+) -> Loaded | None:
     received = channel.receive(wait=True)
     assert received is not None
     if not isinstance(received.message, messages.Load):
@@ -128,6 +135,8 @@ def _load(channel: Channel[messages.ToZygote], title: Title) -> Loaded | None:
     before = inventory.descriptors()
     try:
         loaded = _load_order(order, received, title)
+        # After the application, which may replace modules that they import.
+        preload(loaded.kind)
         _warn_before_fork(before)
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except PreforkdError as error:

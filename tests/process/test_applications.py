@@ -42,6 +42,30 @@ async def application(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 """
 
+IMPORTS = """
+import os, sys
+shared = set()
+os.register_at_fork(before=lambda: shared.update(sys.modules))
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [("own: " + " ".join(sorted(set(sys.modules) - shared))).encode()]
+
+async def asgi(scope, receive, send):
+    if scope["type"] == "http":
+        body = ("own: " + " ".join(sorted(set(sys.modules) - shared))).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+    else:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+def stream(connection, peer):
+    connection.sendall(("own: " + " ".join(sorted(set(sys.modules) - shared))).encode())
+"""
+
 
 @pytest.fixture
 def asgi(service, tmp_path):
@@ -196,3 +220,14 @@ def test_many_clients_at_once_are_all_served(service):
             data += piece
         assert re.search(rb"id=%d pid=\d+\n$" % number, data)
         sock.close()
+
+
+@pytest.mark.parametrize("target", ["wsgi:own:application", "asgi:own:asgi", "stream:own:stream"])
+def test_workers_share_what_they_run(service, tmp_path, target):
+    """A worker that has served imported nothing after the fork: each module would be its own copy."""
+    (tmp_path / "own.py").write_text(IMPORTS)
+    port = free_port()
+    service.start(target, "--directory", str(tmp_path), "--listen", f"127.0.0.1:{port}")
+    address = ("127.0.0.1", port)
+    answer = read_all(address) if target.startswith("stream") else ask(address)
+    assert re.search(rb"own: ([^\r]*)", answer)[1] == b""
