@@ -33,6 +33,11 @@ class Gift(msgspec.Struct, frozen=True):
     leaving: bool = False
 
 
+# Made with the module, before the fork, as pages that the workers share.
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Gift).decode
+
+
 @dataclass(slots=True)
 class Received:
     """A gift with its descriptors."""
@@ -50,8 +55,6 @@ class Exchange:
             sock.setblocking(False)
         self._giving = giving
         self._taking = taking
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(Gift).decode
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there is something to take."""
@@ -59,7 +62,7 @@ class Exchange:
 
     def give(self, gift: Gift, descriptor: int, body: int | None) -> bool:
         """Leave a connection; False when there is no room. The caller closes its descriptors."""
-        data = self._encode(gift)
+        data = _encode(gift)
         descriptors = [descriptor] if body is None else [descriptor, body]
         try:
             socket.send_fds(self._giving, [data], descriptors)
@@ -77,7 +80,7 @@ class Exchange:
             return None
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
-        gift = self._decode(data)
+        gift = _decode(data)
         body = descriptors[1] if len(descriptors) > 1 else None
         return Received(gift, socket.socket(fileno=descriptors[0]), body)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 _PR_SET_NAME = 15
 _COMM = b"preforkd"
+# Kept: each CDLL makes classes, and a worker would make them anew at each change of its title.
+_libc = ctypes.CDLL(None)
 
 
 class Title:
@@ -41,4 +43,4 @@ def _area() -> tuple[int, int]:
 
 def _name_process() -> None:
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_NAME, ctypes.c_char_p(_COMM), 0, 0, 0)
+        _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(_COMM), 0, 0, 0)
