@@ -33,6 +33,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="8 workers, few requests")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose title contains it")
+    parser.add_argument("--peers", action="store_true", help="without preforkd")
     parser.add_argument("--here", action="store_true", help="this Debian only")
     parser.add_argument("--there", action="store_true", help=f"{OTHER} only")
     parser.add_argument(
@@ -47,11 +48,13 @@ def measure(plan: str, chosen: argparse.Namespace) -> bool:
     """Measure what is wanted; return whether that is all."""
     done = True
     if not chosen.there or places.codename() == OTHER:
-        done = Bench(PLANS[plan], chosen.only, chosen.minutes).run()
+        bench = Bench(PLANS[plan], chosen.only, chosen.minutes, peers_only=chosen.peers)
+        done = bench.run()
     if done and not chosen.here and places.codename() != OTHER:
         root = places.Root(OTHER)
         arguments = ["--here", "--no-report", "--only", chosen.only]
         arguments += ["--minutes", str(chosen.minutes), *(["--quick"] if chosen.quick else [])]
+        arguments += ["--peers"] if chosen.peers else []
         done = root.enter("python3", "tests/bench/memory.py", *arguments) == 0
     return done
 

@@ -64,9 +64,10 @@ PLANS = {plan.name: plan for plan in (FULL, QUICK)}
 class Bench:
     """Measures on this Debian what is wanted and not measured yet."""
 
-    def __init__(self, plan: Plan, only: str, minutes: float) -> None:
+    def __init__(self, plan: Plan, only: str, minutes: float, *, peers_only: bool) -> None:
         self.plan = plan
-        self.only = only
+        self._only = only
+        self._peers_only = peers_only
         self.python = places.environment(_own_folder())
         self.folder = places.cache() / "results" / plan.name / places.codename()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -94,8 +95,10 @@ class Bench:
     def _do(self, title: str, ours: bool, measure: Callable[[], dict]) -> bool:
         path = self.folder / (re.sub(r"[^a-z0-9]+", "-", title.lower()) + ".json")
         mark = self._marks[ours]
-        if self.only not in title or (
-            path.exists() and json.loads(path.read_text())["mark"] == mark
+        if (
+            self._only not in title
+            or (ours and self._peers_only)
+            or (path.exists() and json.loads(path.read_text())["mark"] == mark)
         ):
             return True
         if time.monotonic() > self._until:

@@ -131,7 +131,7 @@ def _command(case: Case, port: int) -> list[str]:
             *("--http-socket", f"127.0.0.1:{port}", "--listen", "100"),
             *("--master", "--processes", str(case.workers), "--disable-logging"),
         ]
-    options = ["--bind", f"127.0.0.1:{port}", "--timeout", "120", "--worker-tmp-dir", "/dev/shm"]
+    options = ["--bind", f"127.0.0.1:{port}", "--timeout", "300", "--worker-tmp-dir", "/dev/shm"]
     options += ["--workers", "1" if case.server == UNRELATED else str(case.workers)]
     if "--preload" in case.server:
         options.append("--preload")

@@ -33,7 +33,7 @@ def record(request):
 def group(request):
     """A sum over a group of a thousand records."""
     start = int(request.GET["n"]) % 20 * 1000
-    total = sum(record["price"] for record in RECORDS[start : start + 1000])
+    total = sum(record.price for record in RECORDS[start : start + 1000])
     return JsonResponse({"group": start // 1000, "total": total})
 
 
