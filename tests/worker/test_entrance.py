@@ -69,13 +69,8 @@ def test_tls():
             sock.sendall(GET % (b"/", b""))
             assert "X-Scheme: https" in read_answer(sock)[0]
         data = os.urandom(size)
-        sender = threading.Thread(
-            target=sock.sendall,
-            args=(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size + data,),
-        )
-        sender.start()
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size + data)
         assert read_answer(sock)[1] == data
-        sender.join()
         sock.sendall(GET % (b"/", b"") * 40)  # in one record, pipelined
         answers = b""
         while answers.count(b"X-Scheme: https") < 40 or not answers.endswith(b"\r\n\r\n"):
