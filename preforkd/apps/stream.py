@@ -50,7 +50,9 @@ def call(handler: StreamHandler, connection: socket.socket, peer: Any) -> None:
             _part(connection)
     except (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError) as error:
         logger.debug("connection from %s: %s", peer, error)
-    except Exception:
+    except SystemExit:
+        raise
+    except BaseException:
         logger.exception("the handler failed on a connection from %s", peer)
 
 

@@ -410,8 +410,8 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_rate: Annotated[
         int,
         _meta(
-            "Bytes per second that a request's body must bring on the average, once body_timeout has "
-            "passed. 0: as slow as it likes.",
+            "Bytes per second that a request's body must bring, and that the client must read of an "
+            "answer, on the average, once body_timeout has passed. 0: as slow as it likes.",
             GENERATION,
             ge=0,
             le=1 * GIB,
@@ -515,6 +515,18 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             GENERATION,
         ),
     ] = ""
+    answer_spool: Annotated[
+        int,
+        _meta(
+            "An answer that the application makes in parts, faster than the client reads it, waits in "
+            "memory up to 1 MiB, then in a temporary file up to this size; beyond that the application "
+            "waits for the client.",
+            GENERATION,
+            ge=0,
+            le=1024 * GIB,
+            kind=Kind.SIZE,
+        ),
+    ] = 64 * MIB
 
 
 class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,14 +1,19 @@
 """One HTTP connection: what has arrived of requests, and what the client has yet to take of answers.
 
-No call blocks. What a client does not take at once is kept and sent as it reads. An application that
-makes its answer in parts waits with the next one above a high-water mark, so that no memory is at a
-client's mercy; an answer that is whole is in memory anyway, and never waited for.
+What a client does not take at once is kept and sent as it reads. Of an answer that the application
+makes in parts, what exceeds a high-water mark is kept in a temporary file, so that neither memory nor
+the worker is at a client's mercy; only above the file's bound does the application wait. An answer that
+is whole is in memory anyway, and never waited for.
 """
 
+import contextlib
+import fcntl
 import os
 import select
 import socket
-import time
+import struct
+import tempfile
+import termios
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +59,9 @@ class Socket(Protocol):
     def shutdown(self, how: int, /) -> None:
         """End one direction or both."""
 
+    def setsockopt(self, level: int, name: int, value: bytes, /) -> None:
+        """Set an option."""
+
     def close(self) -> None:
         """Close it."""
 
@@ -63,6 +71,33 @@ class _FilePart:
     descriptor: int
     offset: int
     count: int
+
+
+class _Overflow:
+    """A nameless file with the parts of an answer that do not fit into memory."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - see close
+        self.part = _FilePart(self._file.fileno(), 0, 0)
+        """What of it is yet to be sent."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, those that were sent included."""
+        return self.part.offset + self.part.count
+
+    def append(self, data: bytes) -> None:
+        """Keep a part behind the others. Raises OSError, having kept nothing of it."""
+        part = self.part
+        rest, end = memoryview(data), self.size
+        while rest:
+            done = os.pwrite(part.descriptor, rest, end)
+            rest, end = rest[done:], end + done
+        part.count += len(data)
+
+    def close(self) -> None:
+        """Give it up."""
+        self._file.close()
 
 
 class Connection:
@@ -101,6 +136,11 @@ class Connection:
         self._reader: RequestReader[Known] | None = None
         self._pending: deque[memoryview | _FilePart] = deque()
         self._pending_size = 0
+        """Bytes of it in memory."""
+        self._overflow: _Overflow | None = None
+        """The last that is pending, if there is one."""
+        self.left = 0
+        """What the client had yet to take when it was last looked at."""
         self._smooth = False
 
     # --- in --------------------------------------------------------------------------------------
@@ -145,14 +185,34 @@ class Connection:
     def send(self, data: bytes) -> None:
         """Send a part of an answer, or keep it for later.
 
-        Waits while more than the high-water mark is kept. Raises ClientGoneError.
+        Waits for the client while all that may be kept is kept. Raises ClientGoneError.
         """
         if not self._smooth:
             self._smooth = True
             smooth(self.sock)
-        if self._pending_size > HIGH_WATER:
-            self._wait_for_reader()
+        if (self._pending_size > HIGH_WATER or self._overflow is not None) and self._spill(data):
+            return
         self.send_last(data)
+
+    def _spill(self, data: bytes) -> bool:
+        """Keep a part in the file; False: there was no room, and now there is some in memory."""
+        self.flush()
+        if self._overflow is None:
+            if self._pending_size <= HIGH_WATER:
+                return False
+            if self.front.answer_spool:
+                with contextlib.suppress(OSError):
+                    self._overflow = _Overflow()
+                    self._pending.append(self._overflow.part)
+        if (
+            self._overflow is not None
+            and self._overflow.size + len(data) <= self.front.answer_spool
+        ):
+            with contextlib.suppress(OSError):  # a full disk: the client is waited for instead
+                self._overflow.append(data)
+                return True
+        self._wait_for_reader()
+        return False
 
     def send_last(self, data: bytes) -> None:
         """Send, or keep for later, without waiting: it is in memory already. Raises ClientGoneError."""
@@ -190,7 +250,17 @@ class Connection:
             if sent < size:
                 break
             self._pending.popleft()
+            if self._overflow is not None and first is self._overflow.part:
+                self._overflow.close()
+                self._overflow = None
         return progress
+
+    def to_take(self) -> int:
+        """Return how many bytes the client has yet to take: those in the kernel's buffer as well."""
+        unsent = fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0\0\0\0")  # SIOCOUTQ, tcp(7)
+        kept = self._pending_size
+        kept += sum(part.count for part in self._pending if isinstance(part, _FilePart))
+        return kept + int(struct.unpack("i", unsent)[0])
 
     def _send_now(self, data: bytes | memoryview) -> int:
         try:
@@ -229,14 +299,21 @@ class Connection:
     def _wait_for_reader(self) -> None:
         poll = select.poll()
         poll.register(self.fd, select.POLLOUT)
-        patience = self.front.write_patience
-        deadline = time.monotonic() + patience
-        while self._pending_size > HIGH_WATER // 2:
-            rest = deadline - time.monotonic()
-            if rest <= 0 or not poll.poll(rest * 1000):
+        while self._pending_size > HIGH_WATER // 2 or self._overflow is not None:
+            left = self.to_take()
+            if not poll.poll(self.front.write_patience * 1000) and not self.reads(left):
+                self.forget()
                 raise ClientGoneError("the client does not read")
-            if self.flush():
-                deadline = time.monotonic() + patience
+            self.flush()
+
+    def reads(self, left: int) -> bool:
+        """Tell whether the client has taken enough since so much was left, within the patience.
+
+        Not every byte that it takes makes the socket writable: the kernel waits for a good part of
+        its buffer, and a slow client's whole patience may fall between.
+        """
+        least = self.front.min_rate * self.front.write_patience
+        return left - self.to_take() >= max(1.0, least)
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -247,6 +324,11 @@ class Connection:
         except OSError as error:
             raise ClientGoneError(str(error)) from error
 
+    def forget(self) -> None:
+        """Let the end be a reset: what the kernel keeps for a client that does not read goes as well."""
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
     def close(self) -> None:
         """Give up everything; whoever waits for the sending learns of it."""
         self.closed = True
@@ -254,6 +336,8 @@ class Connection:
             self._reader.close()
         if self.request is not None:
             self.request.body.close()
+        if self._overflow is not None:
+            self._overflow.close()
         self.sock.close()
         if self.after_sending is not None:
             after, self.after_sending = self.after_sending, None

@@ -58,12 +58,18 @@ class Front:
         *,
         write_patience: float,
         probes: dict[bytes, str],
+        min_rate: int = 0,
+        answer_spool: int = 0,
         style: str = "off",
         trust: proxy.Trust | None = None,
     ) -> None:
         self.index = index
         self.bounds = bounds
         self.write_patience = write_patience
+        """Seconds for a client to take some of an answer: ``min_rate`` bytes in each of them."""
+        self.min_rate = min_rate
+        self.answer_spool = answer_spool
+        """Bytes of an answer that may wait in a file."""
         self.heads: dict[bytes, Known] = {}
         """By their bytes; read by the loop before it asks `known`."""
         self._seen: set[int] = set()

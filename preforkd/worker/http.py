@@ -77,6 +77,8 @@ class _Entrance:
                 base,
                 bounds,
                 write_patience=http.body_timeout,
+                min_rate=http.min_rate,
+                answer_spool=http.answer_spool,
                 probes=probes,
                 style=settings.proxy.headers,
                 trust=trust,
@@ -420,7 +422,13 @@ class HttpLoop:
             logger.error("%s", error)  # noqa: TRY400 - the disk's fault, not ours
             self._refuse(connection, "503 Service Unavailable", "the request cannot be stored")
             return False
-        return connection.request is not None
+        if connection.request is None:
+            return False
+        if connection.waiting is not Waiting.NOTHING:
+            # What is waited for next is another request, with a time of its own.
+            self._deadlines[connection.waiting].pop(connection, None)
+            connection.waiting = Waiting.NOTHING
+        return True
 
     def _refuse(self, connection: Connection, status: str, reason: str) -> None:
         connection.send_last(self._renderer.plain_error(status, reason))
@@ -583,7 +591,7 @@ class HttpLoop:
                     after()
         except ClientGoneError:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self._application_failed(connection, known, response, error)
         finally:
             if self._access is not None:
@@ -725,6 +733,8 @@ class HttpLoop:
             self._deadlines[connection.waiting].pop(connection, None)
         connection.waiting = kind
         connection.quiet = False
+        if kind is Waiting.WRITE:
+            connection.left = connection.to_take()
         deadline = time.monotonic() + self._patience[kind]
         self._deadlines[kind][connection] = deadline
         self._soonest = min(self._soonest, deadline)
@@ -760,6 +770,11 @@ class HttpLoop:
         if kind is Waiting.NEXT_REQUEST:
             self._part_from_idle(connection)
             return
+        if kind is Waiting.WRITE:
+            if connection.reads(connection.left):
+                self._wait(connection, kind)
+                return
+            connection.forget()
         if kind in {Waiting.FIRST_REQUEST, Waiting.BODY} and not connection.untouched:
             self._refuse(connection, "408 Request Timeout", "the request did not arrive")
             if not connection.pending:

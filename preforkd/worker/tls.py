@@ -120,6 +120,10 @@ class TlsSocket:
         with contextlib.suppress(OSError):
             self._sock.shutdown(how)
 
+    def setsockopt(self, level: int, name: int, value: bytes, /) -> None:
+        """Set an option of the socket below."""
+        self._sock.setsockopt(level, name, value)
+
     def close(self) -> None:
         """Close it, with a goodbye as far as that goes without waiting."""
         if not self._said_goodbye and self._sock.version() is not None:

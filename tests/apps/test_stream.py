@@ -49,13 +49,18 @@ def test_a_handler_that_fails_is_logged_and_its_connection_closed(ends, caplog):
     def fails(connection, peer):
         raise ValueError("boom")
 
+    def interrupts(connection, peer):
+        raise KeyboardInterrupt
+
     def leaves(connection, peer):
         raise BrokenPipeError
 
     with caplog.at_level(logging.INFO, logger="preforkd.app"):
         stream.call(leaves, socket.socket(), None)
         assert not caplog.records
-        stream.call(fails, server, "somebody")
+    stream.call(interrupts, socket.socket(), "somebody")
+    stream.call(fails, server, "somebody")
+    assert "KeyboardInterrupt" in caplog.text
     assert "boom" in caplog.text
     assert client.recv(9) == b""
 

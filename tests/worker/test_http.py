@@ -1,12 +1,16 @@
 """The WSGI worker, served by its own loop on a real socket."""
 
+import asyncio
 import socket
 import struct
 import threading
+import time
 from wsgiref.validate import validator
 
 import pytest
 from serving import read_all, read_answer, serving
+
+from preforkd.config.settings import Settings, Workers
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n"
 CLOSE = b"Connection: close\r\n"
@@ -94,7 +98,7 @@ def test_a_slow_reader_occupies_nobody():
 
 
 def test_a_stream_waits_for_a_slow_reader_without_hoarding():
-    """50 MB are produced only as fast as they are read: what waits is bounded."""
+    """50 MB are produced only as fast as they are read, where nothing may wait in a file."""
     produced = []
 
     def stream(environ, start_response):
@@ -103,7 +107,7 @@ def test_a_stream_waits_for_a_slow_reader_without_hoarding():
             produced.append(1)
             yield b"x" * (1 << 20)
 
-    with serving(stream) as worker, worker.connect() as sock:
+    with serving(stream, answer_spool=0) as worker, worker.connect() as sock:
         sock.sendall(GET % (b"/", CLOSE))
         first = sock.recv(1000)
         assert len(produced) < 30
@@ -133,6 +137,41 @@ def test_an_application_that_fails_is_answered_for(caplog):
         late = worker.ask(GET % (b"/late", b""))
         assert late.endswith(b"4\r\npart\r\n")  # and no last chunk
     assert caplog.text.count("the application failed on GET") == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_whatever_an_application_raises_ends_its_request_only(error, threads, caplog):
+    """Also what is no Exception: 500, and the connections of others stay open."""
+
+    def fails(environ, start_response):
+        if environ["PATH_INFO"] == "/fails":
+            raise error
+        return echo(environ, start_response)
+
+    whole = Settings(workers=Workers(threads=threads))
+    with serving(fails, whole=whole) as worker, worker.connect() as other:
+        other.sendall(GET % (b"/a", b""))
+        read_answer(other)
+        for _ in range(3):
+            assert worker.ask(GET % (b"/fails", b"")).startswith(b"HTTP/1.1 500 ")
+        other.sendall(GET % (b"/b", b""))
+        assert read_answer(other)[1] == b"GET /b "
+    assert caplog.text.count("the application failed on GET /fails") == 3
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 40])
+def test_each_request_has_its_own_time(body):
+    """A client that always has half of the next request on its way is not late."""
+    request = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    half = len(request) - 20
+    with serving(echo, header_timeout=0.3, body_timeout=0.3, min_rate=1) as worker:
+        end = time.monotonic() + 1.0
+        with worker.connect() as sock:
+            sock.sendall(request[:half])
+            while time.monotonic() < end:
+                sock.sendall(request[half:] + request[:half])
+                assert read_answer(sock)[0].startswith("HTTP/1.1 200 ")
 
 
 def test_a_client_that_resets_hurts_nobody(caplog):

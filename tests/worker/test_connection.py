@@ -1,0 +1,110 @@
+"""What a client does not take at once: kept, bounded, and given up in the end."""
+
+import socket
+import time
+
+import pytest
+from serving import read_all, serving
+
+GET = b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+MIB = 1 << 20
+
+
+class Stream:
+    """Makes an answer of so many MiB in parts, each of its own content."""
+
+    def __init__(self, size):
+        self.size = size
+        self.produced = 0
+
+    def __call__(self, environ, start_response):
+        start_response("200 OK", [("Content-Length", str(self.size * MIB))])
+        return [b""] if environ["PATH_INFO"] == "/short" else self.parts()
+
+    def parts(self):
+        for number in range(self.size):
+            self.produced += 1
+            yield number.to_bytes(2) * (MIB // 2)
+
+    def whole(self):
+        return b"".join(number.to_bytes(2) * (MIB // 2) for number in range(self.size))
+
+
+def lazy(worker):
+    """Connect a client with a small window, so that little of an answer is on its way."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+    sock.settimeout(20)
+    sock.connect(worker.address)
+    return sock
+
+
+def test_a_slow_reader_of_a_stream_occupies_nobody():
+    """What it does not take goes to a file, and the worker goes on; every byte arrives in its order."""
+    stream = Stream(30)
+    with serving(stream) as worker, lazy(worker) as sock:
+        sock.sendall(GET % b"/")
+        assert worker.ask(GET % b"/short").startswith(b"HTTP/1.1 200 ")
+        assert stream.produced == 30
+        assert read_all(sock).partition(b"\r\n\r\n")[2] == stream.whole()
+
+
+def test_the_file_is_bounded():
+    """When it is full the application waits, and goes on in memory when it is empty."""
+    stream = Stream(40)
+    with serving(stream, answer_spool=4 * MIB) as worker, lazy(worker) as sock:
+        sock.sendall(GET % b"/")
+        data = sock.recv(1000)
+        assert stream.produced < 30
+        assert (data + read_all(sock)).partition(b"\r\n\r\n")[2] == stream.whole()
+
+
+def test_without_a_disk_the_client_is_waited_for(monkeypatch):
+    """No file, no loss."""
+
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("preforkd.worker.connection.tempfile.TemporaryFile", full)
+    stream = Stream(30)
+    with serving(stream) as worker, lazy(worker) as sock:
+        sock.sendall(GET % b"/")
+        assert read_all(sock).partition(b"\r\n\r\n")[2] == stream.whole()
+
+
+def pull(sock, size, pause):
+    """Read so many bytes at a time, with a pause behind each; return how many came."""
+    count = 0
+    try:
+        while data := sock.recv(size):
+            count += len(data)
+            time.sleep(pause)
+    except ConnectionError:
+        pass
+    return count
+
+
+@pytest.mark.parametrize("spool", [0, 64 * MIB])
+def test_who_reads_slowly_but_steadily_is_served(spool):
+    """The pauses between two moments when the socket is writable are longer than the patience."""
+
+    def answer(environ, start_response):
+        start_response("200 OK", [])
+        return [b"x" * (3 * MIB)] if spool else (b"x" * 65536 for _ in range(96))
+
+    how = {"body_timeout": 0.25, "min_rate": 1000, "answer_spool": spool}
+    with serving(answer, **how) as worker, worker.connect() as sock:
+        sock.sendall(GET % b"/")
+        assert pull(sock, 65536, 0.02) > 3 * MIB
+
+
+@pytest.mark.parametrize("spool", [0, 64 * MIB])
+def test_who_hardly_reads_is_given_up(spool):
+    """Less than http.min_rate over http.body_timeout: in the background, and where it is waited for."""
+    stream = Stream(20)
+    how = {"body_timeout": 0.2, "min_rate": 1 << 20, "answer_spool": spool}
+    with serving(stream, **how) as worker, lazy(worker) as sock, lazy(worker) as other:
+        sock.sendall(GET % b"/")
+        assert pull(sock, 100, 0.001) < MIB  # what the kernel had is not delivered either
+        other.sendall(GET % b"/short")
+        assert b" 200 OK" in other.recv(100)
