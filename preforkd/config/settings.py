@@ -375,7 +375,7 @@ class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The HTTP worker (kind wsgi)."""
+    """The HTTP worker (kinds wsgi and asgi; min_rate, spool and answer_spool are for wsgi only)."""
 
     keep_alive: Annotated[
         float,
@@ -589,7 +589,7 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class AccessLog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A line for each request (kind wsgi)."""
+    """A line for each request (kinds wsgi and asgi)."""
 
     target: Annotated[
         str,

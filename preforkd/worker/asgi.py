@@ -3,7 +3,9 @@
 uvicorn speaks HTTP and WebSockets and runs the lifespan; accepting is done here, one connection a
 wake-up and in turn with the other workers, because uvicorn's own accept loop empties the kernel's
 queue into the worker that wakes first. Its ticker, which keeps the Date header fresh ten times a
-second, is replaced as well: an idle worker sleeps.
+second, is replaced as well: an idle worker sleeps. What else uvicorn has not (limits, times, the PROXY
+protocol) is in `preforkd.worker.asgi_protocol`; what surrounds the application in
+`preforkd.worker.asgi_surroundings`.
 """
 
 import asyncio
@@ -13,11 +15,14 @@ import socket
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 
 from preforkd.config.settings import Settings
 from preforkd.errors import ApplicationError
-from preforkd.worker.gate import Gate
+from preforkd.http.proxy import ProxyHeader, ProxyHeaderError, Trust
+from preforkd.worker import asgi_surroundings as surroundings, tls
+from preforkd.worker.gate import Accepted, Gate
 
 logger = logging.getLogger("preforkd.worker")
 
@@ -39,12 +44,17 @@ class _Connections(set[Any]):
         super().discard(item)
         self._changed()
 
+    def remove(self, item: Any) -> None:
+        super().remove(item)
+        self._changed()
+
 
 class _State:
     """What uvicorn's protocols share (its ``ServerState``), with a Date header made on demand."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], None], server: str) -> None:
         self.total_requests = 0
+        self._server: _Headers = [(b"server", server.encode("latin-1"))] if server else []
         self.connections = _Connections(changed)
         self.tasks: set[asyncio.Task[None]] = set()
         self._second = 0
@@ -56,37 +66,62 @@ class _State:
         if second != self._second:
             self._second = second
             date = formatdate(second, usegmt=True).encode()
-            self._headers = [(b"date", date), (b"server", b"preforkd")]
+            self._headers = [(b"date", date), *self._server]
         return self._headers
 
 
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # noqa: PLC0415 - an optional extra
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
 class AsgiServer:
-    """Serves one ASGI application; see the module."""
+    """Serves one ASGI application; see the module.
+
+    Raises ApplicationError without uvicorn, SystemFailure when the access log cannot be opened,
+    ConfigurationError for a certificate that cannot be used.
+    """
 
     def __init__(self, gate: Gate, application: Any, settings: Settings) -> None:
         try:
             import uvicorn  # noqa: PLC0415 - an optional extra
+
+            from preforkd.worker.asgi_protocol import Guarded, Peer  # noqa: PLC0415
         except ImportError as error:
             raise ApplicationError(
                 f"serving an ASGI application needs uvicorn: {error}",
                 hint="pip install 'preforkd[asgi]' into the application's environment",
             ) from error
+        http = settings.http
         self._gate = gate
-        self._application = application
-        self._most = settings.http.connections
-        self._running = 0
+        self._http = http
+        self._protocol, self._peer = Guarded, Peer
+        self._trust = Trust(settings.proxy.trusted)
+        named = {entry.name or entry.address: entry for entry in settings.listen}
+        listeners = {one.name: named[one.name] for one in gate.listeners if one.name in named}
+        self._secure = {
+            name: tls.context(settings.tls) for name, entry in listeners.items() if entry.tls
+        }
+        self._proxied = {name for name, entry in listeners.items() if entry.proxy_protocol}
         self._changed = asyncio.Event()
-        self._state = _State(self._connections_changed)
+        self._state = _State(self._connections_changed, http.server)
+        self._openings: set[asyncio.Task[None]] = set()
+        """Connections that do not speak HTTP yet."""
         self._config = uvicorn.Config(
-            self._counted,
+            surroundings.around(application, gate, settings, self._trust),
             interface="asgi3",
+            http="httptools",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # what clients do wrong would fill the log
             access_log=False,
-            timeout_keep_alive=max(1, round(settings.http.keep_alive)),
+            timeout_keep_alive=http.keep_alive,
             proxy_headers=False,
         )
-        self._loop = asyncio.new_event_loop()
+        self._loop = _new_loop()
         asyncio.set_event_loop(self._loop)
 
     def prepare(self) -> None:
@@ -111,35 +146,6 @@ class AsgiServer:
         finally:
             self._loop.close()
 
-    # --- the application -------------------------------------------------------------------------
-
-    async def _counted(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await self._application(scope, receive, send)
-            return
-        board = self._gate.board
-        self._running += 1
-        if self._running == 1:
-            board.busy()
-        try:
-            await self._application(scope, receive, self._closing(send))
-        finally:
-            self._running -= 1
-            board.idle()
-            if self._running:
-                board.busy()
-
-    def _closing(self, send: Any) -> Any:
-        async def closing(message: Any) -> None:
-            # A client with a kept connection learns here that the worker leaves, instead of by a
-            # reset.
-            if message["type"] == "http.response.start" and self._gate.retiring:
-                message = dict(message)
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            await send(message)
-
-        return closing
-
     # --- connections -----------------------------------------------------------------------------
 
     def _connections_changed(self) -> None:
@@ -151,37 +157,104 @@ class AsgiServer:
         # An epoll is itself pollable: the gate keeps its exclusive wake-ups, asyncio waits for it.
         loop.add_reader(gate.epoll.fileno(), self._changed.set)
         while not gate.retiring:
-            if len(self._state.connections) < self._most:
+            if len(self._state.connections) + len(self._openings) < self._http.connections:
                 gate.open()
             else:
                 gate.shut()
             await self._change(gate.pause())
             for descriptor, _ in gate.poll(0):
-                if not gate.retiring:
-                    await self._accept(descriptor)
+                if not gate.retiring and (accepted := gate.accept(descriptor)) is not None:
+                    await self._begin(accepted)
         loop.remove_reader(gate.epoll.fileno())
         await self._drain()
         await self._lifespan.shutdown()
 
-    async def _accept(self, descriptor: int) -> None:
-        accepted = self._gate.accept(descriptor)
-        if accepted is None:
+    # --- the beginning of a connection -----------------------------------------------------------
+
+    async def _begin(self, accepted: Accepted) -> None:
+        name = accepted.listener.name
+        accepted.sock.setblocking(False)
+        if name not in self._proxied and name not in self._secure:
+            await self._connect(accepted.sock, None, name)
             return
-        sock: socket.socket = accepted.sock
-        sock.setblocking(False)
+        # What comes before HTTP is not waited for: the others go on.
+        task = self._loop.create_task(self._open(accepted))
+        self._openings.add(task)
+        task.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._openings.discard(task)
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a connection failed at its start", exc_info=error)
+
+    async def _open(self, accepted: Accepted) -> None:
+        sock, name, peer = accepted.sock, accepted.listener.name, None
+        if name in self._proxied:
+            remote = accepted.peer[0] if sock.family != socket.AF_UNIX else ""
+            if not self._trust.trusts(remote):
+                logger.warning("connection from %s refused: not in proxy.trusted", remote or "unix")
+                sock.close()
+                return
+            try:
+                async with asyncio.timeout(self._http.header_timeout):
+                    peer = await self._read_proxy_header(sock)
+            except (ProxyHeaderError, OSError, TimeoutError) as error:
+                logger.debug("connection from %s: %s", remote, error)
+                sock.close()
+                return
+        await self._connect(sock, peer, name)
+
+    async def _read_proxy_header(self, sock: socket.socket) -> Any:
+        header = ProxyHeader()
+        while not header.done:
+            try:
+                count = header.peek(sock.recv(4096, socket.MSG_PEEK))
+                data = sock.recv(count) if count else b""
+            except BlockingIOError:
+                await self._readable(sock)
+                continue
+            if not data:
+                raise ConnectionResetError("the proxy left within its header")
+            header.take(data)
+        if header.source is None:
+            return None
+        return self._peer(header.source[0], int(header.source[1]))
+
+    async def _readable(self, sock: socket.socket) -> None:
+        ready = asyncio.Event()
+        self._loop.add_reader(sock.fileno(), ready.set)
         try:
-            await self._loop.connect_accepted_socket(self._protocol, sock)
-        except OSError as error:
+            await ready.wait()
+        finally:
+            self._loop.remove_reader(sock.fileno())
+
+    async def _connect(self, sock: socket.socket, peer: Any, name: str) -> None:
+        protocol = partial(
+            self._protocol,
+            self._http,
+            peer,
+            config=self._config,
+            server_state=self._state,
+            app_state=self._lifespan.state,
+        )
+        how: dict[str, Any] = {}
+        if name in self._secure:
+            how = {
+                "ssl": self._secure[name],
+                "ssl_handshake_timeout": self._http.header_timeout,
+            }
+        try:
+            await self._loop.connect_accepted_socket(protocol, sock, **how)
+        except (OSError, TimeoutError) as error:
             sock.close()
             logger.debug("connection lost at its start: %s", error)
 
-    def _protocol(self) -> Any:
-        protocol_class: Any = self._config.http_protocol_class
-        return protocol_class(
-            config=self._config, server_state=self._state, app_state=self._lifespan.state
-        )
+    # --- the end ---------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
+        if self._openings:
+            await asyncio.wait(self._openings)
         await self._until_closed(self._gate.linger)
         for connection in list(self._state.connections):
             connection.shutdown()

@@ -43,6 +43,9 @@ class Worker:
             whole = whole or Settings(http=Http(**settings), access_log=access or AccessLog())
             self.loop = http.HttpLoop(gate, application, whole, exchange)
             serve = self.loop.run
+        elif kind == "asgi":
+            whole = whole or Settings(http=Http(**settings), access_log=access or AccessLog())
+            serve = lambda: serve_asgi(gate, application, whole)  # noqa: E731
         else:
             serve = lambda: stream.serve(gate, application)  # noqa: E731
         self.thread = threading.Thread(target=serve, daemon=True)
@@ -73,6 +76,14 @@ class Worker:
         self._channel.close()
         self.slot.close()
         self._writer.close()
+
+
+def serve_asgi(gate: Gate, application, settings: Settings) -> None:
+    from preforkd.worker.asgi import AsgiServer
+
+    server = AsgiServer(gate, application, settings)
+    server.prepare()
+    server.serve()
 
 
 def read_all(sock: socket.socket) -> bytes:

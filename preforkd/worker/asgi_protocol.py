@@ -1,0 +1,212 @@
+"""uvicorn's HTTP protocol with the limits that it does not have: of sizes, and of time.
+
+A client that sends nothing, half a head, or a head without end would otherwise stay for ever. The
+settings are those of the WSGI worker and mean the same.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from preforkd.config.settings import Http
+
+
+class _RefusedError(Exception):
+    """Ends the parsing; `Guarded.send_400_response` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A client as the PROXY protocol has named it; the shape of uvicorn's ``client``."""
+
+    address: str
+    port: int
+
+
+class Guarded(HttpToolsProtocol):  # type: ignore[misc]
+    """One connection. ``peer``: who the client is, where the socket does not say it."""
+
+    def __init__(self, limits: Http, peer: Peer | None, **how: Any) -> None:
+        super().__init__(**how)
+        self._limits = limits
+        self._peer = peer
+        self._timer: asyncio.TimerHandle | None = None
+        self._refusal = "400 Bad Request"
+        self._head_begun = False
+        self._head_size = 0
+        self._field_count = 0
+        self._has_body = False
+        self._body_size = 0
+        self._body_came = 0.0
+        """When the last part of a body came, by the loop's clock; 0: none is due."""
+        self._requests = 0
+
+    # --- what arrives ----------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        if self._peer is not None:
+            self.client = (self._peer.address, self._peer.port)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived."""
+        if self._body_came:
+            self._body_came = self.loop.time()
+        super().data_received(data)
+        if self._timer is None and not self.transport.is_closing():
+            cycle = self.cycle
+            if self._head_begun or (
+                self.timeout_keep_alive_task is None and (cycle is None or cycle.response_complete)
+            ):
+                self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        super().on_message_begin()
+        self._head_begun = True
+        self._head_size = self._field_count = self._body_size = 0
+        self._has_body = False
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        super().on_url(url)
+        if len(self.url) > self._limits.max_line:
+            self._refuse("414 URI Too Long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one field."""
+        self._field_count += 1
+        size = len(name) + len(value) + 4
+        self._head_size += size
+        if (
+            size > self._limits.max_field
+            or self._head_size + len(self.url) > self._limits.max_header
+            or self._field_count > self._limits.max_fields
+        ):
+            self._refuse("431 Request Header Fields Too Large")
+        name = name.lower()
+        if name == b"content-length":
+            if int(value) > self._limits.max_body:
+                self._refuse("413 Content Too Large")
+            self._has_body = True
+        elif name == b"transfer-encoding":
+            self._has_body = True
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Let the application begin, and wait for the body."""
+        self._stop_timer()
+        self._head_begun = False
+        super().on_headers_complete()
+        self._requests += 1
+        limits = self._limits
+        if not limits.keep_alive or self._requests == limits.max_requests:
+            self.cycle.keep_alive = False
+        if self._has_body:
+            self._body_came = self.loop.time()
+            self._timer = self.loop.call_later(limits.body_timeout, self._judge_body)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._body_size += len(body)
+        if self._body_size > self._limits.max_body:
+            self._refuse("413 Content Too Large")
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Wait for the application."""
+        self._body_came = 0.0
+        self._stop_timer()
+        super().on_message_complete()
+
+    # --- what does not arrive --------------------------------------------------------------------
+
+    def _await_head(self) -> None:
+        self._timer = self.loop.call_later(self._limits.header_timeout, self._head_is_late)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _head_is_late(self) -> None:
+        self._timer = None
+        if self.transport.is_closing():
+            return
+        if self._head_begun:
+            self._refusal = "408 Request Timeout"
+            self.send_400_response("")
+        else:
+            self.transport.close()
+
+    def _judge_body(self) -> None:
+        self._timer = None
+        if not self._body_came or self.transport.is_closing():
+            return
+        patience = self._limits.body_timeout
+        # While the application does not take what has come, more is not read: not the client's fault.
+        since = self.loop.time() if self.flow.read_paused else self._body_came
+        rest = since + patience - self.loop.time()
+        if rest > 0:
+            self._timer = self.loop.call_later(rest, self._judge_body)
+        else:
+            self.transport.abort()  # the application is told http.disconnect
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def _refuse(self, status: str) -> None:
+        self._refusal = status
+        raise _RefusedError
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed, or is too large; the connection ends."""
+        self.logger.debug("%s %s", self._refusal, msg)
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if self._head_begun or cycle.response_started or self.pipeline:
+                # Another answer is on its way: nothing may be put into it.
+                self.transport.abort()
+                return
+            cycle.disconnected = True
+        body = f"{self._refusal}\n".encode()
+        lines = [f"HTTP/1.1 {self._refusal}".encode()]
+        lines += [name + b": " + value for name, value in self.server_state.default_headers]
+        lines += [
+            b"content-type: text/plain; charset=utf-8",
+            b"content-length: %d" % len(body),
+            b"connection: close",
+            b"\r\n",
+        ]
+        self.transport.write(b"\r\n".join(lines)[:-2] + b"\r\n" + body)
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        """Part from an idle client; one from whom a request is due is served first."""
+        if self.cycle is None or self._head_begun:
+            return  # its answer says Connection: close, and the time for its head is bounded
+        super().shutdown()
+
+    # --- WebSockets ------------------------------------------------------------------------------
+
+    def handle_websocket_upgrade(self) -> None:
+        """Let uvicorn's WebSocket protocol go on, with the client that we know."""
+        peer, base = self._peer, self.config.ws_protocol_class
+        if peer is not None:
+
+            def connection_made(protocol: Any, transport: Any) -> None:
+                base.connection_made(protocol, transport)
+                protocol.client = (peer.address, peer.port)
+
+            self.ws_protocol_class = type(
+                base.__name__, (base,), {"connection_made": connection_made}
+            )
+        super().handle_websocket_upgrade()

@@ -1,0 +1,306 @@
+"""The ASGI worker: uvicorn's protocols with our limits, and what surrounds the application."""
+
+import asyncio
+import json
+import ssl
+import struct
+import threading
+
+import pytest
+from certificate import CERTIFICATE, KEY
+from serving import read_all, read_answer, serving
+
+from preforkd.config.settings import AccessLog, Http, Listen, Proxy, Settings, Tls
+from preforkd.ipc import messages
+
+pytest.importorskip("uvicorn")
+GET = b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
+CLOSE = b"Connection: close\r\n"
+
+
+async def show(scope, receive, send):
+    """Say what the scope says of the client, and the body; echo on a WebSocket."""
+    if scope["type"] == "websocket":
+        await talk(scope, receive, send)
+        return
+    assert scope["type"] == "http"
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    text = f"{scope['scheme']} {scope['client']} {scope['path']} ".encode() + body
+    names = b" ".join(name for name, _ in scope["headers"])
+    headers = [(b"content-length", b"%d" % len(text)), (b"x-names", names)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": text})
+
+
+async def talk(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": f"{scope['scheme']} {scope['client']}"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"].upper()})
+
+
+def asgi(application=show, **how):
+    return serving(application, kind="asgi", **how)
+
+
+def listening(http=None, proxy=None, tls_section=None, **how):
+    return Settings(
+        listen=(Listen(name="test", **how),),
+        http=http or Http(),
+        proxy=proxy or Proxy(),
+        tls=tls_section or Tls(),
+    )
+
+
+def refused(worker, data):
+    """Tell whether the connection ends without an answer."""
+    try:
+        return worker.ask(data) == b""
+    except ConnectionError:
+        return True
+
+
+def test_requests_one_after_the_other_and_counted():
+    """Kept, pipelined, chunked; each counts once in the slot, and nothing is busy afterwards."""
+    with asgi() as worker, worker.connect() as sock:
+        for _ in range(3):
+            sock.sendall(GET % (b"/a", b""))
+            assert b"/a" in read_answer(sock)[1]
+        chunks = b"3\r\nabc\r\n0\r\n\r\n"
+        sock.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + GET % (b"/z", CLOSE))
+        rest = read_all(sock)
+        assert rest.count(b"HTTP/1.1 200 ") == 2
+        assert b"/ abc" in rest
+        reading = worker.slot.read(1e18)
+        assert (reading.requests, reading.accepted, reading.busy_since) == (5, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (GET % (b"/" + b"a" * 600, b""), 414),
+        (GET % (b"/", b"A: " + b"b" * 800 + b"\r\n"), 431),
+        (GET % (b"/", (b"A: " + b"b" * 400 + b"\r\n") * 3), 431),
+        (GET % (b"/", b"A: b\r\n" * 30), 431),
+        (POST + b"Content-Length: 2000\r\n\r\n", 413),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001, 413),
+        (POST + b"Content-Length: x\r\n\r\n", 400),
+        (b"NONSENSE\r\n\r\n", 400),
+    ],
+)
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_what_is_too_large_is_refused(data, status, pipelined, caplog):
+    """With its status, before the application has all of it; the log is not filled by it."""
+    limits = {"max_line": 512, "max_field": 700, "max_header": 1024, "max_fields": 20}
+    with asgi(max_body=1000, **limits) as worker, worker.connect() as sock:
+        if pipelined:
+            sock.sendall(GET % (b"/", b""))
+            assert read_answer(sock)[0].startswith("HTTP/1.1 200 ")
+        sock.sendall(data)
+        assert read_all(sock).startswith(b"HTTP/1.1 %d " % status)
+    assert not caplog.records
+
+
+def test_those_who_send_nothing_are_parted_from():
+    """Silence and an idle connection are closed, half a head is answered with 408, a body given up."""
+    with asgi(header_timeout=0.2, keep_alive=0.2, body_timeout=0.2) as worker:
+        assert worker.ask(b"") == b""
+        assert worker.ask(b"\r\n") == b""
+        assert worker.ask(b"GET / HT").startswith(b"HTTP/1.1 408 ")
+        with worker.connect() as sock:
+            sock.sendall(GET % (b"/", b""))
+            read_answer(sock)
+            assert read_all(sock) == b""
+        with worker.connect() as sock:
+            sock.sendall(GET % (b"/", b""))
+            read_answer(sock)
+            sock.sendall(b"\r\n")  # this is no request, and no reason to stay
+            assert read_all(sock) == b""
+        assert refused(worker, POST + b"Content-Length: 5\r\n\r\nab")
+
+
+def test_an_application_that_takes_its_time_with_a_body_is_waited_for():
+    """While it does not read, nothing is the client's fault."""
+    go = threading.Event()
+
+    async def slow(scope, receive, send):
+        if scope["type"] != "http":
+            raise RuntimeError  # no lifespan
+        while not go.is_set():
+            await asyncio.sleep(0.01)
+        await show(scope, receive, send)
+
+    with asgi(slow, body_timeout=0.1) as worker, worker.connect() as sock:
+        sock.sendall(POST + b"Content-Length: 500000\r\n\r\n" + b"x" * 500_000)
+        threading.Timer(0.5, go.set).start()
+        assert len(read_answer(sock)[1]) > 500_000
+
+
+def test_one_connection_has_so_many_requests():
+    """The last is answered with Connection: close; without keep_alive the first is the last."""
+    with asgi(max_requests=2) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/", b""))
+        assert "connection: close" not in read_answer(sock)[0]
+        sock.sendall(GET % (b"/", b""))
+        assert b"connection: close" in read_all(sock)
+    with asgi(keep_alive=0) as worker:
+        assert b"connection: close" in worker.ask(GET % (b"/", b""))
+
+
+def test_health():
+    """Answered without the application; readiness fails while the worker is to leave soon."""
+
+    async def never(scope, receive, send):
+        raise AssertionError
+
+    with asgi(never, healthy="/-/healthy", ready="/-/ready") as worker, worker.connect() as sock:
+        for path in (b"/-/healthy", b"/-/ready", b"/-/ready?x=1"):
+            sock.sendall(GET % (path, b""))
+            assert read_answer(sock)[1] == b"ok\n"
+        head = "HTTP/1.1 200 "
+        worker.master.send(messages.Notice())
+        while " 200 " in head:
+            sock.sendall(GET % (b"/-/ready", b""))
+            head, _ = read_answer(sock)
+        assert " 503 " in head
+        assert worker.slot.read(1e18).requests == 0
+
+
+def test_the_access_log(tmp_path):
+    """One line for each request, with status and bytes; a failure is 500."""
+
+    async def fails(scope, receive, send):
+        if scope["path"] == "/fails":
+            raise KeyError("boom")
+        await show(scope, receive, send)
+
+    target = tmp_path / "log"
+    with asgi(fails, access=AccessLog(target=str(target), format="json")) as worker:
+        worker.ask(GET % (b"/a%20b?c=d", CLOSE))
+        worker.ask(GET % (b"/fails", CLOSE))
+    first, second = map(json.loads, target.read_text().splitlines())
+    assert (first["status"], first["target"], first["remote"]) == (200, "/a%20b?c=d", "127.0.0.1")
+    assert first["bytes"] > 10
+    assert second["status"] == 500
+
+
+@pytest.mark.parametrize(("trusted", "client"), [("127.0.0.0/8", "1.2.3.4"), ("10.0.0.1", "127.")])
+def test_forwarded_headers_count_from_trusted_peers_only(trusted, client):
+    """From others, the application does not even see them."""
+    proxy = Proxy(trusted=(trusted,), headers="x-forwarded")
+    with asgi(whole=Settings(proxy=proxy)) as worker:
+        headers = b"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\n" + CLOSE
+        answer = worker.ask(GET % (b"/", headers)).decode()
+        assert f"('{client}" in answer
+        assert ("https (" in answer) == (client == "1.2.3.4") == ("x-forwarded-for" in answer)
+
+
+V1 = b"PROXY TCP4 1.2.3.4 5.6.7.8 1000 80\r\n"
+V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + struct.pack(
+    "!H4s4sHH", 12, b"\1\2\3\4", b"\5\6\7\10", 1000, 80
+)
+
+
+@pytest.mark.parametrize("header", [V1, V2])
+@pytest.mark.parametrize("secure", [False, True])
+def test_the_proxy_protocol(header, secure):
+    """Both versions, in pieces, before plain HTTP and before TLS; half a header keeps nobody waiting."""
+    settings = listening(
+        proxy_protocol=True,
+        tls=secure,
+        proxy=Proxy(trusted=("127.0.0.1",)),
+        tls_section=Tls(certificate=CERTIFICATE, key=KEY),
+    )
+    with asgi(whole=settings) as worker, worker.connect() as half, worker.connect() as sock:
+        half.sendall(header[:5])
+        for at in range(len(header)):
+            sock.sendall(header[at : at + 1])
+        context = ssl.create_default_context(cadata=CERTIFICATE)
+        with context.wrap_socket(sock, server_hostname="localhost") if secure else sock as client:
+            client.sendall(GET % (b"/", CLOSE))
+            scheme = b"https" if secure else b"http"
+            assert scheme + b" ('1.2.3.4', 1000) /" in read_all(client)
+
+
+def test_a_stranger_cannot_speak_the_proxy_protocol(caplog):
+    """A peer that is not trusted is refused, and so is one that says nothing of the kind."""
+    with asgi(whole=listening(proxy_protocol=True)) as worker, worker.connect() as sock:
+        assert sock.recv(9) == b""
+    assert "not in proxy.trusted" in caplog.text
+    trusted = listening(proxy_protocol=True, proxy=Proxy(trusted=("127.0.0.1",)))
+    with asgi(whole=trusted) as worker:
+        assert refused(worker, GET % (b"/", b""))
+
+
+def test_tls_does_not_block():
+    """A handshake that does not go on keeps nobody waiting; ALPN says http/1.1."""
+    settings = listening(
+        tls=True, tls_section=Tls(certificate=CERTIFICATE, key=KEY), http=Http(header_timeout=1)
+    )
+    context = ssl.create_default_context(cadata=CERTIFICATE)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with asgi(whole=settings) as worker, worker.connect() as silent:
+        silent.sendall(b"\x16\x03\x01")
+        with context.wrap_socket(worker.connect(), server_hostname="localhost") as sock:
+            assert sock.selected_alpn_protocol() == "http/1.1"
+            sock.sendall(GET % (b"/", CLOSE))
+            assert b"https (" in read_all(sock)
+
+
+def test_a_retiring_worker_answers_what_has_begun():
+    """Half a head is waited for and answered; a client that has not asked yet gets its answer."""
+    with asgi() as worker, worker.connect() as half, worker.connect() as quiet:
+        with worker.connect() as kept:
+            kept.sendall(GET % (b"/", b""))
+            read_answer(kept)
+            half.sendall(b"GET /half")
+            kept.sendall(GET % (b"/", b""))
+            read_answer(kept)
+            worker.retire()
+            assert read_all(kept) == b""
+        half.sendall(b" HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert b"/half" in read_all(half)
+        quiet.sendall(GET % (b"/first", b""))
+        assert b"connection: close" in read_all(quiet)
+        assert worker.ended()
+
+
+def test_a_websocket_is_no_request_that_is_late():
+    """It talks, does not count as busy, and is told to come back when the worker leaves."""
+    client = pytest.importorskip("websockets.sync.client")
+    closed = pytest.importorskip("websockets.exceptions").ConnectionClosed
+    with asgi() as worker, client.connect(f"ws://127.0.0.1:{worker.address[1]}/") as talks:
+        assert talks.recv().startswith("ws ('127.0.0.1'")
+        talks.send("hello")
+        assert talks.recv() == "HELLO"
+        assert worker.slot.read(1e18).busy_since is None
+        worker.retire()
+        with pytest.raises(closed) as caught:
+            talks.recv()
+        assert caught.value.rcvd.code == 1012
+        assert worker.ended()
+
+
+def test_a_websocket_through_a_proxy(tmp_path):
+    """The client is the one that the PROXY protocol names, and the access log says 101."""
+    client = pytest.importorskip("websockets.sync.client")
+    settings = Settings(
+        listen=(Listen(name="test", proxy_protocol=True),),
+        proxy=Proxy(trusted=("127.0.0.1",)),
+        access_log=AccessLog(target=str(tmp_path / "log")),
+    )
+    with asgi(whole=settings) as worker:
+        sock = worker.connect()
+        sock.sendall(V1)
+        with client.connect("ws://localhost/", sock=sock) as talks:
+            assert talks.recv() == "ws ('1.2.3.4', 1000)"
+    assert "1.2.3.4 - - " in (tmp_path / "log").read_text()
+    assert " 101 " in (tmp_path / "log").read_text()
