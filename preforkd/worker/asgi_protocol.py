@@ -42,6 +42,8 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         self._body_came = 0.0
         """When the last part of a body came, by the loop's clock; 0: none is due."""
         self._requests = 0
+        self._upgraded = False
+        """The connection belongs to a WebSocket."""
 
     # --- what arrives ----------------------------------------------------------------------------
 
@@ -57,7 +59,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         if self._body_came:
             self._body_came = self.loop.time()
         super().data_received(data)
-        if self._timer is None and not self.transport.is_closing():
+        if self._timer is None and not self._upgraded and not self.transport.is_closing():
             cycle = self.cycle
             if self._head_begun or (
                 self.timeout_keep_alive_task is None and (cycle is None or cycle.response_complete)
@@ -199,6 +201,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
 
     def handle_websocket_upgrade(self) -> None:
         """Let uvicorn's WebSocket protocol go on, with the client that we know."""
+        self._upgraded = True
         peer, base = self._peer, self.config.ws_protocol_class
         if peer is not None:
 

@@ -289,6 +289,18 @@ def test_a_websocket_is_no_request_that_is_late():
         assert worker.ended()
 
 
+def test_a_websocket_may_be_silent():
+    """The times of requests are not its own."""
+    client = pytest.importorskip("websockets.sync.client")
+    how = {"header_timeout": 0.1, "keep_alive": 0.1, "body_timeout": 0.1}
+    with asgi(**how) as worker, client.connect(f"ws://127.0.0.1:{worker.address[1]}/") as talks:
+        talks.recv()
+        with pytest.raises(TimeoutError):
+            talks.recv(0.5)
+        talks.send("still here")
+        assert talks.recv() == "STILL HERE"
+
+
 def test_a_websocket_through_a_proxy(tmp_path):
     """The client is the one that the PROXY protocol names, and the access log says 101."""
     client = pytest.importorskip("websockets.sync.client")
