@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -15,6 +17,7 @@ TREE = Path(preforkd.__file__).resolve().parent.parent
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-yaml,python3-systemd,python3-venv,procps,curl"
 PACKAGE = "/srv/preforkd.deb"
+_numbers = itertools.count(1)
 MIRROR = os.environ.get("MIRROR", "http://deb.debian.org/debian")
 
 
@@ -90,6 +93,33 @@ class Image:
         )
 
 
+def own_cgroup(name: str) -> Path | None:
+    """Return a new control group of version 2 for a machine; None where none can be made.
+
+    Machines that share one fight over each other's services: every systemd takes what it finds there
+    for its own.
+    """
+    mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
+    root = next((place for _, place, kind, *_ in mounts if kind == "cgroup2"), None)
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    ours = next((line[3:] for line in lines if line.startswith("0::")), None)
+    if root is None or ours is None:
+        return None
+    group = Path(root) / ours.lstrip("/") / name
+    try:
+        group.mkdir(exist_ok=True)
+    except OSError:
+        return None
+    return group
+
+
+def remove_cgroup(group: Path) -> None:
+    """Remove a control group with all below it, as far as nobody is in it."""
+    for folder, _, _ in os.walk(group, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
 class Machine:
     """A machine that is booted from a copy of the image."""
 
@@ -97,9 +127,12 @@ class Machine:
         self.suite = image.suite
         self.root = folder / "root"
         run("cp", "-a", str(image.root), str(self.root))
+        self._cgroup = own_cgroup(f"preforkd-machine-{os.getpid()}-{next(_numbers)}")
+        enter = f"echo $$ > {self._cgroup}/cgroup.procs; " if self._cgroup else ""
         with (folder / "console").open("wb") as console:
             self._nspawn = subprocess.Popen(
                 [
+                    *("sh", "-c", enter + 'exec "$@"', "sh"),
                     *("systemd-nspawn", "-q", "-D", str(self.root), "-b", "--private-network"),
                     *("--register=no", "--keep-unit", "--console=passive"),
                 ],
@@ -195,6 +228,8 @@ class Machine:
         if self._nspawn.poll() is None:
             self._nspawn.kill()
             self._nspawn.wait()
+        if self._cgroup is not None:
+            remove_cgroup(self._cgroup)
 
 
 def finish(load: subprocess.Popen[str]) -> str:
