@@ -15,6 +15,12 @@ class Entry:
     text: str
 
 
+STARTED = Entry(
+    "d9d3a667eb414357a91343634bdd7584",
+    "The service has started, and loads the application",
+    "The configuration has been read without a fault. The service is ready when the first generation "
+    "serves, which is told as well; until then connections wait.",
+)
 SERVES = Entry(
     "1d87b7bc30c14d5f9e1c539a2d50ba23",
     "Generation @PREFORKD_GENERATION@ serves",
@@ -36,6 +42,12 @@ RELOAD_REFUSED = Entry(
     "reload again. preforkd check --import tries a configuration without touching the "
     "service.",
 )
+RELOADED = Entry(
+    "5bef441f447b419895e901e37d321a08",
+    "A reload is done: generation @PREFORKD_GENERATION@ serves",
+    "The configuration was read again, the application was loaded anew, and all new workers accept "
+    "connections. The workers from before finish their requests and leave.",
+)
 RELOADED_LIVE = Entry(
     "802fed1e751949e3a79d39feb1455ac9",
     "A reload has changed settings without new workers",
@@ -45,7 +57,7 @@ RELOADED_LIVE = Entry(
 )
 WORKER_READY = Entry(
     "86c5015d7be2458ead54dd67eaeb03ed",
-    "Worker @PREFORKD_WORKER@ is ready",
+    "Worker @PREFORKD_WORKER@ has started and is ready",
     "The worker has been forked and can serve as soon as its generation does.",
 )
 WORKER_ENDED = Entry(
@@ -93,11 +105,23 @@ ZYGOTE_LOST = Entry(
     "another zygote loads the application now. If it was killed for want of memory, "
     "journalctl -k says so.",
 )
-LISTENER = Entry(
+LISTENER_SYSTEMD = Entry(
     "46977754a6134646b2fa9cf86eb641a6",
-    "Listening on @PREFORKD_LISTENER@",
-    "A socket is served: passed by systemd, bound by preforkd itself, or bound by an "
-    "earlier run and kept by systemd in between.",
+    "Listening on @PREFORKD_LISTENER@, a socket from systemd",
+    "A socket unit has passed the socket, under the name that its FileDescriptorName= says. Its address is "
+    "the unit's; it stays open when this service ends.",
+)
+LISTENER_BOUND = Entry(
+    "f4b144b54ac64227a1f7511d88f84e8f",
+    "Listening on @PREFORKD_LISTENER@, bound by preforkd",
+    "The setting listen asks for this socket. A copy of it is left with systemd, if "
+    "FileDescriptorStoreMax= allows it, so that it stays open while the service restarts.",
+)
+LISTENER_STORED = Entry(
+    "e08e6f71d0584ff699574ec2deda0eec",
+    "Listening on @PREFORKD_LISTENER@, kept by systemd",
+    "An earlier run of this service has bound the socket, and systemd has kept it open meanwhile. "
+    "Connections that came in between have waited in it.",
 )
 WATCHDOG_WITHHELD = Entry(
     "99c5858564d24b36941d1740b572ac63",
@@ -186,9 +210,11 @@ REFORK_FAILED = Entry(
 )
 
 ENTRIES = (
+    STARTED,
     SERVES,
     START_FAILED,
     RELOAD_REFUSED,
+    RELOADED,
     RELOADED_LIVE,
     WORKER_READY,
     WORKER_ENDED,
@@ -198,7 +224,9 @@ ENTRIES = (
     OUT_OF_MEMORY,
     WORKER_KILLED,
     ZYGOTE_LOST,
-    LISTENER,
+    LISTENER_SYSTEMD,
+    LISTENER_BOUND,
+    LISTENER_STORED,
     WATCHDOG_WITHHELD,
     STOPPING,
     IDLE_EXIT,

@@ -69,8 +69,8 @@ class Notifier:
         self._send("WATCHDOG=1", wait=False)
 
     def extend_timeout(self, seconds: float) -> None:
-        """Ask for so much time for the step that the service is at."""
-        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+        """Ask for so much time, from now on, for the step that the service is at."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}", wait=False)
 
     def store(self, name: str, descriptors: Sequence[int]) -> None:
         """Leave copies of listening sockets with the manager, for the next start of the service.

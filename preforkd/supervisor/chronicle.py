@@ -44,6 +44,20 @@ def say(entry: Entry, level: int, text: str, **fields: Any) -> None:
     logger.log(level, "%s", text, extra={"journal": {**_id(entry), **fields}})
 
 
+_ORIGINS = {
+    "systemd": catalog.LISTENER_SYSTEMD,
+    "bound": catalog.LISTENER_BOUND,
+    "stored": catalog.LISTENER_STORED,
+}
+
+
+def tell_listener(name: str, address: str, origin: str) -> None:
+    """Log that a socket is listened on: where it comes from is one of `_ORIGINS`."""
+    fields = {"PREFORKD_LISTENER": name, "PREFORKD_ADDRESS": address, "PREFORKD_ORIGIN": origin}
+    text = f"listening on {address} ({name}, {origin})"
+    say(_ORIGINS[origin], logging.INFO, text, **fields)
+
+
 def _zygote(row: ZygoteRow, level: int, text: str, entry: Entry | None = None) -> None:
     fields: dict[str, Any] = {"PREFORKD_GENERATION": row.generation, **_id(entry)}
     if row.pid is not None:

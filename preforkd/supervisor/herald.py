@@ -11,6 +11,8 @@ logger = logging.getLogger("preforkd.master")
 
 PERIOD = 1.0
 """Seconds between two STATUS lines, at the least."""
+EXTENSION = 20.0
+"""Seconds that systemd is asked for at a time; said again four times in each."""
 
 
 class Herald:
@@ -86,3 +88,37 @@ class Watchdog:
         """Stop pinging."""
         if self._timer is not None:
             self._timer.cancel()
+
+
+class Patience:
+    """Asks systemd for time while a step lasts that may take longer than its timeout.
+
+    In short pieces, again and again: what was granted is forgotten by a daemon-reload or daemon-reexec,
+    and a master that hangs must not have been granted all of it. An extension never shortens what the
+    unit grants. EXTEND_TIMEOUT_USEC, sd_notify(3)
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, notifier: Notifier) -> None:
+        self._loop = loop
+        self._notifier = notifier
+        self._until = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None
+
+    def ask(self, seconds: float) -> None:
+        """Ask from now on, for so long at the most."""
+        self.end()
+        if self._notifier.active:
+            self._until = self._loop.time() + seconds
+            self._ask()
+
+    def _ask(self) -> None:
+        rest = self._until - self._loop.time()
+        if rest > 0:
+            self._notifier.extend_timeout(min(rest, EXTENSION))
+            self._timer = self._loop.call_later(EXTENSION / 4, self._ask)
+
+    def end(self) -> None:
+        """Ask no more: the step is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

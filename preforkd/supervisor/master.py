@@ -29,7 +29,7 @@ from preforkd.linux.title import Title
 from preforkd.supervisor import chronicle, reloads, sizing, view
 from preforkd.supervisor.children import Launch
 from preforkd.supervisor.gauge import Gauge
-from preforkd.supervisor.herald import Herald, Watchdog
+from preforkd.supervisor.herald import Herald, Patience, Watchdog
 from preforkd.supervisor.idle import IdleExit
 from preforkd.supervisor.listeners import Listeners, Proposal
 from preforkd.supervisor.overseer import Overseer
@@ -104,6 +104,7 @@ class Master:
         self._herald = Herald(self.loop, notifier, self._status_line)
         self._overseer = Overseer(self.loop, self, self.pool, self.feed, self._herald.refresh)
         self._notifier = notifier
+        self._patience = Patience(self.loop, notifier)
         self._idle = IdleExit(self.loop, self, self._leave_idle)
         self._watchdog = Watchdog(
             self.loop, notifier, lambda: status.healthy(self.board, self.limits, self.loop.time())
@@ -122,15 +123,12 @@ class Master:
     def start(self) -> None:
         """Begin the first generation. Raises PreforkdError when its sockets cannot be had."""
         proposal = self.listeners.propose(self.loaded.settings, self.loaded.origins)
+        text = f"preforkd {preforkd.VERSION} starts: {self.loaded.path or 'built-in configuration'}"
+        chronicle.say(catalog.STARTED, logging.INFO, text)
         for served in proposal.served:
-            chronicle.say(
-                catalog.LISTENER,
-                logging.INFO,
-                f"listening on {served.address} ({served.name}, {served.origin})",
-                PREFORKD_LISTENER=served.name,
-            )
+            chronicle.tell_listener(served.name, served.address, served.origin)
         self._begin(Candidate(0, self.loaded, proposal, changes.Changes()))
-        self._notifier.extend_timeout(self.limits.start + _MARGIN)
+        self._patience.ask(self.limits.start + _MARGIN)
         self._watchdog.start()
 
     def reload(self, *, fresh: bool) -> "asyncio.Future[ReloadAnswer]":
@@ -237,6 +235,7 @@ class Master:
         self._watchdog.close()
         self._overseer.close()
         self._herald.close()
+        self._patience.end()
         self._end_notice()
         if self._timer is not None:
             self._timer.cancel()
@@ -361,17 +360,18 @@ class Master:
         self._turn_soon()
 
     def _announce_ready(self) -> None:
+        self._patience.end()
         self._notifier.ready(self._herald.line())
 
     def _announce_reloading(self) -> None:
         self._notifier.reloading(self._herald.line())
-        self._notifier.extend_timeout(self.limits.start + _MARGIN)
+        self._patience.ask(self.limits.start + _MARGIN)
 
     def _announce_stopping(self) -> None:
         self._notifier.stopping(self._herald.line())
         patience = self.limits.drain + self.limits.dismiss
         patience += self.loaded.settings.timeouts.drain_notice
-        self._notifier.extend_timeout(patience + _MARGIN)
+        self._patience.ask(patience + _MARGIN)
 
     def _prepare_reload(self) -> None:
         fresh = self.reloads.begin()
@@ -432,6 +432,14 @@ class Master:
     def _commit(self) -> None:
         candidate, self._candidate = self._candidate, None
         assert candidate is not None
+        if candidate.generation > 1:
+            known = {served.sock for served in self.listeners.current.served}
+            for served in candidate.proposal.served:
+                if served.sock not in known:
+                    chronicle.tell_listener(served.name, served.address, served.origin)
+            number = candidate.generation
+            text = f"reload: generation {number} serves"
+            chronicle.say(catalog.RELOADED, logging.INFO, text, PREFORKD_GENERATION=number)
         self.listeners.commit(candidate.proposal)
         self._adopt(candidate.loaded)
         self._outcome = reloads.success(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from preforkd.supervisor.herald import Herald, Watchdog
+from preforkd.supervisor.herald import EXTENSION, Herald, Patience, Watchdog
 
 
 class Loop:
@@ -107,3 +107,43 @@ def test_the_watchdog_vouches_for_a_healthy_pool_only():
     health["ok"] = True
     loop.run(1)
     assert notifier.pings == 11
+
+
+class Manager:
+    """Remembers until when it has granted time, and forgets it when told to."""
+
+    active = True
+
+    def __init__(self, loop):
+        self.loop, self.granted = loop, []
+
+    def extend_timeout(self, seconds):
+        self.granted.append((self.loop.now, self.loop.now + seconds))
+
+
+def test_time_is_asked_for_in_pieces_for_as_long_as_the_step_may_last():
+    """Each piece comes well before the one before it ends; the last ends with the step's own time."""
+    loop = Loop()
+    manager = Manager(loop)
+    Patience(loop, manager).ask(60)
+    loop.run(200)
+    for (_, end), (begin, _) in zip(manager.granted, manager.granted[1:], strict=False):
+        assert begin <= end - EXTENSION / 2 or end == 160.0
+    assert max(end for _, end in manager.granted) == 160.0
+    assert all(end - begin <= EXTENSION for begin, end in manager.granted)
+
+
+def test_no_time_is_asked_for_when_the_step_is_over():
+    """The end of a step, another step, and a service that nobody manages end the asking."""
+    loop = Loop()
+    manager = Manager(loop)
+    patience = Patience(loop, manager)
+    patience.ask(60)
+    patience.ask(30)
+    assert len(loop.timers) == 1
+    patience.end()
+    loop.run(100)
+    assert len(manager.granted) == 2
+    manager.active = False
+    patience.ask(60)
+    assert not loop.timers
