@@ -39,6 +39,7 @@ def main() -> None:
             title=loaded.title,
             channel=birth.channel,
             memory=birth.memory,
+            output=birth.output,
             exchange=loaded.exchange,
         )
     )

@@ -26,7 +26,11 @@ class Load(Struct, frozen=True, tag="load"):
 
 
 class Fork(Struct, frozen=True, tag="fork"):
-    """Master to zygote: fork a worker. Descriptors: its channel, its slot's memory."""
+    """Master to zygote: fork a worker.
+
+    Descriptors: its channel, its slot's memory, and if the master reads its standard output and error,
+    those two.
+    """
 
     worker: int
     slot: int

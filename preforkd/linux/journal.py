@@ -23,6 +23,10 @@ class Journal:
     def __init__(self, address: str = ADDRESS, *, wait: bool = True) -> None:
         self._address = address
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.set_waiting(wait)
+
+    def set_waiting(self, wait: bool) -> None:
+        """Give a journal that does not read a second from now on, or no time at all."""
         self._sock.settimeout(1.0 if wait else 0)
 
     def send(self, fields: Mapping[str, object]) -> None:

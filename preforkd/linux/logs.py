@@ -8,6 +8,8 @@ import io
 import logging
 import os
 import sys
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from preforkd.linux.journal import ADDRESS, Journal, stderr_is_journal
@@ -56,18 +58,102 @@ def configure(level: str, target: str, *, patient: bool = True) -> None:
     own.addHandler(handler)
 
 
-class _LineWriter(io.TextIOBase):
-    """Standard output or error of a worker: each line an entry of its own, with who speaks."""
+def to_journal() -> bool:
+    """Tell whether this process's records go to the journal."""
+    own = logging.getLogger("preforkd")
+    return any(isinstance(handler, _JournalHandler) for handler in own.handlers)
 
-    def __init__(self, journal: Journal, level: int, descriptor: int) -> None:
+
+class Lines:
+    """Text that somebody prints, piece by piece: each line becomes an entry of its own.
+
+    ``fields`` returns who speaks. A line's priority is ``level``, or what it begins with: ``<3>``, as
+    sd-daemon(3) has it. ``journal`` is one that is not waited for: what it misses is lost.
+    """
+
+    LIMIT = 48 * 1024
+    """Characters after which a line is cut, as LineMax= of journald.conf(5) does."""
+
+    def __init__(
+        self, level: int, fields: Callable[[], Mapping[str, object]], journal: Journal
+    ) -> None:
         self._journal = journal
-        self._level = level
-        self._descriptor = descriptor
+        self._priority = priority(level)
+        self._fields = fields
         self._rest = ""
+
+    def write(self, text: str) -> None:
+        """Take a piece of text."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._send(line)
+        while len(self._rest) > self.LIMIT:
+            self._send(self._rest[: self.LIMIT])
+            self._rest = self._rest[self.LIMIT :]
+
+    def flush(self) -> None:
+        """Take what there is for a line."""
+        rest, self._rest = self._rest, ""
+        self._send(rest)
+
+    def _send(self, line: str) -> None:
+        number, line = self._priority, line.rstrip()
+        if line[:1] == "<" and line[1:2] in tuple("01234567") and line[2:3] == ">":
+            number, line = int(line[1]), line[3:]
+        if not line:
+            return
+        fields = {
+            "MESSAGE": line,
+            "PRIORITY": number,
+            "SYSLOG_IDENTIFIER": IDENTIFIER,
+            **self._fields(),
+        }
+        with contextlib.suppress(OSError):
+            self._journal.send(fields)
+
+
+def who() -> dict[str, object]:
+    """Return the journal fields of this process."""
+    return {f"PREFORKD_{name.upper()}": value for name, value in _context.items()}
+
+
+class _Bytes(io.RawIOBase):
+    """What is written as bytes to a stream of `_Output`."""
+
+    def __init__(self, output: "_Output") -> None:
+        super().__init__()
+        self._output = output
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._output.write(bytes(data).decode("utf-8", "backslashreplace"))
+        return len(data)
+
+
+class _Output(io.TextIOBase):
+    """Standard output or error: each line an entry of its own, with who speaks at that moment.
+
+    Made in the zygote, so that a handler of logging that the application made while it was loaded, and
+    that keeps the stream, speaks for the worker later.
+    """
+
+    def __init__(self, level: int, descriptor: int) -> None:
+        self._lines = Lines(level, who, Journal(wait=False))
+        self._descriptor = descriptor
+        # Threads may print at once; a signal handler may print while its own thread does.
+        self._lock = threading.RLock()
+        self.buffer = _Bytes(self)
+        self.mode = "w"
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
         return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        return "backslashreplace"
 
     def writable(self) -> bool:
         return True
@@ -75,39 +161,28 @@ class _LineWriter(io.TextIOBase):
     def fileno(self) -> int:
         return self._descriptor
 
+    def reconfigure(self, **_options: object) -> None:
+        """Nothing to be had: for applications that ask sys.stdout for another encoding."""
+
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._send(line)
+        with self._lock:
+            self._lines.write(text)
         return len(text)
 
     def flush(self) -> None:
-        if self._rest:
-            rest, self._rest = self._rest, ""
-            self._send(rest)
-
-    def _send(self, line: str) -> None:
-        fields = {
-            "MESSAGE": line,
-            "PRIORITY": priority(self._level),
-            "SYSLOG_IDENTIFIER": IDENTIFIER,
-            **{f"PREFORKD_{name.upper()}": value for name, value in _context.items()},
-        }
-        # A journal that does not read must not stop a worker that prints.
-        with contextlib.suppress(OSError):
-            self._journal.send(fields)
+        with self._lock:
+            self._lines.flush()
 
 
 def capture_output() -> None:
-    """Have what the application prints arrive in the journal with the fields of who prints it.
+    """Have what this process and its forks print in Python arrive in the journal with who prints it.
 
-    Only where log records go there, too. What is not Python's (a library in C) still writes to the
-    descriptors, and is known by its pid.
+    Only where log records go there, too. What others write to the descriptors 1 and 2 (a library in C,
+    a program that is started) is not caught here: see `preforkd.supervisor.output`.
     """
-    own = logging.getLogger("preforkd")
-    if any(isinstance(handler, _JournalHandler) for handler in own.handlers):
-        sys.stdout = _LineWriter(Journal(wait=False), logging.INFO, 1)
-        sys.stderr = _LineWriter(Journal(wait=False), logging.WARNING, 2)
+    if to_journal():
+        sys.stdout = _Output(logging.INFO, 1)
+        sys.stderr = _Output(logging.WARNING, 2)
 
 
 def _journal_handler(target: str, patient: bool) -> logging.Handler | None:
@@ -149,18 +224,30 @@ class _JournalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = self.format(record)
+            fields = _fields(record, message)
+            if self._missed:
+                fields["PREFORKD_MISSED"] = self._missed
             try:
-                fields = _fields(record, message)
-                if self._missed:
-                    fields["PREFORKD_MISSED"] = self._missed
                 self._journal.send(fields)
-                self._missed = 0
             except OSError:
-                self._missed += 1
+                self._miss()
                 if self._patient:
                     sys.stderr.write(f"<{priority(record.levelno)}>{message}\n")
+            else:
+                self._reached()
         except Exception:  # logging must not fail what it reports about
             self.handleError(record)
+
+    def _miss(self) -> None:
+        # One wait is enough: a master that waits for each of a hundred lines feeds no watchdog.
+        self._missed += 1
+        if self._missed == 1:
+            self._journal.set_waiting(False)
+
+    def _reached(self) -> None:
+        if self._missed:
+            self._missed = 0
+            self._journal.set_waiting(self._patient)
 
     def close(self) -> None:
         self._journal.close()

@@ -16,6 +16,7 @@ from preforkd.config.settings import Settings
 from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
 from preforkd.linux import process, queues
+from preforkd.supervisor.output import Output
 
 CHANNEL_DESCRIPTOR = 3
 _ROOM = 160
@@ -77,6 +78,7 @@ class ZygoteHandle:
     channel: Channel[messages.FromZygote]
     pid: int
     pidfd: int
+    output: Output | None = None
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class WorkerHandle:
     zygote: int
     channel: Channel[messages.FromWorker]
     board: slots.SlotReader
+    output: Output | None = None
     pid: int | None = None
     pidfd: int | None = None
     ready: bool = False
@@ -105,10 +108,13 @@ _from_worker: "msgspec.msgpack.Decoder[messages.FromWorker]" = msgspec.msgpack.D
 )
 
 
-def execute_zygote(python: str, environment: dict[str, str]) -> tuple[int, Any]:
+def execute_zygote(
+    python: str, environment: dict[str, str], output: tuple[int, ...] = ()
+) -> tuple[int, Any]:
     """Execute a zygote with this interpreter; return its pid and our end of its channel.
 
     The child gets standard input, output and error and its channel, and nothing else of ours.
+    ``output``: descriptors to be its standard output and error instead of ours.
     Raises OSError when the interpreter cannot be executed. posix_spawn(3)
     """
     ours, theirs = pair()
@@ -120,7 +126,7 @@ def execute_zygote(python: str, environment: dict[str, str]) -> tuple[int, Any]:
             python,
             arguments,
             environment,
-            file_actions=_descriptors(theirs),
+            file_actions=[*_outputs(output), *_descriptors(theirs)],
             setsigmask=(),
         )
     except OSError:
@@ -131,16 +137,17 @@ def execute_zygote(python: str, environment: dict[str, str]) -> tuple[int, Any]:
     return pid, Channel(ours, _from_zygote)
 
 
-def new_zygote(zygote: int, launch: Launch) -> ZygoteHandle:
+def new_zygote(zygote: int, launch: Launch, output: Output | None = None) -> ZygoteHandle:
     """Execute a zygote for a generation and return its handle. Raises OSError; no child is left."""
     python = launch.settings.app.python or sys.executable
-    pid, channel = execute_zygote(python, launch.environment)
+    theirs = output.theirs if output is not None else ()
+    pid, channel = execute_zygote(python, launch.environment, theirs)
     try:
         pidfd = process.open_child(pid)
     except OSError:
         channel.close()  # which ends it
         raise
-    return ZygoteHandle(zygote, launch.generation, channel, pid, pidfd)
+    return ZygoteHandle(zygote, launch.generation, channel, pid, pidfd, output)
 
 
 def _descriptors(channel: socket.socket) -> list[tuple[int, ...]]:
@@ -153,6 +160,10 @@ def _descriptors(channel: socket.socket) -> list[tuple[int, ...]]:
     return [(os.POSIX_SPAWN_DUP2, channel.fileno(), CHANNEL_DESCRIPTOR)]
 
 
+def _outputs(output: tuple[int, ...]) -> list[tuple[int, ...]]:
+    return [(os.POSIX_SPAWN_DUP2, source, number) for number, source in enumerate(output, start=1)]
+
+
 def _library_paths() -> list[str]:
     # Where the libraries that a zygote and its workers import are installed for this interpreter.
     import httptools  # noqa: PLC0415 - only its place is wanted
@@ -162,7 +173,9 @@ def _library_paths() -> list[str]:
     return list(found)
 
 
-def new_worker(worker: int, slot: int, generation: int, zygote: ZygoteHandle) -> WorkerHandle:
+def new_worker(
+    worker: int, slot: int, generation: int, zygote: ZygoteHandle, output: Output | None = None
+) -> WorkerHandle:
     """Ask a zygote for a worker and return its handle; its process is not known yet.
 
     Raises OSError (BlockingIOError when the zygote does not read) and ChannelClosedError.
@@ -172,7 +185,8 @@ def new_worker(worker: int, slot: int, generation: int, zygote: ZygoteHandle) ->
     try:
         memory = slots.create(f"preforkd-slot-{slot}")
         board = slots.SlotReader(memory)
-        zygote.channel.send(messages.Fork(worker, slot), (theirs.fileno(), memory))
+        streams = output.theirs if output is not None else ()
+        zygote.channel.send(messages.Fork(worker, slot), (theirs.fileno(), memory, *streams))
     except BaseException:
         ours.close()
         if board is not None:
@@ -181,7 +195,7 @@ def new_worker(worker: int, slot: int, generation: int, zygote: ZygoteHandle) ->
     finally:
         theirs.close()
     channel = Channel(ours, _from_worker)
-    return WorkerHandle(worker, slot, generation, zygote.zygote, channel, board)
+    return WorkerHandle(worker, slot, generation, zygote.zygote, channel, board, output)
 
 
 def watch(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from preforkd.config.settings import Settings
 from preforkd.core import events as ev
@@ -26,6 +27,7 @@ from preforkd.linux import cgroup, process, stacks
 from preforkd.supervisor import children
 from preforkd.supervisor.children import Launch, WorkerHandle, ZygoteHandle, unwatch, watch
 from preforkd.supervisor.lookout import Glance
+from preforkd.supervisor.output import Outputs, discard
 
 logger = logging.getLogger("preforkd.master")
 
@@ -60,6 +62,7 @@ class Pool:
         self._workers: dict[int, WorkerHandle] = {}
         self._strangers_wait = False
         self._oom_kills = cgroup.OomKills()
+        self._outputs = Outputs(loop)
 
     def perform(self, action: ev.Action) -> None:
         """Carry out one action; what it leads to is reported."""
@@ -113,18 +116,26 @@ class Pool:
 
     def _spawn_zygote(self, action: ev.SpawnZygote) -> None:
         launch = self.launches[action.generation]
+        output = self._outputs.open(PREFORKD_GENERATION=action.generation)
         try:
-            handle = children.new_zygote(action.zygote, launch)
+            handle = children.new_zygote(action.zygote, launch, output)
         except OSError as error:
+            discard(output)
             self._report(ev.ZygoteFailed(action.zygote, not_executable(launch.settings, error)))
             return
         self._zygotes[action.zygote] = handle
+        settings = launch.settings
+        if output is not None:
+            output.given()
+            output.belongs_to(handle.pid)
+            # Its standard error is ours to read now, and not the journal's any more.
+            settings = replace(settings, log=replace(settings.log, target="journal"))
         watch(self._loop, handle.channel.fileno(), self._hear_zygote, handle)
         watch(self._loop, handle.pidfd, self._zygote_ended, handle)
         self._report(ev.ZygoteSpawned(action.zygote, handle.pid))
         order = messages.Load(
             action.generation,
-            msgspec.msgpack.encode(launch.settings),
+            msgspec.msgpack.encode(settings),
             tuple(name for name, _ in launch.listeners),
             exchange=launch.exchange is not None,
         )
@@ -174,6 +185,8 @@ class Pool:
         if report is None:
             return
         self._hear_zygote(handle)
+        if handle.output is not None:
+            handle.output.drain()
         unwatch(self._loop, handle.pidfd)
         unwatch(self._loop, handle.channel.fileno())
         handle.channel.close()
@@ -200,12 +213,17 @@ class Pool:
         if zygote is None:
             self._report(ev.WorkerExited(action.worker, "its zygote had ended"))
             return
+        slot, generation = action.slot, action.generation
+        output = self._outputs.open(PREFORKD_WORKER=slot, PREFORKD_GENERATION=generation)
         try:
-            handle = children.new_worker(action.worker, action.slot, action.generation, zygote)
+            handle = children.new_worker(action.worker, slot, generation, zygote, output)
         except (OSError, ChannelClosedError) as error:
+            discard(output)
             reason = f"the zygote could not be asked: {str(error) or 'it has ended'}"
             self._report(ev.WorkerExited(action.worker, reason))
             return
+        if output is not None:
+            output.given()
         self._workers[action.worker] = handle
         watch(self._loop, handle.channel.fileno(), self._hear_worker, handle)
 
@@ -233,6 +251,8 @@ class Pool:
             os.close(pidfd)
             return
         handle.pid, handle.pidfd = pid, pidfd
+        if handle.output is not None:
+            handle.output.belongs_to(pid)
         watch(self._loop, pidfd, self._worker_ended, handle)
         self._report(ev.WorkerForked(worker, pid))
         self._birth_settled()
@@ -290,6 +310,8 @@ class Pool:
             return
         if not handle.silent:
             self._hear_worker(handle)  # its last words
+        if handle.output is not None:
+            handle.output.drain()
         # The kernel's own SIGKILL looks like anybody's; the cgroup counts those.
         starved = report.signal == signal.SIGKILL and self._oom_kills.increased()
         how = report.describe() + (", out of memory" if starved else "")

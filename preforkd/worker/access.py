@@ -5,6 +5,7 @@ journal; a journal that does not read is not waited for, and what it misses is c
 """
 
 import contextlib
+import logging
 import os
 import re
 import time
@@ -16,6 +17,7 @@ import msgspec
 from preforkd.config.settings import AccessLog as Settings
 from preforkd.errors import SystemFailure
 from preforkd.http.head import Head
+from preforkd.linux import logs
 from preforkd.linux.journal import Journal
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
@@ -40,7 +42,8 @@ def open_access_log(settings: Settings) -> Callable[[Answered], None] | None:
     if settings.target == "journal":
         return _JournalLog().log
     if settings.target == "stderr":
-        return _FileLog(2, line).log
+        # Where standard error is the journal, the line goes there without a detour, nor a wait.
+        return _JournalLines(line).log if logs.to_journal() else _FileLog(2, line).log
     try:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(settings.target, flags, 0o640)
@@ -60,6 +63,17 @@ class _FileLog:
     def log(self, answered: Answered) -> None:
         with contextlib.suppress(OSError):  # a full disk must not cost an answer
             os.write(self._descriptor, self._line(answered))
+
+
+class _JournalLines:
+    """Lines as they would be in a file; what the journal does not take is lost."""
+
+    def __init__(self, line: Callable[[Answered], bytes]) -> None:
+        self._lines = logs.Lines(logging.INFO, logs.who, Journal(wait=False))
+        self._line = line
+
+    def log(self, answered: Answered) -> None:
+        self._lines.write(self._line(answered).decode())
 
 
 class _JournalLog:

@@ -72,6 +72,8 @@ class Seat:
     title: Title
     channel: int
     memory: int
+    output: tuple[int, ...] = ()
+    """What is to be its standard output and error; empty: what they are."""
     exchange: tuple[socket.socket, socket.socket] | None = None
 
 
@@ -114,7 +116,9 @@ def _live(seat: Seat) -> int:
     os.environ["PREFORKD_GENERATION"] = str(seat.generation)
     logs.set_context(worker=seat.slot, generation=seat.generation)
     logs.configure(seat.settings.log.level, seat.settings.log.target, patient=False)
-    logs.capture_output()
+    for number, descriptor in enumerate(seat.output, start=1):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     seat.hooks.call("after_fork")
     title = _titles(seat)
     title("starting")

@@ -62,6 +62,8 @@ class Birth:
     slot: int
     channel: int
     memory: int
+    output: tuple[int, ...]
+    """What is to be its standard output and error; empty: the zygote's."""
 
 
 def from_scratch(
@@ -151,6 +153,7 @@ def _load_order(
 ) -> Loaded:
     settings = msgspec.msgpack.decode(order.settings, type=Settings)
     logs.configure(settings.log.level, settings.log.target)
+    logs.capture_output()
     socks = [socket.socket(fileno=descriptor) for descriptor in received.descriptors]
     exchange = (socks[-2], socks[-1]) if order.exchange else None
     count = len(order.listeners)
@@ -230,8 +233,8 @@ def _fork(
     if isinstance(pid, _Newborn):
         channel.close()
         pid.wait()
-        seat_channel, memory = descriptors
-        return Birth(loaded, order.worker, order.slot, seat_channel, memory)
+        seat_channel, memory, *output = descriptors
+        return Birth(loaded, order.worker, order.slot, seat_channel, memory, tuple(output))
     process, go = pid
     _tell(channel, messages.Forked(order.worker, process))
     os.close(go)

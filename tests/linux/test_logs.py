@@ -119,3 +119,63 @@ def test_a_stuck_journal_does_not_stop_a_worker(tmp_path):
     assert first["MESSAGE"] == "record 0"
     assert last["MESSAGE"] == "last"
     assert int(last["PREFORKD_MISSED"]) > 1000
+
+
+IMPATIENT = """
+import logging, sys, time
+from preforkd.linux import journal, logs
+logs.ADDRESS = sys.argv[1]
+logs.Journal = lambda wait=True: journal.Journal(sys.argv[1], wait=wait)
+logs.configure("info", "journal")
+begun = time.monotonic()
+for number in range(3000):
+    logging.getLogger("preforkd").info("record %d", number)
+print(time.monotonic() - begun)
+"""
+
+
+def test_a_stuck_journal_costs_a_master_one_wait(tmp_path):
+    """However many records: the watchdog must be fed meanwhile. What is not taken goes to stderr."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        command = [sys.executable, "-c", IMPATIENT, str(tmp_path / "socket")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # One wait is a second; one for each record would be an hour.
+    assert 0.9 < float(done.stdout) < 60
+    assert "<6>record 2999" in done.stderr
+
+
+STREAMS = """
+import logging, sys
+from preforkd.linux import journal, logs
+logs.ADDRESS = sys.argv[1]
+logs.Journal = lambda wait=True: journal.Journal(sys.argv[1], wait=wait)
+logs.configure("info", "journal")
+logs.set_context(generation=2)
+logs.capture_output()
+handler = logging.StreamHandler()
+logs.set_context(worker=3)
+handler.emit(logging.makeLogRecord({"msg": "by a handler of the application"}))
+sys.stdout.reconfigure(line_buffering=True)
+sys.stdout.buffer.write("bytesä\\n".encode())
+print("<2>with a priority", file=sys.stderr)
+print()
+print(sys.stdout.encoding, sys.stderr.errors, sys.stderr.isatty(), sys.stderr.fileno())
+"""
+
+
+def test_an_application_may_use_its_streams_as_ever(tmp_path):
+    """A handler made at import speaks for the worker; bytes, options and attributes are there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        sock.settimeout(5)
+        command = [sys.executable, "-c", STREAMS, str(tmp_path / "socket")]
+        subprocess.run(command, check=True)
+        entries = [parse(sock.recv(65536)) for _ in range(4)]
+    assert [(entry["MESSAGE"], entry["PRIORITY"]) for entry in entries] == [
+        ("by a handler of the application", "4"),
+        ("bytesä", "6"),
+        ("with a priority", "2"),
+        ("utf-8 backslashreplace False 2", "6"),
+    ]
+    assert {entry["PREFORKD_WORKER"] for entry in entries} == {"3"}
