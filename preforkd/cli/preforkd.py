@@ -1,6 +1,7 @@
 """``preforkd run``, ``preforkd check`` and ``preforkd config``."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -11,9 +12,12 @@ import preforkd
 from preforkd.cli.output import to_whoever_reads
 from preforkd.config import sources
 from preforkd.config.credentials import Credentials
+from preforkd.core import catalog
 from preforkd.core.model import Failure
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
-from preforkd.linux import environment
+from preforkd.linux import environment, logs
+from preforkd.linux.journal import stderr_is_journal
+from preforkd.linux.notify import Notifier
 
 _EPILOG = """\
 exit statuses: 0 ended as asked, 69 the application failed, 70 preforkd failed, 71 the system
@@ -50,14 +54,28 @@ def _complain(error: PreforkdError) -> None:
 def _run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     activated = "LISTEN_FDS" in os.environ
+    notifier = Notifier.from_environment(os.environ)
     try:
         status = _serve(options)
     except PreforkdError as error:
-        _complain(error)
+        _tell_administrator(error, notifier)
         status = error.exit_status
+    notifier.close()
     if status and activated:
         _fail_slowly(began)
     return status
+
+
+def _tell_administrator(error: PreforkdError, notifier: Notifier) -> None:
+    # Where systemd has started us: journalctl -x explains it, and systemctl status has it in a line.
+    if stderr_is_journal(os.environ.get("JOURNAL_STREAM", "")):
+        logs.configure("info", "auto")
+        text = f"the service cannot start: {error.report()}"
+        fields = {"MESSAGE_ID": catalog.START_FAILED.id}
+        logging.getLogger("preforkd.master").critical("%s", text, extra={"journal": fields})
+    else:
+        _complain(error)
+    notifier.status(f"cannot start: {error.message}")
 
 
 def _serve(options: argparse.Namespace) -> int:
