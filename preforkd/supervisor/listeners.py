@@ -11,6 +11,7 @@ port stays open, and connections wait, while the service restarts or after its m
 import difflib
 import hashlib
 import logging
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -208,6 +209,7 @@ class Listeners:
         self, listen: Listen, proposal: Proposal, place: Place, index: int
     ) -> list[socket.socket]:
         key = listen.address
+        self._give_up_unreachable(key)
         socks = self.current.bound.get(key) or self._stored.get(stored_name(key))
         if socks is None:
             try:
@@ -224,6 +226,18 @@ class Listeners:
             proposal.kept.extend((listen, sock) for sock in socks)
         proposal.bound[key] = socks
         return socks
+
+    def _give_up_unreachable(self, key: str) -> None:
+        # A Unix socket that systemd has kept is of no use when its file has gone meanwhile, with a
+        # RuntimeDirectory= that was not preserved for example.
+        parsed = parse_address(key)
+        name = stored_name(key)
+        gone = isinstance(parsed, UnixAddress) and not os.path.exists(parsed.path)
+        if gone and name in self._stored:
+            logger.warning("%s was kept by systemd, but its file is gone: bound anew", key)
+            self._store.forget(name)
+            for sock in self._stored.pop(name):
+                sock.close()
 
     def _hint_of_our_own(self, listen: Listen) -> str:
         wanted = _port(listen.address)

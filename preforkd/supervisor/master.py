@@ -344,6 +344,8 @@ class Master:
 
     def _status_line(self) -> str:
         busy = len(self.board.demand.look.busy)
+        if self.exit_status and self._abandoned is not None:
+            return f"cannot start: {self._abandoned.reason}"
         parts = [status.summary(self.board, self.limits, self.life, busy)]
         parts += status.problems(self.board, self.limits, self.loop.time())
         last = self.reloads.last

@@ -153,3 +153,26 @@ def test_what_we_bound_survives_us(port, tmp_path):
     assert not (tmp_path / "s").exists()
     second.close()
     assert store.names == []
+
+
+def test_a_stored_unix_socket_without_its_file_is_bound_anew(tmp_path, caplog):
+    """Nobody could connect to it any more: the new one is reachable, and stored in its place."""
+    path = tmp_path / "web.sock"
+    unix = Listen(address=f"unix:{path}")
+    store = Store()
+    old = socket.socket(socket.AF_UNIX)
+    old.bind(str(path))
+    old.listen()
+    path.unlink()
+    store.names = [stored_name(unix.address)]
+    kept = Inherited(stored_name(unix.address), old, unix.address)
+    listeners = Listeners([kept], [], store)
+    proposal = listeners.propose(Settings(listen=(unix,)), {})
+    assert [served.origin for served in proposal.served] == ["bound"]
+    assert store.names == []
+    listeners.commit(proposal)
+    assert store.names == [stored_name(unix.address)]
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    assert "its file is gone" in caplog.text
+    listeners.close()
