@@ -203,6 +203,16 @@ class Machine:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 
+    def start(self, script: str) -> subprocess.Popen[str]:
+        """Start a script inside and do not wait for it."""
+        return subprocess.Popen(
+            [*self._enter(), "sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def load(self, address: str, arguments: str = "--rate 200") -> subprocess.Popen[str]:
         """Start a load inside; `finish` ends it and returns what it has counted."""
         return subprocess.Popen(
