@@ -1,4 +1,4 @@
-"""The command line ``preforkctl``: status, memory, reload, scale, stop."""
+"""The command line ``preforkctl``: status, memory, reload, scale, refork, stop."""
 
 import argparse
 import json
@@ -92,6 +92,11 @@ def _size(text: str) -> str:
     if text == "auto" or re.fullmatch(r"[+-]?[0-9]{1,4}", text):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is none of N, +N, -N and auto")
+
+
+def _refork(client: Client, _options: argparse.Namespace) -> int:
+    print(client.call("Refork")["message"])
+    return ExitStatus.OK
 
 
 def _stop(client: Client, options: argparse.Namespace) -> int:
@@ -276,6 +281,13 @@ def _parser() -> argparse.ArgumentParser:
         help="so many, so many more or fewer, or what the settings say",
     )
     scale.set_defaults(command=_scale)
+    refork = commands.add_parser(
+        "refork",
+        help="fork the workers anew from a warm one",
+        description="Fork the next zygote from the worker that has answered the most requests, and "
+        "replace the others by its own, so that they share what was loaded since the start.",
+    )
+    refork.set_defaults(command=_refork)
     stop = commands.add_parser("stop", help="stop; returns when the master has ended")
     stop.add_argument("--quick", action="store_true", help="without letting requests finish")
     stop.set_defaults(command=_stop)

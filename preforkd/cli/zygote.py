@@ -1,6 +1,7 @@
 """What the master executes as the zygote: from here a process goes from role to role.
 
-The three processes do not import each other; here, above them, a zygote's newborn becomes a worker.
+The three processes do not import each other; here, above them, a zygote's newborn becomes a worker, and a
+warm worker's a zygote.
 """
 
 import socket
@@ -14,34 +15,43 @@ from preforkd.worker import run as worker
 from preforkd.zygote import zygote
 
 CHANNEL_DESCRIPTOR = 3
+_to_zygote: "msgspec.msgpack.Decoder[messages.ToZygote]" = msgspec.msgpack.Decoder(
+    messages.ToZygote
+)
 
 
 def main() -> None:
-    """Run as a zygote, and in each process that it forks as a worker."""
-    channel: Channel[messages.ToZygote] = Channel(
-        socket.socket(fileno=CHANNEL_DESCRIPTOR),
-        msgspec.msgpack.Decoder(messages.ToZygote),
-    )
+    """Run as a zygote, in each process that it forks as a worker, and so on."""
+    channel = _channel(CHANNEL_DESCRIPTOR)
     birth = zygote.from_scratch(channel, worker.preload)
-    if birth is None:
-        process.leave(0)
+    while birth is not None:
+        # Comes back only in a process that this worker has forked to be the next zygote.
+        descriptor = worker.run(_seat(birth))
+        channel = _channel(descriptor)
+        birth = zygote.from_worker(channel, birth.loaded)
+    process.leave(0)
+
+
+def _channel(descriptor: int) -> Channel[messages.ToZygote]:
+    return Channel(socket.socket(fileno=descriptor), _to_zygote)
+
+
+def _seat(birth: zygote.Birth) -> worker.Seat:
     loaded = birth.loaded
-    worker.run(
-        worker.Seat(
-            worker=birth.worker,
-            slot=birth.slot,
-            generation=loaded.generation,
-            settings=loaded.settings,
-            kind=loaded.kind,
-            application=loaded.application,
-            hooks=loaded.hooks,
-            listeners=loaded.listeners,
-            title=loaded.title,
-            channel=birth.channel,
-            memory=birth.memory,
-            output=birth.output,
-            exchange=loaded.exchange,
-        )
+    return worker.Seat(
+        worker=birth.worker,
+        slot=birth.slot,
+        generation=loaded.generation,
+        settings=loaded.settings,
+        kind=loaded.kind,
+        application=loaded.application,
+        hooks=loaded.hooks,
+        listeners=loaded.listeners,
+        title=loaded.title,
+        channel=birth.channel,
+        memory=birth.memory,
+        output=birth.output,
+        exchange=loaded.exchange,
     )
 
 

@@ -14,9 +14,10 @@ from preforkd.config import units
 from preforkd.config.address import parse_address, parse_peers
 from preforkd.config.credentials import KEY, Credentials
 from preforkd.config.document import Entry, Mapping, Node, Scalar, Sequence
-from preforkd.config.fields import Field, Form, fields_of, get, leaves
+from preforkd.config.fields import Field, Form, fields_of, leaves
 from preforkd.config.settings import Listen, Settings
-from preforkd.config.target import is_request, parse_reference, parse_target, parse_warm_up
+from preforkd.config.target import parse_reference, parse_target, parse_warm_up
+from preforkd.config.together import contradictions
 from preforkd.errors import Place, Problem
 
 _GRAMMARS: dict[str, Callable[[str], object]] = {
@@ -25,7 +26,6 @@ _GRAMMARS: dict[str, Callable[[str], object]] = {
     "hooks": lambda text: text and parse_reference(text),
     "proxy.trusted": parse_peers,
 }
-_PROBE = re.compile(r"/[!-\"$->@-~]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -45,56 +45,11 @@ class Reader:
         """Return the settings of a document; defaults stand in for what has problems."""
         values = self._section(document, fields_of(Settings)) if document else {}
         settings = Settings(**values)
-        self._check_together(settings)
+        for found in contradictions(settings, self.secrets):
+            # Defaults fit together: one of two that do not was written somewhere.
+            if (place := self.origins.get(found.setting)) is not None:
+                self._blame(place, found.setting, found.message, found.hint)
         return settings
-
-    def _check_together(self, settings: Settings) -> None:
-        # What no setting can tell by itself.
-        for index, listen in enumerate(settings.listen):
-            path = f"listen[{index}]"
-            if (
-                listen.tls
-                and not settings.tls.certificate
-                and "tls.certificate" not in self.secrets
-            ):
-                self._blame_known(f"{path}.tls", "TLS needs a certificate", "set tls.certificate")
-            if listen.proxy_protocol and not settings.proxy.trusted:
-                hint = "list its addresses in proxy.trusted"
-                self._blame_known(f"{path}.proxy_protocol", "no proxy is trusted", hint)
-        if settings.proxy.headers != "off" and not settings.proxy.trusted:
-            hint = "list its addresses in proxy.trusted"
-            self._blame_known("proxy.headers", "no proxy is trusted", hint)
-        self._check_sizes(settings)
-        kind = settings.app.target.partition(":")[0]
-        if kind != "wsgi" and any(map(is_request, settings.app.warm_up)):
-            message = f"an application of kind {kind} is sent no requests"
-            self._blame_known("app.warm_up", message, "name functions: MODULE:FUNCTION")
-        for setting in ("http.healthy", "http.ready"):
-            path_text = get(settings, setting)
-            if path_text and not _PROBE.fullmatch(path_text):
-                self._blame_known(setting, f"{path_text!r} is no path", "for example /-/healthy")
-
-    def _check_sizes(self, settings: Settings) -> None:
-        workers = settings.workers
-        if workers.max and workers.count != "auto":
-            hint = "leave one of them out: count is for a fixed size, min and max are for an elastic pool"
-            self._blame_known("workers.count", "count and max exclude each other", hint)
-        for setting in ("min", "spare"):
-            value = getattr(workers, setting)
-            if value and not workers.max:
-                hint = "set workers.max as well; a fixed size is workers.count"
-                self._blame_known(f"workers.{setting}", f"{setting} needs a max", hint)
-            elif value > workers.max:
-                message = f"{value} is more than workers.max, {workers.max}"
-                self._blame_known(f"workers.{setting}", message, "write no more than max")
-        timeouts = settings.timeouts
-        if timeouts.request and timeouts.slow >= timeouts.request:
-            message = "no request lasts so long: timeouts.request ends it before"
-            self._blame_known("timeouts.slow", message, "write less than timeouts.request")
-
-    def _blame_known(self, setting: str, message: str, hint: str) -> None:
-        if (place := self.origins.get(setting)) is not None:
-            self._blame(place, setting, message, hint)
 
     def override(self, settings: dict[str, Any], path: str, node: Node) -> None:
         """Read one setting from elsewhere (an option) into a flat mapping of paths to values."""

@@ -27,7 +27,7 @@ class NotAllowedError(PreforkdError):
 
 
 class ReloadFailedError(PreforkdError):
-    """The reload failed; its exit status says who has to act."""
+    """The reload or the refork failed; its exit status says who has to act."""
 
     def __init__(self, blame: str, reason: str, detail: str, hint: str) -> None:
         super().__init__(reason, detail=detail, hint=hint)
@@ -59,7 +59,7 @@ class Client:
         error, values = answer.get("error"), answer.get("parameters", {})
         if error is None:
             return dict(values)
-        if error.endswith(".ReloadFailed"):
+        if error.endswith((".ReloadFailed", ".ReforkFailed")):
             raise ReloadFailedError(
                 values["blame"], values["reason"], values["detail"], values["hint"]
             )

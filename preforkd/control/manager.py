@@ -33,12 +33,27 @@ class Backend(Protocol):
     def stop(self, quick: bool) -> None:
         """Begin to stop."""
 
+    async def refork(self) -> str:
+        """Fork the zygote anew from a warm worker; return what was achieved, or raise ReforkFailed."""
+
     def scale(self, size: int | None, by: int) -> int:
         """Change the size: by so many, or (0) to this one, None being that of the settings; return it."""
 
 
 class ReloadFailed(TypedVarlinkErrorReply, interface=INTERFACE):
     """The reload failed, and what served serves on."""
+
+    class Parameters:
+        """Who has to act, why, the evidence, and what to do."""
+
+        blame: str
+        reason: str
+        detail: str
+        hint: str
+
+
+class ReforkFailed(TypedVarlinkErrorReply, interface=INTERFACE):
+    """No zygote was forked from a worker, and nothing that serves was touched."""
 
     class Parameters:
         """Who has to act, why, the evidence, and what to do."""
@@ -70,7 +85,7 @@ class Done(TypedDict):
 class Manager(VarlinkInterface, name=INTERFACE):
     """Look at a preforkd service, reload it, stop it."""
 
-    errors = (ReloadFailed, NotAllowed)
+    errors = (ReloadFailed, ReforkFailed, NotAllowed)
 
     def __init__(self, backend: Backend, peer: Peer, group: str) -> None:
         self._backend = backend
@@ -119,6 +134,12 @@ class Manager(VarlinkInterface, name=INTERFACE):
         """Begin to stop; quick: without letting requests finish."""
         self._demand("Stop")
         self._backend.stop(quick)
+
+    @varlinkmethod(return_parameter="message")
+    async def Refork(self) -> str:  # noqa: N802
+        """Fork the next zygote from a warm worker; return when a first worker of its own serves."""
+        self._demand("Refork")
+        return await self._backend.refork()
 
     @varlinkmethod(return_parameter="size")
     def Scale(self, *, size: int | None = None, by: int | None = None) -> int:  # noqa: N802

@@ -207,20 +207,24 @@ class Scoreboard:
             self._strike(row.generation, event.failure, now, fatal=True)
         elif row.state in USABLE:
             row.flaw = event.failure
-            if row.pid is not None:
-                return  # the policy gives it up
-            self._refork_failed(row, now)
+            return  # the policy gives it up
         if row.pid is None:
             del self.zygotes[event.zygote]
         elif row.state is not ZygoteState.KILLED:
             row.state, row.since = ZygoteState.DISMISSED, now
 
     def _zygote_exited(self, event: ev.ZygoteExited, now: float) -> None:
-        row = self.zygotes.pop(event.zygote, None)
-        if not row or row.state not in USABLE:
+        row = self.zygotes.get(event.zygote)
+        if not row:
             return
-        if row.parent is not None and not row.adopted:
-            self._refork_failed(row, now)
+        if row.parent is not None and not row.adopted and row.state in USABLE:
+            # The policy gives it up; there is nobody to wait for any more.
+            reason = f"the zygote forked from a worker ended: {event.reason}"
+            row.flaw = row.flaw or Failure(Blame.APPLICATION, reason)
+            row.state, row.pid = ZygoteState.LOADING, None
+            return
+        del self.zygotes[event.zygote]
+        if row.state not in USABLE:
             return
         loading = row.state is ZygoteState.LOADING
         if loading or now - row.since < backoff.SHORT_LIFE:

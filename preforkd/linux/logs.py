@@ -31,6 +31,12 @@ def set_context(**fields: Any) -> None:
     _context.update(fields)
 
 
+def forget_context(*names: str) -> None:
+    """Add this no more: the process has become another."""
+    for name in names:
+        _context.pop(name, None)
+
+
 def configure(level: str, target: str, *, patient: bool = True) -> None:
     """Send records of this level and above to ``journal``, ``stderr``, or where it fits (``auto``).
 

@@ -106,14 +106,15 @@ def stopped(pidfd: int) -> bool | None:
     return answer
 
 
-def make_preferred_victim() -> None:
-    """Have the kernel take this process before its parents when memory is used up.
+def make_preferred_victim(preferred: bool = True) -> None:
+    """Have the kernel take this process before its parents when memory is used up, or no more.
 
     Where the score may not be changed, nothing happens. proc(5), /proc/pid/oom_score_adj
     """
     path = Path("/proc/self/oom_score_adj")
     with contextlib.suppress(OSError, ValueError):
-        path.write_text(str(min(1000, int(path.read_text()) + _VICTIM)))
+        score = int(path.read_text()) + (_VICTIM if preferred else -_VICTIM)
+        path.write_text(str(max(-1000, min(1000, score))))
 
 
 def reap(pidfd: int) -> ExitReport | None:

@@ -13,3 +13,10 @@ SIGNAL = signal.SIGRTMIN + 9
 def write_on_signal(descriptor: int) -> None:
     """Write the stacks to this descriptor, which stays open, whenever `SIGNAL` comes."""
     faulthandler.register(SIGNAL, file=descriptor, all_threads=True)
+
+
+def write_no_more() -> None:
+    """Ignore `SIGNAL` from now on."""
+    signal.signal(SIGNAL, signal.SIG_IGN)
+    faulthandler.unregister(SIGNAL)
+    signal.signal(SIGNAL, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What a worker has used, held against its limits: CPU time, descriptors."""
+"""What a worker has used, held against its limits: CPU time, descriptors, memory."""
 
 import contextlib
 
@@ -27,3 +27,21 @@ def reason_to_replace(pid: int, settings: Settings, connections: int, share: flo
         if limits.descriptors and opened - min(connections, opened) >= limits.descriptors * share:
             return f"it has {opened} file descriptors open, beside {connections} connections"
     return ""
+
+
+def too_heavy(private: int, growth: int | None) -> str:
+    """Return in words that a worker has so many bytes to itself, and how many more than at first."""
+    grown = f", {_size(growth)} more than after its fork" if growth is not None else ""
+    return f"it has {_size(private)} of memory to itself{grown}"
+
+
+def heaviest(weights: list[tuple[int, int]]) -> str:
+    """Return in words which workers have the most memory to themselves: bytes and slots, in order."""
+    return "the most have " + ", ".join(
+        f"worker {slot} with {_size(private)}" for private, slot in weights
+    )
+
+
+def _size(count: int) -> str:
+    # To a tenth of a mebibyte: what is written in settings would be exact, and unreadable here.
+    return f"{count / (1 << 20):.1f} MB"

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -196,6 +197,28 @@ def new_worker(
         theirs.close()
     channel = Channel(ours, _from_worker)
     return WorkerHandle(worker, slot, generation, zygote.zygote, channel, board, output)
+
+
+def ask_for_zygote(zygote: int, handle: WorkerHandle) -> Channel[messages.FromZygote]:
+    """Ask a worker to fork a zygote from itself; return our end of that zygote's channel.
+
+    Raises OSError (BlockingIOError when the worker does not read) and ChannelClosedError.
+    """
+    ours, theirs = pair()
+    try:
+        handle.channel.send(messages.Refork(zygote), (theirs.fileno(),))
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return Channel(ours, _from_zygote)
+
+
+def kill(pidfd: int) -> None:
+    """End a child that is of no use, and forget it; it is reaped as a stranger."""
+    process.send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
 
 
 def watch(

@@ -18,7 +18,7 @@ from preforkd.config.settings import Settings
 from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
 from preforkd.core import catalog, events as ev, life, policy, status
 from preforkd.core.life import Effect, Event, State
-from preforkd.core.model import Failure, Limits
+from preforkd.core.model import Blame, Failure, Limits
 from preforkd.core.scoreboard import Scoreboard
 from preforkd.core.view import size_of
 from preforkd.errors import ExitStatus, PreforkdError
@@ -34,11 +34,13 @@ from preforkd.supervisor.idle import IdleExit
 from preforkd.supervisor.listeners import Listeners, Proposal
 from preforkd.supervisor.overseer import Overseer
 from preforkd.supervisor.pool import Pool
+from preforkd.supervisor.refork import Waiters
 
 logger = logging.getLogger("preforkd.master")
 
 MOST_WORKERS = 1024
 """The largest size that may be asked for by hand."""
+NO_REFORK = "an ASGI application cannot be forked while its event loop runs"
 _MARGIN = 10.0
 """Seconds that systemd is asked for beyond our own deadlines."""
 
@@ -105,6 +107,7 @@ class Master:
         self._overseer = Overseer(self.loop, self, self.pool, self.feed, self._herald.refresh)
         self._notifier = notifier
         self._patience = Patience(self.loop, notifier)
+        self._reforks = Waiters()
         self._idle = IdleExit(self.loop, self, self._leave_idle)
         self._watchdog = Watchdog(
             self.loop, notifier, lambda: status.healthy(self.board, self.limits, self.loop.time())
@@ -177,6 +180,19 @@ class Master:
     def scale_by(self, step: int) -> int:
         """Give the pool so many workers more, or fewer; return the size."""
         return self.scale(size_of(self.board, self.limits) + step)
+
+    def refork(self) -> "asyncio.Future[str]":
+        """Fork the zygote anew from the warmest worker; the future holds how it ended."""
+        waiter = self._reforks.ask()
+        current, kind = self.board.current, self.settings.app.target.partition(":")[0]
+        if self.life is not State.SERVING or current is None:
+            reason = f"the service is {self.life.value}; a refork needs one that serves"
+            self._reforks.fail(Failure(Blame.SYSTEM, reason))
+        elif kind == "asgi":
+            self._reforks.fail(Failure(Blame.CONFIGURATION, NO_REFORK))
+        else:
+            self.feed(ev.ReforkRequested(self._overseer.warmest(), "asked for", urgent=True))
+        return waiter
 
     def say_status(self) -> None:
         """Log the STATUS line and each problem."""
@@ -304,10 +320,17 @@ class Master:
                     f"generation {generation} serves",
                     PREFORKD_GENERATION=generation,
                 )
+                self._reforks.fail(Failure(Blame.SYSTEM, "a reload has come before"))
                 self._happen(Event.PROMOTED)
             case ev.Abandon(failure=failure):
                 self._abandoned = failure
                 self._happen(Event.ABANDONED)
+            case ev.AdoptZygote(zygote=zygote):
+                row = self.board.zygotes.get(zygote)
+                pid = row.pid if row is not None else None
+                self._reforks.succeed(f"zygote {pid} was forked from a worker; the others follow")
+            case ev.GiveUpRefork(failure=failure):
+                self._reforks.fail(failure)
             case ev.Finish():
                 self._happen(Event.EMPTY)
             case _:
@@ -494,6 +517,7 @@ class Master:
 
     def _refuse_reloads(self) -> None:
         self.reloads.refuse()
+        self._reforks.fail(Failure(Blame.SYSTEM, "the service is stopping"))
 
     def _fail(self) -> None:
         assert self._abandoned is not None

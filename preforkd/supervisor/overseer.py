@@ -6,7 +6,7 @@ against itself only; that the pool is to grow is the kernel's word about its que
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,9 @@ from preforkd.core.model import Limits, WorkerState
 from preforkd.core.renewal import spread
 from preforkd.core.scoreboard import Scoreboard, WorkerRow
 from preforkd.core.view import size_of
+from preforkd.linux.memory import Usage
 from preforkd.supervisor import audit, chronicle
+from preforkd.supervisor.gauge import Gauge
 from preforkd.supervisor.lookout import Glance, Lookout
 from preforkd.supervisor.pool import Pool
 
@@ -30,6 +32,9 @@ _AUDIT = 10.0
 """Seconds between two audits of what the workers have used."""
 _SATURATED = 2.0
 """Seconds of waiting after which it is said that the pool is saturated."""
+_REFORK_PAUSE = 60.0
+"""Seconds between two reforks that follow from requests, at the least."""
+_WORST = 3
 _SOON = 0.005
 
 
@@ -38,6 +43,7 @@ class Service(Protocol):
 
     board: Scoreboard
     limits: Limits
+    gauge: Gauge
 
     @property
     def settings(self) -> Settings:
@@ -71,6 +77,9 @@ class Overseer:
         self._changed = changed
         self._told: dict[int, _Told] = {}
         self._audited_at = float("-inf")
+        self._refork_at = float("-inf")
+        """Before this, no refork follows from requests."""
+        self._weighing: asyncio.Task[None] | None = None
         self._saturated_since: float | None = None
 
     def close(self) -> None:
@@ -80,6 +89,7 @@ class Overseer:
     def _seen(self, glance: Glance) -> float:
         now = self._loop.time()
         self._observe(glance, now)
+        self._watch_warmth(glance, now)
         due = [self._watch_requests(glance, now), now + self._pace()]
         if now - self._audited_at >= _AUDIT:
             self._audited_at = now
@@ -162,16 +172,65 @@ class Overseer:
 
         self._pool.ask_stacks(row.worker, self._service.limits.farewell, tell)
 
+    # --- reforks ---------------------------------------------------------------------------------
+
+    def warmest(self) -> int:
+        """Return the worker that has answered the most requests; 0 if there is none."""
+        requests = self._pool.glance(self._loop.time()).requests
+        return max(requests, key=requests.__getitem__, default=0)
+
+    def _watch_warmth(self, glance: Glance, now: float) -> None:
+        after = self._service.settings.memory.refork.after
+        board = self._service.board
+        current = board.current
+        if not after or current is None or current.refork.due or now < self._refork_at:
+            return
+        zygote = board.usable_zygote(current.generation)
+        litter = {
+            row.worker: glance.requests.get(row.worker, 0)
+            for row in board.workers_of(current.generation)
+            if zygote is not None and row.zygote == zygote.zygote
+        }
+        worker = max(litter, key=litter.__getitem__, default=0)
+        if litter.get(worker, 0) >= after:
+            self._refork_at = now + _REFORK_PAUSE
+            reason = f"worker {board.workers[worker].slot} has answered {litter[worker]} requests"
+            self._feed(ev.ReforkRequested(worker, reason))
+
     # --- what workers have used ------------------------------------------------------------------
 
     def _audit(self) -> None:
-        board, settings = self._service.board, self._service.settings
-        for row in board.workers.values():
+        settings = self._service.settings
+        for row, pid in self._audited():
             handle = self._pool.worker(row.worker)
-            if row.state is not WorkerState.READY or row.spent or handle is None or not row.pid:
+            if handle is None:
                 continue
             reading = handle.board.read(self._loop.time())
             share = spread(row.worker)
-            reason = audit.reason_to_replace(row.pid, settings, reading.connections, share)
+            reason = audit.reason_to_replace(pid, settings, reading.connections, share)
             if reason:
                 self._feed(ev.WorkerSpent(row.worker, reason))
+        if settings.memory.limit and (self._weighing is None or self._weighing.done()):
+            self._weighing = self._loop.create_task(self._weigh(settings.memory.limit))
+
+    def _audited(self) -> Iterator[tuple[WorkerRow, int]]:
+        for row in self._service.board.workers.values():
+            if row.state is WorkerState.READY and not row.spent and row.pid is not None:
+                yield row, row.pid
+
+    async def _weigh(self, limit: int) -> None:
+        # Beside the loop: reading the memory of many workers takes a while.
+        rows = list(self._audited())
+        gauge = self._service.gauge
+        readings = await gauge.read([pid for _, pid in rows])
+        weights: list[tuple[int, int | None, WorkerRow]] = []
+        for row, pid in rows:
+            usage = readings[pid]
+            if isinstance(usage, Usage):
+                weights.append((usage.private, gauge.growth(pid, usage), row))
+        weights.sort(key=lambda weight: -weight[0])
+        for private, growth, row in weights:
+            if private > limit * spread(row.worker):
+                worst = audit.heaviest([(w[0], w[2].slot) for w in weights[:_WORST]])
+                reason = audit.too_heavy(private, growth)
+                self._feed(ev.WorkerSpent(row.worker, f"{reason} ({worst})"))

@@ -28,6 +28,7 @@ from preforkd.supervisor import children
 from preforkd.supervisor.children import Launch, WorkerHandle, ZygoteHandle, unwatch, watch
 from preforkd.supervisor.lookout import Glance
 from preforkd.supervisor.output import Outputs, discard
+from preforkd.supervisor.refork import Nursery
 
 logger = logging.getLogger("preforkd.master")
 
@@ -60,6 +61,7 @@ class Pool:
         self._bell = bell
         self._zygotes: dict[int, ZygoteHandle] = {}
         self._workers: dict[int, WorkerHandle] = {}
+        self._nursery = Nursery(report)
         self._strangers_wait = False
         self._oom_kills = cgroup.OomKills()
         self._outputs = Outputs(loop)
@@ -197,14 +199,28 @@ class Pool:
             self._report(ev.ZygoteFailed(handle.zygote, unusable(launch.settings)))
         self._report(ev.ZygoteExited(handle.zygote, report.describe()))
 
+    def _fork_zygote(self, action: ev.ForkZygote) -> None:
+        self._nursery.ask(action, self._workers.get(action.worker))
+
+    def _zygote_born(self, worker: WorkerHandle, message: messages.Reforked) -> None:
+        handle = self._nursery.born(worker, message, self._claim)
+        if handle is None:
+            return
+        self._zygotes[handle.zygote] = handle
+        watch(self._loop, handle.channel.fileno(), self._hear_zygote, handle)
+        watch(self._loop, handle.pidfd, self._zygote_ended, handle)
+        self._report(ev.ZygoteSpawned(handle.zygote, handle.pid))
+
     def _dismiss_zygote(self, action: ev.DismissZygote) -> None:
         if handle := self._zygotes.get(action.zygote):
             with contextlib.suppress(ChannelClosedError, BlockingIOError):
                 handle.channel.send(messages.Dismiss())
 
-    def _kill_zygote(self, action: ev.KillZygote) -> None:
+    def _kill_zygote(self, action: ev.KillZygote | ev.GiveUpRefork) -> None:
         if handle := self._zygotes.get(action.zygote):
             process.send_signal(handle.pidfd, signal.SIGKILL)
+        else:
+            self._nursery.drop(action.zygote)
 
     # --- workers ---------------------------------------------------------------------------------
 
@@ -233,19 +249,12 @@ class Pool:
         handle = self._workers.get(worker)
         if handle is not None and handle.pid == pid:
             return
-        known = {row.pid for row in self._workers.values()}
-        known.update(row.pid for row in self._zygotes.values())
-        if pid in known or pid <= 0:
-            logger.warning("the claim that worker %d has pid %d is ignored", worker, pid)
-            return
-        try:
-            pidfd = process.open_child(pid)
-        except OSError:
-            logger.warning("the claim that worker %d has pid %d is false", worker, pid)
+        pidfd = self._claim(pid)
+        if pidfd is None:
+            logger.warning("the claim that worker %d has pid %d is not true", worker, pid)
             return
         if handle is None:  # given up while it was being forked
-            process.send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
+            children.kill(pidfd)
             return
         if handle.pid is not None or (zygote is not None and handle.zygote != zygote):
             os.close(pidfd)
@@ -256,6 +265,17 @@ class Pool:
         watch(self._loop, pidfd, self._worker_ended, handle)
         self._report(ev.WorkerForked(worker, pid))
         self._birth_settled()
+
+    def _claim(self, pid: int) -> int | None:
+        # A pidfd for a pid that a child names, if that is a child of ours, and not a known one.
+        known = {row.pid for row in self._workers.values()}
+        known.update(row.pid for row in self._zygotes.values())
+        if pid in known or pid <= 0:
+            return None
+        try:
+            return process.open_child(pid)
+        except OSError:
+            return None
 
     def _birth_settled(self) -> None:
         if self._strangers_wait:
@@ -292,6 +312,10 @@ class Pool:
             case messages.Spent():
                 requests = handle.board.read(self._loop.time()).requests
                 self._report(ev.WorkerSpent(handle.worker, f"it has answered {requests} requests"))
+            case messages.Reforked():
+                self._zygote_born(handle, message)
+            case messages.ReforkFailed():
+                self._nursery.failed(handle, message)
             case messages.Bell():
                 self._bell()
 
@@ -324,6 +348,7 @@ class Pool:
         self._report(ev.WorkerExited(handle.worker, reason, out_of_memory))
 
     def _close_worker(self, handle: WorkerHandle) -> None:
+        self._nursery.worker_ended(handle)
         unwatch(self._loop, handle.channel.fileno())
         handle.channel.close()
         handle.board.close()
@@ -465,6 +490,8 @@ def unusable(settings: Settings) -> Failure:
 
 _PERFORM: dict[type, Callable[[Pool, Any], None]] = {
     ev.SpawnZygote: Pool._spawn_zygote,
+    ev.ForkZygote: Pool._fork_zygote,
+    ev.GiveUpRefork: Pool._kill_zygote,
     ev.DismissZygote: Pool._dismiss_zygote,
     ev.KillZygote: Pool._kill_zygote,
     ev.ForkWorker: Pool._fork_worker,

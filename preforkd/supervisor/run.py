@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from preforkd.config.settings import Settings
 from preforkd.config.sources import Loaded
 from preforkd.control import server as control
+from preforkd.control.manager import ReforkFailed
 from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
 from preforkd.errors import PreforkdError, SystemFailure
 from preforkd.linux import environment, inherit, logs, process
@@ -17,6 +18,7 @@ from preforkd.linux.memory import PressureWatch
 from preforkd.linux.notify import Notifier
 from preforkd.supervisor.listeners import Listeners
 from preforkd.supervisor.master import Master
+from preforkd.supervisor.refork import ReforkFailedError
 
 logger = logging.getLogger("preforkd.master")
 
@@ -143,6 +145,18 @@ class _Backend:
 
     def stop(self, quick: bool) -> None:
         self._master.stop(quick=quick)
+
+    async def refork(self) -> str:
+        try:
+            return await self._master.refork()
+        except ReforkFailedError as error:
+            failure = error.failure
+            raise ReforkFailed(
+                blame=failure.blame.value,
+                reason=failure.reason,
+                detail=failure.detail,
+                hint=failure.hint,
+            ) from error
 
     def scale(self, size: int | None, by: int) -> int:
         return self._master.scale_by(by) if by else self._master.scale(size)

@@ -32,7 +32,7 @@ def limits_of(settings: Settings, cpus: int, by_hand: int | None = None) -> Limi
 
 def _sizes(settings: Settings, cpus: int) -> tuple[int, int]:
     workers = settings.workers
-    if workers.max:
+    if workers.max and workers.count == "auto":  # an option may give a count to a file with a max
         # Spare workers are idle ones, so there are as many of them when nobody is busy.
         return max(1, workers.min, workers.spare), workers.max
     fixed = max(_LEAST, _PER_CPU * cpus) if workers.count == "auto" else workers.count

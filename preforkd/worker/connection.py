@@ -329,6 +329,15 @@ class Connection:
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
+    def abandon(self) -> None:
+        """Close this process's copies, without a word to the client: another one goes on with it."""
+        if self._reader is not None:
+            self._reader.close()
+        if self.request is not None:
+            self.request.body.close()
+        # Closing a socket says nothing, but TLS would.
+        getattr(self.sock, "abandon", self.sock.close)()
+
     def close(self) -> None:
         """Give up everything; whoever waits for the sending learns of it."""
         self.closed = True

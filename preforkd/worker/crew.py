@@ -34,21 +34,19 @@ class Crew:
         self._board = board
         self._work: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
         self._since: dict[Connection, int] = {}
-        self._threads = [
-            threading.Thread(target=self._run, name=f"preforkd-crew-{number}", daemon=True)
-            for number in range(1, size + 1)
-        ]
-        self._started = 0
+        self._size = size
+        self._threads: list[threading.Thread] = []
 
     def give(self, connection: Connection) -> None:
         """Let a free thread answer the request of a connection."""
         self.free -= 1
-        if self._started < len(self._threads) - self.free:
-            self._threads[self._started].start()
-            self._started += 1
+        if len(self._threads) < self._size - self.free:
+            name = f"preforkd-crew-{len(self._threads) + 1}"
+            self._threads.append(threading.Thread(target=self._run, name=name, daemon=True))
+            self._threads[-1].start()
         self._since[connection] = time.monotonic_ns()
         if len(self._since) == 1:
-            self._board.busy(self._since[connection])
+            self._show()
         self._work.put(connection)
 
     def take(self) -> Connection | None:
@@ -59,14 +57,29 @@ class Crew:
             del self._since[connection]
             self._board.idle()
             if self._since:
-                self._board.busy(next(iter(self._since.values())))
+                self._show()
             return connection
         return None
 
+    def _show(self) -> None:
+        # The oldest request is the one that may be late.
+        connection, since = next(iter(self._since.items()))
+        if connection.request is not None:
+            self._board.show(connection.request.known.line)
+        self._board.busy(since)
+
+    @property
+    def calm(self) -> bool:
+        """Tell whether no thread has a request."""
+        return not self._since
+
     def end(self) -> None:
-        """End the threads that wait for work."""
-        for _ in range(self._started):
+        """End the threads that wait for work; they are started again when there is some."""
+        for _ in self._threads:
             self._work.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
 
     def _run(self) -> None:
         while (connection := self._work.get()) is not None:

@@ -8,6 +8,7 @@ taken apart a third time. What is remembered is bounded, and costs only speed wh
 from preforkd.apps import wsgi
 from preforkd.http import proxy
 from preforkd.http.head import Bounds, Head, HeadParser
+from preforkd.ipc.slots import as_line
 
 _HEADS = 128
 _HEAD_SIZE = 2048
@@ -23,6 +24,7 @@ class Known:
         "head",
         "head_only",
         "keep",
+        "line",
         "modern",
         "probe",
         "raw",
@@ -35,6 +37,8 @@ class Known:
         self.environ = environ
         self.remote: str | None = None
         """The client, where a trusted proxy has named it."""
+        self.line = as_line(b"%b %b" % (head.method.encode(), head.target))
+        """What the slot says while it is with the application."""
         self.head_only = head.method == "HEAD"
         self.modern = head.version == "1.1"
         self.keep = head.keep_alive

@@ -11,6 +11,7 @@ the application.  epoll_ctl(2)
 import contextlib
 import errno
 import logging
+import os
 import select
 import signal
 import socket
@@ -76,6 +77,11 @@ class Gate:
         """Called once, when the worker begins to leave."""
         self.on_overdue: Callable[[], None] = lambda: None
         """Called when the worker is to be killed for a request that takes too long."""
+        self.refork: tuple[int, int] | None = None
+        """The zygote that this worker is to fork from itself, between two requests, and its channel."""
+        self.refork_at_once = False
+        """`on_refork` only refuses: nobody has to find a moment for it."""
+        self.on_refork: Callable[[int, int], None] = lambda _zygote, _channel: None
         self._told = False
         self._serving = False
         self._channel = channel
@@ -260,6 +266,12 @@ class Gate:
             return
         if received is None:
             return
+        if isinstance(received.message, messages.Refork) and received.descriptors:
+            self._give_up_refork()
+            self.refork = received.message.zygote, received.descriptors[0]
+            if self.refork_at_once:
+                self.fork_zygote()
+            return
         close_all(received.descriptors)
         self._obey(received.message)
 
@@ -284,8 +296,32 @@ class Gate:
             case _:
                 pass
 
+    def fork_zygote(self) -> None:
+        """Fork the zygote that was asked for; `on_refork` does it, and does not return in that process."""
+        assert self.refork is not None
+        (zygote, channel), self.refork = self.refork, None
+        self.on_refork(zygote, channel)
+
+    def _give_up_refork(self) -> None:
+        # Whoever listens at the other end learns that nobody will answer.
+        if self.refork is not None:
+            os.close(self.refork[1])
+            self.refork = None
+
+    def abandon(self) -> None:
+        """Close what is this worker's, in a process that was forked from it; the worker goes on.
+
+        Nothing is unregistered: the epoll is the same one in both processes.
+        """
+        with contextlib.suppress(ValueError):
+            signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for own in (self.epoll, self._wake_read, self._wake_write, self._channel):
+            own.close()
+
     def close(self) -> None:
         """Give up the epoll and this worker's copies of the listeners."""
+        self._give_up_refork()
         self.shut()
         with contextlib.suppress(ValueError):
             signal.set_wakeup_fd(-1)

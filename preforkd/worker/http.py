@@ -137,7 +137,9 @@ class HttpLoop:
         self._current: Connection | None = None
         self._away = False
         """The loop is run by the relief: the application has the worker."""
-        self._relief = Relief(lambda: self._turn, self._relieve, gate.wake)
+        self._shown: Known | None = None
+        """What the slot names as the present request."""
+        self._relief = self._new_relief()
         threads = settings.workers.threads
         self._crew = (
             Crew(threads, self._answer_in_thread, gate.wake, gate.board) if threads > 1 else None
@@ -149,6 +151,8 @@ class HttpLoop:
         """Serve until the worker is to leave, and what had arrived was answered."""
         gate = self._gate
         while True:
+            if gate.refork is not None and self._is_calm():
+                self._fork_zygote()
             if gate.retiring:
                 self._leave()
                 if not self._connections and not self._take_what_is_left():
@@ -167,7 +171,29 @@ class HttpLoop:
         if self._crew is not None:
             self._crew.end()
 
+    def _new_relief(self) -> Relief:
+        return Relief(lambda: self._turn, self._relieve, self._gate.wake)
+
+    def _is_calm(self) -> bool:
+        return self._crew is None or self._crew.calm
+
+    def _fork_zygote(self) -> None:
+        # A thread would not exist in the zygote, and what it held locked would stay locked.
+        self._relief.end()
+        self._relief = self._new_relief()
+        if self._crew is not None:
+            self._crew.end()
+        try:
+            self._gate.fork_zygote()
+        except BaseException:
+            # In the zygote: the clients are the worker's, and it goes on with them.
+            for connection in self._connections.values():
+                connection.abandon()
+            raise
+
     def _has_room(self) -> bool:
+        if self._gate.refork is not None:
+            return False  # until the threads have answered what they have
         return len(self._connections) < self._most and (self._crew is None or self._crew.free > 0)
 
     def _is_free(self) -> bool:
@@ -533,6 +559,9 @@ class HttpLoop:
         if relief.asleep and self._exchange is not None:
             relief.call()
         board = self._gate.board
+        if known is not self._shown:
+            self._shown = known
+            board.show(known.line)
         board.busy()
         self._current = connection
         relief.custody.release()

@@ -13,7 +13,7 @@ import socket
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
@@ -23,7 +23,7 @@ from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError
 from preforkd.ipc.slots import SlotWriter
-from preforkd.linux import limits, logs, process, stacks
+from preforkd.linux import fork, limits, logs, process, stacks
 from preforkd.worker.gate import Gate, Listener
 
 logger = logging.getLogger("preforkd.worker")
@@ -97,18 +97,42 @@ def preload(kind: str) -> None:
             importlib.import_module(name)
 
 
-def run(seat: Seat) -> None:
-    """Live the life of a worker; never returns, the process ends."""
-    status = 1
+class Reborn(BaseException):
+    """Raised in a process that was forked from a worker, to become a zygote."""
+
+    def __init__(self, channel: int) -> None:
+        super().__init__()
+        self.channel = channel
+
+
+def run(seat: Seat) -> int:
+    """Live the life of a worker, at whose end the process ends.
+
+    Returns only in a process that was forked from the worker: the descriptor of the channel of the
+    zygote that it is to be.
+    """
     try:
         status = _live(seat)
+    except Reborn as reborn:
+        _forget_the_worker(seat)
+        return reborn.channel
     except SystemExit as end:
         logger.warning("the application ended the worker: sys.exit(%r)", end.code)
         status = 0
     except BaseException:
         logger.critical("worker %d failed", seat.slot, exc_info=True)
-    finally:
-        _leave(status)
+        status = 1
+    return _leave(status)
+
+
+def _forget_the_worker(seat: Seat) -> None:
+    stacks.write_no_more()
+    os.close(seat.memory)
+    process.make_preferred_victim(preferred=False)
+    os.environ.pop("PREFORKD_WORKER", None)
+    logs.forget_context("worker")
+    logs.configure(seat.settings.log.level, seat.settings.log.target)
+    seat.hooks.call("after_fork")
 
 
 def _live(seat: Seat) -> int:
@@ -137,6 +161,8 @@ def _live(seat: Seat) -> int:
             _tell(channel, messages.Leaving("SIGTERM"))
 
     gate.on_retiring = begin_to_leave
+    gate.refork_at_once = seat.kind == "asgi"
+    gate.on_refork = _Refork(seat, gate, channel, board)
     try:
         server = _server(seat, gate)
         server.prepare()
@@ -163,6 +189,43 @@ def _live(seat: Seat) -> int:
     title("leaving")
     gate.close()
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Refork:
+    """Forks the next zygote from this worker; called by the gate, between two requests."""
+
+    seat: Seat
+    gate: Gate
+    channel: Channel[messages.ToWorker]
+    board: SlotWriter
+
+    def __call__(self, zygote: int, descriptor: int) -> None:
+        """Fork and tell the master; in the new process, raise Reborn."""
+        born, reason = self._fork()
+        if isinstance(born, fork.Newborn):
+            self.gate.abandon()
+            self.board.close()
+            born.wait()
+            raise Reborn(descriptor)
+        os.close(descriptor)
+        if born is None:
+            problem = messages.Problem("application", reason)
+            _tell(self.channel, messages.ReforkFailed(zygote, problem))
+            return
+        pid, go = born
+        _tell(self.channel, messages.Reforked(zygote, pid))
+        os.close(go)
+
+    def _fork(self) -> tuple[tuple[int, int] | fork.Newborn | None, str]:
+        if self.seat.kind == "asgi":
+            return None, "an event loop that runs cannot be forked (kind asgi)"
+        if reason := self.seat.hooks.call("before_refork"):
+            return None, reason
+        try:
+            return fork.double_fork(), ""
+        except OSError as error:
+            return None, f"fork: {error.strerror}"
 
 
 def _server(seat: Seat, gate: Gate) -> Server:
@@ -221,6 +284,6 @@ def _say_soon(channel: Channel[messages.ToWorker], message: messages.FromWorker)
         channel.send(message)
 
 
-def _leave(status: int) -> None:
+def _leave(status: int) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     process.leave(status)

@@ -13,6 +13,8 @@ def serve(gate: Gate, application: Callable[..., Any]) -> None:
     board = gate.board
     gate.open()
     while not gate.retiring:
+        if gate.refork is not None:
+            gate.fork_zygote()
         for descriptor, _ in gate.poll(None):
             if gate.retiring:
                 break

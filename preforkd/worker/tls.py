@@ -124,6 +124,10 @@ class TlsSocket:
         """Set an option of the socket below."""
         self._sock.setsockopt(level, name, value)
 
+    def abandon(self) -> None:
+        """Close this process's copy without a word to the client."""
+        os.close(self._sock.detach())
+
     def close(self) -> None:
         """Close it, with a goodbye as far as that goes without waiting."""
         if not self._said_goodbye and self._sock.version() is not None:

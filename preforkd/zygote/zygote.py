@@ -1,7 +1,7 @@
 """The zygote's loop: load the application once, then fork workers as the master asks.
 
 "Load the application" and "already loaded" are two ways into one loop: `from_scratch` is the
-first; a warm worker that becomes a zygote will enter `serve` by the second.
+first, `from_worker` the second, for a process that was forked from a warm worker.
 
 A worker is born by a double fork, so that its parent is the master (the nearest subreaper) and not
 the zygote: a zygote that ends orphans nobody.
@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from preforkd.config.target import parse_target
 from preforkd.errors import ApplicationError, ConfigurationError, PreforkdError, SystemFailure
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, Received, close_all
-from preforkd.linux import inventory, logs
+from preforkd.linux import fork, inventory, logs
 from preforkd.linux.inventory import Descriptors
 from preforkd.linux.title import Title
 from preforkd.zygote import heap
@@ -84,6 +83,23 @@ def from_scratch(
         return None
     if loaded is None:
         return None
+    return serve(channel, loaded)
+
+
+def from_worker(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | None:
+    """Serve with what a worker, from which this process was forked, has loaded and warmed up.
+
+    Returns None when this process is to end, a Birth in a new worker.
+    """
+    _quieten_signals()
+    loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, forked from a worker")
+    begun = time.monotonic()
+    try:
+        heap.prepare(immortal_heap=loaded.settings.memory.immortal)
+    except PreforkdError as error:
+        _tell(channel, messages.LoadFailed(problem_of(error)))
+        return None
+    _tell(channel, messages.Loaded(time.monotonic() - begun))
     return serve(channel, loaded)
 
 
@@ -222,15 +238,12 @@ def _fork(
     order: messages.Fork,
     descriptors: tuple[int, ...],
 ) -> Birth | None:
-    with contextlib.suppress(Exception):  # the application may have put anything in their place
-        sys.stdout.flush()
-        sys.stderr.flush()
     try:
-        pid = _double_fork()
+        pid = fork.double_fork()
     except OSError as error:
         _tell(channel, messages.ForkFailed(order.worker, f"fork: {error.strerror}"))
         return None
-    if isinstance(pid, _Newborn):
+    if isinstance(pid, fork.Newborn):
         channel.close()
         pid.wait()
         seat_channel, memory, *output = descriptors
@@ -239,58 +252,3 @@ def _fork(
     _tell(channel, messages.Forked(order.worker, process))
     os.close(go)
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Newborn:
-    """In the grandchild: it goes on when its parent is the master, and the master was told."""
-
-    go: int
-
-    def wait(self) -> None:
-        os.read(self.go, 1)  # ends by end-of-file: the zygote closes its end, or has ended
-        os.close(self.go)
-
-
-def _double_fork() -> tuple[int, int] | _Newborn:
-    """Return, in the zygote, the grandchild's pid and the descriptor whose closing lets it go.
-
-    Raises OSError when either fork is refused; nothing is left behind then.
-    """
-    go_read, go_write = os.pipe()
-    pid_read, pid_write = os.pipe()
-    try:
-        middle = os.fork()
-    except OSError:
-        close_all((go_read, go_write, pid_read, pid_write))
-        raise
-    if middle == 0:
-        close_all((pid_read, go_write))
-        if _middle(pid_write):
-            os.close(pid_write)
-            return _Newborn(go_read)
-    close_all((pid_write, go_read))
-    answer = os.read(pid_read, 32)
-    os.close(pid_read)
-    _, status = os.waitpid(middle, 0)
-    number = int(answer or b"0")
-    if number <= 0:
-        os.close(go_write)
-        code = os.waitstatus_to_exitcode(status)
-        how = f"the child that was to fork ended with {code}"
-        raise OSError(-number, os.strerror(-number) if number else how)
-    return number, go_write
-
-
-def _middle(pid_write: int) -> bool:
-    # Between the forks: tells the zygote the grandchild's pid, or the errno as a negative number,
-    # and is gone.
-    try:
-        grandchild = os.fork()
-    except OSError as error:
-        os.write(pid_write, str(-(error.errno or 1)).encode())
-        os._exit(1)
-    if grandchild == 0:
-        return True
-    os.write(pid_write, str(grandchild).encode())
-    os._exit(0)

@@ -82,6 +82,9 @@ class Backend:
     def stop(self, quick: bool) -> None:
         self.stopped.append(quick)
 
+    async def refork(self) -> str:
+        return "zygote 4 was forked from a worker"
+
     def scale(self, size: int | None, by: int) -> int:
         self.scaled = (size, by)
         return 5

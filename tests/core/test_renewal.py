@@ -92,7 +92,8 @@ def test_a_refork_whose_hook_fails_changes_nothing():
     """No zygote was born: the one before goes on, and the next attempt waits."""
     pool = Pool().serve()
     asked(pool)
-    assert pool.tell(ev.ZygoteFailed(2, Failure(Blame.APPLICATION, "the hook"))) == []
+    failure = Failure(Blame.APPLICATION, "the hook")
+    assert pool.tell(ev.ZygoteFailed(2, failure)) == [ev.GiveUpRefork(2, failure)]
     assert list(pool.board.zygotes) == [1]
     assert pool.tell(ev.ReforkRequested(1, "2000 requests")) == []
     assert pool.wake_at > pool.now

@@ -1,0 +1,122 @@
+"""Zygotes that are forked from workers: those that are not born yet, and who waits for one."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from preforkd.core import events as ev
+from preforkd.core.model import Blame, Failure
+from preforkd.ipc import messages
+from preforkd.ipc.channel import Channel, ChannelClosedError
+from preforkd.supervisor import children
+from preforkd.supervisor.children import WorkerHandle, ZygoteHandle
+
+
+class Waiters:
+    """Those who have asked for a refork, and wait for what comes of it."""
+
+    def __init__(self) -> None:
+        self._waiters: list[asyncio.Future[str]] = []
+
+    def ask(self) -> "asyncio.Future[str]":
+        """Return a future: what was achieved, in words, or ReforkFailedError."""
+        waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
+
+    def succeed(self, text: str) -> None:
+        """Tell all that it is done."""
+        for waiter in self._take():
+            waiter.set_result(text)
+
+    def fail(self, failure: Failure) -> None:
+        """Tell all that it has failed."""
+        for waiter in self._take():
+            waiter.set_exception(ReforkFailedError(failure))
+
+    def _take(self) -> list["asyncio.Future[str]"]:
+        waiters, self._waiters = self._waiters, []
+        return [waiter for waiter in waiters if not waiter.done()]
+
+
+class ReforkFailedError(Exception):
+    """The refork failed, and nothing that serves was touched."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    generation: int
+    worker: int
+    channel: Channel[messages.FromZygote]
+
+
+class Nursery:
+    """Zygotes that were asked for and are not born; what goes wrong is reported as their failure."""
+
+    def __init__(self, report: Callable[[ev.Fact], None]) -> None:
+        self._report = report
+        self._pending: dict[int, _Pending] = {}
+
+    def ask(self, action: ev.ForkZygote, handle: WorkerHandle | None) -> None:
+        """Ask a worker for the zygote."""
+        if handle is None:
+            self._failed(action.zygote, "the worker that was to fork it has ended")
+            return
+        try:
+            channel = children.ask_for_zygote(action.zygote, handle)
+        except (OSError, ChannelClosedError) as error:
+            reason = str(error) or "it has ended"
+            self._failed(action.zygote, f"worker {handle.slot} could not be asked: {reason}")
+            return
+        self._pending[action.zygote] = _Pending(action.generation, handle.worker, channel)
+
+    def born(
+        self, handle: WorkerHandle, message: messages.Reforked, claim: Callable[[int], int | None]
+    ) -> ZygoteHandle | None:
+        """Return the handle of a zygote that its worker says is born; None if that is not so.
+
+        ``claim`` returns a pidfd for a pid that is a child of ours, and nobody else's.
+        """
+        pending = self._pending.get(message.zygote)
+        if pending is None or pending.worker != handle.worker:
+            claimed = claim(message.pid)
+            if claimed is not None:
+                children.kill(claimed)  # given up while it was being forked
+            return None
+        pidfd = claim(message.pid)
+        if pidfd is None:
+            self.drop(message.zygote)
+            self._failed(message.zygote, "the zygote ended as soon as it was forked")
+            return None
+        del self._pending[message.zygote]
+        return ZygoteHandle(message.zygote, pending.generation, pending.channel, message.pid, pidfd)
+
+    def failed(self, handle: WorkerHandle, message: messages.ReforkFailed) -> None:
+        """Take a worker's word that no zygote was born."""
+        pending = self._pending.get(message.zygote)
+        if pending is not None and pending.worker == handle.worker:
+            self.drop(message.zygote)
+            problem = message.problem
+            failure = Failure(Blame.APPLICATION, problem.reason, problem.detail, problem.hint)
+            self._report(ev.ZygoteFailed(message.zygote, failure))
+
+    def worker_ended(self, handle: WorkerHandle) -> None:
+        """Report zygotes that will not be born, because their worker has ended."""
+        for zygote, pending in list(self._pending.items()):
+            if pending.worker == handle.worker:
+                self.drop(zygote)
+                self._failed(zygote, f"worker {handle.slot} ended while it forked the zygote")
+
+    def drop(self, zygote: int) -> bool:
+        """Give up one that is not born; tell whether there was one. Should it be born, it leaves."""
+        pending = self._pending.pop(zygote, None)
+        if pending is not None:
+            pending.channel.close()
+        return pending is not None
+
+    def _failed(self, zygote: int, reason: str) -> None:
+        self._report(ev.ZygoteFailed(zygote, Failure(Blame.APPLICATION, reason)))
