@@ -133,9 +133,15 @@ class SlotWriter(_Page):
     def __init__(self, descriptor: int, ring: Callable[[], None]) -> None:
         super().__init__(descriptor)
         self._ring = ring
-        self.limit = 0
-        """The number of requests after which `on_limit` is called; 0: never."""
+        self._limit = 0
         self.on_limit: Callable[[], None] = lambda: None
+        """Called when as many requests have been answered as `limit` has said."""
+
+    def limit(self, requests: int) -> None:
+        """Have `on_limit` called after so many requests since the start; 0: never."""
+        self._limit = requests
+        if 0 < requests <= self._words[_Word.REQUESTS]:
+            self.on_limit()
 
     def show(self, line: bytes) -> None:
         """Say what the worker is busy with; as `as_line` returns it."""
@@ -157,7 +163,7 @@ class SlotWriter(_Page):
         words = self._words
         words[0] = 0
         words[1] = count = words[1] + 1
-        if count == self.limit:
+        if count == self._limit:
             self.on_limit()
 
     def connections(self, count: int) -> None:

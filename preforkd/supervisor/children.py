@@ -97,6 +97,7 @@ class WorkerHandle:
     pidfd: int | None = None
     ready: bool = False
     """It has said so: it can be asked for its stacks."""
+    serving: bool = False
     silent: bool = field(default=False)
     """Its channel has ended or is not listened to any more."""
 

@@ -131,7 +131,7 @@ def _fork_zygote(event: ev.ForkZygote, board: Scoreboard) -> None:
 
 def _adopt_zygote(event: ev.AdoptZygote, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
-        text = "was forked from a worker and has proven itself: workers are replaced by its own"
+        text = "has proven itself: workers of the one before are replaced by its own"
         _zygote(row, logging.INFO, text, catalog.REFORK)
 
 
@@ -203,10 +203,12 @@ def _worker_exited(event: ev.WorkerExited, board: Scoreboard) -> None:
 def _zygote_spawned(event: ev.ZygoteSpawned, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
         number = row.generation
+        doing = "loads the application" if row.parent is None else "was forked from a worker"
         logger.info(
-            "zygote (pid %d, generation %d) loads the application",
+            "zygote (pid %d, generation %d) %s",
             event.pid,
             number,
+            doing,
             extra={"journal": {"PREFORKD_GENERATION": number, "OBJECT_PID": event.pid}},
         )
 
@@ -223,7 +225,8 @@ def _zygote_exited(event: ev.ZygoteExited, board: Scoreboard) -> None:
 
 def _zygote_loaded(event: ev.ZygoteLoaded, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
-        _zygote(row, logging.INFO, "has loaded the application")
+        done = "has loaded the application" if row.parent is None else "is ready to fork"
+        _zygote(row, logging.INFO, done)
 
 
 def _zygote_failed(event: ev.ZygoteFailed, board: Scoreboard) -> None:

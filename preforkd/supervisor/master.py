@@ -479,7 +479,7 @@ class Master:
         if settings.workers != self.loaded.settings.workers:
             self.by_hand = None
         self.loaded = loaded
-        self.pool.requests = settings.limits.requests
+        self.pool.limit_requests(settings.limits.requests)
         self.limits = self._limits(settings)
         logs.configure(settings.log.level, settings.log.target)
         self._idle.set_period(settings.idle_exit if self.listeners.from_systemd else 0.0)

@@ -51,8 +51,7 @@ class Pool:
         self.launches: dict[int, Launch] = {}
         self.linger = 0.0
         """Seconds that a retiring worker's idle connections may stay open."""
-        self.requests = 0
-        """Requests after which a worker is spent; 0: never."""
+        self._requests = 0
         self.tell_overdue: Callable[[int, str], None] = lambda _worker, _stacks: None
         """Called with the stacks of a worker that is to be killed for its request."""
         self._noticed = False
@@ -361,10 +360,23 @@ class Pool:
     def _serve_worker(self, action: ev.ServeWorker) -> None:
         if handle := self._workers.get(action.worker):
             handle.board.arm()
-            share = round(self.requests * spread(handle.worker))
-            self._tell(handle, messages.Serve(max(1, share) if self.requests else 0))
+            self._tell_to_serve(handle)
             if self._noticed:
                 self._tell(handle, messages.Notice())
+
+    def limit_requests(self, requests: int) -> None:
+        """Have workers be spent after so many requests, each after a share of its own; 0: never."""
+        if requests == self._requests:
+            return
+        self._requests = requests
+        for handle in self._workers.values():
+            if handle.serving:
+                self._tell_to_serve(handle)
+
+    def _tell_to_serve(self, handle: WorkerHandle) -> None:
+        handle.serving = True
+        share = round(self._requests * spread(handle.worker))
+        self._tell(handle, messages.Serve(max(1, share) if self._requests else 0))
 
     def _retire_worker(self, action: ev.RetireWorker) -> None:
         if handle := self._workers.get(action.worker):

@@ -37,7 +37,7 @@ class Known:
         self.environ = environ
         self.remote: str | None = None
         """The client, where a trusted proxy has named it."""
-        self.line = as_line(b"%b %b" % (head.method.encode(), head.target))
+        self.line = as_line(raw.partition(b"\r\n")[0])
         """What the slot says while it is with the application."""
         self.head_only = head.method == "HEAD"
         self.modern = head.version == "1.1"

@@ -279,7 +279,7 @@ class Gate:
         match message:
             case messages.Serve(requests=requests):
                 self._serving = True
-                self.board.limit = requests
+                self.board.limit(requests)
             case messages.Retire(linger=linger):
                 self.retiring = True
                 self.linger = linger

@@ -80,11 +80,16 @@ def test_the_limit_is_told_once(page):
     """The request that reaches it, and none before or after."""
     _, _, writer, _ = page
     told = []
-    writer.limit, writer.on_limit = 3, lambda: told.append(1)
+    writer.on_limit = lambda: told.append(1)
+    writer.limit(3)
     for count in range(1, 7):
         writer.busy()
         writer.idle()
         assert len(told) == (count >= 3)
+    writer.limit(7)
+    assert len(told) == 1
+    writer.limit(6)
+    assert len(told) == 2  # it had answered as many before it was told
 
 
 def test_stacks_are_read_from_where_they_were_asked_for(page):
