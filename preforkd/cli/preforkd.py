@@ -1,12 +1,13 @@
 """``preforkd run``, ``preforkd check`` and ``preforkd config``."""
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import preforkd
 from preforkd.cli.output import to_whoever_reads
@@ -84,9 +85,24 @@ def _serve(options: argparse.Namespace) -> int:
     credentials = Credentials(os.environ.get("CREDENTIALS_DIRECTORY"))
     loaded = sources.load(path, settings, credentials)
     # The master's own modules, and asyncio with them, are of no use to the other commands.
-    from preforkd.supervisor import run  # noqa: PLC0415
+    with _without_tls():
+        from preforkd.supervisor import run  # noqa: PLC0415
 
     return run.run(lambda: sources.load(path, settings, credentials), loaded)
+
+
+@contextlib.contextmanager
+def _without_tls() -> Iterator[None]:
+    # The master speaks no TLS. asyncio does without where there is no module ssl, and so OpenSSL, which
+    # is about 5 MB of a master of 30, is not loaded.
+    absent = "ssl" not in sys.modules
+    if absent:
+        sys.modules["ssl"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules["ssl"]
 
 
 def _fail_slowly(began: float) -> None:

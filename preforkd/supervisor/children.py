@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +169,7 @@ def _outputs(output: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 def _library_paths() -> list[str]:
     # Where the libraries that a zygote and its workers import are installed for this interpreter.
-    import httptools  # noqa: PLC0415 - only its place is wanted
-
-    places = (msgspec.__file__, httptools.__file__)
+    places = [getattr(find_spec(name), "origin", None) for name in ("msgspec", "httptools")]
     found = dict.fromkeys(str(Path(place).resolve().parent.parent) for place in places if place)
     return list(found)
 
