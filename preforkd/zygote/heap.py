@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from preforkd.apps import loader
 from preforkd.errors import ConfigurationError
 from preforkd.linux import memory
-from preforkd.zygote import immortal
+from preforkd.zygote import holes, immortal
 
 logger = logging.getLogger("preforkd.zygote")
 
@@ -38,10 +38,12 @@ def prepare(*, immortal_heap: bool) -> None:
 
     A collection in a worker writes to the header of every object that it visits, and so copies the
     page: what is there by now is moved out of the collector's sight, once the garbage is gone. Free
-    memory goes back to the kernel. Raises ConfigurationError when the heap cannot be made immortal.
+    memory goes back to the kernel, or is filled where it lies between objects. Raises
+    ConfigurationError when the heap cannot be made immortal.
     """
     with _collector_off():
         gc.collect()
+        holes.fill()
         gc.freeze()
         if immortal_heap:
             _immortalise()

@@ -1,0 +1,58 @@
+"""What is created after the holes were filled lies on pages of its own."""
+
+import os
+import subprocess
+import sys
+
+PAGES = """
+from preforkd.zygote import holes
+
+def make():
+    return [b"%040d" % number for number in range(100)]  # 80 bytes each
+
+def pages(objects):
+    return {id(each) // 4096 for each in objects}
+
+objects = [make() for _ in range(200)]
+survivors = [each for some in objects for each in some[::3]]
+del objects[:]
+"""
+
+
+def run(script: str, **environ: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", PAGES + script],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_new_objects_share_no_page_with_those_that_live():
+    """As it is they lie among the survivors on many pages; with the holes filled, on few of their own."""
+    script = "new = make(); print(len(pages(new) & pages(survivors)), len(pages(new)))"
+    shared, _ = map(int, run(script).split())
+    assert shared > 2
+    shared, own = map(int, run("assert holes.fill() > 100_000; " + script).split())
+    assert shared == 0
+    assert own <= 4
+
+
+def test_filling_again_adds_nothing_up():
+    """Ten times take no more than once, but for what the interpreter does meanwhile."""
+    script = """
+first = holes.fill()
+for _ in range(9):
+    last = holes.fill()
+print(first, last)
+"""
+    first, last = map(int, run(script).split())
+    assert first > 100_000
+    assert last < 1.2 * first
+
+
+def test_another_allocator_is_left_alone():
+    """The C library's own lays memory out in another way."""
+    assert run("print(holes.fill())", PYTHONMALLOC="malloc") == "0\n"
