@@ -35,10 +35,10 @@ _MODULES = {
     "wsgi": ("preforkd.worker.http",),
     "asgi": (
         "preforkd.worker.asgi",
+        "preforkd.worker.asgi_protocol",
+        "uvloop",
         # What uvicorn.Config imports by name in the worker.
         "uvicorn.lifespan.on",
-        "uvicorn.loops.auto",
-        "uvicorn.protocols.http.auto",
         "uvicorn.protocols.websockets.auto",
     ),
     "stream": ("preforkd.worker.stream",),
