@@ -19,6 +19,7 @@ from .servers import (
     APPS,
     MEASURED_UNRELATED,
     PREFORKD,
+    REFORKING,
     SERVERS,
     TREE,
     UNRELATED,
@@ -126,6 +127,8 @@ class Bench:
                 stages[str(count)] = _look(running, measured)
             sending.collect(lambda: set(family(running.roots)), measured)
             stages["gc"] = _look(running, measured)
+        if server in REFORKING and not set(stages["gc"]) - set(stages["0"]):
+            raise Skipped("no worker was forked anew")
         for processes in stages.values():
             for pid, record in processes.items():
                 record["worker"] = pid in sending.answered

@@ -32,7 +32,9 @@ PREFORKD = {
     "preforkd, warm-up": "warm",
     "preforkd, warm-up, refork": "warm refork",
     "preforkd, warm-up, immortal": "warm immortal",
+    "preforkd, warm-up, immortal, refork": "warm immortal refork",
 }
+REFORKING = {server for server, settings in PREFORKD.items() if "refork" in settings}
 SERVERS = [
     UNRELATED,
     "gunicorn",
@@ -152,10 +154,9 @@ def _preforkd(case: Case, port: int) -> list[str]:
     ]
     if "warm" in wanted:
         lines.insert(3, f"  warm_up: {WARM_UP[case.application]}".replace("'", '"'))
-    if "immortal" in wanted:
-        lines += ["memory:", "  immortal: true"]
-    if "refork" in wanted:
-        lines += ["memory:", "  refork: {after: 2000}"]
+    memory = {"immortal": "  immortal: true", "refork": "  refork: {after: 250}"}
+    if chosen := [line for name, line in memory.items() if name in wanted]:
+        lines += ["memory:", *chosen]
     config = case.folder / "preforkd.yaml"
     config.write_text("\n".join(lines) + "\n")
     program = [str(case.python), "-m", "preforkd"]
