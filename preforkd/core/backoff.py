@@ -24,8 +24,14 @@ class Strikes:
     last: float = float("-inf")
     retry_at: float = float("-inf")
 
-    def after_failed_start(self, now: float) -> "Strikes":
-        """Return the strikes after a start that failed now."""
+    def after_failed_start(self, now: float, *, begun: float = float("inf")) -> "Strikes":
+        """Return the strikes after a start that failed now.
+
+        One that had ``begun`` before the last failure was part of the same attempt: when many are
+        started at once and one cause ends them all, that is one failure.
+        """
+        if begun <= self.last:
+            return self
         return self._recalled(now)._struck(now, boots=1, short_lives=0)
 
     def after_death(self, now: float, *, short: bool) -> "Strikes":

@@ -387,7 +387,7 @@ class Scoreboard:
         if zygote is not None and zygote.parent is not None and not zygote.adopted:
             zygote.flaw = zygote.flaw or failure
         else:
-            self._strike(row.generation, failure, now, fatal=True)
+            self._strike(row.generation, failure, now, fatal=True, begun=row.born)
 
     # --- the pool as a whole ---------------------------------------------------------------------
 
@@ -420,9 +420,17 @@ class Scoreboard:
     def _finish(self, _event: ev.Finish, _now: float) -> None:
         self.finished = True
 
-    def _strike(self, generation: int, failure: Failure, now: float, *, fatal: bool) -> None:
+    def _strike(
+        self,
+        generation: int,
+        failure: Failure,
+        now: float,
+        *,
+        fatal: bool,
+        begun: float = float("inf"),
+    ) -> None:
         if row := self.generations.get(generation):
-            row.strikes = row.strikes.after_failed_start(now)
+            row.strikes = row.strikes.after_failed_start(now, begun=begun)
             row.failure, row.fatal = failure, row.fatal or fatal
 
 

@@ -20,6 +20,15 @@ def test_failed_starts_wait_from_the_first():
     assert twice.forgive_boots().after_failed_start(102.0).retry_at == 102.25
 
 
+def test_starts_that_fail_together_count_once():
+    """Those that had begun before the last failure are the same attempt; later ones are the next."""
+    strikes = Strikes()
+    for _ in range(32):
+        strikes = strikes.after_failed_start(100.0, begun=99.0)
+    assert (strikes.boots, strikes.retry_at) == (1, 100.25)
+    assert strikes.after_failed_start(100.4, begun=100.3).boots == 2
+
+
 def test_short_lives_wait_from_the_sixth():
     """One crash must not cost capacity; the same crash again and again must not spin."""
     strikes = Strikes()
