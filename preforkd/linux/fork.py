@@ -5,6 +5,7 @@ fork(2), prctl(2) PR_SET_CHILD_SUBREAPER
 
 import contextlib
 import os
+import select
 import sys
 import warnings
 from collections.abc import Iterable
@@ -16,11 +17,17 @@ class Newborn:
     """In the grandchild: it goes on when its parent is the subreaper, and that one was told."""
 
     go: int
+    middle: int
+    """The process between, which may still be the parent."""
 
     def wait(self) -> None:
         """Return when the process that forked has closed its end, or has ended."""
         os.read(self.go, 1)
         os.close(self.go)
+        # One that has ended has not waited for the one between, who may still be our parent: until it
+        # is the subreaper, that one would not believe a word of ours.
+        if os.getppid() == self.middle:
+            _wait_for_end(self.middle)
 
 
 def double_fork() -> tuple[int, int] | Newborn:
@@ -40,9 +47,10 @@ def double_fork() -> tuple[int, int] | Newborn:
         raise
     if middle == 0:
         _close((pid_read, go_write))
+        between = os.getpid()
         if _middle(pid_write):
             os.close(pid_write)
-            return Newborn(go_read)
+            return Newborn(go_read, between)
     _close((pid_write, go_read))
     answer = os.read(pid_read, 32)
     os.close(pid_read)
@@ -54,6 +62,15 @@ def double_fork() -> tuple[int, int] | Newborn:
         how = f"the child that was to fork ended with {code}"
         raise OSError(-number, os.strerror(-number) if number else how)
     return number, go_write
+
+
+def _wait_for_end(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.pidfd_open(pid)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll()
+        os.close(descriptor)
 
 
 def _fork() -> int:

@@ -151,13 +151,19 @@ def _load(
     title.set(f"preforkd: zygote, generation {order.generation}, loading")
     begun = time.monotonic()
     before = inventory.descriptors()
+    ours = _identities([channel.fileno(), *received.descriptors])
     try:
         loaded = _load_order(order, received, title)
+        _demand_descriptors(ours)
         # After the application, which may replace modules that they import.
         preload(loaded.kind)
         _warn_before_fork(before)
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except PreforkdError as error:
+        if _identities([channel.fileno()])[0] != ours[0]:
+            # Nobody can be told by a channel that is closed, and its number may be another's by now.
+            logger.critical("%s", error.report())
+            sys.exit(1)
         _tell(channel, messages.LoadFailed(problem_of(error)))
         return None
     _tell(channel, messages.Loaded(time.monotonic() - begun))
@@ -190,6 +196,28 @@ def _load_order(
     return Loaded(
         order.generation, settings, target.kind, application, found, listeners, title, exchange
     )
+
+
+def _identities(descriptors: list[int]) -> list[tuple[int, int, int]]:
+    # Number, device and inode of each; zeros for one that is closed.
+    found = []
+    for descriptor in descriptors:
+        try:
+            status = os.fstat(descriptor)
+        except OSError:
+            found.append((descriptor, 0, 0))
+        else:
+            found.append((descriptor, status.st_dev, status.st_ino))
+    return found
+
+
+def _demand_descriptors(ours: list[tuple[int, int, int]]) -> None:
+    """Raise ApplicationError if what was open before the application was loaded is not any more."""
+    if _identities([descriptor for descriptor, _, _ in ours]) != ours:
+        raise ApplicationError(
+            "the application has closed descriptors that are not its own while it was loaded",
+            hint="it must not become a daemon, nor close what it did not open (os.closerange)",
+        )
 
 
 def problem_of(error: PreforkdError) -> messages.Problem:
