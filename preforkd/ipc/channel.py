@@ -97,7 +97,7 @@ class Channel(Generic[T]):
             raise MalformedMessageError(f"from pid {pid}: message too long")
         try:
             message = self._decoder.decode(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # DecodeError, and text that is no UTF-8
             close_all(descriptors)
             raise MalformedMessageError(f"from pid {pid}: {error}") from error
         return Received(message, descriptors, pid)

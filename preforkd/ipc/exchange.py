@@ -60,6 +60,10 @@ class Exchange:
         """Return the descriptor that is readable when there is something to take."""
         return self._taking.fileno()
 
+    def descriptors(self) -> tuple[int, int]:
+        """Return both; -1 for what is closed."""
+        return self._giving.fileno(), self._taking.fileno()
+
     def give(self, gift: Gift, descriptor: int, body: int | None) -> bool:
         """Leave a connection; False when there is no room. The caller closes its descriptors."""
         data = _encode(gift)
@@ -71,7 +75,7 @@ class Exchange:
         return True
 
     def take(self) -> Received | None:
-        """Return what another worker has left; None when another was faster."""
+        """Return what another worker has left; None when another was faster, or it is no gift."""
         try:
             data, descriptors, _, _ = socket.recv_fds(self._taking, _LARGEST, 2)
         except OSError:
@@ -80,7 +84,12 @@ class Exchange:
             return None
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
-        gift = _decode(data)
+        try:
+            gift = _decode(data)
+        except (ValueError, RecursionError):
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return None
         body = descriptors[1] if len(descriptors) > 1 else None
         return Received(gift, socket.socket(fileno=descriptors[0]), body)
 

@@ -54,7 +54,12 @@ def test_nothing_there_is_none_and_the_end_is_an_error(ends):
         channel.send(messages.Serve())
 
 
-@pytest.mark.parametrize("data", [b"\xc1", b"\x81\xa4type\xa5never", b"x" * 1000, b"\x91" * 5000])
+NO_TEXT = b"\x82\xa4type\xa7leaving\xa6reason\xa2\xff\xfe"
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xc1", b"\x81\xa4type\xa5never", b"x" * 1000, b"\x91" * 5000, NO_TEXT]
+)
 def test_gossip_is_refused_and_the_channel_goes_on(ends, data):
     """What is no message of the language is an error of its own, its descriptors are closed."""
     channel, theirs = ends
