@@ -16,7 +16,7 @@ from preforkd.config.credentials import Credentials
 from preforkd.core import catalog
 from preforkd.core.model import Failure
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
-from preforkd.linux import environment, logs
+from preforkd.linux import environment, logs, streams
 from preforkd.linux.journal import stderr_is_journal
 from preforkd.linux.notify import Notifier
 
@@ -53,6 +53,7 @@ def _complain(error: PreforkdError) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    streams.open_closed()
     began = time.monotonic()
     activated = "LISTEN_FDS" in os.environ
     notifier = Notifier.from_environment(os.environ)

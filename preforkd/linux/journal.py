@@ -17,23 +17,24 @@ ADDRESS = "/run/systemd/journal/socket"
 class Journal:
     """Sends entries; raises OSError when the journal does not take one.
 
-    ``wait``: a journal that does not read is given a second.
+    ``wait``: a journal that does not read is given a second, once: until it reads again, no more.
     """
 
     def __init__(self, address: str = ADDRESS, *, wait: bool = True) -> None:
         self._address = address
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        bound_sending(self._sock, 1.0)
         self.set_waiting(wait)
 
     def set_waiting(self, wait: bool) -> None:
         """Give a journal that does not read a second from now on, or no time at all."""
-        self._sock.settimeout(1.0 if wait else 0)
+        self._flags = 0 if wait else socket.MSG_DONTWAIT
 
     def send(self, fields: Mapping[str, object]) -> None:
         """Send one entry; names are upper-case, values any text."""
         data = b"".join(_field(name, str(value)) for name, value in fields.items())
         try:
-            self._sock.sendto(data, self._address)
+            self._sock.sendto(data, self._flags, self._address)
         except OSError as error:
             if error.errno not in {errno.EMSGSIZE, errno.ENOBUFS}:
                 raise
@@ -54,13 +55,24 @@ class Journal:
             )
             rights = array.array("i", [descriptor])
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-            self._sock.sendmsg([b""], ancillary, 0, self._address)
+            self._sock.sendmsg([b""], ancillary, self._flags, self._address)
         finally:
             os.close(descriptor)
 
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()
+
+
+def bound_sending(sock: socket.socket, seconds: float) -> None:
+    """Let a blocking send wait for so long at the most, and raise BlockingIOError then.
+
+    Python's own timeout would poll for a datagram socket that is always writable, and so spin: whether the
+    receiver has room is known to the send alone. socket(7), SO_SNDTIMEO
+    """
+    whole = int(seconds)
+    value = struct.pack("ll", whole, int((seconds - whole) * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
 
 def _field(name: str, value: str) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from preforkd.linux.journal import ADDRESS, Journal, stderr_is_journal
+from preforkd.linux.streams import write_patiently
 
 IDENTIFIER = "preforkd"
 
@@ -23,6 +24,8 @@ _PRIORITIES = (
     (logging.INFO, 6),
     (logging.DEBUG, 7),
 )
+_PATIENCE = 1.0
+"""Seconds that whoever reads standard error may keep the master waiting."""
 _context: dict[str, Any] = {}
 
 
@@ -40,13 +43,17 @@ def forget_context(*names: str) -> None:
 def configure(level: str, target: str, *, patient: bool = True) -> None:
     """Send records of this level and above to ``journal``, ``stderr``, or where it fits (``auto``).
 
-    ``patient``: a journal that does not read is given a second, and what it does not take goes to
+    ``patient``: a journal that does not read is given a second, once, and what it does not take goes to
     standard error. A worker is not: what the journal misses is counted, and told with the next record.
+    What a journal that has gone would have got is on standard error in any case.
+    Nor does a standard error that nobody reads stop anybody: lines are lost then, and counted.
 
     May be called again. The application's own records go the same way as long as it has not
     configured the root logger.
     """
-    handler: logging.Handler = _journal_handler(target, patient) or _StderrHandler()
+    handler: logging.Handler = _journal_handler(target, patient) or _StderrHandler(
+        _PATIENCE if patient else 0.0
+    )
     root = logging.getLogger()
     ours = [known for known in root.handlers if isinstance(known, _Handlers)]
     if ours or not root.handlers:
@@ -194,9 +201,10 @@ def capture_output() -> None:
 def _journal_handler(target: str, patient: bool) -> logging.Handler | None:
     if target == "stderr":
         return None
-    wanted = target == "journal" or stderr_is_journal(os.environ.get("JOURNAL_STREAM", ""))
-    if not wanted or not os.path.exists(ADDRESS):
-        return None
+    if target == "auto":
+        ours = stderr_is_journal(os.environ.get("JOURNAL_STREAM", ""))
+        if not ours or not os.path.exists(ADDRESS):
+            return None
     return _JournalHandler(Journal(wait=patient), patient)
 
 
@@ -225,6 +233,7 @@ class _JournalHandler(logging.Handler):
         self._journal = journal
         self._patient = patient
         self._missed = 0
+        self._instead = _StandardError(0.0)
         self.setFormatter(_Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -235,10 +244,10 @@ class _JournalHandler(logging.Handler):
                 fields["PREFORKD_MISSED"] = self._missed
             try:
                 self._journal.send(fields)
-            except OSError:
+            except OSError as error:
                 self._miss()
-                if self._patient:
-                    sys.stderr.write(f"<{priority(record.levelno)}>{message}\n")
+                if self._patient or not isinstance(error, BlockingIOError):
+                    self._instead.write(f"<{priority(record.levelno)}>{message}\n")
             else:
                 self._reached()
         except Exception:  # logging must not fail what it reports about
@@ -277,11 +286,30 @@ def _fields(record: logging.LogRecord, message: str) -> dict[str, object]:
     return fields
 
 
+class _StandardError:
+    """Standard error, for what must not stop us; whoever reads it is given ``patience`` seconds once."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._missed = 0
+
+    def write(self, text: str) -> None:
+        patience = 0.0 if self._missed else self._patience
+        if self._missed:
+            text = f"({self._missed} lines were lost here: nobody read them)\n{text}"
+        with contextlib.suppress(OSError):
+            if write_patiently(2, text.encode("utf-8", "backslashreplace"), patience):
+                self._missed = 0
+            else:
+                self._missed += 1
+
+
 class _StderrHandler(logging.Handler):
     """Writes lines to standard error in one piece, with the priority if the journal reads them."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
         super().__init__()
+        self._stream = _StandardError(patience)
         self._prefixed = stderr_is_journal(os.environ.get("JOURNAL_STREAM", ""))
         self.setFormatter(_Formatter("%(message)s"))
 
@@ -294,9 +322,7 @@ class _StderrHandler(logging.Handler):
             else:
                 level = "" if record.levelno == logging.INFO else record.levelname.lower() + ": "
                 text = f"preforkd[{os.getpid()}]: {level}{message}\n"
-            with contextlib.suppress(OSError):
-                # One write(2), so that lines of several processes do not mix.
-                os.write(2, text.encode("utf-8", "backslashreplace"))
+            self._stream.write(text)
         except Exception:
             self.handleError(record)
 

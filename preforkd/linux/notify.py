@@ -15,6 +15,8 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 
+from preforkd.linux.journal import bound_sending
+
 logger = logging.getLogger("preforkd.master")
 
 _STATUS_LIMIT = 1000
@@ -33,6 +35,9 @@ class Notifier:
         if address:
             self._address = "\0" + address[1:] if address.startswith("@") else address
             self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            bound_sending(self._sock, _SEND_TIMEOUT)
+        self._missing = False
+        """The last message was lost, and it was said."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Notifier":
@@ -109,16 +114,26 @@ class Notifier:
         # Only what happens once is worth waiting for: the rest is said again.
         if self._sock is None:
             return True
-        self._sock.settimeout(_SEND_TIMEOUT if wait else 0)
         try:
             data = "\n".join(lines).encode()
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-            self._sock.sendmsg([data], rights if descriptors else [], 0, self._address)
+            flags = 0 if wait else socket.MSG_DONTWAIT
+            self._sock.sendmsg([data], rights if descriptors else [], flags, self._address)
         except BlockingIOError:
+            if wait:
+                self._lost(lines[0], "it does not read")
             return False
         except OSError as error:
-            logger.warning("the service manager was not told %s: %s", lines[0], error)
+            self._lost(lines[0], error.strerror)
+        else:
+            self._missing = False
         return True
+
+    def _lost(self, what: str, why: str | None) -> None:
+        # Once: a manager that has gone would be missed several times a second.
+        level = logging.DEBUG if self._missing else logging.WARNING
+        logger.log(level, "the service manager was not told %s: %s", what, why)
+        self._missing = True
 
 
 def _status(text: str) -> str:
