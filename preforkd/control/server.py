@@ -16,7 +16,7 @@ from asyncvarlink import (
 from asyncvarlink.serviceinterface import VarlinkServiceInterface
 
 import preforkd
-from preforkd.control.access import peer_of
+from preforkd.control.access import may_command, peer_of
 from preforkd.control.manager import INTERFACE, Backend, Manager
 from preforkd.errors import SystemFailure
 from preforkd.linux import bind
@@ -25,11 +25,15 @@ logger = logging.getLogger("preforkd.master")
 
 CLIENTS = 64
 """Clients at a time; more are turned away."""
+_RESERVED = 16
+"""Seats that those who may only look cannot take."""
 MESSAGE = 64 * 1024
 """Bytes of one request."""
 PATIENCE = 60.0
 """Seconds that a client may be silent while nothing is asked of us, or not read our answer."""
 _FAREWELL = 2.0
+_PAUSE = 1.0
+"""Seconds without accepting after the system had no descriptor for a client."""
 _BACKLOG = 16
 
 
@@ -70,7 +74,13 @@ class _Client(VarlinkInterfaceServerProtocol):
             logger.warning("a client of the control socket said too much, and is cut off")
             self.abort()
             return
-        super().message_received(data, fds)
+        try:
+            super().message_received(data, fds)
+        except (ValueError, RecursionError) as error:
+            # What is no UTF-8, or nested too deeply, the library does not answer.
+            logger.warning("a client of the control socket is cut off: %s", error)
+            self.abort()
+            return
         self._wait()
 
     def call_received(self, call: Any, fds: Any) -> "asyncio.Future[None] | None":
@@ -113,6 +123,9 @@ class ControlServer:
         self._backend = backend
         self._group = group
         self._sock: socket.socket | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._full = False
+        """The last client was turned away, and it was said."""
         self._clients: dict[_Client, VarlinkTransport] = {}
 
     async def start(self, path: str) -> None:
@@ -126,6 +139,11 @@ class ControlServer:
         except OSError as error:
             raise SystemFailure(f"{folder} cannot be made: {error.strerror}") from error
         self._sock = bind.bind_unix(path, 0o666, "", "", _BACKLOG)
+        self._listen()
+
+    def _listen(self) -> None:
+        self._pause = None
+        assert self._sock is not None
         asyncio.get_running_loop().add_reader(self._sock.fileno(), self._accept)
 
     def set_group(self, group: str) -> None:
@@ -136,19 +154,31 @@ class ControlServer:
         assert self._sock is not None
         try:
             sock, _ = self._sock.accept()
-        except OSError as error:
-            logger.debug("control socket: %s", error)
+        except BlockingIOError:
             return
-        if len(self._clients) >= CLIENTS:
-            logger.warning("the control socket has %d clients; one more is turned away", CLIENTS)
-            sock.close()
+        except OSError as error:
+            # The client waits in the kernel's queue, and would be told of again and again.
+            logger.warning("control socket: %s; pausing", error.strerror)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._sock.fileno())
+            self._pause = loop.call_later(_PAUSE, self._listen)
             return
         try:
-            manager = Manager(self._backend, peer_of(sock), self._group)
+            peer = peer_of(sock)
         except OSError as error:
             logger.debug("control socket: who connects is unknown: %s", error)
             sock.close()
             return
+        seats = CLIENTS - (0 if may_command(peer, self._group) else _RESERVED)
+        if len(self._clients) >= seats:
+            if not self._full:
+                text = "the control socket has %d clients; others are turned away, user %d first"
+                logger.warning(text, len(self._clients), peer.uid)
+            self._full = True
+            sock.close()
+            return
+        self._full = False
+        manager = Manager(self._backend, peer, self._group)
         registry = VarlinkInterfaceRegistry()
         registry.register_interface(manager)
         registry.register_interface(
@@ -163,6 +193,8 @@ class ControlServer:
         """Take no more clients, let answers go out, hang up, and remove the socket's file."""
         if self._sock is None:
             return
+        if self._pause is not None:
+            self._pause.cancel()
         asyncio.get_running_loop().remove_reader(self._sock.fileno())
         bind.close_unix(self._sock)
         self._sock = None
