@@ -81,6 +81,8 @@ class ZygoteHandle:
     pid: int
     pidfd: int
     output: Output | None = None
+    malformed: int = 0
+    """How many of its messages were none."""
 
 
 @dataclass(slots=True)
@@ -101,6 +103,8 @@ class WorkerHandle:
     serving: bool = False
     silent: bool = field(default=False)
     """Its channel has ended or is not listened to any more."""
+    malformed: int = 0
+    """How many of its messages were none."""
 
 
 _from_zygote: "msgspec.msgpack.Decoder[messages.FromZygote]" = msgspec.msgpack.Decoder(

@@ -9,7 +9,7 @@ from typing import Any
 
 from preforkd.core import catalog, events as ev
 from preforkd.core.catalog import Entry
-from preforkd.core.model import ALIVE, Failure, Role, WorkerState
+from preforkd.core.model import ALIVE, COMING, Failure, Role, WorkerState
 from preforkd.core.scoreboard import Scoreboard, WorkerRow, ZygoteRow
 
 logger = logging.getLogger("preforkd.master")
@@ -144,7 +144,8 @@ def _give_up_refork(event: ev.GiveUpRefork, board: Scoreboard) -> None:
 
 
 def _worker_ready(event: ev.WorkerReady, board: Scoreboard) -> None:
-    if row := board.workers.get(event.worker):
+    row = board.workers.get(event.worker)
+    if row and row.state in COMING:
         _about(row, logging.INFO, "is ready", catalog.WORKER_READY)
 
 
@@ -155,14 +156,16 @@ def _worker_forked(event: ev.WorkerForked, board: Scoreboard) -> None:
 
 
 def _worker_failed(event: ev.WorkerFailed, board: Scoreboard) -> None:
-    if row := board.workers.get(event.worker):
+    row = board.workers.get(event.worker)
+    if row and row.state in COMING:
         what = f"{worker_name(row)} cannot start"
         entry = catalog.WORKER_CANNOT_START
         tell_failure(what, event.failure, logging.ERROR, entry, **worker_fields(row))
 
 
 def _worker_leaving(event: ev.WorkerLeaving, board: Scoreboard) -> None:
-    if row := board.workers.get(event.worker):
+    row = board.workers.get(event.worker)
+    if row and row.state in ALIVE:
         _about(row, logging.INFO, "leaves of its own accord")
 
 

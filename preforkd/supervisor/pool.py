@@ -7,6 +7,7 @@ confirms that it is our child.  The policy is `preforkd.core.policy`.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -32,6 +33,11 @@ from preforkd.supervisor.refork import Nursery
 
 logger = logging.getLogger("preforkd.master")
 
+_MALFORMED_TOLD = 10
+"""Messages of one child that are no messages, and are logged."""
+_REASON = 2000
+"""Characters of a reason or a hint that a child gives."""
+_SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _MESSAGES_A_TURN = 16
 """Messages that one child may have read before the others are looked after."""
 
@@ -158,7 +164,7 @@ class Pool:
             try:
                 received = handle.channel.receive(wait=False)
             except MalformedMessageError as error:
-                logger.warning("zygote %d: message ignored: %s", handle.zygote, error)
+                _malformed(handle, f"zygote {handle.zygote}", error)
                 continue
             except ChannelClosedError:
                 unwatch(self._loop, handle.channel.fileno())
@@ -285,7 +291,7 @@ class Pool:
             try:
                 received = handle.channel.receive(wait=False)
             except MalformedMessageError as error:
-                logger.warning("worker %d: message ignored: %s", handle.slot, error)
+                _malformed(handle, f"worker {handle.slot}", error)
                 continue
             except ChannelClosedError:
                 self._worker_silent(handle)
@@ -474,14 +480,28 @@ class Pool:
             logger.debug("reaped an orphan, pid %d: %s", pid, report.describe())
 
 
+def _malformed(handle: WorkerHandle | ZygoteHandle, name: str, error: Exception) -> None:
+    handle.malformed += 1
+    if handle.malformed <= _MALFORMED_TOLD:
+        more = "; more such are not told" if handle.malformed == _MALFORMED_TOLD else ""
+        logger.warning("%s: message ignored: %s%s", name, error, more)
+
+
 def failure_of(problem: messages.Problem) -> Failure:
     """Return what a child said went wrong as the core knows it."""
-    return Failure(Blame(problem.blame), problem.reason, problem.detail, problem.hint)
+    reason, hint = problem.reason[:_REASON], problem.hint[:_REASON]
+    return Failure(Blame(problem.blame), reason, messages.clipped(problem.detail), hint)
 
 
 def not_executable(settings: Settings, error: OSError) -> Failure:
     """Return the failure of an interpreter that cannot be executed."""
     python = settings.app.python or sys.executable
+    if error.errno in _SHORTAGES:
+        return Failure(
+            Blame.SYSTEM,
+            f"the zygote cannot be started: {error.strerror}",
+            hint="TasksMax= and the ulimits of the service bound its processes and descriptors",
+        )
     blame = Blame.CONFIGURATION if settings.app.python else Blame.SYSTEM
     return Failure(
         blame,
