@@ -5,6 +5,7 @@ comes back to the loop with the answer.
 """
 
 import contextlib
+import logging
 import queue
 import threading
 import time
@@ -13,6 +14,8 @@ from collections.abc import Callable
 
 from preforkd.ipc.slots import SlotWriter
 from preforkd.worker.connection import Connection
+
+logger = logging.getLogger("preforkd.worker")
 
 
 class Crew:
@@ -36,18 +39,35 @@ class Crew:
         self._since: dict[Connection, int] = {}
         self._size = size
         self._threads: list[threading.Thread] = []
+        self._refused = False
+        """The system granted no further thread, and it was said."""
 
     def give(self, connection: Connection) -> None:
         """Let a free thread answer the request of a connection."""
         self.free -= 1
         if len(self._threads) < self._size - self.free:
-            name = f"preforkd-crew-{len(self._threads) + 1}"
-            self._threads.append(threading.Thread(target=self._run, name=name, daemon=True))
-            self._threads[-1].start()
+            self._start_thread()
         self._since[connection] = time.monotonic_ns()
         if len(self._since) == 1:
             self._show()
-        self._work.put(connection)
+        if self._threads:
+            self._work.put(connection)
+        else:
+            self._finish(connection)
+
+    def _start_thread(self) -> None:
+        # Without it those that there are do the work, and the loop itself when there is none.
+        name = f"preforkd-crew-{len(self._threads) + 1}"
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if not self._refused:
+                logger.warning("only %d threads answer requests: %s", len(self._threads), error)
+            self._refused = True
+        else:
+            self._threads.append(thread)
+            self._refused = False
 
     def take(self) -> Connection | None:
         """Return a connection that comes back; None when there is none."""
@@ -83,6 +103,9 @@ class Crew:
 
     def _run(self) -> None:
         while (connection := self._work.get()) is not None:
-            self._answer(connection)
-            self.done.append(connection)
-            self._wake()
+            self._finish(connection)
+
+    def _finish(self, connection: Connection) -> None:
+        self._answer(connection)
+        self.done.append(connection)
+        self._wake()

@@ -9,8 +9,11 @@ Who holds ``custody`` may touch the connections. The worker gives it up around e
 application: releasing and taking a lock that nobody else wants costs no system call.
 """
 
+import logging
 import threading
 from collections.abc import Callable
+
+logger = logging.getLogger("preforkd.worker")
 
 TICK = 0.005
 """Seconds after which the worker is busy for long."""
@@ -46,8 +49,13 @@ class Relief:
         """Say that there is work."""
         self.asleep = False
         if not self._started:
+            try:
+                self._thread.start()
+            except RuntimeError as error:
+                # The system grants no thread. It stays "awake", so that nobody calls again.
+                logger.warning("connections wait while the application is busy: %s", error)
+                return
             self._started = True
-            self._thread.start()
         self._alarm.release()
 
     def take_back(self) -> None:
