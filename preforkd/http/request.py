@@ -118,7 +118,7 @@ class RequestReader(Generic[KnownHead]):
         return Request(known, store.finish(), store.length)
 
     def close(self) -> None:
-        """Give up what is in the making."""
+        """Give up what is in the making; the reader is of no use then."""
         if self._store is not None:
             self._store.close()
 

@@ -457,6 +457,8 @@ class HttpLoop:
         return True
 
     def _refuse(self, connection: Connection, status: str, reason: str) -> None:
+        # First, what arrived of it: a disk that it has filled is free before the client can try again.
+        connection.reader.close()
         connection.send_last(self._renderer.plain_error(status, reason))
         connection.leaving = connection.unread = connection.ended = True
 
