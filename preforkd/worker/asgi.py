@@ -138,6 +138,16 @@ class AsgiServer:
                 hint="its own traceback is in the log, just above",
             )
 
+    def descriptors(self) -> list[int]:
+        """Return the connections and the loop's: what a child of the application must not keep."""
+        transports = [protocol.transport for protocol in self._state.connections]
+        socks = [transport.get_extra_info("socket") for transport in transports]
+        found = [sock.fileno() for sock in socks if sock is not None]
+        if not self._loop.is_closed():
+            selector: Any = getattr(self._loop, "_selector", None)
+            found += [selector.fileno()] if selector is not None else []
+        return found
+
     def serve(self) -> None:
         """Serve until the worker is to leave; drain, then run the lifespan's shutdown."""
         try:

@@ -132,6 +132,13 @@ class Gate:
         """The listeners, in their order."""
         return list(self._listeners.values())
 
+    def descriptors(self) -> tuple[int, ...]:
+        """Return all that are the gate's own; -1 for those that it has closed."""
+        socks = [listener.sock for listener in self._listeners.values()]
+        socks += [self._wake_read, self._wake_write]
+        epoll = -1 if self.epoll.closed else self.epoll.fileno()
+        return (epoll, *(sock.fileno() for sock in socks))
+
     def watch(self, descriptor: int) -> None:
         """Poll this as well while the gate is open, and as exclusively as the listeners."""
         self._sources.append(descriptor)

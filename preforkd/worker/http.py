@@ -14,6 +14,7 @@ import math
 import os
 import select
 import socket
+import threading
 import time
 from collections import deque
 from typing import IO, Any
@@ -190,6 +191,13 @@ class HttpLoop:
             for connection in self._connections.values():
                 connection.abandon()
             raise
+
+    def descriptors(self) -> list[int]:
+        """Return the connections and the exchange: what a child of the application must not keep."""
+        # Only the thread that forks is in the child; who had custody is not.
+        self._relief.custody = threading.Lock()
+        exchange = self._exchange.descriptors() if self._exchange is not None else ()
+        return [*self._connections, *exchange]
 
     def _has_room(self) -> bool:
         if self._gate.refork is not None:

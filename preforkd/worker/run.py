@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -24,6 +24,7 @@ from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError
 from preforkd.ipc.slots import SlotWriter
 from preforkd.linux import fork, limits, logs, process, stacks
+from preforkd.worker.disown import Children
 from preforkd.worker.gate import Gate, Listener
 
 logger = logging.getLogger("preforkd.worker")
@@ -79,6 +80,9 @@ class Seat:
 
 class Server(Protocol):
     """How one kind of application is served: prepared first, which may fail, then served."""
+
+    def descriptors(self) -> Iterable[int]:
+        """Return those that a child of the application must not keep; negative ones are ignored."""
 
     def prepare(self) -> None:
         """Do what must succeed before the worker is ready. Raises PreforkdError."""
@@ -162,7 +166,6 @@ def _live(seat: Seat) -> int:
 
     gate.on_retiring = begin_to_leave
     gate.refork_at_once = seat.kind == "asgi"
-    gate.on_refork = _Refork(seat, gate, channel, board)
     try:
         server = _server(seat, gate)
         server.prepare()
@@ -179,11 +182,18 @@ def _live(seat: Seat) -> int:
         _tell(channel, messages.Failed(problem))
         return 1
     seat.hooks.call("worker_started")
+    children = Children(lambda: (channel.fileno(), *gate.descriptors(), *server.descriptors()))
+    children.watch()
+    gate.on_refork = _Refork(seat, gate, channel, board, children)
     _tell(channel, messages.Ready())
     title("ready")
     if gate.wait_until_told():
         title("serving")
-        server.serve()
+        try:
+            server.serve()
+        finally:
+            if children.here:
+                _end_stray()
     seat.hooks.call("worker_leaving")
     gate.announce()
     title("leaving")
@@ -199,11 +209,13 @@ class _Refork:
     gate: Gate
     channel: Channel[messages.ToWorker]
     board: SlotWriter
+    children: Children
 
     def __call__(self, zygote: int, descriptor: int) -> None:
         """Fork and tell the master; in the new process, raise Reborn."""
         born, reason = self._fork()
         if isinstance(born, fork.Newborn):
+            self.children.release()
             self.gate.abandon()
             self.board.close()
             born.wait()
@@ -223,9 +235,18 @@ class _Refork:
         if reason := self.seat.hooks.call("before_refork"):
             return None, reason
         try:
-            return fork.double_fork(), ""
+            with self.children.spared():
+                return fork.double_fork(), ""
         except OSError as error:
             return None, f"fork: {error.strerror}"
+
+
+def _end_stray() -> None:
+    logger.warning(
+        "a process that the application forked came back from its call, and is ended; "
+        "such a child must end by os._exit()"
+    )
+    os._exit(0)
 
 
 def _server(seat: Seat, gate: Gate) -> Server:
@@ -239,11 +260,13 @@ def _server(seat: Seat, gate: Gate) -> Server:
     if seat.kind == "wsgi":
         from preforkd.worker import http  # noqa: PLC0415
 
-        return _Simple(http.HttpLoop(gate, seat.application, seat.settings, _exchange(seat)).run)
+        loop = http.HttpLoop(gate, seat.application, seat.settings, _exchange(seat))
+        return _Simple(loop.run, loop.descriptors)
     if seat.kind == "stream":
         from preforkd.worker import stream  # noqa: PLC0415
 
-        return _Simple(lambda: stream.serve(gate, seat.application))
+        # The connection is the handler's: it may have forked the child to serve it.
+        return _Simple(lambda: stream.serve(gate, seat.application), lambda: ())
     raise ApplicationError(f"there is no kind of application named {seat.kind!r}")
 
 
@@ -256,6 +279,7 @@ def _exchange(seat: Seat) -> Any:
 @dataclass(frozen=True, slots=True)
 class _Simple:
     loop: Callable[[], None]
+    descriptors: Callable[[], Iterable[int]]
 
     def prepare(self) -> None:
         pass
