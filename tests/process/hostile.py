@@ -1,0 +1,92 @@
+"""An application that has got hold of its worker's channel and slot, or of its zygote's channel."""
+
+import array
+import gc
+import os
+import random
+import socket
+import struct
+import time
+
+import msgspec
+
+from preforkd.ipc import messages
+from preforkd.ipc.channel import Channel
+from preforkd.ipc.slots import SlotWriter
+
+
+def _ours(kind):
+    return next(thing for thing in gc.get_objects() if type(thing) is kind)
+
+
+def _words(dice, victim):
+    encode = msgspec.msgpack.encode
+    yield from (
+        encode(messages.Ready()),
+        encode(messages.Leaving("x" * 10_000)),
+        encode(messages.Failed(messages.Problem("system", "r" * 50_000, "d" * 50_000))),
+        encode(messages.Forked(1, victim)),
+        encode(messages.Forked(2**63, -1)),
+        encode(messages.ForkFailed(1, "gossip")),
+        encode(messages.Serve()),
+        encode({"type": "forked", "worker": 1, "pid": victim}),
+        encode({"type": "ready", "worker": 2**64 - 1, "pid": victim}),
+        encode({"type": "leaving", "reason": victim}),
+        encode({"type": ["ready"]}),
+        b"\x91" * 50_000,
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\xdd\x7f\xff\xff\xff" + bytes(64),
+        bytes(200_000),
+        b"\x82\xa4type\xa7leaving\xa6reason\xa2\xff\xfe",
+        b"\x81\xa4type\xa2\xff\xfe",
+    )
+    for _ in range(300):
+        yield dice.randbytes(dice.choice([1, 2, 10, 100, 5000]))
+
+
+def _say(sock, data, dice, victim):
+    ancillary = []
+    if dice.random() < 0.2:
+        rights = array.array("i", [0] * dice.choice([1, 10, 250]))
+        ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, rights))
+    if os.geteuid() == 0 and dice.random() < 0.2:
+        sender = struct.pack("3i", victim, 0, 0)
+        ancillary.append((socket.SOL_SOCKET, socket.SCM_CREDENTIALS, sender))
+    try:
+        sock.sendmsg([data], ancillary, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        time.sleep(0.01)
+    except OSError:
+        pass  # the kernel knows such a sender better
+
+
+def _gossip(seed, victim):
+    dice = random.Random(seed)
+    sock = _ours(Channel)._sock
+    words = _ours(SlotWriter)._words
+    for data in _words(dice, victim):
+        _say(sock, data, dice, victim)
+        for index in range(len(words)):
+            words[index] = dice.choice([0, 1, 2**63, 2**64 - 1, dice.getrandbits(64)])
+    # What a worker counts beyond the last number ends it, which is its own loss, and not the claim.
+    for index in range(len(words)):
+        words[index] = 2**63
+    # An empty datagram looks like the end of the channel.
+    _say(sock, b"", dice, victim)
+
+
+def application(environ, start_response):
+    """``?gossip=SEED,PID`` says and writes everything that it must not, naming this process."""
+    query = environ["QUERY_STRING"]
+    if query.startswith("gossip="):
+        _gossip(*map(int, query.removeprefix("gossip=").split(",")))
+    start_response("200 OK", [])
+    return [f"{query} pid={os.getpid()}\n".encode()]
+
+
+if victim := os.environ.get("VICTIM"):
+    _channel = socket.socket(fileno=os.dup(3))
+    _dice = random.Random(7)
+    for _data in _words(_dice, int(victim)):
+        _say(_channel, _data, _dice, int(victim))

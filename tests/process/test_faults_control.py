@@ -1,0 +1,161 @@
+"""Clients of the control socket that are many, loud, rude or not allowed: the service is not harmed."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from faults import descriptors, get, serve
+from load import Load
+from service import Service
+
+pytestmark = pytest.mark.process
+
+STRANGER = 61338
+STATUS = b'{"method":"io.preforkd.Manager.GetStatus"}\0'
+
+
+@pytest.fixture
+def service():
+    """A service in a folder that others may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="preforkd-"))
+    folder.chmod(0o755)
+    service = Service(folder)
+    service.socket = str(folder / "io.preforkd.Manager")
+    yield service
+    service.close()
+    shutil.rmtree(folder)
+
+
+def as_stranger(*command):
+    """Return a command that runs as somebody who may look and not command."""
+    if os.geteuid() or not shutil.which("setpriv"):
+        pytest.skip("becoming another user needs root and setpriv")
+    return ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", *command]
+
+
+def connected(service):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(30)
+    sock.connect(service.socket)
+    return sock
+
+
+def memory(pid):
+    """Return the resident bytes of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+IDLE = """
+import socket, sys
+held = []
+for _ in range(1000):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(sys.argv[1])
+    held.append(sock)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_thousand_idle_clients(service):
+    """Strangers cannot take the seats of those who command; one line tells that some were turned away."""
+    serve(service)
+    before = descriptors(service.pid)
+    command = as_stranger(sys.executable, "-c", IDLE, service.socket)
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as strangers,
+        Load(service.address, rate=100) as load,
+    ):
+        assert strangers.stdout.readline() == b"held\n"
+        assert service.control("status").returncode == 0
+        assert service.control("reload", "--fresh").returncode == 0
+        assert descriptors(service.pid) < before + 100
+        load.wait_for(20)
+        strangers.stdin.close()
+    assert load.result.lost == 0, load.result.bad
+    assert service.log.count("others are turned away") <= 3
+    service.until(lambda _: descriptors(service.pid) <= before + 2)
+
+
+def test_a_flood_of_requests(service):
+    """A client that asks 20,000 times and reads nothing costs bounded memory; others are answered."""
+    serve(service)
+    before = memory(service.pid)
+    with connected(service) as sock, Load(service.address, rate=100) as load:
+        sock.setblocking(False)
+        sent, deadline = 0, time.monotonic() + 5
+        while sent < 20_000 * len(STATUS) and time.monotonic() < deadline:
+            try:
+                sent += sock.send(STATUS * 100)
+            except (BlockingIOError, BrokenPipeError):
+                break
+        assert service.control("status").returncode == 0
+        load.wait_for(50)
+        assert service.control("reload", "--fresh").returncode == 0
+    assert load.result.lost == 0, load.result.bad
+    assert memory(service.pid) - before < 64 << 20
+    assert service.control("status").returncode == 0
+
+
+def test_messages_that_are_cut(service):
+    """Half a request, none, garbage, too much: each client harms itself only; no descriptor is left."""
+    serve(service)
+    before = descriptors(service.pid)
+    rude = [
+        STATUS[:-9],
+        b"",
+        b"\0\0\0\0",
+        b"\xff\xfe\0",
+        b"[" * 30_000 + b"\0",
+        b'{"method":"io.preforkd.Manager.Reload","parameters":{"fresh":7}}\0',
+        b'{"method":"io.preforkd.Manager.Stop","parameters":"now"}\0',
+        b'{"method":"no.such.Thing"}\0',
+        b'{"method":5}\0',
+        b"x" * 300_000,
+        os.urandom(5000) + b"\0",
+    ]
+    for data in rude * 5:
+        with connected(service) as sock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(data)
+    with connected(service) as sock:
+        sock.sendall(STATUS[:10])
+        with connected(service) as other:
+            other.sendall(STATUS)
+            assert other.recv(1 << 20).startswith(b'{"parameters"')
+        sock.sendall(STATUS[10:])
+        answer = b""
+        while not answer.endswith(b"\0"):
+            answer += sock.recv(1 << 20)
+        assert json.loads(answer[:-1])["parameters"]["service"]["state"] == "serving"
+    assert get(service.address, "/?id=1")[0] == 200
+    service.until(lambda _: descriptors(service.pid) <= before + 2)
+    assert "Traceback" not in service.log, service.log
+
+
+def test_the_wrong_user(service):
+    """He sees the status; a reload and a stop are refused with 77, said in the log, and do nothing."""
+    serve(service)
+
+    def control(*arguments):
+        command = as_stranger(sys.executable, "-m", "preforkd.cli.preforkctl", *arguments)
+        environ = {**os.environ, "RUNTIME_DIRECTORY": str(service.folder)}
+        return subprocess.run(command, env=environ, capture_output=True, text=True, cwd="/")
+
+    shown = control("status")
+    if "ModuleNotFoundError" in shown.stderr or "Permission denied" in shown.stderr:
+        pytest.skip("another user cannot read this checkout")
+    assert shown.returncode == 0, shown.stderr
+    for command in ("reload", "stop"):
+        assert control(command).returncode == 77
+    assert "Reload refused to pid" in service.log
+    assert f"of user {STRANGER}" in service.log
+    assert service.status()["state"] == "serving"
+    assert service.status()["generation"] == 1

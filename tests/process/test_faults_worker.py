@@ -1,0 +1,91 @@
+"""Faults of a worker in the middle of a request: they cost that request, and nothing else."""
+
+import os
+import signal
+
+import pytest
+from faults import get, serve, whole_again
+from load import Load
+
+pytestmark = pytest.mark.process
+
+# What the application does, what its client gets, what the log says of the worker.
+DEATHS = {
+    "kill": (None, "ended: killed by SIGKILL"),
+    "segv": (None, "ended: killed by SIGSEGV"),
+    "abort": (None, "ended: killed by SIGABRT"),
+    "_exit": (None, "ended: exit status 5"),
+    "_exit0": (None, "ended: exit status 0"),
+    "exit": (500, "leaves of its own accord"),
+    "close-all": (None, "Bad file descriptor"),
+}
+
+
+@pytest.mark.parametrize("how", DEATHS)
+def test_a_worker_that_dies_in_a_request(service, how):
+    """Its client learns of it, no other request is lost, the log says how, another takes its place."""
+    status, words = DEATHS[how]
+    serve(service)
+    before = set(service.workers())
+    with Load(service.address, keep_alive=0, fresh=4, rate=100) as load:
+        load.wait_for(5)
+        assert get(service.address, f"/fault?{how}")[0] == status
+        load.wait_for(20)
+    assert load.result.lost == 0, load.result.bad
+    after = service.until(
+        lambda status: status["ready"] == 2 and {row["pid"] for row in status["workers"]} != before
+    )
+    assert after["generation"] == 1
+    assert len({row["pid"] for row in after["workers"]} - before) == 1
+    assert words in service.log
+
+
+@pytest.mark.parametrize("how", ["raise", "recurse"])
+def test_an_exception_costs_its_own_request_only(service, how):
+    """500 for the client, the traceback with the request line in the log, and the worker serves on."""
+    serve(service)
+    before = set(service.workers())
+    for _ in range(4):
+        assert get(service.address, f"/fault?{how}")[0] == 500
+    assert get(service.address, "/?id=1")[0] == 200
+    assert set(service.workers()) == before
+    assert f"the application failed on GET /fault?{how}" in service.log
+    assert "faulty.py" in service.log
+
+
+def test_a_recursion_that_overflows_the_stack(service):
+    """A stack that overflows kills the worker (an interpreter that notices makes it a 500), no more."""
+    serve(service)
+    before = set(service.workers())
+    status, _ = get(service.address, "/fault?overflow")
+    if status is None:
+        service.until(
+            lambda status: (
+                status["ready"] == 2 and {row["pid"] for row in status["workers"]} != before
+            )
+        )
+        assert "ended: killed by SIGSEGV" in service.log
+    else:
+        assert status == 500
+        assert "RecursionError" in service.log
+    assert get(service.address, "/?id=1")[0] == 200
+
+
+def test_all_workers_die_at_once(service):
+    """SIGKILL of every worker: requests wait in the kernel's queue meanwhile, and are answered."""
+    serve(service)
+    before = set(service.workers())
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    assert get(service.address, "/?id=1")[0] == 200
+    whole_again(service, 2, before)
+
+
+def test_workers_that_die_again_and_again(service):
+    """Each request kills a worker: the master does not spin, says so, and serves what comes after."""
+    serve(service)
+    for _ in range(8):
+        assert get(service.address, "/fault?kill")[0] is None
+    assert "starts have failed" in service.log
+    assert get(service.address, "/?id=1")[0] == 200
+    service.until(lambda status: status["ready"] == 2)
