@@ -1,0 +1,202 @@
+"""The audit of a soak: each request, each death, each complaint of the log has its explanation."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clients import Record
+from faults_of_soak import Death, Faults
+
+NEAR = 1.5
+"""Seconds between a worker's end and the moment when its client learns of it."""
+_LINE = re.compile(r"preforkd\[\d+\]: (?:(warning|error|critical): )?(.*)")
+_PID = re.compile(r"pid (\d+)")
+
+
+@dataclass
+class Verdict:
+    """What was found; ``unexplained`` is empty if all is well."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    explained: Counter[str] = field(default_factory=Counter)
+    unexplained: list[str] = field(default_factory=list)
+
+
+def audit(records: list[Record], faults: Faults, log: str) -> Verdict:
+    """Compare what the clients saw, what was done, what the application wrote, and what the log says."""
+    verdict = Verdict()
+    site = [line.split() for line in faults.site_log.read_text().splitlines()]
+    _judge_requests(verdict, records, faults, site)
+    _judge_executions(verdict, records, site)
+    _judge_reloads(verdict, faults)
+    _judge_log(verdict, faults, site, log)
+    return verdict
+
+
+# --- requests --------------------------------------------------------------------------------
+
+
+def _judge_requests(verdict: Verdict, records: list[Record], faults: Faults, site) -> None:
+    deaths = [*faults.deaths, *_own_deaths(site)]
+    for record in records:
+        verdict.outcomes[f"{record.kind}: {record.outcome}"] += 1
+        why = _explanation(record, deaths)
+        if why is None:
+            verdict.unexplained.append(f"request lost: {record}")
+        elif why:
+            verdict.explained[why] += 1
+
+
+def _own_deaths(site) -> list[Death]:
+    # Those that the application has brought about; their time is known by their clients' only.
+    return [
+        Death(int(words[1]), words[2], 0.0, frozenset(map(int, words[3:])))
+        for words in site
+        if words[:1] == ["DIES"]
+    ]
+
+
+def _explanation(record: Record, deaths: list[Death]) -> str | None:
+    if record.kind == "fault":
+        wanted = "answered 500" if record.path == "/raise" else ""
+        if record.outcome == wanted or (not wanted and record.outcome not in {"", "ok"}):
+            return "the request was itself the fault"
+    elif record.outcome == "ok":
+        return ""
+    if record.outcome == "" or record.outcome.startswith(("answered", "wrong")):
+        return None
+    for death in deaths:
+        if record.port not in death.ports:
+            continue
+        # A port is used again by another connection some time.
+        if not death.when or record.sent - NEAR < death.when < record.ended + NEAR:
+            return f"its worker was {death.how}" if death.when else f"its worker died ({death.how})"
+    return None
+
+
+def _judge_executions(verdict: Verdict, records: list[Record], site) -> None:
+    times = Counter(int(words[1]) for words in site if words[:1] == ["BEGUN"])
+    del times[0]  # the rude client's
+    for number, count in times.items():
+        if count > 1:
+            verdict.unexplained.append(f"request {number} was executed {count} times")
+    known = {record.number for record in records}
+    for number in sorted(times.keys() - known):
+        verdict.unexplained.append(f"request {number} was executed, and nobody has sent it")
+    for record in records:
+        if record.outcome == "ok" and not times[record.number]:
+            verdict.unexplained.append(f"answered, and never executed: {record}")
+
+
+# --- reloads -----------------------------------------------------------------------------------
+
+
+def _judge_reloads(verdict: Verdict, faults: Faults) -> None:
+    wanted = {"whole": {0}, "broken import": {69}, "broken file": {78}}
+    killed = {death.pid for death in faults.deaths} | faults.zygotes
+    for kind, status, said in faults.reloads:
+        if status in wanted[kind]:
+            continue
+        # The end of a process of the new generation refuses a reload, and rightly so.
+        if status == 69 and "killed by SIGKILL" in said and killed:
+            verdict.explained["a reload whose process was killed"] += 1
+            continue
+        verdict.unexplained.append(f"reload ({kind}) ended with {status}: {said}")
+
+
+# --- the log -----------------------------------------------------------------------------------
+
+
+def _judge_log(verdict: Verdict, faults: Faults, site, log: str) -> None:
+    ended = {death.pid: death.how for death in faults.deaths}
+    ended |= {int(words[1]): words[2] for words in site if words[:1] == ["DIES"]}
+    for pid in ended:
+        if not re.search(rf"worker \d+ \(pid {pid}, generation \d+\) ended", log):
+            verdict.unexplained.append(f"the log does not say that worker {pid} ended")
+    for pid in faults.zygotes:
+        if not re.search(rf"zygote \(pid {pid}, generation \d+\) ended: killed by SIGKILL", log):
+            verdict.unexplained.append(f"the log does not say that zygote {pid} was killed")
+    for pid in faults.asked_to_leave:
+        if pid > 0 and not re.search(rf"worker \d+ \(pid {pid}, generation \d+\) ended", log):
+            verdict.unexplained.append(f"the log does not say that worker {pid} left")
+    for number in faults.raised:
+        if f"the application failed on GET /raise?id={number}\n" not in log:
+            verdict.unexplained.append(f"the log does not tell of request {number}")
+    paused = faults.paused | {-pid for pid in faults.asked_to_leave if pid < 0}
+    rules = _rules(ended, faults.zygotes, paused, [kind for kind, _, _ in faults.reloads])
+    for match in map(_LINE.match, log.splitlines()):
+        if match and match[1] and not any(rule(match[2]) for rule in rules):
+            verdict.unexplained.append(f"the log complains: {match[0]}")
+
+
+def _rules(ended: dict[int, str], zygotes: set[int], paused: set[int], reloads: list[str]):
+    """Return what complaints of the log are expected after what was done."""
+
+    def of(pattern: str, pids, hows: set[str] | None = None):
+        compiled = re.compile(pattern)
+
+        def holds(text: str) -> bool:
+            pid = _PID.search(text)
+            return bool(
+                compiled.search(text)
+                and pid
+                and int(pid[1]) in pids
+                and (hows is None or ended.get(int(pid[1])) in hows)
+            )
+
+        return holds
+
+    def says(pattern: str, condition: object = True):
+        compiled = re.compile(pattern)
+        return lambda text: bool(condition and compiled.search(text))
+
+    return (
+        of(r"ended.*: killed by SIGKILL", ended, {"killed", "stopped", "hung"}),
+        of(r"ended.*: killed by SIGSEGV", ended, {"crash"}),
+        of(r"ended.*: exit status 9", ended, {"exit"}),
+        of(r"took longer than .*; its stacks:", ended, {"hung"}),
+        of(r"is killed: .*took longer than", ended, {"hung"}),
+        of(r"is killed: .*was stopped by a signal", ended, {"stopped"}),
+        of(r"was stopped by a signal", ended.keys() | paused),
+        of(r"zygote .* ended: killed by SIGKILL", zygotes),
+        of(r"zygote .* is killed", zygotes),
+        says(r"is killed: its generation is no longer wanted", reloads),
+        says(r"zygote \(pid \d+, generation \d+\) is killed", "broken import" in reloads),
+        says(r"reload failed, what served serves on", reloads),
+        says(r"ended before it was ready: it was never born", zygotes),
+        says(r"starts have failed \d+ times", zygotes or ended),
+        says(r"(worker \d+ \(generation \d+\): )?the application failed on GET /raise\?id="),
+        says(r"the control socket has \d+ clients; others are turned away"),
+        says(r"connections? waits?.* (no|every) worker"),
+    )
+
+
+def table(verdict: Verdict, faults: Faults, before: dict[str, int], after: dict[str, int]) -> str:
+    """Return the summary."""
+    lines = ["requests"]
+    lines += [f"  {count:8}  {name}" for name, count in sorted(verdict.outcomes.items())]
+    lines += ["lost or refused, and why"]
+    lines += [f"  {count:8}  {why}" for why, count in sorted(verdict.explained.items())]
+    lines += ["done to the service"]
+    lines += [f"  {count:8}  {what}" for what, count in sorted(faults.done.items())]
+    lines += ["the master                  before     after"]
+    lines += [f"  {name:22} {before[name]:10} {after[name]:9}" for name in before]
+    lines += [f"unexplained: {len(verdict.unexplained)}"]
+    lines += [f"  {line}" for line in verdict.unexplained[:60]]
+    return "\n".join(lines)
+
+
+def leaks(before: dict[str, int], after: dict[str, int]) -> list[str]:
+    """Return what the master has more of than at the beginning, with the same workers."""
+    room = {"memory (KiB)": 6 * 1024}
+    return [
+        f"the master has leaked {name}: {before[name]} before, {after[name]} after"
+        for name in before
+        if after[name] > before[name] + room.get(name, 0)
+    ]
+
+
+def read(path: Path) -> str:
+    """Return a text; empty when there is none."""
+    return path.read_text(errors="replace") if path.exists() else ""
