@@ -155,8 +155,8 @@ def _rules(ended: dict[int, str], zygotes: set[int], paused: set[int], reloads: 
         of(r"ended.*: killed by SIGKILL", ended, {"killed", "stopped", "hung"}),
         of(r"ended.*: killed by SIGSEGV", ended, {"crash"}),
         of(r"ended.*: exit status 9", ended, {"exit"}),
-        of(r"took longer than .*; its stacks:", ended, {"hung"}),
-        of(r"is killed: .*took longer than", ended, {"hung"}),
+        of(r"took longer than .*; its stacks:", ended, {"hung", "stopped"}),
+        of(r"is killed: .*took longer than", ended, {"hung", "stopped"}),
         of(r"is killed: .*was stopped by a signal", ended, {"stopped"}),
         of(r"was stopped by a signal", ended.keys() | paused),
         of(r"zygote .* ended: killed by SIGKILL", zygotes),
@@ -168,7 +168,7 @@ def _rules(ended: dict[int, str], zygotes: set[int], paused: set[int], reloads: 
         says(r"starts have failed \d+ times", zygotes or ended),
         says(r"(worker \d+ \(generation \d+\): )?the application failed on GET /raise\?id="),
         says(r"the control socket has \d+ clients; others are turned away"),
-        says(r"connections? waits?.* (no|every) worker"),
+        says(r"all workers have been busy for .* wait", paused or "hung" in ended.values()),
     )
 
 
