@@ -11,8 +11,10 @@ logger = logging.getLogger("preforkd.master")
 
 PERIOD = 1.0
 """Seconds between two STATUS lines, at the least."""
-EXTENSION = 20.0
-"""Seconds that systemd is asked for at a time; said again four times in each."""
+EXTENSION = 10.0
+"""Seconds that systemd is asked for at a time."""
+_AGAIN = 2.0
+"""Seconds after which it is asked again: as long at the most it has forgotten what it granted."""
 
 
 class Herald:
@@ -115,7 +117,7 @@ class Patience:
         rest = self._until - self._loop.time()
         if rest > 0:
             self._notifier.extend_timeout(min(rest, EXTENSION))
-            self._timer = self._loop.call_later(EXTENSION / 4, self._ask)
+            self._timer = self._loop.call_later(_AGAIN, self._ask)
 
     def end(self) -> None:
         """Ask no more: the step is over."""
