@@ -1,0 +1,57 @@
+"""What the package says of the command lines: shell completion and manual pages, against the parsers."""
+
+import argparse
+import re
+import subprocess
+
+import pytest
+
+from preforkd.cli import preforkctl, preforkd
+from preforkd.config.derive import _ROOT
+
+PROGRAMS = {"preforkd": (preforkd, 8), "preforkctl": (preforkctl, 1)}
+
+
+def commands(module):
+    """Return each command with its long options, and the long options before it."""
+    parser = module._parser()
+    (subparsers,) = (
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    return {name: options(sub) for name, sub in subparsers.choices.items()}, options(parser)
+
+
+def options(parser):
+    """Return the long options of a parser."""
+    return {
+        word for action in parser._actions for word in action.option_strings if word[:2] == "--"
+    }
+
+
+def complete(program, *words):
+    """Return what bash offers for the last word."""
+    script = (
+        f"source {_ROOT}/packaging/completion/{program}; COMP_WORDS=({' '.join(map(repr, words))}); "
+        f'COMP_CWORD={len(words) - 1}; _{program}; echo "${{COMPREPLY[@]}}"'
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_shell_completes_every_command_and_option(program):
+    """Each is offered where it may stand."""
+    known, general = commands(PROGRAMS[program][0])
+    assert set(known) | general <= complete(program, program, "")
+    for command, wanted in known.items():
+        assert wanted - {"--help"} <= complete(program, program, command, "--")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_manual_tells_every_command_and_option(program):
+    """None is left out."""
+    module, section = PROGRAMS[program]
+    text = (_ROOT / f"packaging/man/{program}.{section}").read_text().replace("\\-", "-")
+    known, general = commands(module)
+    wanted = set(known).union(general, *known.values()) - {"--help", "--version"}
+    assert {word for word in wanted if not re.search(rf"(?<![\w-]){word}\b", text)} == set()
