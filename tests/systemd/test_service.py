@@ -301,6 +301,8 @@ def test_a_journal_that_hangs_stops_nobody(machine):
         assert "generation 2 serves" in machine.run("preforkctl reload --fresh")
     finally:
         machine.run("kill -CONT $(systemctl show systemd-journald -p MainPID --value)")
+    assert machine.run("curl -sf http://127.0.0.1:8080/last") == "said"
+    machine.until("journalctl -u preforkd PREFORKD_WORKER=1 -o cat", '"GET /last HTTP/1.1" 200')
     assert machine.show("preforkd", "NRestarts") == "0"
 
 
@@ -351,6 +353,21 @@ def test_the_package_comes_and_goes(machine):
         == ""
     )
     assert "preforkd" not in machine.run("journalctl --list-catalog")
+
+
+def test_an_upgrade_stops_no_service_whose_file_has_a_fault(machine):
+    """The file was broken after the last reload: what serves is left as it is, and that is said."""
+    machine.configure(ECHO)
+    machine.configure(ECHO, "preforkd/shop.yaml")
+    machine.run("systemctl start preforkd.socket preforkd.service preforkd@shop.service")
+    before = {unit: machine.show(unit, "MainPID") for unit in ("preforkd", "preforkd@shop")}
+    machine.configure(ECHO + "wrokers: 3\n")
+    said = machine.run(f"dpkg --force-confold -i {PACKAGE}")
+    assert "/etc/preforkd.yaml:2:1: wrokers" in said
+    assert "preforkd.service is not restarted" in said
+    assert machine.show("preforkd", "MainPID") == before["preforkd"]
+    assert machine.show("preforkd@shop", "MainPID") != before["preforkd@shop"]
+    assert "id=1" in machine.run("curl -sf '127.0.0.1:8080/?id=1'")
 
 
 def test_the_control_socket_speaks_varlink(machine):
