@@ -302,7 +302,7 @@ def test_a_journal_that_hangs_stops_nobody(machine):
     finally:
         machine.run("kill -CONT $(systemctl show systemd-journald -p MainPID --value)")
     assert machine.run("curl -sf http://127.0.0.1:8080/last") == "said"
-    machine.until("journalctl -u preforkd PREFORKD_WORKER=1 -o cat", '"GET /last HTTP/1.1" 200')
+    machine.until("journalctl -u preforkd PREFORKD_GENERATION=2 -o cat", '"GET /last HTTP/1.1" 200')
     assert machine.show("preforkd", "NRestarts") == "0"
 
 
