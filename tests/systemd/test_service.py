@@ -328,6 +328,94 @@ def test_the_journal_has_fields(machine):
     assert "bound by preforkd" in explained
 
 
+EVENTFUL = """\
+import os, time
+def application(environ, start_response):
+    what = environ["QUERY_STRING"]
+    if what == "exit":
+        os._exit(3)
+    time.sleep(float(what or 0))
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+EVENTS = """\
+The service has started, and loads the application
+Listening on 127.0.0.1:8080, bound by preforkd
+Listening on 127.0.0.1:8080, kept by systemd
+Listening on http, a socket from systemd
+Worker 1 has started and is ready
+Generation 1 serves
+A reload is done: generation 2 serves
+A reload has changed settings without new workers
+A reload was refused; what served serves on
+Worker 1 has ended
+Worker 1 did not leave in time
+Worker 1 is killed
+The zygote of generation 1 has ended
+Starts fail again and again
+The service cannot start
+The service stops
+The service leaves because nobody uses it
+"""
+
+
+def test_every_event_is_explained(machine):
+    """Each is provoked, and journalctl -x says what it means, with the worker's and socket's names."""
+    (machine.root / "srv/eventful.py").write_text(EVENTFUL)
+    app = "app: {target: 'wsgi:eventful:application', directory: /srv}\nworkers: 1\n"
+    ask = "curl -s --max-time 20 'http://127.0.0.1:8080/?{}'"
+    machine.configure(app)
+    machine.run("systemctl start preforkd.service; systemctl restart preforkd.service")
+    machine.run("kill -KILL $(pgrep -f '[p]reforkd: zygote')")
+    machine.until("systemctl status preforkd", "preforkd: zygote, generation 1")
+    machine.run("systemctl reload preforkd")
+    machine.configure(app + "timeouts: {drain: 1s}\n")
+    machine.run("systemctl reload preforkd")
+    machine.configure(app + "wrokers: 1\n")
+    assert machine.call("systemctl reload preforkd").returncode
+    machine.configure(app + "timeouts: {drain: 1s}\n")
+    slow = machine.start(ask.format(30))
+    machine.until("preforkctl status", "busy for")
+    machine.run("systemctl reload preforkd")  # whose drain takes too long
+    slow.communicate(timeout=30)
+    for _ in range(4):
+        machine.call(ask.format("exit"))
+    machine.until("journalctl -u preforkd -o cat", "starts have failed")
+    machine.until("preforkctl status", "1 of 1 workers ready")
+    slow = machine.start(ask.format(30))
+    machine.until("preforkctl status", "busy for")
+    machine.run("preforkctl stop --quick")
+    slow.communicate(timeout=30)
+    machine.configure("app: {target: 'wsgi:gone:application'}\n")
+    assert machine.call("systemctl start preforkd.service").returncode
+    machine.configure(app + "idle_exit: 300ms\n")
+    machine.run("systemctl start preforkd.socket")
+    assert machine.run(ask.format("")) == "ok"
+    machine.until("systemctl show preforkd -p ActiveState", "=inactive")
+    explained = machine.run("journalctl -u preforkd -x --no-pager")
+    # A seat's number depends on which was free.
+    subjects = set(re.sub(r"Worker \d+", "Worker 1", explained).splitlines())
+    missing = [line for line in EVENTS.splitlines() if f"░░ Subject: {line}" not in subjects]
+    assert missing == [], explained
+
+
+def test_a_pool_that_cannot_serve_is_restarted(machine):
+    """Nobody serves and nobody can be started: the watchdog is not fed, and systemd starts anew."""
+    drop_in(machine, "[Service]\nWatchdogSec=4\nTimeoutAbortSec=4\n")
+    code = machine.root / "srv/eventful.py"
+    code.write_text(EVENTFUL)
+    app = "app: {target: 'wsgi:eventful:application', directory: /srv}\nworkers: 1\n"
+    machine.configure(app + "timeouts: {start: 1s, boot: 1s}\n")
+    machine.run("systemctl start preforkd.socket preforkd.service")
+    code.write_text("raise RuntimeError('broken meanwhile')\n")
+    machine.run("kill -KILL $(pgrep -f '[p]reforkd: zygote') $(pgrep -f '[p]reforkd: worker')")
+    machine.until("journalctl -u preforkd -x --no-pager", "Subject: The watchdog is not fed", 90)
+    code.write_text(EVENTFUL)
+    machine.until("systemctl show preforkd -p NRestarts", "=1")
+    assert machine.run("curl -sf --max-time 30 http://127.0.0.1:8080/") == "ok"
+    assert "broken meanwhile" in machine.journal("-u preforkd -p err")
+
+
 def test_the_package_comes_and_goes(machine):
     """An edited configuration survives upgrade and removal; purge leaves nothing of ours."""
     machine.configure(ECHO)
