@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -246,3 +247,43 @@ def finish(load: subprocess.Popen[str]) -> str:
     """End a load and return its first line: the counts."""
     output, _ = load.communicate("", timeout=60)
     return output.strip()
+
+
+NC = """python3 -c "
+import socket
+with socket.create_connection(('127.0.0.1', 8080), 20) as sock:
+    print(sock.recv(999).decode())
+"
+"""
+DJANGO = """\
+app:
+  target: wsgi:mysite.wsgi:application
+  directory: /srv/site
+  python: /srv/site/.venv/bin/python
+"""
+ECHO = "app: {target: 'wsgi:echo:application', directory: /srv}\n"
+MIXED = "--rate 100 --keep-alive 4 --fresh 6"
+
+
+def drop_in(machine: Machine, text: str, unit: str = "preforkd.service") -> None:
+    """Change a unit."""
+    folder = machine.root / f"etc/systemd/system/{unit}.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "test.conf").write_text(text)
+    machine.run("systemctl daemon-reload")
+
+
+def kill_master(machine: Machine, unit: str) -> None:
+    """Kill a service's master; return when systemd has started it again and it serves."""
+    restarts = int(machine.show(unit, "NRestarts"))
+    machine.run(f"kill -KILL $(systemctl show {unit} -p MainPID --value)")
+    machine.until(f"systemctl show {unit} -p NRestarts", f"={restarts + 1}")
+    machine.until(f"systemctl show {unit} -p ActiveState", "=active")
+
+
+def check_nothing_lost(loads: list[subprocess.Popen[str]]) -> None:
+    """End the loads and demand that all was answered."""
+    for load in loads:
+        counted = finish(load)
+        assert re.match(r"\d+ ok; ", counted), counted
+        assert int(counted.split()[0]) > 200
