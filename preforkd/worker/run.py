@@ -24,7 +24,8 @@ from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError
 from preforkd.ipc.slots import SlotWriter
 from preforkd.linux import fork, limits, logs, process, stacks
-from preforkd.worker.disown import Children
+from preforkd.linux.disown import Children
+from preforkd.worker import randomness
 from preforkd.worker.gate import Gate, Listener
 
 logger = logging.getLogger("preforkd.worker")
@@ -147,6 +148,7 @@ def _live(seat: Seat) -> int:
     for number, descriptor in enumerate(seat.output, start=1):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    randomness.renew()
     seat.hooks.call("after_fork")
     title = _titles(seat)
     title("starting")
@@ -183,7 +185,6 @@ def _live(seat: Seat) -> int:
         return 1
     seat.hooks.call("worker_started")
     children = Children(lambda: (channel.fileno(), *gate.descriptors(), *server.descriptors()))
-    children.watch()
     gate.on_refork = _Refork(seat, gate, channel, board, children)
     _tell(channel, messages.Ready())
     title("ready")

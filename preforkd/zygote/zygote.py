@@ -28,6 +28,7 @@ from preforkd.errors import ApplicationError, ConfigurationError, PreforkdError,
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, Received, close_all
 from preforkd.linux import fork, inventory, logs
+from preforkd.linux.disown import Children
 from preforkd.linux.inventory import Descriptors
 from preforkd.linux.title import Title
 from preforkd.zygote import heap
@@ -151,11 +152,16 @@ def _load(
     logs.set_context(generation=order.generation)
     title.set(f"preforkd: zygote, generation {order.generation}, loading")
     begun = time.monotonic()
+    children = Children(lambda: [channel.fileno(), *received.descriptors])
     before = inventory.descriptors()
     ours = _identities([channel.fileno(), *received.descriptors])
     try:
         loaded = _load_order(order, received, title)
+        if children.here:
+            logger.warning("a process that the application forked while it was loaded is ended")
+            os._exit(0)
         _demand_descriptors(ours)
+        children.release()
         # After the application, which may replace modules that they import.
         preload(loaded.kind)
         _warn_before_fork(before)

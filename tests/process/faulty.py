@@ -45,7 +45,7 @@ def _fork_and_return():
 
 def _fork_and_stay():
     if (child := os.fork()) == 0:
-        time.sleep(60)
+        time.sleep(20)
         os._exit(0)
     Path(os.environ["SCRATCH"], "child").write_text(str(child))
 
@@ -137,8 +137,8 @@ class _DiesInFork:
 
 
 _break = os.environ.get("BREAK", "")
-if _break.startswith("fork-"):
-    _DiesInFork(_break.removeprefix("fork-"), Path(os.environ["SCRATCH"], "die"))
+if _break.startswith("die-"):
+    _DiesInFork(_break.removeprefix("die-"), Path(os.environ["SCRATCH"], "die"))
 elif _break == "kill-at-import":
     os.kill(os.getpid(), signal.SIGKILL)
 elif _break == "kill-when-told":

@@ -124,6 +124,25 @@ def test_a_child_that_outlives_the_request(service):
         os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("how", ["fork-and-return", "fork-and-stay"])
+def test_a_child_that_is_forked_at_import(service, how):
+    """It is no zygote, keeps no port, and one that goes on as its parent does is ended."""
+    serve(service, workers=1, variables={"BREAK": how})
+    assert get(service.address, "/?id=1")[0] == 200
+    assert service.control("reload", "--fresh").returncode == 0
+    assert get(service.address, "/?id=1")[0] == 200
+    if how == "fork-and-return":
+        ended = "forked while it was loaded is ended"
+        service.until(lambda _: service.log.count(ended) == 2)
+    assert service.stop() == 0
+    if how == "fork-and-stay":
+        os.kill(int((service.folder / "child").read_text()), signal.SIGKILL)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(service.address)
+        sock.listen()
+
+
 RANDOM = """
 import os, random
 random.seed(1)

@@ -33,7 +33,7 @@ def test_a_thousand_hangups(service):
 
 
 def test_signals_at_random(service):
-    """HUP and USR1 to the master, TERM to workers, what else a person may try, for some seconds."""
+    """HUP, USR1, TTIN and TTOU to the master, TERM to workers, HUP to any child, for some seconds."""
     serve(service, workers=3)
     dice = random.Random(5)
     seconds = 300 if NIGHTLY else 6
@@ -41,7 +41,9 @@ def test_signals_at_random(service):
     with Load(service.address, rate=100) as load:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            kind = dice.choice(["HUP", "USR1", "WINCH", "CHLD", "TERM a worker", "HUP to a child"])
+            kind = dice.choice(
+                ["HUP", "USR1", "TTIN", "TTOU", "CHLD", "TERM a worker", "HUP to a child"]
+            )
             counts[kind] = counts.get(kind, 0) + 1
             children = children_of(service.pid)
             with contextlib.suppress(ProcessLookupError):
@@ -53,6 +55,7 @@ def test_signals_at_random(service):
                     os.kill(service.pid, getattr(signal, "SIG" + kind.split()[0]))
             time.sleep(dice.uniform(0, 0.2))
         load.wait_for(20)
+        assert service.control("scale", "3").returncode == 0
         whole_again(service, 3, set())
         load.wait_for(20)
     assert load.result.lost == 0, (load.result.bad, counts)

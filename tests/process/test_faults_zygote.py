@@ -49,7 +49,7 @@ def test_a_zygote_that_cannot_be_replaced_is_tried_again(service):
 @pytest.mark.parametrize("where", ["before", "parent", "middle", "newborn"])
 def test_a_zygote_that_dies_while_forking(service, where):
     """Whichever process of a birth dies: the worker comes all the same, once, and nobody is left over."""
-    serve(service, variables={"BREAK": f"fork-{where}"})
+    serve(service, variables={"BREAK": f"die-{where}"})
     victim, *_ = before = service.workers()
     (service.folder / "die").touch()
     with Load(service.address, keep_alive=0, rate=100) as load:
