@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "soaking"))
 from audit import audit, leaks, table
 from clients import Clients
 from faults import whole_again
-from faults_of_soak import REQUEST_PATIENCE, Faults, footprint, plan
+from faults_of_soak import REQUEST_PATIENCE, Faults, footprint, open_files, plan
 from service import Service, free_port
 
 HERE = Path(__file__).resolve().parent
@@ -63,7 +63,9 @@ def soak(service: Service, seed: int, rate: float, steps) -> list[str]:
     site_log.touch()
 
     def settle(broken: str) -> None:
-        service.configure(
+        # In one piece: a reload by a signal may come at any moment.
+        fresh = service.config.with_suffix(".new")
+        fresh.write_text(
             "app:\n"
             f"  target: wsgi:site_under_soak:application\n  directory: {HERE / 'soaking'}\n"
             f"  environment: {{SOAK_REQUESTS: '{site_log}', SOAK_BREAK: '{broken}'}}\n"
@@ -71,6 +73,7 @@ def soak(service: Service, seed: int, rate: float, steps) -> list[str]:
             "http: {spool: 64K, keep_alive: 3s}\nlimits: {requests: 3000}\n"
             f"timeouts: {{request: {REQUEST_PATIENCE:g}s, drain: 10s}}\n"
         )
+        fresh.replace(service.config)
 
     settle("")
     service.start("--config", str(service.config))
@@ -82,10 +85,11 @@ def soak(service: Service, seed: int, rate: float, steps) -> list[str]:
         faults.run(steps)
         time.sleep(CALM)
     come_to_rest(service)
-    after = footprint(service)
+    after, files = footprint(service), open_files(service.pid)
     status = service.stop()
     verdict = audit(clients.records, faults, service.log)
-    verdict.unexplained += leaks(before, after)
+    if leaked := leaks(before, after):
+        verdict.unexplained += [*leaked, f"the master has open: {', '.join(files)}"]
     if status != 0:
         verdict.unexplained.append(f"the service ended with {status}")
     print(table(verdict, faults, before, after), flush=True)

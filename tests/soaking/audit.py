@@ -39,9 +39,15 @@ def audit(records: list[Record], faults: Faults, log: str) -> Verdict:
 
 def _judge_requests(verdict: Verdict, records: list[Record], faults: Faults, site) -> None:
     deaths = [*faults.deaths, *_own_deaths(site)]
+    before: dict[int, list[tuple[int, int]]] = {}
+    for words in site:
+        if words[:1] == ["BEGUN"]:
+            before.setdefault(int(words[3]), []).append((int(words[1]), int(words[2])))
     for record in records:
         verdict.outcomes[f"{record.kind}: {record.outcome}"] += 1
-        why = _explanation(record, deaths)
+        # Who answered the request before on the same connection still had it, or has given it away.
+        earlier = [one for one in before.get(record.port, ()) if one[0] <= record.number]
+        why = _explanation(record, deaths, max(earlier)[1] if earlier else 0)
         if why is None:
             verdict.unexplained.append(f"request lost: {record}")
         elif why:
@@ -57,7 +63,7 @@ def _own_deaths(site) -> list[Death]:
     ]
 
 
-def _explanation(record: Record, deaths: list[Death]) -> str | None:
+def _explanation(record: Record, deaths: list[Death], had: int) -> str | None:
     if record.kind == "fault":
         wanted = "answered 500" if record.path == "/raise" else ""
         if record.outcome == wanted or (not wanted and record.outcome not in {"", "ok"}):
@@ -67,7 +73,7 @@ def _explanation(record: Record, deaths: list[Death]) -> str | None:
     if record.outcome == "" or record.outcome.startswith(("answered", "wrong")):
         return None
     for death in deaths:
-        if record.port not in death.ports:
+        if record.port not in death.ports and death.pid != had:
             continue
         # A port is used again by another connection some time.
         if not death.when or record.sent - NEAR < death.when < record.ended + NEAR:

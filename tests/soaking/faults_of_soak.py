@@ -7,7 +7,6 @@ import signal
 import socket
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -151,12 +150,11 @@ class Faults:
         """Write down what a process holds until somebody ends it."""
 
         def watch() -> None:
-            seen: deque[tuple[float, frozenset[int]]] = deque(maxlen=50)
+            ports: set[int] = set()
             while Path(f"/proc/{pid}/exe").exists():
-                seen.append((time.monotonic(), frozenset(held_ports(pid))))
+                ports.update(held_ports(pid))
                 time.sleep(0.01)
-            ports = frozenset().union(*(ports for _, ports in seen)) if seen else frozenset()
-            self.deaths.append(Death(pid, how, time.monotonic(), ports))
+            self.deaths.append(Death(pid, how, time.monotonic(), frozenset(ports)))
 
         self._watchers.append(threading.Thread(target=watch))
         self._watchers[-1].start()
@@ -217,7 +215,9 @@ class Faults:
         self.settle("")
 
     def _broken_file(self, _number: float) -> None:
-        self.service.config.write_text("workers: [many\n")
+        fresh = self.service.config.with_suffix(".new")
+        fresh.write_text("workers: [many\n")
+        fresh.replace(self.service.config)
         self._ask("broken file")
         self.settle("")
 
@@ -244,13 +244,22 @@ class Faults:
             time.sleep(number)
 
 
+def open_files(pid: int) -> list[str]:
+    """Return what the descriptors of a process are, in the order of their numbers."""
+    places = []
+    for name in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
+        with contextlib.suppress(FileNotFoundError):
+            places.append(f"{name} {os.readlink(f'/proc/{pid}/fd/{name}')}")
+    return places
+
+
 def footprint(service: Service) -> dict[str, int]:
     """Return what the master has: descriptors, memory of its own, mapped slots, children."""
     pid = service.pid
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     private = sum(int(line.split()[1]) for line in rollup if line.startswith("Private_"))
     return {
-        "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
+        "descriptors": len(open_files(pid)),
         "slots mapped": Path(f"/proc/{pid}/maps").read_text().count("memfd:preforkd-slot"),
         "children": len(children_of(pid)),
         "threads": len(os.listdir(f"/proc/{pid}/task")),
