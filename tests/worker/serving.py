@@ -32,7 +32,7 @@ class Worker:
         ours, theirs = pair()
         self.master: Channel = Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker))
         memory = slots.create("test")
-        self.slot = slots.SlotReader(memory)
+        self.slot = slots.SlotReader(os.dup(memory))
         self._writer = slots.SlotWriter(memory, lambda: None)
         os.close(memory)
         channel: Channel = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
