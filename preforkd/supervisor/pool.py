@@ -314,6 +314,8 @@ class Pool:
                 self._report(ev.WorkerFailed(handle.worker, failure_of(problem)))
             case messages.Leaving():
                 self._report(ev.WorkerLeaving(handle.worker))
+                # One that only says so is made to: it would be killed with clients of its own later.
+                self._tell(handle, messages.Retire())
             case messages.Spent():
                 requests = handle.board.read(self._loop.time()).requests
                 self._report(ev.WorkerSpent(handle.worker, f"it has answered {requests} requests"))
