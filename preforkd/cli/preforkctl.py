@@ -43,7 +43,15 @@ def _find_socket(instance: str) -> str:
     home = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
     folders = [runtime, "/run/preforkd", f"{home}/preforkd"]
     paths = [f"{folder}/{_NAME}" for folder in folders if folder]
-    return next((path for path in paths if Path(path).exists()), paths[0])
+    # What may not be looked at is there: connecting says that it is not allowed.
+    return next((path for path in paths if _is_there(path)), paths[0])
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except PermissionError:
+        return True
 
 
 # --- the commands --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from backend import BAD, MEMORY, VIEW, serving
@@ -108,3 +109,14 @@ def test_wrong_usage():
     assert caught.value.code == 2
     with pytest.raises(SystemExit):
         preforkctl.main(["scale", "many"])
+
+
+def test_a_socket_that_may_not_be_looked_at_is_tried(monkeypatch):
+    """In a directory that is closed to this user: connecting tells that it is not allowed."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    assert preforkctl._find_socket("") == "/run/preforkd/io.preforkd.Manager"
