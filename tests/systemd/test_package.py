@@ -37,7 +37,8 @@ def test_an_upgrade_stops_no_service_whose_file_has_a_fault(machine):
     """The file was broken after the last reload: what serves is left as it is, and that is said."""
     machine.configure(ECHO)
     machine.configure(ECHO, "preforkd/shop.yaml")
-    machine.run("systemctl start preforkd.socket preforkd.service preforkd@shop.service")
+    machine.run("systemctl start preforkd.socket preforkd@shop.socket")
+    machine.run("systemctl start preforkd.service preforkd@shop.service")
     before = {unit: machine.show(unit, "MainPID") for unit in ("preforkd", "preforkd@shop")}
     machine.configure(ECHO + "wrokers: 3\n")
     said = machine.run(f"dpkg --force-confold -i {PACKAGE}")
