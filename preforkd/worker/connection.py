@@ -21,7 +21,7 @@ from enum import Enum
 from typing import IO, Any, Protocol
 
 from preforkd.http.request import Request, RequestReader
-from preforkd.http.response import ClientGoneError
+from preforkd.http.response import ClientGoneError, Response
 from preforkd.worker.front import Front, Known
 
 RECEIVE = 16 * 1024
@@ -128,6 +128,8 @@ class Connection:
         self.closed = False
         self.request: Request[Known] | None = None
         """Complete, and not yet with the application."""
+        self.response: Response | None = None
+        """The answer that is being given, or was given last."""
         self.body_since = 0.0
         self.opening: Callable[[], bool] | None = None
         """What comes before HTTP (handshake, PROXY protocol); True when it is done."""

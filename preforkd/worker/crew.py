@@ -89,6 +89,11 @@ class Crew:
         self._board.busy(since)
 
     @property
+    def oldest(self) -> Connection | None:
+        """The connection whose request has been with a thread for longest; None if there is none."""
+        return next(iter(self._since), None)
+
+    @property
     def calm(self) -> bool:
         """Tell whether no thread has a request."""
         return not self._since

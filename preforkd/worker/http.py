@@ -145,6 +145,7 @@ class HttpLoop:
         self._crew = (
             Crew(threads, self._answer_in_thread, gate.wake, gate.board) if threads > 1 else None
         )
+        gate.on_overdue = self._answer_overdue
         if exchange is not None:
             gate.watch(exchange.fileno())
 
@@ -612,6 +613,7 @@ class HttpLoop:
             modern=known.modern,
             keep=self._keeps(connection, known),
         )
+        connection.response = response
         environ = known.environ.copy()
         if known.remote is None:
             environ["REMOTE_ADDR"] = connection.remote
@@ -643,6 +645,18 @@ class HttpLoop:
             connection.leaving = connection.ended = True
             # Behind the last request there may be more, which nobody will read.
             connection.unread = connection.unread or known.keep or not connection.untouched
+
+    def _answer_overdue(self) -> None:
+        """Answer for an application that takes too long: this process is killed in a moment."""
+        current = self._current if self._crew is None else self._crew.oldest
+        if current is None or not current.plain or current.response is None:
+            return
+        if not current.response.head_sent:
+            with contextlib.suppress(ClientGoneError):
+                text = "the application took too long"
+                current.send_last(self._renderer.plain_error("504 Gateway Timeout", text))
+                # What the application may still say would come behind a whole answer.
+                current.say_goodbye()
 
     def _application_failed(
         self, connection: Connection, known: Known, response: Response, error: BaseException
