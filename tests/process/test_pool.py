@@ -25,6 +25,8 @@ def app(environ, start_response):
             pass
     elif how == "leak":
         app.leaked.extend(open("/dev/null") for _ in range(int(value)))
+    elif how == "grow":
+        app.leaked.append(os.urandom(int(value) << 20))
     return [f"{environ['QUERY_STRING']} pid {os.getpid()}".encode()]
 
 app.leaked = []
@@ -224,3 +226,18 @@ def test_a_socket_is_given_up_by_nobody(service, started):
     with socket.create_connection(address, 20) as sock:
         sock.sendall(b"GET /?id=7 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
         assert b"id=7" in sock.recv(4096)  # by the one that replaces it
+
+
+def test_a_worker_that_has_grown_is_replaced(service, started):
+    """memory.limit is about what it has to itself: the growth and the heaviest are in the log."""
+    address = started("workers: 2\nmemory: {limit: 60M}")
+    first = set(service.workers())
+    pid = int(ask(address, "/?grow=80").rpartition(b"pid ")[2])
+    deadline = time.monotonic() + 40
+    while pid in service.workers():
+        assert time.monotonic() < deadline, service.log
+        ask(address)
+    assert len(first & set(service.workers())) == 1
+    line = service.log.partition("is to be replaced: ")[2]
+    assert "MB of memory to itself" in line
+    assert "more than after its fork (the most have worker" in line
