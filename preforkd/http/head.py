@@ -93,10 +93,10 @@ def refuse_early(data: bytes, bounds: Bounds, line_judged: bool) -> bool:
 def _judge_line(data: bytes, bounds: Bounds) -> bool:
     end = data.find(b"\n", 0, bounds.max_line + 1)
     if end < 0:
-        if len(data) > bounds.max_line:
-            _refuse("the request line is too long", "414 URI Too Long")
         if not b"!" <= data[:1] <= b"~":
             _refuse("this is no HTTP request")
+        if len(data) > bounds.max_line:
+            _refuse("the request line is too long", "414 URI Too Long")
         return False
     if _LINE.fullmatch(data, 0, end + 1) is None:
         _refuse("the request line is malformed")
@@ -128,6 +128,8 @@ class HeadParser:
         """Take a head apart, from its first byte to the empty line. Raises RequestError."""
         line = _LINE.match(data)
         if line is None:
+            # As it is judged when it arrives in pieces: the answer is the same.
+            _judge_line(data, self._bounds)
             _refuse("the request line is malformed")
         self._check_sizes(data, line.end())
         if _FIELDS.fullmatch(data, line.end()) is None:
