@@ -46,7 +46,7 @@ class Sink(Protocol):
 class Plan:
     """How answers with one status and one list of headers begin and are framed."""
 
-    __slots__ = ("bodiless", "code", "date", "head", "keep", "length")
+    __slots__ = ("bodiless", "code", "date", "head", "keep", "length", "simple")
 
     def __init__(self, status: str, headers: Headers, server: str) -> None:
         if not isinstance(status, str) or not _STATUS.fullmatch(status):
@@ -64,6 +64,8 @@ class Plan:
         if server:
             lines.append(server)
         self.head = "".join(lines).encode("latin-1")
+        self.simple = self.keep and self.date and not self.bodiless
+        """Nothing but the Date and the body is to be added on a kept connection."""
 
     def _add(self, lines: list[str], name: str, value: str) -> None:
         if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
@@ -167,6 +169,7 @@ class Response:
         self._renderer = renderer
         self._without_body = head_only
         self._modern = modern
+        self._simple = keep and modern and not head_only
 
     @property
     def code(self) -> int:
@@ -200,13 +203,7 @@ class Response:
             raise AssertionError("the application did not call start_response")
         if data.__class__ is not bytes and not isinstance(data, bytes):
             raise TypeError(f"a part of a body must be bytes, not {type(data).__name__}")
-        if (
-            plan.length != len(data)
-            or self._without_body
-            or plan.bodiless
-            or self.head_sent
-            or not (self.keep and plan.keep and self._modern and plan.date)
-        ):
+        if not (self._simple and plan.simple and plan.length == len(data) and not self.head_sent):
             self._whole_with_care(plan, data)
             return
         self.head_sent = True

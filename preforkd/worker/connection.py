@@ -103,6 +103,12 @@ class _Overflow:
 class Connection:
     """See the module; the loop in `preforkd.worker.http` decides what happens when."""
 
+    __slots__ = (
+        "_overflow", "_pending", "_pending_size", "_reader", "_smooth", "after_sending", "body_since",
+        "closed", "ended", "fd", "front", "gone", "leaving", "left", "opening", "plain", "quiet",
+        "registered", "remote", "remote_port", "request", "served", "sock", "unread", "waiting",
+    )  # fmt: skip
+
     def __init__(self, sock: Socket, front: Front, remote: str, remote_port: str) -> None:
         self.sock = sock
         self.fd = sock.fileno()
@@ -218,10 +224,18 @@ class Connection:
 
     def send_last(self, data: bytes) -> None:
         """Send, or keep for later, without waiting: it is in memory already. Raises ClientGoneError."""
-        sent = 0 if self._pending else self._send_now(data)
-        if sent < len(data):
-            self._pending.append(memoryview(data)[sent:])
-            self._pending_size += len(data) - sent
+        sent = 0
+        if not self._pending:
+            try:
+                sent = self.sock.send(data, _WITHOUT_WAITING)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise ClientGoneError(str(error)) from error
+            if sent == len(data):
+                return
+        self._pending.append(memoryview(data)[sent:])
+        self._pending_size += len(data) - sent
 
     def send_file(self, file: IO[bytes], offset: int, count: int) -> None:
         """Send a part of a file, or keep it for later; the file must stay open.

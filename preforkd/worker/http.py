@@ -28,7 +28,7 @@ from preforkd.http.request import Request
 from preforkd.http.response import CONTINUE, ClientGoneError, Renderer, Response
 from preforkd.ipc.exchange import Exchange, Gift, Received, as_file, fits
 from preforkd.worker.access import Answered, open_access_log
-from preforkd.worker.connection import Connection, Waiting
+from preforkd.worker.connection import RECEIVE, Connection, Waiting
 from preforkd.worker.crew import Crew
 from preforkd.worker.front import Front, Known
 from preforkd.worker.gate import Gate, Listener
@@ -101,6 +101,7 @@ class HttpLoop:
         http = settings.http
         self.trust = Trust(settings.proxy.trusted)
         self._gate = gate
+        self._board = gate.board
         self._application = application
         self._exchange = exchange
         self._access = open_access_log(settings.access_log)
@@ -131,6 +132,7 @@ class HttpLoop:
         self._deadlines: dict[Waiting, dict[Connection, float]] = {
             kind: {} for kind in self._patience
         }
+        self._idle = self._deadlines[Waiting.NEXT_REQUEST]
         self._soonest = math.inf
         """No deadline is earlier."""
         self._leaving_since: float | None = None
@@ -329,8 +331,9 @@ class HttpLoop:
     def _attend(self, connection: Connection, events: int) -> None:
         if connection.quiet and events == _IN:
             # The common case: a request in one piece, without a body, as it was before.
-            data = connection.receive()
-            if data is None:
+            try:
+                data = connection.sock.recv(RECEIVE, socket.MSG_DONTWAIT)
+            except BlockingIOError:
                 self._wait_for_input(connection)
                 return
             known = connection.front.heads.get(data)
@@ -353,7 +356,7 @@ class HttpLoop:
             self._go_on(connection)
             return
         # It stays where it was, and its time begins anew.
-        waiting = self._deadlines[Waiting.NEXT_REQUEST]
+        waiting = self._idle
         del waiting[connection]
         waiting[connection] = time.monotonic() + self._idle_time
 
@@ -569,17 +572,17 @@ class HttpLoop:
         relief = self._relief
         if relief.asleep and self._exchange is not None:
             relief.call()
-        board = self._gate.board
+        board, custody = self._board, relief.custody
         if known is not self._shown:
             self._shown = known
             board.show(known.line)
         board.busy()
         self._current = connection
-        relief.custody.release()
+        custody.release()
         try:
             self._call(connection, known, body, length)
         finally:
-            if not relief.custody.acquire(blocking=False):
+            if not custody.acquire(False):
                 relief.take_back()
             self._current = None
             board.idle()
