@@ -17,7 +17,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from preforkd.ipc import messages
@@ -44,6 +44,12 @@ class Listener:
 
     name: str
     sock: socket.socket
+    kind: tuple[int, int, int] = field(init=False)
+    """Family, type and protocol."""
+
+    def __post_init__(self) -> None:
+        sock = self.sock
+        self.kind = int(sock.family), int(sock.type), sock.proto
 
 
 @dataclass(slots=True)
@@ -185,7 +191,7 @@ class Gate:
             return None  # shut after this event was fetched
         listener = self._listeners[descriptor]
         try:
-            sock, peer = listener.sock.accept()
+            number, peer = listener.sock._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError, InterruptedError):
             return None
         except OSError as error:
@@ -197,6 +203,8 @@ class Gate:
             self.shut()
             self._reopen_at = time.monotonic() + _PAUSE
             return None
+        # socket.accept() asks the listener for what it is five times, at a microsecond each.
+        sock = socket.socket(*listener.kind, fileno=number)
         self.rearm(descriptor)
         self.board.accepted()
         return Accepted(sock, peer, listener)

@@ -248,7 +248,7 @@ class HttpLoop:
         entrance = self._entrances[descriptor]
         sock: Any = accepted.sock
         remote, port = "", ""
-        if sock.family != socket.AF_UNIX:
+        if accepted.peer.__class__ is tuple:  # not a Unix socket
             remote, port = accepted.peer[0], str(accepted.peer[1])
         trusted = bool(self.trust) and self.trust.trusts(remote)
         connection = Connection(sock, entrance.fronts[trusted], remote, port)
