@@ -46,6 +46,12 @@ class Received:
     sock: socket.socket
     body: int | None
 
+    def close(self) -> None:
+        """Give up this process's copies."""
+        self.sock.close()
+        if self.body is not None:
+            os.close(self.body)
+
 
 class Exchange:
     """One worker's view of the socket pair that all workers of a zygote have inherited."""

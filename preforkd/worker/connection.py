@@ -106,7 +106,7 @@ class Connection:
     __slots__ = (
         "_overflow", "_pending", "_pending_size", "_reader", "_smooth", "after_sending", "body_since",
         "closed", "ended", "fd", "front", "gone", "leaving", "left", "opening", "plain", "quiet",
-        "registered", "remote", "remote_port", "request", "served", "sock", "unread", "waiting",
+        "registered", "remote", "remote_port", "request", "response", "served", "sock", "unread", "waiting",
     )  # fmt: skip
 
     def __init__(self, sock: Socket, front: Front, remote: str, remote_port: str) -> None:

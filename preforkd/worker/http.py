@@ -685,14 +685,30 @@ class HttpLoop:
         current = self._current
         if current is None:
             return
-        self._gate.shut()
         self._suspend(current)
         self._away = True
         try:
+            self._pass_on()
+            self._gate.shut()
             while not self._relief.wanted:
                 self._poll()
         finally:
             self._away = False
+
+    def _pass_on(self) -> None:
+        """Take what this worker may have been woken for, and nobody else: others get it when it is complete.
+
+        The kernel wakes one for a connection, and counts on it. One that has turned to a connection
+        that it held, and is kept there by the application, does not come.
+        """
+        if self._exchange is not None and (received := self._exchange.take()) is not None:
+            if self._exchange.give(received.gift, received.sock.fileno(), received.body):
+                received.close()
+            else:
+                self._receive_gift(received)
+        for descriptor in self._entrances:
+            if self._has_room():
+                self._accept(descriptor)
 
     def _suspend(self, connection: Connection) -> None:
         """Leave a connection alone: it belongs to the application now, or waits for it."""
@@ -753,15 +769,18 @@ class HttpLoop:
         if received is None:
             return False
         self._gate.rearm(self._exchange.fileno())
+        self._receive_gift(received)
+        return True
+
+    def _receive_gift(self, received: Received) -> None:
         try:
             connection = self._unpacked(received)
         except Exception:
             logger.exception("a connection from another worker is lost")
             received.sock.close()
-            return True
+            return
         self._enter(connection)
         self._guarded(self._go_on, connection)
-        return True
 
     def _unpacked(self, received: Received) -> Connection:
         gift = received.gift

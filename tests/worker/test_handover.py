@@ -1,6 +1,7 @@
 """Connections that change workers: nobody waits behind a long request while another worker is idle."""
 
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -292,3 +293,40 @@ def test_without_room_in_the_exchange_a_connection_stays():
     worker.close()
     for end in ends:
         end.close()
+
+
+def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for():
+    """A connection for which the kernel woke this worker only does not wait for his application."""
+    application = Application()
+    with team(application, size=1) as (worker,):
+        loop, woken = worker.loop, []
+        original = loop._pass_on
+
+        def pass_on():
+            # As if it had come between the worker's wake-up and the application's call.
+            if not woken:
+                woken.append(worker.connect())
+                woken[0].sendall(GET % b"/new")
+            original()
+
+        loop._pass_on = pass_on
+        slow = worker.connect()
+        slow.sendall(GET % b"/slow")
+        assert application.entered.acquire(timeout=20)
+        # Complete and not served here, it lies where any other worker finds it.
+        exchange = loop._exchange
+        assert select.select([exchange.fileno()], [], [], 20)[0]
+        received = exchange.take()
+        assert received.gift.head.startswith(b"GET /new ")
+        # And a gift for which it was woken goes on as well.
+        assert exchange.give(received.gift, received.sock.fileno(), received.body)
+        received.close()
+        loop._pass_on = original
+        original()
+        again = exchange.take()
+        assert again.gift == received.gift
+        again.close()
+        application.go.set()
+        assert read_answer(slow)[1]
+        slow.close()
+        woken[0].close()
