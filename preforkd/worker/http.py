@@ -20,6 +20,7 @@ from collections import deque
 from typing import IO, Any
 
 from preforkd.apps import wsgi
+from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
 from preforkd.http.body import StorageError
 from preforkd.http.head import Bounds, RequestError
@@ -96,7 +97,12 @@ class HttpLoop:
     """
 
     def __init__(
-        self, gate: Gate, application: Any, settings: Settings, exchange: Exchange | None = None
+        self,
+        gate: Gate,
+        application: Any,
+        settings: Settings,
+        exchange: Exchange | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         http = settings.http
         self.trust = Trust(settings.proxy.trusted)
@@ -105,6 +111,8 @@ class HttpLoop:
         self._application = application
         self._exchange = exchange
         self._access = open_access_log(settings.access_log)
+        self._hooks = hooks if hooks is not None and hooks.of_requests else None
+        self._observed = self._access is not None or self._hooks is not None
         self._renderer = Renderer(http.server)
         self._most = http.connections
         self._keep_alive = http.keep_alive > 0
@@ -625,7 +633,7 @@ class HttpLoop:
             wsgi.set_body(environ, body, length)
         else:
             environ["wsgi.input"] = body
-        begun = time.monotonic() if self._access is not None else 0.0
+        begun = self._begin(environ) if self._observed else 0.0
         try:
             after = wsgi.call(self._application, environ, response)
             if after is not None:
@@ -638,12 +646,9 @@ class HttpLoop:
         except BaseException as error:
             self._application_failed(connection, known, response, error)
         finally:
-            if self._access is not None:
-                # 500 is what the client was told when the application failed before it said anything.
-                status = response.code if response.head_sent else 500
+            if self._observed:
                 remote = known.remote or connection.remote
-                seconds = time.monotonic() - begun
-                self._access(Answered(remote, known.head, status, response.length, seconds))
+                self._finish(environ, remote, known, response, begun)
         if not response.keep:
             connection.leaving = connection.ended = True
             # Behind the last request there may be more, which nobody will read.
@@ -660,6 +665,22 @@ class HttpLoop:
                 current.send_last(self._renderer.plain_error("504 Gateway Timeout", text))
                 # What the application may still say would come behind a whole answer.
                 current.say_goodbye()
+
+    def _begin(self, environ: wsgi.Environ) -> float:
+        if self._hooks is not None:
+            self._hooks.call("request_begun", environ)
+        return time.monotonic()
+
+    def _finish(
+        self, environ: wsgi.Environ, remote: str, known: Known, response: Response, begun: float
+    ) -> None:
+        # 500 is what the client was told when the application failed before it said anything.
+        status = response.code if response.head_sent else 500
+        if self._hooks is not None:
+            self._hooks.call("request_ended", environ, status)
+        if self._access is not None:
+            seconds = time.monotonic() - begun
+            self._access(Answered(remote, known.head, status, response.length, seconds))
 
     def _application_failed(
         self, connection: Connection, known: Known, response: Response, error: BaseException

@@ -261,7 +261,7 @@ def _server(seat: Seat, gate: Gate) -> Server:
     if seat.kind == "wsgi":
         from preforkd.worker import http  # noqa: PLC0415
 
-        loop = http.HttpLoop(gate, seat.application, seat.settings, _exchange(seat))
+        loop = http.HttpLoop(gate, seat.application, seat.settings, _exchange(seat), seat.hooks)
         return _Simple(loop.run, loop.descriptors)
     if seat.kind == "stream":
         from preforkd.worker import stream  # noqa: PLC0415

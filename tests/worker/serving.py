@@ -20,7 +20,16 @@ class Worker:
     """What a test holds of a worker that serves."""
 
     def __init__(
-        self, application, kind, access=None, *, whole=None, beside=None, exchange=None, **settings
+        self,
+        application,
+        kind,
+        access=None,
+        *,
+        whole=None,
+        beside=None,
+        exchange=None,
+        hooks=None,
+        **settings,
     ) -> None:
         """``whole`` are all settings; ``beside`` is a worker whose listener is shared."""
         if beside is not None:
@@ -41,7 +50,7 @@ class Worker:
         self.gate = gate
         if kind == "wsgi":
             whole = whole or Settings(http=Http(**settings), access_log=access or AccessLog())
-            self.loop = http.HttpLoop(gate, application, whole, exchange)
+            self.loop = http.HttpLoop(gate, application, whole, exchange, hooks)
             serve = self.loop.run
         elif kind == "asgi":
             whole = whole or Settings(http=Http(**settings), access_log=access or AccessLog())

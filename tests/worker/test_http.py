@@ -10,6 +10,7 @@ from wsgiref.validate import validator
 import pytest
 from serving import read_all, read_answer, serving
 
+from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings, Workers
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n"
@@ -350,3 +351,37 @@ def __getattr__(name):
 
         return [path("upper", _upper), path("stream", _stream)]
     raise AttributeError(name)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_hooks_around_requests(threads, caplog):
+    """Begun before the application, ended with the status the client was told; failures are contained."""
+    seen = []
+
+    def begun(environ):
+        seen.append(("begun", environ["PATH_INFO"]))
+        environ["told"] = 1
+        if environ["PATH_INFO"] == "/unlucky":
+            raise OSError("no tracer")
+
+    def ended(environ, status):
+        seen.append(("ended", environ["PATH_INFO"], environ["told"], status))
+
+    def application(environ, start_response):
+        seen.append(("answered", environ["PATH_INFO"]))
+        if environ["PATH_INFO"] == "/broken":
+            raise ValueError("broken")
+        start_response("404 Not Found", [("Content-Length", "0")])
+        return [b""]
+
+    hooks = Hooks({"request_begun": begun, "request_ended": ended})
+    whole = Settings(workers=Workers(threads=threads))
+    with serving(application, whole=whole, hooks=hooks) as worker:
+        for path, status in (("/lost", "404"), ("/broken", "500"), ("/unlucky", "404")):
+            request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            assert worker.ask(request.encode()).startswith(f"HTTP/1.1 {status}".encode())
+            expected = [("begun", path), ("answered", path), ("ended", path, 1, int(status))]
+            assert seen == expected
+            seen.clear()
+    assert "the hook request_begun failed" in caplog.text
+    assert "no tracer" in caplog.text
