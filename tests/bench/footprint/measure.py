@@ -152,17 +152,19 @@ class Bench:
                 yield running
 
     def _speed(self, application: str) -> dict:
-        rates: dict[str, list[float]] = {server: [] for server in PREFORKD}
+        rates: dict[str, list[float]] = {
+            server: [] for server in PREFORKD if server not in REFORKING
+        }
         skipped: dict[str, str] = {}
         for _ in range(self.plan.rounds):
-            for server in PREFORKD:
+            for server, rate in rates.items():
                 if server in skipped:
                     continue
                 try:
                     with self._started(server, application, 2, 0) as running:
                         come_to_rest(running.roots, 3)
                         _wrk(running.ports[0], application, 1)
-                        rates[server].append(_wrk(running.ports[0], application, self.plan.seconds))
+                        rate.append(_wrk(running.ports[0], application, self.plan.seconds))
                 except Skipped as reason:
                     skipped[server] = str(reason)
         medians = {server: statistics.median(rate) for server, rate in rates.items() if rate}
