@@ -33,7 +33,12 @@ def options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="8 workers, few requests")
-    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose title contains it")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="TEXT",
+        help="cases whose title contains it; may be given again, and tells the order",
+    )
     parser.add_argument("--peers", action="store_true", help="without preforkd")
     parser.add_argument("--here", action="store_true", help="this Debian only")
     parser.add_argument("--there", action="store_true", help=f"{OTHER} only")
@@ -49,12 +54,14 @@ def measure(plan: str, chosen: argparse.Namespace) -> bool:
     """Measure what is wanted; return whether that is all."""
     done, begun = True, time.monotonic()
     if not chosen.there or places.codename() == OTHER:
-        bench = Bench(PLANS[plan], chosen.only, chosen.minutes, peers_only=chosen.peers)
-        done = bench.run()
+        bench = Bench(PLANS[plan], chosen.minutes, peers_only=chosen.peers)
+        done = all(bench.run(only) for only in chosen.only or [""])
     if done and not chosen.here and places.codename() != OTHER:
         root = places.Root(OTHER)
         left = chosen.minutes - (time.monotonic() - begun) / 60
-        arguments = ["--here", "--no-report", "--only", chosen.only]
+        arguments = ["--here", "--no-report"]
+        for only in chosen.only or []:
+            arguments += ["--only", only]
         arguments += ["--minutes", str(left), *(["--quick"] if chosen.quick else [])]
         arguments += ["--peers"] if chosen.peers else []
         done = root.enter("python3", "tests/bench/memory.py", *arguments) == 0
