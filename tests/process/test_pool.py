@@ -121,8 +121,12 @@ def test_a_request_that_takes_too_long_costs_only_its_worker(service, started, h
     # Where Python can still run, the client is told.
     assert (b" 504 " in answer) == (how != "lock"), answer
     assert b" 200 " not in answer
-    service.until(lambda status: status["ready"] == 2 and len(status["workers"]) == 2)
-    assert len(set(before) & set(service.workers())) == 1
+    service.until(
+        lambda status: (
+            status["ready"] == len(status["workers"]) == 2
+            and len(set(before) & {row["pid"] for row in status["workers"]}) == 1
+        )
+    )
     log = service.log
     assert f"GET /?{how} HTTP/1.1 took longer than 1 s" in log
     assert "in app" in log.partition("took longer than 1 s")[2]
