@@ -8,19 +8,29 @@ gives it to exactly one that is idle, as accept does. unix(7), SCM_RIGHTS
 import contextlib
 import os
 import socket
+from array import array
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
+
+from preforkd.ipc.channel import close_all
 
 _MOST = 96 * 1024
 """Bytes of a message; a larger body travels as a file."""
 _LARGEST = 256 * 1024
+_GIFTS = 4096
+"""More than any exchange has room for."""
+
+
+_RIGHTS = socket.CMSG_LEN(2 * array("i").itemsize)
+_UNREAD = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
 class Gift(msgspec.Struct, frozen=True):
     """A connection with one complete request, and what came behind it."""
 
-    front: int
+    front: Annotated[int, msgspec.Meta(ge=0)]
     trusted: bool
     remote: str
     remote_port: str
@@ -47,7 +57,7 @@ class Received:
     body: int | None
 
     def close(self) -> None:
-        """Give up this process's copies."""
+        """Give up the connection, and the body if nobody has taken it over."""
         self.sock.close()
         if self.body is not None:
             os.close(self.body)
@@ -92,12 +102,11 @@ class Exchange:
             os.set_inheritable(descriptor, False)
         try:
             gift = _decode(data)
-        except (ValueError, RecursionError):
-            for descriptor in descriptors:
-                os.close(descriptor)
+            sock = socket.socket(fileno=descriptors[0])
+        except (ValueError, RecursionError, OSError):
+            close_all(descriptors)
             return None
-        body = descriptors[1] if len(descriptors) > 1 else None
-        return Received(gift, socket.socket(fileno=descriptors[0]), body)
+        return Received(gift, sock, descriptors[1] if len(descriptors) > 1 else None)
 
     def close(self) -> None:
         """Give up this worker's ends."""
@@ -109,6 +118,33 @@ def pair() -> tuple[socket.socket, socket.socket]:
     """Return the ends of a new exchange: for giving and for taking. Raises OSError."""
     giving, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return giving, taking
+
+
+def move(source: socket.socket, target: socket.socket) -> tuple[int, int]:
+    """Move what waits in one exchange to another, unread: from its taking end to the other's giving end.
+
+    Returns how many connections went, and how many found no room there and are closed. Nobody is waited
+    for. unix(7), SCM_RIGHTS
+    """
+    moved = lost = 0
+    for _ in range(_GIFTS):
+        # socket.recv_fds and send_fds of Python 3.11 do not pass flags on.
+        try:
+            data, ancillary, _, _ = source.recvmsg(_LARGEST, _RIGHTS, _UNREAD)
+        except OSError:
+            break
+        rights = [row for row in ancillary if row[:2] == (socket.SOL_SOCKET, socket.SCM_RIGHTS)]
+        if not rights:
+            continue
+        try:
+            target.sendmsg([data], rights, socket.MSG_DONTWAIT)
+            moved += 1
+        except OSError:
+            lost += 1
+        finally:
+            for _, _, packed in rights:
+                close_all(array("i", packed))
+    return moved, lost
 
 
 def as_file(data: bytes) -> int | None:
@@ -124,4 +160,4 @@ def as_file(data: bytes) -> int | None:
 fits = _MOST.__ge__
 """Tell whether a body of so many bytes travels in the message."""
 
-__all__ = ["Exchange", "Gift", "Received", "as_file", "fits", "pair"]
+__all__ = ["Exchange", "Gift", "Received", "as_file", "fits", "move", "pair"]

@@ -15,14 +15,21 @@ import msgspec
 
 import preforkd
 from preforkd.config.settings import Settings
-from preforkd.ipc import messages, slots
+from preforkd.ipc import exchange, messages, slots
 from preforkd.ipc.channel import Channel, pair
 from preforkd.linux import process, queues
 from preforkd.supervisor.output import Output
+from preforkd.supervisor.ration import Ration
 
 CHANNEL_DESCRIPTOR = 3
 _ROOM = 160
 """Bytes of command line that a zygote gets, so that its title and its workers' have room."""
+
+ZYGOTE_MESSAGES = 1000
+"""Messages of a zygote that are read in a second: one for each worker that it forks."""
+WORKER_MESSAGES = 64
+"""Messages of a worker that are read in a second: it has a handful of things to say in its life, and
+rings once for each look at it."""
 
 UNUSABLE_INTERPRETER = 97
 """Exit status of a zygote whose interpreter cannot import preforkd's libraries."""
@@ -65,8 +72,20 @@ class Launch:
             depth += queues.readable(self.exchange[1])
         return depth
 
+    def hand_over(self, heir: "Launch | None") -> tuple[int, int]:
+        """Let another generation answer the connections that wait between workers which are no more.
+
+        Both must listen on the same sockets in the same order: a connection belongs to one of them.
+        Returns how many went, and how many found no room.
+        """
+        if heir is None or self.exchange is None or heir.exchange is None or heir is self:
+            return 0, 0
+        if [name for name, _ in self.listeners] != [name for name, _ in heir.listeners]:
+            return 0, 0
+        return exchange.move(self.exchange[1], heir.exchange[0])
+
     def close(self) -> None:
-        """Give up what is of no use without the generation."""
+        """Give up what is of no use without the generation; who still waits is cut off."""
         for sock in self.exchange or ():
             sock.close()
 
@@ -81,8 +100,14 @@ class ZygoteHandle:
     pid: int
     pidfd: int
     output: Output | None = None
-    malformed: int = 0
-    """How many of its messages were none."""
+    gossip: int = 0
+    """How many of its messages were none, or not true."""
+    ration: Ration = field(default_factory=lambda: Ration(ZYGOTE_MESSAGES))
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"zygote {self.zygote}"
 
 
 @dataclass(slots=True)
@@ -103,8 +128,16 @@ class WorkerHandle:
     serving: bool = False
     silent: bool = field(default=False)
     """Its channel has ended or is not listened to any more."""
-    malformed: int = 0
-    """How many of its messages were none."""
+    deaf: bool = False
+    """It does not read what it is told, and that was said."""
+    gossip: int = 0
+    """How many of its messages were none, or not true."""
+    ration: Ration = field(default_factory=lambda: Ration(WORKER_MESSAGES))
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"worker {self.slot}"
 
 
 _from_zygote: "msgspec.msgpack.Decoder[messages.FromZygote]" = msgspec.msgpack.Decoder(

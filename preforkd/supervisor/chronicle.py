@@ -234,7 +234,7 @@ def _zygote_loaded(event: ev.ZygoteLoaded, board: Scoreboard) -> None:
 
 def _zygote_failed(event: ev.ZygoteFailed, board: Scoreboard) -> None:
     row = board.zygotes.get(event.zygote)
-    if row is not None:
+    if row is not None and row.parent is None:  # else `GiveUpRefork` tells why
         generation = board.generations.get(row.generation)
         if generation is not None and generation.role == "current":
             tell_failure(

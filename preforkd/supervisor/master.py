@@ -344,9 +344,11 @@ class Master:
             self._timer = self.loop.call_at(wake_at, self._turn_soon)
 
     def _forget_launches(self) -> None:
-        for generation in list(self.pool.launches):
-            if generation not in self.board.generations and generation < self._generation:
-                self.pool.forget_launch(generation)
+        # The board learns of a candidate in the next turn only.
+        wanted = {self._candidate.generation} if self._candidate is not None else set()
+        current = self.board.current
+        for generation in self.pool.launches.keys() - self.board.generations.keys() - wanted:
+            self.pool.forget_launch(generation, current.generation if current else None)
 
     # --- what it shows ---------------------------------------------------------------------------
 

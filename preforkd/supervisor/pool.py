@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -33,8 +33,8 @@ from preforkd.supervisor.refork import Nursery
 
 logger = logging.getLogger("preforkd.master")
 
-_MALFORMED_TOLD = 10
-"""Messages of one child that are no messages, and are logged."""
+_GOSSIP_TOLD = 10
+"""Messages of one child that are none, or not true, and are logged."""
 _REASON = 2000
 """Characters of a reason or a hint that a child gives."""
 _SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -43,6 +43,9 @@ _MESSAGES_A_TURN = 16
 
 _STACKS = 0.2
 """Seconds that a worker has to write its stacks before they are read; less than `Limits.farewell`."""
+
+
+AnyHandle = TypeVar("AnyHandle", WorkerHandle, ZygoteHandle)
 
 
 class Pool:
@@ -105,9 +108,20 @@ class Pool:
         launch = self.launches.get(generation)
         return launch.waiting() if launch is not None else 0
 
-    def forget_launch(self, generation: int) -> None:
-        """Give up what a generation was started with: it is no more."""
-        self.launches.pop(generation).close()
+    def forget_launch(self, generation: int, heir: int | None) -> None:
+        """Give up what a generation was started with: it is no more.
+
+        Connections that wait for one of its workers go to the generation ``heir``.
+        """
+        launch = self.launches.pop(generation)
+        moved, lost = launch.hand_over(self.launches.get(heir) if heir is not None else None)
+        if moved:
+            logger.info(
+                "generation %s answers %d requests of generation %d", heir, moved, generation
+            )
+        if lost:
+            logger.warning("generation %d: %d requests are lost with its workers", generation, lost)
+        launch.close()
 
     def open_connections(self) -> int:
         """Return how many connections are open in all workers."""
@@ -164,16 +178,18 @@ class Pool:
             try:
                 received = handle.channel.receive(wait=False)
             except MalformedMessageError as error:
-                _malformed(handle, f"zygote {handle.zygote}", error)
-                continue
+                _gossip(handle, f"message ignored: {error}")
             except ChannelClosedError:
                 unwatch(self._loop, handle.channel.fileno())
                 return
-            if received is None:
+            else:
+                if received is None:
+                    return
+                close_all(received.descriptors)
+                if received.pid == handle.pid:
+                    self._zygote_said(handle, received.message)
+            if self._has_said_enough(handle, self._hear_zygote):
                 return
-            close_all(received.descriptors)
-            if received.pid == handle.pid:
-                self._zygote_said(handle, received.message)
 
     def _zygote_said(self, handle: ZygoteHandle, message: messages.FromZygote) -> None:
         match message:
@@ -256,7 +272,8 @@ class Pool:
             return
         pidfd = self._claim(pid)
         if pidfd is None:
-            logger.warning("the claim that worker %d has pid %d is not true", worker, pid)
+            if source := self._zygotes.get(zygote) if zygote is not None else handle:
+                _gossip(source, f"its claim that worker {worker} has pid {pid} is not true")
             return
         if handle is None:  # given up while it was being forked
             children.kill(pidfd)
@@ -291,19 +308,42 @@ class Pool:
             try:
                 received = handle.channel.receive(wait=False)
             except MalformedMessageError as error:
-                _malformed(handle, f"worker {handle.slot}", error)
-                continue
+                _gossip(handle, f"message ignored: {error}")
             except ChannelClosedError:
                 self._worker_silent(handle)
                 return
-            if received is None:
+            else:
+                if received is None:
+                    return
+                close_all(received.descriptors)
+                if handle.pid is None:
+                    # Its word overtook the zygote's, on another channel.
+                    self._adopt(None, handle.worker, received.pid)
+                if received.pid == handle.pid:
+                    self._worker_said(handle, received.message)
+            if self._has_said_enough(handle, self._hear_worker):
                 return
-            close_all(received.descriptors)
-            if handle.pid is None:
-                # Its word overtook the zygote's, on another channel.
-                self._adopt(None, handle.worker, received.pid)
-            if received.pid == handle.pid:
-                self._worker_said(handle, received.message)
+
+    def _has_said_enough(self, handle: AnyHandle, hear: Callable[[AnyHandle], None]) -> bool:
+        # What a child says costs the master time that belongs to all: it has to wait, for a moment.
+        rest = handle.ration.take(self._loop.time())
+        if rest <= 0:
+            return False
+        if not handle.ration.exceeded:
+            handle.ration.exceeded = True
+            most = handle.ration.most
+            logger.warning(
+                "%s says more than %d things a second: it has to wait", handle.name, most
+            )
+        unwatch(self._loop, handle.channel.fileno())
+        self._loop.call_later(rest, self._listen_again, handle, hear)
+        return True
+
+    def _listen_again(self, handle: AnyHandle, hear: Callable[[AnyHandle], None]) -> None:
+        known = self._workers.get(handle.worker) if isinstance(handle, WorkerHandle) else handle
+        silent = isinstance(handle, WorkerHandle) and handle.silent
+        if known is handle and not silent and handle.channel.fileno() >= 0:
+            watch(self._loop, handle.channel.fileno(), hear, handle)
 
     def _worker_said(self, handle: WorkerHandle, message: messages.FromWorker) -> None:
         match message:
@@ -347,6 +387,8 @@ class Pool:
         starved = report.signal == signal.SIGKILL and self._oom_kills.increased()
         how = report.describe() + (", out of memory" if starved else "")
         self._forget_worker(handle, how, out_of_memory=starved)
+        if handle.serving and (report.signal is not None or report.code):
+            self._rearm()
 
     def _forget_worker(
         self, handle: WorkerHandle, reason: str, *, out_of_memory: bool = False
@@ -393,10 +435,13 @@ class Pool:
     def _tell(self, handle: WorkerHandle, message: messages.ToWorker) -> None:
         try:
             handle.channel.send(message)
+            handle.deaf = False
         except ChannelClosedError:
             pass  # its end will be reported
         except BlockingIOError:
-            logger.warning("worker %d does not read what it is told", handle.slot)
+            if not handle.deaf:
+                logger.warning("%s does not read what it is told", handle.name)
+            handle.deaf = True
 
     def _kill_worker(self, action: ev.KillWorker) -> None:
         handle = self._workers.get(action.worker)
@@ -447,7 +492,8 @@ class Pool:
                     self._rearm()
 
     def _rearm(self) -> None:
-        # The kernel may have woken the one that is stopped, for a connection that it cannot take now.
+        # The kernel may have woken one that is stopped, or was killed, for a connection that it cannot
+        # take now, and wakes nobody else for that.
         for handle in self._workers.values():
             if handle.ready:
                 self._tell(handle, messages.Rearm())
@@ -482,11 +528,11 @@ class Pool:
             logger.debug("reaped an orphan, pid %d: %s", pid, report.describe())
 
 
-def _malformed(handle: WorkerHandle | ZygoteHandle, name: str, error: Exception) -> None:
-    handle.malformed += 1
-    if handle.malformed <= _MALFORMED_TOLD:
-        more = "; more such are not told" if handle.malformed == _MALFORMED_TOLD else ""
-        logger.warning("%s: message ignored: %s%s", name, error, more)
+def _gossip(handle: WorkerHandle | ZygoteHandle, text: str) -> None:
+    handle.gossip += 1
+    if handle.gossip <= _GOSSIP_TOLD:
+        more = "; more such are not told" if handle.gossip == _GOSSIP_TOLD else ""
+        logger.warning("%s: %s%s", handle.name, text, more)
 
 
 def failure_of(problem: messages.Problem) -> Failure:

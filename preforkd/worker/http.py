@@ -798,7 +798,7 @@ class HttpLoop:
             connection = self._unpacked(received)
         except Exception:
             logger.exception("a connection from another worker is lost")
-            received.sock.close()
+            received.close()
             return
         self._enter(connection)
         self._guarded(self._go_on, connection)
@@ -809,11 +809,12 @@ class HttpLoop:
         connection = Connection(received.sock, front, gift.remote, gift.remote_port)
         connection.served = gift.served
         connection.leaving = gift.leaving
+        known = front.known(gift.head)
         body: IO[bytes] = io.BytesIO(gift.body)
         if received.body is not None:
             os.lseek(received.body, 0, os.SEEK_SET)
-            body = os.fdopen(received.body, "rb")
-        connection.request = Request(front.known(gift.head), body, gift.body_length)
+            body, received.body = os.fdopen(received.body, "rb"), None
+        connection.request = Request(known, body, gift.body_length)
         if gift.rest:
             connection.reader.feed(gift.rest)
         return connection

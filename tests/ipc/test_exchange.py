@@ -3,7 +3,9 @@
 import os
 import socket
 
-from preforkd.ipc.exchange import Exchange, Gift, pair
+from msgspec.structs import replace
+
+from preforkd.ipc.exchange import Exchange, Gift, as_file, move, pair
 
 GIFT = Gift(0, False, "127.0.0.1", "7", 3, b"GET / HTTP/1.1\r\n\r\n", b"body", 4, b"rest")
 
@@ -41,3 +43,70 @@ def test_what_is_no_gift_is_dropped():
     for sock in (ours, theirs):
         sock.close()
     exchange.close()
+
+
+def test_what_cannot_be_a_gift_is_dropped():
+    """A negative listener, and a descriptor that is no socket: as garbage."""
+    giving, taking = pair()
+    exchange = Exchange(giving, taking)
+    ours, theirs = socket.socketpair()
+    before = len(os.listdir("/proc/self/fd"))
+    assert exchange.give(replace(GIFT, front=-1), theirs.fileno(), None)
+    assert exchange.take() is None
+    reading, writing = os.pipe()
+    assert exchange.give(GIFT, reading, writing)
+    os.close(reading)
+    os.close(writing)
+    assert exchange.take() is None
+    assert len(os.listdir("/proc/self/fd")) == before
+    for sock in (ours, theirs):
+        sock.close()
+    exchange.close()
+
+
+def test_gifts_are_moved_unread():
+    """With their bodies, in order, whatever they are; nobody waits, and no descriptor stays here."""
+    source, target = pair(), pair()
+    old, new = Exchange(*source), Exchange(target[0], target[1])
+    ours, theirs = socket.socketpair()
+    body = as_file(b"body")
+    before = len(os.listdir("/proc/self/fd"))
+    assert move(source[1], target[0]) == (0, 0)
+    assert old.give(GIFT, theirs.fileno(), body)
+    source[0].send(b"without a descriptor")
+    socket.send_fds(source[0], [b"garbage"], [theirs.fileno()])
+    assert move(source[1], target[0]) == (2, 0)
+    assert len(os.listdir("/proc/self/fd")) == before
+    received = new.take()
+    assert received.gift == GIFT
+    assert os.pread(received.body, 9, 0) == b"body"
+    received.sock.sendall(b"x")
+    assert ours.recv(9) == b"x"
+    received.close()
+    assert new.take() is None
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(body)
+    for end in (ours, theirs, old, new):
+        end.close()
+
+
+def test_what_has_no_room_is_cut_off():
+    """A client hears at once that nobody will answer; those before it are not touched."""
+    source, target = pair(), pair()
+    target[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    old = Exchange(*source)
+    ends = [socket.socketpair() for _ in range(100)]
+    for _, theirs in ends:
+        assert old.give(GIFT, theirs.fileno(), None)
+        theirs.close()
+    moved, lost = move(source[1], target[0])
+    assert moved > 0
+    assert lost > 0
+    assert moved + lost == 100
+    for ours, _ in ends[moved:]:
+        assert ours.recv(1) == b""
+        ours.close()
+    for ours, _ in ends[:moved]:
+        ours.close()
+    for end in (old, *target):
+        end.close()

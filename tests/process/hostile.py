@@ -76,9 +76,21 @@ def _gossip(seed, victim):
     _say(sock, b"", dice, victim)
 
 
+def _flood():
+    # What a worker may say, as fast as it can, until its process ends.
+    sock = _ours(Channel)._sock
+    said = (messages.Bell(), messages.Spent(), messages.Leaving("again"))
+    words = [msgspec.msgpack.encode(message) for message in said]
+    while True:
+        for data in words:
+            sock.send(data)
+
+
 def application(environ, start_response):
-    """``?gossip=SEED,PID`` says and writes everything that it must not, naming this process."""
+    """``?gossip=SEED,PID`` says and writes everything that it must not, naming this process; ``?flood``."""
     query = environ["QUERY_STRING"]
+    if query == "flood":
+        _flood()
     if query.startswith("gossip="):
         _gossip(*map(int, query.removeprefix("gossip=").split(",")))
     start_response("200 OK", [])

@@ -2,10 +2,12 @@
 
 import os
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
-from faults import descriptors, get, serve, whole_again
+from faults import cpu_seconds, descriptors, get, serve, whole_again
 from load import Load
 
 pytestmark = pytest.mark.process
@@ -53,6 +55,31 @@ def test_a_hostile_worker(service, bystander, seed):
     assert len(service.log) < 300_000
     assert "Traceback" not in service.log, service.log
     assert "Exception" not in service.log, service.log
+    assert service.stop() == 0
+
+
+def test_a_worker_that_floods(service):
+    """What it may say, without end: the master has time for others, says so once, and kills it at last."""
+    serve(
+        service,
+        workers=3,
+        target="wsgi:hostile:application",
+        more="timeouts: {drain: 6s}\n",
+    )
+    before = set(service.workers())
+    flood = threading.Thread(target=get, args=(service.address, "/?flood"))
+    flood.start()
+    service.until(lambda _: "says more than" in service.log)
+    spent, begun = cpu_seconds(service.pid), time.monotonic()
+    with Load(service.address, keep_alive=0, rate=50) as load:
+        load.wait_for(100)
+    assert cpu_seconds(service.pid) - spent < (time.monotonic() - begun) / 3
+    assert load.result.lost == 0, load.result.bad
+    flood.join()
+    pids = {row["pid"] for row in service.until(lambda status: status["ready"] == 3)["workers"]}
+    assert len(before - pids) == 1
+    assert service.log.count("says more than") == 1
+    assert len(service.log) < 20_000
     assert service.stop() == 0
 
 

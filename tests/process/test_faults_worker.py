@@ -1,7 +1,11 @@
 """Faults of a worker in the middle of a request: they cost that request, and nothing else."""
 
+import contextlib
 import os
+import random
 import signal
+import socket
+import time
 
 import pytest
 from faults import get, serve, whole_again
@@ -89,3 +93,23 @@ def test_workers_that_die_again_and_again(service):
     assert "starts have failed" in service.log
     assert get(service.address, "/?id=1")[0] == 200
     service.until(lambda status: status["ready"] == 2)
+
+
+def test_no_connection_waits_for_a_worker_that_was_killed_when_it_was_woken(service):
+    """Idle workers are killed as a connection comes: another one answers it, within a second."""
+    serve(service, workers=8)
+    dice = random.Random(3)
+    taken = []
+    for _ in range(4):
+        status = service.until(lambda status: status["ready"] == 8, timeout=60)
+        pids = [row["pid"] for row in status["workers"]]
+        for pid in dice.sample(pids, 6):
+            begun = time.monotonic()
+            with socket.create_connection(service.address, timeout=20) as sock:
+                os.kill(pid, signal.SIGKILL)
+                # One that had accepted it takes it along.
+                with contextlib.suppress(ConnectionError):
+                    sock.sendall(b"GET /?id=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    sock.recv(1)
+            taken.append(time.monotonic() - begun)
+    assert max(taken) < 1, sorted(taken)

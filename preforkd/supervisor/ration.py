@@ -1,0 +1,24 @@
+"""How much a child may say: what goes beyond is read later, so that it costs the master little."""
+
+from dataclasses import dataclass
+
+PERIOD = 1.0
+"""Seconds for which a ration is."""
+
+
+@dataclass(slots=True)
+class Ration:
+    """Counts the messages of one child; ``most`` of them are read in each period."""
+
+    most: int
+    since: float = float("-inf")
+    read: int = 0
+    exceeded: bool = False
+    """It has been, at some time."""
+
+    def take(self, now: float) -> float:
+        """Count one message at this time; return for how many seconds none is to be read after it."""
+        if now - self.since >= PERIOD:
+            self.since, self.read = now, 0
+        self.read += 1
+        return self.since + PERIOD - now if self.read >= self.most else 0.0

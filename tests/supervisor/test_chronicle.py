@@ -1,0 +1,73 @@
+"""The pool's story in the log."""
+
+import logging
+
+from preforkd.core import events as ev
+from preforkd.core.model import Blame, Failure
+from preforkd.core.scoreboard import Scoreboard
+from preforkd.supervisor import chronicle
+
+FAILURE = Failure(Blame.APPLICATION, "the hook failed")
+
+
+def story(*events, board=None):
+    """Return a board to which these events have happened, each told before."""
+    board = board or Scoreboard()
+    for event in events:
+        chronicle.tell(event, board)
+        board.apply(event, 0.0)
+    return board
+
+
+def serving():
+    """Return a board whose first generation serves with one worker."""
+    return story(
+        ev.GenerationRequested(1),
+        ev.SpawnZygote(1, 1),
+        ev.ZygoteSpawned(1, 100),
+        ev.ZygoteLoaded(1),
+        ev.ForkWorker(1, 1, 1, 1),
+        ev.WorkerForked(1, 101),
+        ev.WorkerReady(1),
+        ev.Promote(1),
+        ev.ServeWorker(1),
+    )
+
+
+def test_the_end_of_a_worker_that_serves_is_a_warning(caplog):
+    """With its slot, its pid, its generation and the reason."""
+    caplog.set_level(logging.INFO)
+    story(ev.WorkerExited(1, "killed by SIGKILL"), board=serving())
+    last = caplog.records[-1]
+    assert last.getMessage() == "worker 1 (pid 101, generation 1) ended: killed by SIGKILL"
+    assert last.levelno == logging.WARNING
+    assert last.journal["PREFORKD_PID"] == 101
+
+
+def test_a_refork_that_fails_is_told_once(caplog):
+    """As a refork that failed; not as an application that could not be loaded."""
+    board = serving()
+    caplog.clear()
+    story(
+        ev.ForkZygote(2, 1, 1),
+        ev.ZygoteFailed(2, FAILURE),
+        ev.GiveUpRefork(2, FAILURE),
+        board=board,
+    )
+    told = [row.getMessage() for row in caplog.records if row.levelno >= logging.WARNING]
+    assert told == [
+        "generation 1: the refork failed, and the zygote before goes on: the hook failed"
+    ]
+
+
+def test_a_zygote_that_cannot_be_started_again_is_told(caplog):
+    """Its workers serve on, and somebody has to know."""
+    board = serving()
+    caplog.clear()
+    story(
+        ev.ZygoteExited(1, "killed by SIGKILL"),
+        ev.SpawnZygote(2, 1),
+        ev.ZygoteFailed(2, FAILURE),
+        board=board,
+    )
+    assert "the application could not be loaded again: the hook failed" in caplog.text
