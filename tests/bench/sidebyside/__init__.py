@@ -1,0 +1,1 @@
+"""HTTP and stream servers side by side; see ../servers.py."""
