@@ -90,7 +90,8 @@ def test_what_a_process_has_to_itself_and_what_it_shares():
     finally:
         os.close(end)
         os.waitpid(child, 0)
-    assert 16 << 20 <= own.private < 32 << 20
+    # How much of the rest the child has written to depends on what ran in this process before.
+    assert 16 << 20 <= own.private <= own.anonymous - len(heap)
     assert own.shared >= len(heap)
     assert own.anonymous >= 48 << 20  # as if it had not been forked
     assert own.private < own.pss < own.rss
