@@ -62,4 +62,4 @@ def test_a_refused_reload_leaves_no_descriptor(service):
     for _ in range(3):
         assert service.control("reload").returncode == 69
     whole_again(service, 2, set())
-    assert descriptors(service.pid) == before
+    assert descriptors(service.pid) <= before
