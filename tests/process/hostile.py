@@ -67,11 +67,9 @@ def _gossip(seed, victim):
     words = _ours(SlotWriter)._words
     for data in _words(dice, victim):
         _say(sock, data, dice, victim)
+        # Not the last number: what a worker counts beyond it ends it, which is its own loss.
         for index in range(len(words)):
-            words[index] = dice.choice([0, 1, 2**63, 2**64 - 1, dice.getrandbits(64)])
-    # What a worker counts beyond the last number ends it, which is its own loss, and not the claim.
-    for index in range(len(words)):
-        words[index] = 2**63
+            words[index] = dice.choice([0, 1, 2**63, 2**64 - 2**20, dice.getrandbits(63)])
     # An empty datagram looks like the end of the channel.
     _say(sock, b"", dice, victim)
 

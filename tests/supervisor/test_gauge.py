@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -29,21 +31,38 @@ def slow(monkeypatch):
     return may, begun, reads
 
 
-def test_this_very_process():
-    """A real reading; what grows after the first one is its growth."""
+GROWS = """
+import mmap, sys
+print("begun", flush=True)
+sys.stdin.readline()
+memory = mmap.mmap(-1, 16 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.write(b"x" * len(memory))
+print("grown", flush=True)
+sys.stdin.readline()
+"""
 
-    async def live():
+
+def test_a_process_that_grows():
+    """A real reading; what a process takes after the first one is its growth."""
+
+    async def live(child):
         gauge = Gauge()
-        gauge.watch(os.getpid())
-        before = (await gauge.read([os.getpid()]))[os.getpid()]
-        kept = bytearray(os.urandom(16 << 20))
+        assert child.stdout.readline() == b"begun\n"
+        gauge.watch(child.pid)
+        before = (await gauge.read([child.pid]))[child.pid]
+        child.stdin.write(b"\n")
+        assert child.stdout.readline() == b"grown\n"
         gauge._latest.clear()
-        after = (await gauge.read([os.getpid()]))[os.getpid()]
-        assert len(kept) == 16 << 20
-        return gauge.growth(os.getpid(), before), gauge.growth(os.getpid(), after)
+        after = (await gauge.read([child.pid]))[child.pid]
+        return gauge.growth(child.pid, before), gauge.growth(child.pid, after)
 
-    before, after = asyncio.run(live())
-    assert before < 4 << 20
+    command = [sys.executable, "-c", GROWS]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as child:
+        before, after = asyncio.run(live(child))
+        child.stdin.close()
+    assert before < 1 << 20
     assert after >= 15 << 20
 
 
