@@ -173,7 +173,7 @@ class AsgiServer:
                 gate.shut()
             await self._change(gate.pause())
             for descriptor, _ in gate.poll(0):
-                if not gate.retiring and (accepted := gate.accept(descriptor)) is not None:
+                if (accepted := gate.accept(descriptor)) is not None:
                     await self._begin(accepted)
         loop.remove_reader(gate.epoll.fileno())
         await self._drain()

@@ -95,6 +95,8 @@ class Gate:
         self._sources = list(self._listeners)
         """What is polled while the gate is open."""
         self._open = False
+        self._last_call = False
+        """The worker has shut for good, and takes once more what it was woken for."""
         self._reopen_at: float | None = None
         self._wake_read, self._wake_write = socket.socketpair()
         for sock in (self._wake_read, self._wake_write):
@@ -187,7 +189,7 @@ class Gate:
         queue for a
         worker that can take it, and nobody spins.
         """
-        if not self._open:
+        if not self._open and not self._last_call:
             return None  # shut after this event was fetched
         listener = self._listeners[descriptor]
         try:
@@ -221,8 +223,7 @@ class Gate:
         """Wait for events and return those that are not the gate's own.
 
         ``timeout`` is in seconds, None is for ever.  Once the worker is to leave, the listeners
-        are shut,
-        and no event of theirs is returned.
+        are shut, and what it was woken for is returned for the last time.
         """
         if self._reopen_at is not None:
             rest = self.pause()
@@ -234,7 +235,7 @@ class Gate:
             if event[0] in own:
                 return self._without_own(events)
         if self.retiring:
-            return self._without_sources(events)
+            self._part_from_sources()
         return events
 
     def _without_own(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -242,15 +243,16 @@ class Gate:
         for descriptor, _ in events:
             if descriptor in own:
                 own[descriptor]()
-        events = [event for event in events if event[0] not in own]
-        return self._without_sources(events) if self.retiring else events
+        if self.retiring:
+            self._part_from_sources()
+        return [event for event in events if event[0] not in own]
 
-    def _without_sources(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    def _part_from_sources(self) -> None:
+        # The kernel wakes nobody else for a connection for which it has woken this worker: it takes
+        # that one with it.
         self.announce()
-        if self._open:
-            self.shut()
-            return [event for event in events if event[0] not in self._sources]
-        return events
+        self._last_call = self._open
+        self.shut()
 
     def pause(self) -> float | None:
         """Return for how many seconds accepting pauses; None, and the gate opens, if not."""

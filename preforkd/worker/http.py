@@ -238,8 +238,7 @@ class HttpLoop:
             while (connection := self._crew.take()) is not None:
                 self._guarded(self._come_back, connection)
         for descriptor in others:
-            if self._away or gate.retiring or not self._has_room():
-                break
+            # Also when there is no room left: the kernel has woken nobody else.
             if self._exchange is not None and descriptor == self._exchange.fileno():
                 self._take_gift()
             elif descriptor in self._entrances:

@@ -16,8 +16,6 @@ def serve(gate: Gate, application: Callable[..., Any]) -> None:
         if gate.refork is not None:
             gate.fork_zygote()
         for descriptor, _ in gate.poll(None):
-            if gate.retiring:
-                break
             accepted = gate.accept(descriptor)
             if accepted is None:
                 continue

@@ -3,6 +3,7 @@
 import os
 import resource
 import socket
+import threading
 
 from serving import read_all, serving
 
@@ -35,6 +36,28 @@ def test_a_retired_worker_accepts_no_more():
             except (BlockingIOError, ConnectionResetError):
                 return
             raise AssertionError("somebody answered")
+
+
+def test_the_last_connection_that_it_was_woken_for():
+    """A worker that is told to leave when it is woken takes that connection with it, and no other."""
+    begun, may = threading.Event(), threading.Event()
+
+    def waits(connection, _peer):
+        begun.set()
+        assert may.wait(20)
+        connection.sendall(b"hi")
+
+    with serving(waits, kind="stream") as worker, worker.connect() as first:
+        assert begun.wait(20)
+        with worker.connect() as second, worker.connect() as third:
+            worker.retire()
+            may.set()
+            assert [read_all(sock) for sock in (first, second)] == [b"hi", b"hi"]
+            assert worker.ended()
+            assert worker.slot.read(1e18).accepted == 2
+            taken, _ = worker.listener.accept()
+            assert taken.getpeername() == third.getsockname()
+            taken.close()
 
 
 def test_exit_asks_for_the_workers_end():
