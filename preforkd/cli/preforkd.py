@@ -1,4 +1,4 @@
-"""``preforkd run``, ``preforkd check`` and ``preforkd config``."""
+"""``preforkd run``, ``preforkd check``, ``preforkd config`` and ``preforkd farewell``."""
 
 import argparse
 import contextlib
@@ -16,7 +16,7 @@ from preforkd.config.credentials import Credentials
 from preforkd.core import catalog
 from preforkd.core.model import Failure
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
-from preforkd.linux import environment, logs, streams
+from preforkd.linux import cgroup, environment, logs, streams
 from preforkd.linux.journal import stderr_is_journal
 from preforkd.linux.notify import Notifier
 
@@ -27,6 +27,8 @@ quick), HUP reloads, QUIT stops quickly, USR1 logs the status.
 """
 _LEAST_LIFE = 2.0
 """Seconds that a socket-activated service lives at the least, when its start fails."""
+_FAREWELL = 5.0
+"""Seconds that requests may take that are under way when the master is killed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,6 +156,15 @@ def _config(options: argparse.Namespace) -> int:
     return ExitStatus.OK
 
 
+def _farewell(options: argparse.Namespace) -> int:
+    if options.master is None:
+        # The workers finish what they have in hand and leave. What systemd does next is to kill them.
+        left = cgroup.wait_until_alone(_FAREWELL)
+        if left:
+            print(f"the master was killed; not waited for longer: {len(left)} of its processes")
+    return ExitStatus.OK
+
+
 # --- the command line ----------------------------------------------------------------------------
 
 
@@ -190,6 +201,14 @@ def _parser() -> argparse.ArgumentParser:
     config = commands.add_parser("config", help="show the settings, and where each comes from")
     config.set_defaults(command=_config)
     _take_settings(config)
+    farewell = commands.add_parser(
+        "farewell",
+        help="for ExecStop=: wait for the workers of a master that was killed",
+        description="Return at once when the master lives; when it was killed, as soon as its "
+        f"workers have finished their requests, or after {_FAREWELL:g} seconds.",
+    )
+    farewell.set_defaults(command=_farewell)
+    farewell.add_argument("master", nargs="?", type=int, metavar="PID", help="$MAINPID")
     return parser
 
 

@@ -1,5 +1,8 @@
 """What the kernel counts for the service's own cgroup: cgroups(7), version 2."""
 
+import os
+import select
+import time
 from pathlib import Path
 
 _HIERARCHY = Path("/sys/fs/cgroup")
@@ -14,6 +17,48 @@ def own_folder(membership: Path = _MEMBERSHIP, hierarchy: Path = _HIERARCHY) -> 
         return None
     path = next((line[3:] for line in lines if line.startswith("0::")), None)
     return None if path is None else hierarchy / path.lstrip("/")
+
+
+def wait_until_alone(patience: float, folder: Path | None = None) -> list[int]:
+    """Wait until no other process is in this process's cgroup, for at most so many seconds.
+
+    Returns the pids of those that are still there; empty also without version 2. pidfd_open(2)
+    """
+    folder = folder or own_folder()
+    deadline = time.monotonic() + patience
+    while others := _others(folder):
+        rest = deadline - time.monotonic()
+        if rest <= 0:
+            break
+        _wait_for_one(others, rest)
+    return others
+
+
+def _others(folder: Path | None) -> list[int]:
+    if folder is None:
+        return []
+    try:
+        pids = [int(line) for line in (folder / "cgroup.procs").read_text().split()]
+    except OSError:
+        return []
+    # 0 is a process of another pid namespace.
+    return [pid for pid in pids if pid not in {0, os.getpid()}]
+
+
+def _wait_for_one(pids: list[int], patience: float) -> None:
+    ends = []
+    poller = select.poll()
+    try:
+        for pid in pids:
+            try:
+                ends.append(os.pidfd_open(pid))
+            except ProcessLookupError:
+                return
+            poller.register(ends[-1], select.POLLIN)
+        poller.poll(patience * 1000)
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 class OomKills:

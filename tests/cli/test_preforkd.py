@@ -27,6 +27,22 @@ def test_config_shows_what_the_options_say(capsys):
     assert "--workers: workers.count: 'x' is given" in capsys.readouterr().err
 
 
+def test_farewell_waits_only_for_the_workers_of_a_dead_master(capsys, monkeypatch):
+    """With a master's pid there is nothing to do; without, who is left after the patience is counted."""
+    waited = []
+
+    def wait_until_alone(patience):
+        waited.append(patience)
+        return [7, 8]
+
+    monkeypatch.setattr(preforkd.cgroup, "wait_until_alone", wait_until_alone)
+    assert preforkd.main(["farewell", "123"]) == 0
+    assert not waited
+    assert preforkd.main(["farewell"]) == 0
+    assert waited == [5.0]
+    assert "2 of its processes" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--dance"], ["config", "a", "b"]])
 def test_wrong_usage(arguments):
     """Exit status 2, from argparse."""

@@ -1,6 +1,11 @@
 """What the kernel counts."""
 
-from preforkd.linux.cgroup import OomKills, own_folder
+import os
+import subprocess
+import sys
+import threading
+
+from preforkd.linux.cgroup import OomKills, own_folder, wait_until_alone
 
 
 def test_a_kill_for_want_of_memory_is_noticed_once(tmp_path):
@@ -21,3 +26,30 @@ def test_the_own_folder(tmp_path):
     membership.write_text("1:name=systemd:/x\n0::/a.slice/b.service\n")
     assert own_folder(membership, tmp_path) == tmp_path / "a.slice/b.service"
     assert own_folder(tmp_path / "none", tmp_path) is None
+
+
+def test_alone(tmp_path):
+    """Nobody else there, or no cgroup of version 2: nothing is waited for."""
+    assert wait_until_alone(60, tmp_path) == []
+    (tmp_path / "cgroup.procs").write_text(f"0\n{os.getpid()}\n")
+    assert wait_until_alone(60, tmp_path) == []
+
+
+def test_others_are_waited_for_until_they_end(tmp_path):
+    """One that ends is waited for, one that stays is told after the patience."""
+    command = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+        procs = tmp_path / "cgroup.procs"
+        procs.write_text(f"{os.getpid()}\n{child.pid}\n")
+        assert wait_until_alone(0.05, tmp_path) == [child.pid]
+
+        def end():
+            child.stdin.close()
+            child.wait()
+            procs.write_text(f"{os.getpid()}\n")
+
+        ending = threading.Thread(target=end)
+        ending.start()
+        assert wait_until_alone(60, tmp_path) == []
+        ending.join()
+    assert child.returncode is not None

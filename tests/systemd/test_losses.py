@@ -98,6 +98,19 @@ def test_a_drain_may_take_longer_than_the_unit_grants(machine):
     assert machine.show("preforkd", "Result") == "success"
 
 
+def test_a_killed_master_costs_no_request(machine):
+    """SIGKILL: what its workers have in hand is finished before systemd ends them, and all starts again."""
+    (machine.root / "srv/slow.py").write_text(SLOW)
+    machine.configure("app: {target: 'wsgi:slow:application', directory: /srv}\n")
+    machine.run("systemctl start preforkd.socket preforkd.service")
+    asked = machine.start("curl -sf --max-time 60 'http://127.0.0.1:8080/?2'")
+    machine.until("preforkctl status", "busy for")
+    kill_master(machine, "preforkd")
+    answer, _ = asked.communicate(timeout=60)
+    assert answer == "slow", machine.journal()
+    assert machine.run("curl -sf --max-time 60 http://127.0.0.1:8080/") == "slow"
+
+
 def test_a_master_that_hangs_is_restarted(machine):
     """SIGSTOP: the watchdog ends it with its stack in the journal; the socket never refuses."""
     drop_in(machine, "[Service]\nWatchdogSec=2\nTimeoutAbortSec=2\n")
