@@ -62,20 +62,23 @@ def soak(service: Service, seed: int, rate: float, steps) -> list[str]:
     site_log = service.folder / "requests"
     site_log.touch()
 
-    def settle(broken: str) -> None:
+    def settle(*, broken: str = "", elastic: bool = False) -> None:
         # In one piece: a reload by a signal may come at any moment.
         fresh = service.config.with_suffix(".new")
+        size = "{min: 2, max: 8, spare: 1}" if elastic else WORKERS
         fresh.write_text(
             "app:\n"
             f"  target: wsgi:site_under_soak:application\n  directory: {HERE / 'soaking'}\n"
-            f"  environment: {{SOAK_REQUESTS: '{site_log}', SOAK_BREAK: '{broken}'}}\n"
-            f"listen: 127.0.0.1:{address[1]}\nworkers: {WORKERS}\n"
-            "http: {spool: 64K, keep_alive: 3s}\nlimits: {requests: 3000}\n"
+            f"  environment: {{SOAK_REQUESTS: '{site_log}', SOAK_BREAK: '{broken}', "
+            f"SOAK_REFORK: '{service.folder / 'refork'}'}}\n"
+            f"listen: 127.0.0.1:{address[1]}\nworkers: {size}\nhooks: site_under_soak:Hooks\n"
+            "http: {spool: 64K, keep_alive: 3s}\nlimits: {requests: 1000, age: 20s}\n"
+            "memory: {refork: {after: 2000}}\n"
             f"timeouts: {{request: {REQUEST_PATIENCE:g}s, drain: 10s}}\n"
         )
         fresh.replace(service.config)
 
-    settle("")
+    settle()
     service.start("--config", str(service.config))
     warm_up(service, address, seed)
     before = footprint(service)
@@ -84,6 +87,8 @@ def soak(service: Service, seed: int, rate: float, steps) -> list[str]:
         faults = Faults(service, clients, site_log, settle, WORKERS)
         faults.run(steps)
         time.sleep(CALM)
+    settle()
+    service.control("reload")
     come_to_rest(service)
     after, files = footprint(service), open_files(service.pid)
     status = service.stop()

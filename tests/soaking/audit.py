@@ -30,6 +30,7 @@ def audit(records: list[Record], faults: Faults, log: str) -> Verdict:
     _judge_requests(verdict, records, faults, site)
     _judge_executions(verdict, records, site)
     _judge_reloads(verdict, faults)
+    _judge_reforks(verdict, faults)
     _judge_log(verdict, faults, site, log)
     return verdict
 
@@ -111,6 +112,24 @@ def _judge_reloads(verdict: Verdict, faults: Faults) -> None:
         verdict.unexplained.append(f"reload ({kind}) ended with {status}: {said}")
 
 
+def _judge_reforks(verdict: Verdict, faults: Faults) -> None:
+    for kind, status, said in faults.reforks:
+        if kind == "broken" and status == 69 and "this refork is broken" in said:
+            continue
+        if kind == "whole" and status == 0:
+            continue
+        # It shares its way with reloads, kills, and a refork that is on its way already.
+        overtaken = status == 71 and any(why in said for why in _NO_REFORK)
+        if overtaken or (status == 69 and _KILLED.search(said)):
+            verdict.explained["a refork that something else has overtaken"] += 1
+        else:
+            verdict.unexplained.append(f"refork ({kind}) ended with {status}: {said}")
+
+
+_NO_REFORK = ("a reload has come before", "; a refork needs one that serves")
+_KILLED = re.compile(r"has ended|ended while it forked|killed by SIGKILL|could not be asked")
+
+
 # --- the log -----------------------------------------------------------------------------------
 
 
@@ -130,14 +149,15 @@ def _judge_log(verdict: Verdict, faults: Faults, site, log: str) -> None:
         if f"the application failed on GET /raise?id={number}\n" not in log:
             verdict.unexplained.append(f"the log does not tell of request {number}")
     paused = faults.paused | {-pid for pid in faults.asked_to_leave if pid < 0}
-    rules = _rules(ended, faults.zygotes, paused, [kind for kind, _, _ in faults.reloads])
+    rules = _rules(ended, faults, paused)
     for match in map(_LINE.match, log.splitlines()):
         if match and match[1] and not any(rule(match[2]) for rule in rules):
             verdict.unexplained.append(f"the log complains: {match[0]}")
 
 
-def _rules(ended: dict[int, str], zygotes: set[int], paused: set[int], reloads: list[str]):
+def _rules(ended: dict[int, str], faults: Faults, paused: set[int]):
     """Return what complaints of the log are expected after what was done."""
+    zygotes, reloads = faults.zygotes, [kind for kind, _, _ in faults.reloads]
 
     def of(pattern: str, pids, hows: set[str] | None = None):
         compiled = re.compile(pattern)
@@ -169,6 +189,10 @@ def _rules(ended: dict[int, str], zygotes: set[int], paused: set[int], reloads: 
         of(r"zygote .* is killed", zygotes),
         says(r"is killed: its generation is no longer wanted", reloads),
         says(r"zygote \(pid \d+, generation \d+\) is killed", "broken import" in reloads),
+        says(r"the refork failed, .*: this refork is broken", faults.reforks),
+        says(r"\): the hook (before_refork|after_fork) failed", faults.reforks),
+        says(rf"the refork failed, .*({_KILLED.pattern})", ended or zygotes),
+        says(r"is killed: its zygote was given up", faults.reforks),
         says(r"reload failed, what served serves on", reloads),
         says(r"ended before it was ready: it was never born", zygotes),
         says(r"starts have failed \d+ times", zygotes or ended),

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,8 +31,13 @@ WEIGHTS = {
     "request that raises": 3,
     "request that hangs": 1,
     "scale": 4,
+    "scale auto": 2,
     "one more": 2,
     "one less": 2,
+    "elastic pool": 2,
+    "fixed pool": 2,
+    "refork": 3,
+    "broken refork": 2,
     "status signal": 1,
     "idle control clients": 1,
 }
@@ -75,8 +81,8 @@ class Faults:
     service: Service
     clients: Clients
     site_log: Path
-    settle: object
-    """Writes the configuration: with what the application is told to break by, or a broken file."""
+    settle: Callable[..., None]
+    """Writes the configuration: what the application is told to break by, and the size of the pool."""
     workers: int
     deaths: list[Death] = field(default_factory=list)
     zygotes: set[int] = field(default_factory=set)
@@ -85,6 +91,9 @@ class Faults:
     raised: list[int] = field(default_factory=list)
     reloads: list[tuple[str, int, str]] = field(default_factory=list)
     """What kind, with which exit status, and what was said."""
+    reforks: list[tuple[str, int, str]] = field(default_factory=list)
+    """As `reloads`."""
+    elastic: bool = False
     done: dict[str, int] = field(default_factory=dict)
     _watchers: list[threading.Thread] = field(default_factory=list)
 
@@ -200,26 +209,52 @@ class Faults:
     # --- the service -----------------------------------------------------------------------------
 
     def _reload(self, _number: float) -> None:
-        self._ask("whole")
+        self._ask("whole", "--fresh")
 
-    def _ask(self, kind: str) -> None:
-        answer = self.service.control("reload", "--fresh")
+    def _ask(self, kind: str, *how: str) -> None:
+        answer = self.service.control("reload", *how)
         self.reloads.append((kind, answer.returncode, (answer.stdout + answer.stderr).strip()))
 
     def _hang_up(self, _number: float) -> None:
         os.kill(self.service.pid, signal.SIGHUP)
 
     def _broken_import(self, _number: float) -> None:
-        self.settle("import")
-        self._ask("broken import")
-        self.settle("")
+        self.settle(broken="import", elastic=self.elastic)
+        self._ask("broken import", "--fresh")
+        self.settle(elastic=self.elastic)
 
     def _broken_file(self, _number: float) -> None:
         fresh = self.service.config.with_suffix(".new")
         fresh.write_text("workers: [many\n")
         fresh.replace(self.service.config)
-        self._ask("broken file")
-        self.settle("")
+        self._ask("broken file", "--fresh")
+        self.settle(elastic=self.elastic)
+
+    def _elastic_pool(self, _number: float) -> None:
+        self.elastic = True
+        self.settle(elastic=True)
+        self._ask("whole")
+
+    def _fixed_pool(self, _number: float) -> None:
+        self.elastic = False
+        self.settle()
+        self._ask("whole")
+
+    def _refork(self, _number: float) -> None:
+        self._ask_refork("whole")
+
+    def _broken_refork(self, number: float) -> None:
+        flag = self.service.folder / "refork"
+        flag.write_text("worker" if number < 0.5 else "zygote")
+        self._ask_refork("broken")
+        flag.unlink()
+
+    def _ask_refork(self, kind: str) -> None:
+        answer = self.service.control("refork")
+        self.reforks.append((kind, answer.returncode, (answer.stdout + answer.stderr).strip()))
+
+    def _scale_auto(self, _number: float) -> None:
+        self.service.control("scale", "auto")
 
     def _scale(self, number: float) -> None:
         self.service.control("scale", str(2 + int(number * 7)))

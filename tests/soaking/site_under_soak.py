@@ -7,12 +7,32 @@ the process that had it. Before it takes its own process down, it writes down wh
 import ctypes
 import os
 import time
+from pathlib import Path
 
 from held import held_ports
 
 _log = os.open(os.environ["SOAK_REQUESTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 if os.environ.get("SOAK_BREAK") == "import":
     raise RuntimeError("this version of the application is broken")
+
+
+class Hooks:
+    """What the file of this name says breaks: the worker before it forks a zygote, or that zygote."""
+
+    @staticmethod
+    def before_refork():
+        Hooks._break("worker")
+
+    @staticmethod
+    def after_fork():
+        if "PREFORKD_WORKER" not in os.environ:
+            Hooks._break("zygote")
+
+    @staticmethod
+    def _break(who):
+        flag = Path(os.environ["SOAK_REFORK"])
+        if flag.exists() and flag.read_text() == who:
+            raise RuntimeError("this refork is broken")
 
 
 def _write(*words):
