@@ -114,7 +114,7 @@ def _judge_reloads(verdict: Verdict, faults: Faults) -> None:
 
 def _judge_reforks(verdict: Verdict, faults: Faults) -> None:
     for kind, status, said in faults.reforks:
-        if kind == "broken" and status == 69 and "this refork is broken" in said:
+        if kind == "broken" and status == 69 and _BROKEN.search(said):
             continue
         if kind == "whole" and status == 0:
             continue
@@ -126,6 +126,7 @@ def _judge_reforks(verdict: Verdict, faults: Faults) -> None:
             verdict.unexplained.append(f"refork ({kind}) ended with {status}: {said}")
 
 
+_BROKEN = re.compile(r"this refork is broken|ended: exit status 7|ended as soon as it was forked")
 _NO_REFORK = ("a reload has come before", "; a refork needs one that serves")
 _KILLED = re.compile(r"has ended|ended while it forked|killed by SIGKILL|could not be asked")
 
@@ -189,8 +190,9 @@ def _rules(ended: dict[int, str], faults: Faults, paused: set[int]):
         of(r"zygote .* is killed", zygotes),
         says(r"is killed: its generation is no longer wanted", reloads),
         says(r"zygote \(pid \d+, generation \d+\) is killed", "broken import" in reloads),
-        says(r"the refork failed, .*: this refork is broken", faults.reforks),
-        says(r"\): the hook (before_refork|after_fork) failed", faults.reforks),
+        says(rf"the refork failed, .*({_BROKEN.pattern})", faults.reforks),
+        says(r"zygote \(pid \d+, generation \d+\) ended: exit status 7", faults.reforks),
+        says(r"\): the hook before_refork failed", faults.reforks),
         says(rf"the refork failed, .*({_KILLED.pattern})", ended or zygotes),
         says(r"is killed: its zygote was given up", faults.reforks),
         says(r"reload failed, what served serves on", reloads),

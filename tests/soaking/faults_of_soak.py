@@ -123,6 +123,7 @@ class Faults:
         try:
             signal.pidfd_send_signal(descriptor, signal.SIGSTOP)
             self.paused.add(pid)
+            wait_until_stopped(pid)
             ports = frozenset(held_ports(pid))
             self.deaths.append(Death(pid, how, time.monotonic(), ports))
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
@@ -277,6 +278,20 @@ class Faults:
                 with contextlib.suppress(OSError):
                     sock.sendall(b'{"method":')
             time.sleep(number)
+
+
+def wait_until_stopped(pid: int) -> None:
+    """Return when no thread of a process runs any more; the signal takes its time to reach all of them."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        states = set()
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                states.add((task / "stat").read_text().rpartition(") ")[2][0])
+        if states <= set("TtZX"):
+            return
+        time.sleep(0.001)
+    raise TimeoutError(f"process {pid} was not stopped: {states}")
 
 
 def open_files(pid: int) -> list[str]:

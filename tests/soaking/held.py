@@ -1,7 +1,11 @@
-"""Whose connections a process holds: proc(5), /proc/PID/fd and /proc/net/tcp."""
+"""Whose connections a process holds: proc(5), /proc/PID/fd and /proc/net/tcp.
+
+As a program it prints the last words of the process PID, which dies by HOW: ``python held.py PID HOW``.
+"""
 
 import contextlib
 import os
+import sys
 
 
 def held_ports(pid: int) -> list[int]:
@@ -19,3 +23,7 @@ def held_ports(pid: int) -> list[int]:
             if f"socket:[{fields[9]}]" in inodes and fields[2] != "00000000:0000":
                 ports.append(int(fields[2].rpartition(":")[2], 16))
     return ports
+
+
+if __name__ == "__main__":
+    print("DIES", sys.argv[1], sys.argv[2], *held_ports(int(sys.argv[1])))

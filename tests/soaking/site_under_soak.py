@@ -1,15 +1,17 @@
 """The application of the soak: it writes down each request that it begins, and breaks when asked to.
 
 What it writes is one line for each request, so that a request without an answer can be accounted for by
-the process that had it. Before it takes its own process down, it writes down whose connections die with it.
+the process that had it. Before it takes its own process down, it has written down whose connections die with it.
 """
 
 import ctypes
 import os
+import shlex
+import sys
 import time
 from pathlib import Path
 
-from held import held_ports
+import held
 
 _log = os.open(os.environ["SOAK_REQUESTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 if os.environ.get("SOAK_BREAK") == "import":
@@ -21,18 +23,19 @@ class Hooks:
 
     @staticmethod
     def before_refork():
-        Hooks._break("worker")
+        if _to_break() == "worker":
+            raise RuntimeError("this refork is broken")
 
     @staticmethod
     def after_fork():
-        if "PREFORKD_WORKER" not in os.environ:
-            Hooks._break("zygote")
+        # What a hook raises harms nobody, so it takes more than that to break a zygote.
+        if "PREFORKD_WORKER" not in os.environ and _to_break() == "zygote":
+            os._exit(7)
 
-    @staticmethod
-    def _break(who):
-        flag = Path(os.environ["SOAK_REFORK"])
-        if flag.exists() and flag.read_text() == who:
-            raise RuntimeError("this refork is broken")
+
+def _to_break():
+    flag = Path(os.environ["SOAK_REFORK"])
+    return flag.read_text() if flag.exists() else ""
 
 
 def _write(*words):
@@ -40,7 +43,14 @@ def _write(*words):
 
 
 def _last_words(how):
-    _write("DIES", os.getpid(), how, *held_ports(os.getpid()))
+    # Nobody may take another connection after these words: another thread of the worker takes over while the
+    # application is busy. It cannot while this one keeps the interpreter's lock, as PyDLL and system(3)
+    # do; it asks for it after the switch interval only, and has done so once the pause is over.
+    sys.setswitchinterval(1000.0)
+    time.sleep(0.05)
+    words = [sys.executable, held.__file__, str(os.getpid()), how]
+    command = f"{shlex.join(words)} >> {shlex.quote(os.environ['SOAK_REQUESTS'])}"
+    ctypes.PyDLL(None).system(command.encode())
 
 
 def _fault(how):
