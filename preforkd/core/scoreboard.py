@@ -110,6 +110,9 @@ class Scoreboard:
         self.last_zygote = 0
         self.serving_lost_at: float | None = None
         """Since when the current generation has had no serving worker; None while it has one."""
+        self.fewer_since: dict[int, float] = {}
+        """Since when fewer than so many workers have served, for each number that once did."""
+        self._served = 0
 
     def copy(self) -> "Scoreboard":
         """Return an independent scoreboard with equal rows."""
@@ -180,6 +183,16 @@ class Scoreboard:
             self.serving_lost_at = None
         elif self.serving_lost_at is None:
             self.serving_lost_at = now
+        self._watch_losses(now)
+
+    def _watch_losses(self, now: float) -> None:
+        # Never changed in place: copies share it.
+        serving = self.serving()
+        if serving == self._served:
+            return
+        lost = dict.fromkeys(range(serving + 1, self._served + 1), now)
+        kept = {number: when for number, when in self.fewer_since.items() if number > serving}
+        self.fewer_since, self._served = kept | lost, serving
 
     def _generation_requested(self, event: ev.GenerationRequested, now: float) -> None:
         self.generations[event.generation] = GenerationRow(event.generation, Role.CANDIDATE, now)

@@ -1,12 +1,14 @@
 """The pool in words: the STATUS line, and what is wrong with it, for people."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from preforkd.core.life import State
-from preforkd.core.model import ALIVE, COMING, Limits, WorkerState
-from preforkd.core.scoreboard import Scoreboard
+from preforkd.core.model import ALIVE, COMING, Limits, WorkerState, ZygoteState
+from preforkd.core.scoreboard import GenerationRow, Scoreboard
 from preforkd.core.view import size_of
 
+Clock = Callable[[float], str]
+"""Returns the time of day of a monotonic time, for people."""
 _PATIENCE = 2.0
 """Seconds of waiting that are worth a word."""
 
@@ -34,51 +36,97 @@ def summary(board: Scoreboard, limits: Limits, state: State, busy: int) -> str:
     return text
 
 
-def problems(board: Scoreboard, limits: Limits, now: float) -> list[str]:
-    """Return what an administrator should know is wrong, one sentence each, the gravest first."""
+def problems(board: Scoreboard, limits: Limits, now: float, clock: Clock) -> list[str]:
+    """Return what an administrator should know is wrong, the gravest first.
+
+    A sentence for each: what, since when, what happens next. Times are those of the day, so that a line
+    that was said a while ago is still true.
+    """
     found: list[str] = []
     current = board.current
     if current is None or board.stopping:
         return found
     serving = board.serving()
-    if serving == 0:
-        found.append("no worker serves; connections wait in the kernel's queue")
-    elif serving < limits.floor:
-        found.append(f"only {serving} of {limits.floor} workers serve")
-    if current.strikes.retry_at > now:
+    if serving < limits.floor:
+        found.append(_shortage(board, limits, current, clock))
+    strikes = current.strikes
+    if strikes.retry_at > now:
         reason = current.failure.reason if current.failure else "workers end soon after their start"
-        count = current.strikes.boots + current.strikes.short_lives
-        wait = current.strikes.retry_at - now
-        found.append(f"starts failed {count} times, next try in {wait:.1f} s: {reason}")
-    elif serving < limits.floor and current.failure and current.strikes.boots:
-        found.append(f"the last start failed: {current.failure.reason}")
-    found += _troubles_of_workers(board, limits, now)
-    found += _saturation(board, limits, now)
+        count = strikes.boots + strikes.short_lives
+        when = f"the last at {clock(strikes.last)}, the next is at {clock(strikes.retry_at)}"
+        found.append(f"starts failed {count} times, {when}: {reason}")
+    elif serving < limits.floor and current.failure and strikes.boots:
+        found.append(f"the last start failed at {clock(strikes.last)}: {current.failure.reason}")
+    found += _troubles_of_zygotes(board, limits, current, clock)
+    found += _troubles_of_workers(board, limits, now, clock)
+    found += _saturation(board, limits, now, clock)
     return found
 
 
-def _troubles_of_workers(board: Scoreboard, limits: Limits, now: float) -> Iterator[str]:
+def _shortage(board: Scoreboard, limits: Limits, current: GenerationRow, clock: Clock) -> str:
+    serving = board.serving()
+    since = board.fewer_since.get(limits.floor if serving else 1, current.since)
+    if serving:
+        since = max(since, board.demand.grown_at)  # before that so many were not asked for
+    what = f"only {serving} of {limits.floor} workers serve" if serving else "no worker serves"
+    text = f"{what}, since {clock(since)}"
+    if not serving:
+        text += "; connections wait in the kernel's queue"
+    if coming := board.count(current.generation, COMING):
+        verb = "is" if coming == 1 else "are"
+        text += f"; {coming} {verb} starting"
+    return text
+
+
+def _troubles_of_zygotes(
+    board: Scoreboard, limits: Limits, current: GenerationRow, clock: Clock
+) -> Iterator[str]:
+    zygote = board.usable_zygote(current.generation)
+    if zygote is None or zygote.state is not ZygoteState.LOADING or zygote.parent is not None:
+        return
+    yield (
+        f"the zygote was lost, and another loads the application since {clock(zygote.since)}; "
+        f"workers are replaced again when it has, at {clock(zygote.since + limits.start)} it is given up"
+    )
+
+
+def _troubles_of_workers(
+    board: Scoreboard, limits: Limits, now: float, clock: Clock
+) -> Iterator[str]:
     for row in board.workers.values():
+        if row.state is WorkerState.KILLED:
+            continue
+        name = f"worker {row.slot}"
         if row.stopped_at is not None:
-            rest = max(0.0, row.stopped_at + limits.stopped - now)
+            end = clock(row.stopped_at + limits.stopped)
             yield (
-                f"worker {row.slot} was stopped by a signal {now - row.stopped_at:.0f} s ago, "
-                f"and is killed in {rest:.0f} s"
+                f"{name} was stopped by a signal at {clock(row.stopped_at)}, "
+                f"and is killed at {end} unless it goes on"
+            )
+        elif row.state in COMING and now - row.born >= max(_PATIENCE, limits.boot / 3):
+            end = clock(row.born + limits.boot)
+            yield f"{name} has been starting since {clock(row.born)}, and is killed at {end}"
+        elif row.state is WorkerState.RETIRING and now - row.since >= limits.drain / 3:
+            end = clock(row.since + limits.drain)
+            yield (
+                f"{name} was told to leave at {clock(row.since)} and is busy still; "
+                f"it is killed at {end}"
             )
 
 
-def _saturation(board: Scoreboard, limits: Limits, now: float) -> Iterator[str]:
+def _saturation(board: Scoreboard, limits: Limits, now: float, clock: Clock) -> Iterator[str]:
     demand = board.demand
     if demand.waiting_since is None or now - demand.waiting_since < _PATIENCE:
         return
     text = (
-        f"all workers have been busy for {now - demand.waiting_since:.0f} s, "
+        f"all workers have been busy since {clock(demand.waiting_since)}, "
         f"and {demand.look.waiting} connections wait"
     )
-    if limits.elastic:
-        most = size_of(board, limits) >= limits.maximum
-        text += f"; the pool {'has its maximum of' if most else 'grows, up to'} {limits.maximum}"
-    yield text
+    if limits.elastic and size_of(board, limits) < limits.maximum:
+        yield f"{text}; the pool grows, up to {limits.maximum}"
+    else:
+        which = "its maximum" if limits.elastic else "its size"
+        yield f"{text}; {which} of {limits.maximum} is reached, so they wait until a request ends"
 
 
 def healthy(board: Scoreboard, limits: Limits, now: float) -> bool:

@@ -23,7 +23,7 @@ from preforkd.core.scoreboard import Scoreboard
 from preforkd.core.view import size_of
 from preforkd.errors import ExitStatus, PreforkdError
 from preforkd.ipc.exchange import pair
-from preforkd.linux import cpus, logs, memory
+from preforkd.linux import clock, cpus, logs, memory
 from preforkd.linux.notify import Notifier
 from preforkd.linux.title import Title
 from preforkd.supervisor import chronicle, reloads, sizing, view
@@ -372,10 +372,12 @@ class Master:
         if self.exit_status and self._abandoned is not None:
             return f"cannot start: {self._abandoned.reason}"
         parts = [status.summary(self.board, self.limits, self.life, busy)]
-        parts += status.problems(self.board, self.limits, self.loop.time())
+        now = self.loop.time()
+        parts += status.problems(self.board, self.limits, now, clock.time_of_day_at)
         last = self.reloads.last
         if last is not None and not last.ok:
-            parts.append(f"the last reload failed: {last.message}")
+            when = clock.time_of_day(last.at_unix)
+            parts.append(f"the last reload failed at {when}, nothing was changed: {last.message}")
         return "; ".join(parts)
 
     # --- the daemon's own life -------------------------------------------------------------------

@@ -18,6 +18,7 @@ from preforkd.core.life import State
 from preforkd.core.model import Limits
 from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow
 from preforkd.core.view import size_of
+from preforkd.linux import clock
 from preforkd.linux.memory import Usage
 from preforkd.supervisor.gauge import Gauge
 from preforkd.supervisor.listeners import Served
@@ -60,7 +61,7 @@ def service_view(
         busy=sum(worker.busy_seconds is not None for worker in workers),
         uptime_seconds=service.uptime,
         configuration=service.configuration,
-        problems=status.problems(board, limits, now),
+        problems=status.problems(board, limits, now, clock.time_of_day_at),
         workers=workers,
         generations=[_generation(row, board) for row in board.generations.values()],
         listeners=[

@@ -17,7 +17,7 @@ preforkd 1.2, serving: 2 of 2 workers ready, 1 busy, generation 3
   Listener: [::]:80 (http, from systemd)
   Listener: unix:/x (bound here)
 Generation: 3, current, 2 workers, zygote 100 ready
-   Problem: only 1 of 2 workers serve
+   Problem: only 1 of 2 workers serve, since 14:03:12; 1 is starting
     Reload: TIME failed: it broke
 
 SLOT  PID  GEN  STATE            AGE  REQUESTS  CONNECTIONS

@@ -33,7 +33,7 @@ VIEW = ServiceView(
     waiting=0,
     uptime_seconds=93784.0,
     configuration="/etc/preforkd.yaml",
-    problems=["only 1 of 2 workers serve"],
+    problems=["only 1 of 2 workers serve, since 14:03:12; 1 is starting"],
     workers=[
         WorkerView(1, 101, 3, "ready", True, 2.34, 10401, 12, 40, 18420.0, "GET /a", ""),
         WorkerView(2, None, 3, "forking", False, None, 0, 0, 0, 0.1, "", ""),

@@ -61,3 +61,13 @@ def test_seats_are_the_lowest_that_are_free():
     assert board.free_slot() == 4
     board.apply(ev.WorkerExited(2, "x"), 0.0)
     assert board.free_slot() == 2
+
+
+def test_each_number_of_serving_workers_is_missed_since_its_own_time():
+    """What was lost first has been missed longest, until as many serve again; a copy goes on by itself."""
+    board = Pool().serve().board
+    board.apply(ev.WorkerExited(1, "x"), 200.0)
+    twin = board.copy()
+    board.apply(ev.WorkerExited(2, "x"), 210.0)
+    assert board.fewer_since == {1: 210.0, 2: 200.0}
+    assert twin.fewer_since == {2: 200.0}
