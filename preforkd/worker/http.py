@@ -167,8 +167,10 @@ class HttpLoop:
                 self._fork_zygote()
             if gate.retiring:
                 self._leave()
-                if not self._connections and not self._take_what_is_left():
-                    break
+                if not self._connections:
+                    if not self._take_what_is_left():
+                        break
+                    continue  # it may be answered already, and then nothing is waited for
             elif self._has_room():
                 gate.open()
             else:

@@ -181,6 +181,31 @@ def test_what_is_in_the_exchange_survives_its_workers():
         assert worker.ended()
 
 
+def test_the_last_of_what_was_left_is_the_end():
+    """A worker that leaves and answers, without a connection of its own, what others have left, has left then."""
+    application = Application()
+    with team(application, size=1) as (worker,):
+        told = threading.Event()
+        worker.gate.on_retiring = told.set
+        first, second = worker.connect(), worker.connect()
+        for sock in (first, second):
+            sock.sendall(GET % b"/")
+            read_answer(sock)
+        first.sendall(GET % b"/slow")
+        assert application.entered.acquire(timeout=20)
+        second.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        deadline = time.monotonic() + 20
+        while worker.slot.read(1e18).connections != 1:  # it was given away, to nobody yet
+            assert time.monotonic() < deadline
+        worker.retire()
+        assert told.wait(20)  # before the application returns: nothing is taken in between
+        application.go.set()
+        for sock in (first, second):
+            assert b"200 OK" in read_all(sock)
+            sock.close()
+        assert worker.ended()
+
+
 def test_a_slow_reader_is_served_while_the_application_has_the_worker():
     """What waits for a client is sent in the background, whatever the application does."""
     application = Application()
