@@ -56,9 +56,9 @@ def _judge_requests(verdict: Verdict, records: list[Record], faults: Faults, sit
 
 
 def _own_deaths(site) -> list[Death]:
-    # Those that the application has brought about; their time is known by their clients' only.
+    # Those that the application has brought about.
     return [
-        Death(int(words[1]), words[2], 0.0, frozenset(map(int, words[3:])))
+        Death(int(words[1]), words[2], float(words[3]), frozenset(map(int, words[4:])), own=True)
         for words in site
         if words[:1] == ["DIES"]
     ]
@@ -77,8 +77,8 @@ def _explanation(record: Record, deaths: list[Death], had: int) -> str | None:
         if record.port not in death.ports and death.pid != had:
             continue
         # A port is used again by another connection some time.
-        if not death.when or record.sent - NEAR < death.when < record.ended + NEAR:
-            return f"its worker was {death.how}" if death.when else f"its worker died ({death.how})"
+        if record.sent - NEAR < death.when < record.ended + NEAR:
+            return f"its worker died ({death.how})" if death.own else f"its worker was {death.how}"
     return None
 
 
@@ -185,6 +185,8 @@ def _rules(ended: dict[int, str], faults: Faults, paused: set[int]):
         of(r"took longer than .*; its stacks:", ended, {"hung", "stopped"}),
         of(r"is killed: .*took longer than", ended, {"hung", "stopped"}),
         of(r"is killed: .*was stopped by a signal", ended, {"stopped"}),
+        # It was told to leave before it was stopped, so that its time was over earlier.
+        of(r"is killed: .*did not leave within", ended, {"stopped"}),
         of(r"was stopped by a signal", ended.keys() | paused),
         of(r"zygote .* ended: killed by SIGKILL", zygotes),
         of(r"zygote .* is killed", zygotes),

@@ -61,7 +61,10 @@ class Death:
     pid: int
     how: str
     when: float
+    """In monotonic seconds."""
     ports: frozenset[int]
+    own: bool = False
+    """The application has ended its own process."""
 
 
 def plan(seed: int, seconds: float) -> list[Step]:

@@ -6,6 +6,7 @@ As a program it prints the last words of the process PID, which dies by HOW: ``p
 import contextlib
 import os
 import sys
+import time
 
 
 def held_ports(pid: int) -> list[int]:
@@ -26,4 +27,4 @@ def held_ports(pid: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    print("DIES", sys.argv[1], sys.argv[2], *held_ports(int(sys.argv[1])))
+    print("DIES", sys.argv[1], sys.argv[2], time.monotonic(), *held_ports(int(sys.argv[1])))
