@@ -6,7 +6,7 @@ import socket
 import time
 
 import pytest
-from faults import get, serve, state_of, whole_again
+from faults import get, serve, settle, state_of, whole_again
 from service import children_of
 
 pytestmark = pytest.mark.process
@@ -190,3 +190,60 @@ def test_an_application_that_starts_threads_at_import_is_warned(service, tmp_pat
     assert get(service.address, "/?id=1")[0] == 200
     assert "thread" in service.log
     assert "they do not exist in the workers" in service.log
+
+
+CONNECTED = """
+import os, socket
+
+def connect():
+    global database
+    database = socket.create_connection(("127.0.0.1", int(os.environ["DATABASE"])))
+
+connect()
+before = database.getsockname()[1]
+
+class Hooks:
+    @staticmethod
+    def after_fork():
+        database.close()
+        connect()
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [f"{os.getpid()} {before} {database.getsockname()[1]}".encode()]
+"""
+
+
+def test_a_connection_that_is_opened_before_the_fork(service, tmp_path):
+    """It is named in a warning, all workers share it; with the hook after_fork each has its own."""
+    (tmp_path / "connected.py").write_text(CONNECTED)
+    with socket.create_server(("127.0.0.1", 0)) as database:
+        port = database.getsockname()[1]
+        how = {
+            "workers": 3,
+            "target": "wsgi:connected:application",
+            "directory": str(tmp_path),
+            "variables": {"DATABASE": str(port)},
+        }
+        serve(service, **how)
+        before, ports = connections_of(service, 3)
+        assert ports == {before}
+        assert "the application has left a connection open while it was loaded" in service.log
+        assert f", 127.0.0.1:{port}): all workers would use this one at once" in service.log
+        settle(service, **how, more="hooks: connected:Hooks\n")
+        assert service.control("reload").returncode == 0
+        service.until(lambda status: len(status["workers"]) == 3)
+        before, ports = connections_of(service, 3)
+        assert before not in ports
+        assert len(ports) == 3
+
+
+def connections_of(service, workers):
+    """Return the client's port from before the fork, and those that the workers have now."""
+    seen = {}
+    deadline = time.monotonic() + 30
+    while len(seen) < workers:
+        assert time.monotonic() < deadline, seen
+        pid, before, now = map(int, get(service.address, "/")[1].split())
+        seen[pid] = now
+    return before, set(seen.values())

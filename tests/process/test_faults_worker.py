@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
 
 import pytest
@@ -73,6 +74,24 @@ def test_a_recursion_that_overflows_the_stack(service):
         assert status == 500
         assert "RecursionError" in service.log
     assert get(service.address, "/?id=1")[0] == 200
+
+
+def test_a_worker_that_is_stopped_in_a_request(service):
+    """SIGSTOP: said at once; others serve, it is killed after ten seconds, and costs its own request."""
+    serve(service)
+    answers = []
+    client = threading.Thread(target=lambda: answers.append(get(service.address, "/slow?for=600")))
+    client.start()
+    status = service.until(lambda status: status["busy"] == 1)
+    (pid,) = (row["pid"] for row in status["workers"] if row["busy_seconds"] is not None)
+    os.kill(pid, signal.SIGSTOP)
+    service.until(lambda _: "was stopped by a signal (SIGSTOP?); it is killed" in service.log)
+    with Load(service.address, keep_alive=0, fresh=2, rate=100) as load:
+        whole_again(service, 2, {pid})
+    client.join()
+    assert answers == [(None, b"")]
+    assert load.result.lost == 0, load.result.bad
+    assert "was stopped by a signal for 10 s" in service.log
 
 
 def test_all_workers_die_at_once(service):
