@@ -29,6 +29,8 @@ _RESERVED = 16
 """Seats that those who may only look cannot take."""
 MESSAGE = 64 * 1024
 """Bytes of one request."""
+UNREAD = 512
+"""Answers that a client may leave unread; the library sends all in one piece, of at most 1024 (IOV_MAX)."""
 PATIENCE = 60.0
 """Seconds that a client may be silent while nothing is asked of us, or not read our answer."""
 _FAREWELL = 2.0
@@ -61,6 +63,7 @@ class _Client(VarlinkInterfaceServerProtocol):
         super().__init__(registry)
         self._unfinished = 0
         self._pending = 0
+        self._unread = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -84,6 +87,8 @@ class _Client(VarlinkInterfaceServerProtocol):
         self._wait()
 
     def call_received(self, call: Any, fds: Any) -> "asyncio.Future[None] | None":
+        if self._transport is None or self._transport.is_closing():
+            return None  # it was cut off, and had said more before
         future: asyncio.Future[None] | None = super().call_received(call, fds)
         if future is not None:
             self._pending += 1
@@ -93,6 +98,18 @@ class _Client(VarlinkInterfaceServerProtocol):
     def _answered(self, _future: "asyncio.Future[None]") -> None:
         self._pending -= 1
         self._wait()
+
+    def send_reply(self, *arguments: Any, **options: Any) -> "asyncio.Future[None]":
+        sent: asyncio.Future[None] = super().send_reply(*arguments, **options)
+        self._unread += 1
+        sent.add_done_callback(self._sent)
+        if self._unread > UNREAD:
+            logger.warning("a client of the control socket does not read, and is cut off")
+            self.abort()
+        return sent
+
+    def _sent(self, _future: "asyncio.Future[None]") -> None:
+        self._unread -= 1
 
     def _wait(self) -> None:
         if self._timer is not None:

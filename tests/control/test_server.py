@@ -1,6 +1,7 @@
 """The control socket, by clients of every kind."""
 
 import asyncio
+import contextlib
 import json
 import socket
 
@@ -142,6 +143,22 @@ def test_a_client_that_says_too_much_is_cut_off(path):
     """A request without an end does not fill the master's memory."""
     with serving(path), pytest.raises((BrokenPipeError, ConnectionResetError, AssertionError)):
         assert raw(path, b"x" * (10 << 20))
+
+
+def test_a_client_that_does_not_read_is_cut_off(path, caplog):
+    """Its unread answers do not gather; that is said once, and the next client is served."""
+    request = b'{"method":"org.varlink.service.GetInfo"}\0'
+    with serving(path):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(20)
+            sock.connect(str(path))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                while True:
+                    sock.sendall(request * 100)
+        assert call(path, "GetStatus")
+    assert [record.message for record in caplog.records] == [
+        "a client of the control socket does not read, and is cut off"
+    ]
 
 
 def test_a_silent_client_is_cut_off(path, monkeypatch):
