@@ -50,9 +50,9 @@ def problems(board: Scoreboard, limits: Limits, now: float, clock: Clock) -> lis
     if serving < limits.floor:
         found.append(_shortage(board, limits, current, clock))
     strikes = current.strikes
-    if strikes.retry_at > now:
+    count = strikes.boots + strikes.short_lives
+    if count and strikes.retry_at > now:
         reason = current.failure.reason if current.failure else "workers end soon after their start"
-        count = strikes.boots + strikes.short_lives
         when = f"the last at {clock(strikes.last)}, the next is at {clock(strikes.retry_at)}"
         found.append(f"starts failed {count} times, {when}: {reason}")
     elif serving < limits.floor and current.failure and strikes.boots:

@@ -297,8 +297,8 @@ class Master:
         if row is None or self.board.stopping or row.strikes.retry_at <= self._delay_told:
             return
         self._delay_told = row.strikes.retry_at
-        if (wait := row.strikes.retry_at - self.loop.time()) > 0:
-            failures = row.strikes.boots + row.strikes.short_lives
+        failures = row.strikes.boots + row.strikes.short_lives
+        if failures and (wait := row.strikes.retry_at - self.loop.time()) > 0:
             text = f"starts have failed {failures} times: the next one is in {wait:.2g} s"
             number = row.generation
             chronicle.say(catalog.CRASH_LOOP, logging.WARNING, text, PREFORKD_GENERATION=number)
