@@ -145,6 +145,8 @@ class HttpLoop:
         """No deadline is earlier."""
         self._leaving_since: float | None = None
         self._turn = 0
+        self._owed: list[int] = []
+        """Listeners, and the exchange, that the kernel has told this worker of, and nobody else."""
         self._current: Connection | None = None
         self._away = False
         """The loop is run by the relief: the application has the worker."""
@@ -167,6 +169,7 @@ class HttpLoop:
                 self._fork_zygote()
             if gate.retiring:
                 self._leave()
+                self._attend_to_sources()
                 if not self._connections:
                     if not self._take_what_is_left():
                         break
@@ -226,11 +229,11 @@ class HttpLoop:
         connections = self._connections
         events = gate.poll(self._timeout())
         self._turn += 1
-        others = []
+        self._owed = owed = []
         for descriptor, event in events:
             connection = connections.get(descriptor)
             if connection is None:
-                others.append(descriptor)
+                owed.append(descriptor)
                 continue
             try:
                 self._attend(connection, event)
@@ -239,14 +242,22 @@ class HttpLoop:
         if self._crew is not None:
             while (connection := self._crew.take()) is not None:
                 self._guarded(self._come_back, connection)
-        for descriptor in others:
-            # Also when there is no room left: the kernel has woken nobody else.
-            if self._exchange is not None and descriptor == self._exchange.fileno():
-                self._take_gift()
-            elif descriptor in self._entrances:
-                self._accept(descriptor)
+        if self._owed:
+            self._attend_to_sources()
         if time.monotonic() >= self._soonest:
             self._expire()
+
+    def _attend_to_sources(self) -> None:
+        # What waits in the exchange was accepted before anything that waits at a listener: that is for
+        # the next turn, unless there may be none. Nobody else was woken for it.
+        exchange = self._exchange.fileno() if self._exchange is not None else -1
+        while self._owed:
+            if exchange in self._owed:
+                self._owed.remove(exchange)
+                if self._take_gift() and self._has_room() and not self._gate.retiring:
+                    return
+            else:
+                self._accept(self._owed.pop(0))
 
     # --- the beginning of a connection -----------------------------------------------------------
 
@@ -723,14 +734,15 @@ class HttpLoop:
         The kernel wakes one for a connection, and counts on it. One that has turned to a connection
         that it held, and is kept there by the application, does not come.
         """
-        if self._exchange is not None and (received := self._exchange.take()) is not None:
-            if self._exchange.give(received.gift, received.sock.fileno(), received.body):
-                received.close()
-            else:
-                self._receive_gift(received)
-        for descriptor in self._entrances:
-            if self._has_room():
+        owed, self._owed = self._owed, []
+        for descriptor in owed:
+            if descriptor in self._entrances:
                 self._accept(descriptor)
+            elif self._exchange is not None and (received := self._exchange.take()) is not None:
+                if self._exchange.give(received.gift, received.sock.fileno(), received.body):
+                    received.close()
+                else:
+                    self._receive_gift(received)
 
     def _suspend(self, connection: Connection) -> None:
         """Leave a connection alone: it belongs to the application now, or waits for it."""

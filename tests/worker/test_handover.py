@@ -320,38 +320,90 @@ def test_without_room_in_the_exchange_a_connection_stays():
         end.close()
 
 
+@contextmanager
+def asleep(worker):
+    """Have a worker not look at what comes meanwhile, and then see all of it at once."""
+    gate, waits, go = worker.gate, threading.Event(), threading.Event()
+    poll = gate.poll
+
+    def wait_and_poll(timeout):
+        if threading.current_thread() is worker.thread:
+            waits.set()
+            assert go.wait(60)
+        return poll(timeout)
+
+    gate.poll = wait_and_poll
+    gate.wake()
+    assert waits.wait(20)
+    gate.poll = poll
+    try:
+        yield
+    finally:
+        go.set()
+
+
 def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for():
-    """A connection for which the kernel woke this worker only does not wait for his application."""
+    """A connection, or a gift, for which the kernel woke this worker only does not wait for his application."""
     application = Application()
     with team(application, size=1) as (worker,):
-        loop, woken = worker.loop, []
-        original = loop._pass_on
-
-        def pass_on():
-            # As if it had come between the worker's wake-up and the application's call.
-            if not woken:
-                woken.append(worker.connect())
-                woken[0].sendall(GET % b"/new")
-            original()
-
-        loop._pass_on = pass_on
-        slow = worker.connect()
-        slow.sendall(GET % b"/slow")
+        exchange = worker.loop._exchange
+        kept = worker.connect()
+        kept.sendall(GET % b"/")
+        assert read_answer(kept)[1]
+        with asleep(worker):
+            new = worker.connect()
+            new.sendall(GET % b"/new")
+            kept.sendall(GET % b"/slow")
         assert application.entered.acquire(timeout=20)
         # Complete and not served here, it lies where any other worker finds it.
-        exchange = loop._exchange
         assert select.select([exchange.fileno()], [], [], 20)[0]
         received = exchange.take()
         assert received.gift.head.startswith(b"GET /new ")
-        # And a gift for which it was woken goes on as well.
-        assert exchange.give(received.gift, received.sock.fileno(), received.body)
-        received.close()
-        loop._pass_on = original
-        original()
+        application.go.set()
+        assert read_answer(kept)[1]
+        application.go.clear()
+        with asleep(worker):
+            assert exchange.give(received.gift, received.sock.fileno(), received.body)
+            received.close()
+            kept.sendall(GET % b"/slow")
+        assert application.entered.acquire(timeout=20)
+        deadline = time.monotonic() + 20
+        while not worker.loop._away or worker.loop._owed:
+            assert time.monotonic() < deadline
         again = exchange.take()
         assert again.gift == received.gift
         again.close()
         application.go.set()
-        assert read_answer(slow)[1]
-        slow.close()
-        woken[0].close()
+        assert read_answer(kept)[1]
+        kept.close()
+        new.close()
+
+
+def test_what_was_accepted_first_is_answered_first():
+    """A free worker turns to what others have left before it accepts, however much waits at the listener."""
+    application = Application()
+    order = []
+
+    def noted(environ, start_response):
+        order.append(environ["PATH_INFO"])
+        return application(environ, start_response)
+
+    noted.go = application.go
+    with team(noted, size=1) as (worker,):
+        exchange = worker.loop._exchange
+        kept, left = worker.connect(), worker.connect()
+        for sock in (kept, left):
+            sock.sendall(GET % b"/")
+            read_answer(sock)
+        kept.sendall(GET % b"/slow")
+        assert application.entered.acquire(timeout=20)
+        left.sendall(GET % b"/left")
+        assert select.select([exchange.fileno()], [], [], 20)[0]
+        new = [worker.connect() for _ in range(3)]
+        for sock in new:
+            sock.sendall(GET % b"/new")
+        application.go.set()
+        for sock in (kept, left, *new):
+            read_answer(sock)
+            sock.close()
+    assert order[2:] == ["/slow", "/left", "/new", "/new", "/new"]
