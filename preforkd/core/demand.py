@@ -27,7 +27,10 @@ class Demand:
     look: PoolObserved = field(default_factory=PoolObserved)
     looked_at: float = -math.inf
     waiting_since: float | None = None
-    """Since when every look has found somebody who waits, and no worker that is idle."""
+    """Since when every look has found somebody who waits, and no worker that is idle.
+
+    While the pool grows: more who wait than workers that are idle.
+    """
     short: bool = False
     """Memory is short, and nothing was done about it yet."""
     grown_at: float = -math.inf
@@ -39,14 +42,16 @@ class Demand:
 
     def after_look(self, look: PoolObserved, idle: int, now: float) -> "Demand":
         """Return the demand after a look, at which so many of those that serve were idle."""
-        starved = look.waiting > 0 and idle == 0
+        growing = now - self.grown_at <= CALM
+        # Those that were forked a moment ago have yet to take what waits for them.
+        starved = look.waiting > idle if growing else look.waiting > 0 and idle == 0
         since = self.waiting_since if self.waiting_since is not None else now
         return replace(
             self,
             look=look,
             looked_at=now,
             waiting_since=since if starved else None,
-            step=self.step if now - self.grown_at <= CALM else FIRST_STEP,
+            step=self.step if growing else FIRST_STEP,
             peaks=self._with_peak(len(look.busy), now),
         )
 

@@ -1,6 +1,6 @@
-"""How many connections wait in the kernel for somebody to accept them.
+"""How many connections wait in the kernel for somebody to accept them, and messages to receive them.
 
-tcp(7), TCP_INFO; sock_diag(7), UNIX_DIAG
+tcp(7), TCP_INFO; sock_diag(7), UNIX_DIAG; socket(7), SO_PEEK_OFF
 """
 
 import contextlib
@@ -21,6 +21,8 @@ _REQUEST = struct.Struct("=IHHII BBHIIIII")
 """struct nlmsghdr, struct unix_diag_req."""
 _HEADER, _MESSAGE, _ATTRIBUTE = struct.Struct("=IHHII"), 16, struct.Struct("=HH")
 _ANSWER = 8192
+_SO_PEEK_OFF = 42
+_LENGTH_ONLY = socket.MSG_PEEK | socket.MSG_TRUNC | socket.MSG_DONTWAIT
 
 
 def waiting(sock: socket.socket) -> int:
@@ -43,6 +45,23 @@ def readable(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
     return bool(poll.poll(0))
+
+
+def messages(sock: socket.socket, most: int) -> int:
+    """Return how many messages wait at a socket of type SOCK_SEQPACKET; at most ``most``.
+
+    They stay there, and descriptors with them. No other process may peek at it.
+    """
+    count = offset = 0
+    with contextlib.suppress(OSError):  # BlockingIOError: there are no more
+        while count < most:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, offset)
+            size = sock.recv_into(bytearray(1), 1, _LENGTH_ONLY)
+            if not size:
+                break  # the other end is closed, or somebody has sent nothing
+            offset += size
+            count += 1
+    return count
 
 
 def _unix_depth(sock: socket.socket) -> int | None:

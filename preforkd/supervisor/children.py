@@ -31,6 +31,9 @@ WORKER_MESSAGES = 64
 """Messages of a worker that are read in a second: it has a handful of things to say in its life, and
 rings once for each look at it."""
 
+_COUNTED = 64
+"""Connections that wait between workers and are counted: an elastic pool grows by no more in a step."""
+
 UNUSABLE_INTERPRETER = 97
 """Exit status of a zygote whose interpreter cannot import preforkd's libraries."""
 
@@ -69,7 +72,7 @@ class Launch:
         """Return how many connections wait for a worker, in the kernel and between workers."""
         depth = sum(queues.waiting(sock) for _, sock in self.listeners)
         if self.exchange is not None:
-            depth += queues.readable(self.exchange[1])
+            depth += queues.messages(self.exchange[1], _COUNTED)
         return depth
 
     def hand_over(self, heir: "Launch | None") -> tuple[int, int]:

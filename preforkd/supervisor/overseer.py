@@ -26,6 +26,8 @@ PERIOD = 1.0
 """Seconds between two looks, at the most."""
 _QUICK = 0.04
 """Seconds between two looks at a pool that can grow."""
+_URGENT = 0.02
+"""Seconds until the next look at such a pool when connections wait."""
 _HELD = 0.02
 """Seconds after which a request counts as one that holds its worker."""
 _AUDIT = 10.0
@@ -88,30 +90,32 @@ class Overseer:
 
     def _seen(self, glance: Glance) -> float:
         now = self._loop.time()
-        self._observe(glance, now)
+        waiting = self._observe(glance, now)
         self._watch_warmth(glance, now)
-        due = [self._watch_requests(glance, now), now + self._pace()]
+        due = [self._watch_requests(glance, now), now + self._pace(waiting)]
         if now - self._audited_at >= _AUDIT:
             self._audited_at = now
             self._audit()
         self._changed()
         return max(_SOON, min(due) - now)
 
-    def _pace(self) -> float:
+    def _pace(self, waiting: int) -> float:
         timeouts = self._service.settings.timeouts
         board, limits = self._service.board, self._service.limits
         periods = [PERIOD, timeouts.request, timeouts.slow]
         if limits.elastic and size_of(board, limits) < limits.maximum:
-            periods.append(_QUICK)
+            periods.append(_URGENT if waiting else _QUICK)
         return min(period for period in periods if period > 0)
 
     # --- the pool as a whole ---------------------------------------------------------------------
 
-    def _observe(self, glance: Glance, now: float) -> None:
+    def _observe(self, glance: Glance, now: float) -> int:
+        """Report a look; return how many connections wait."""
         held = sum(now - since >= _HELD for since in glance.busy.values())
         current = self._service.board.current
         waiting = self._pool.waiting(current.generation) if glance.busy and current else 0
         self._feed(ev.PoolObserved(frozenset(glance.busy), held, waiting))
+        return waiting
 
     def settled(self) -> None:
         """Say that the pool is saturated, or is not any more; to be called when facts were applied."""

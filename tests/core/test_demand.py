@@ -15,6 +15,14 @@ def test_waiting_begins_when_nobody_is_idle():
     assert demand.after_look(PoolObserved(), 2, 12.0).waiting_since is None
 
 
+def test_a_pool_that_grows_counts_its_newborn_workers_once():
+    """While it grows, an idle worker answers for one of those who wait; later, for all of them."""
+    demand = Demand().after_look(BUSY, 0, 11.0).resized(4, 2, 11.1)
+    assert demand.after_look(BUSY, 4, 11.2).waiting_since == 11.0
+    assert demand.after_look(BUSY, 5, 11.2).waiting_since is None
+    assert demand.after_look(BUSY, 4, 11.2 + CALM).waiting_since is None
+
+
 def test_peaks_are_kept_by_stretches_and_forgotten():
     """One number for each stretch of time; what is older than the window does not count."""
     demand = Demand()

@@ -1,5 +1,6 @@
 """Depths of the kernel's accept queues."""
 
+import os
 import socket
 
 import pytest
@@ -63,3 +64,23 @@ def test_what_waits_at_a_socket_is_readable():
         assert not queues.readable(one)
         other.send(b"x")
         assert queues.readable(one)
+
+
+def test_messages_are_counted_and_stay():
+    """Of any length, up to so many, with their descriptors where they are."""
+    giving, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with giving, taking:
+        assert queues.messages(taking, 10) == 0
+        for size in (1, 70_000, 3, 200):
+            socket.send_fds(giving, [b"x" * size], [giving.fileno()])
+        open_files = len(os.listdir("/proc/self/fd"))
+        assert [queues.messages(taking, most) for most in (10, 2, 10)] == [4, 2, 4]
+        assert len(os.listdir("/proc/self/fd")) == open_files
+        for size in (1, 70_000, 3):
+            data, descriptors, _, _ = socket.recv_fds(taking, 100_000, 2)
+            assert len(data) == size
+            assert len(descriptors) == 1
+            os.close(descriptors[0])
+        assert queues.messages(taking, 10) == 1
+        giving.close()
+        assert queues.messages(taking, 10) == 1
