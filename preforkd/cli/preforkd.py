@@ -124,7 +124,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.load:
         from preforkd.supervisor import trial  # noqa: PLC0415
 
-        failure = trial.load_for_trial(loaded.settings, environment.clean(os.environ))
+        failure = trial.load_for_trial(loaded, environment.clean(os.environ))
         if failure is not None:
             _complain_of(failure)
             return failure.blame.exit_status

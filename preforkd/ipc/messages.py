@@ -9,6 +9,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from preforkd.errors import ApplicationError, ConfigurationError, PreforkdError, SystemFailure
+
 
 class Load(Struct, frozen=True, tag="load"):
     """Master to zygote: load the application.
@@ -47,6 +49,8 @@ class Problem(Struct, frozen=True):
     reason: str
     detail: str = ""
     hint: str = ""
+    setting: str = ""
+    """The dotted name of the one to blame: the master knows where it was written."""
 
 
 class Loaded(Struct, frozen=True, tag="loaded"):
@@ -168,3 +172,18 @@ def clipped(detail: str) -> str:
     if len(detail) <= DETAIL_LIMIT:
         return detail
     return "…\n" + detail[-DETAIL_LIMIT:]
+
+
+def problem_of(error: PreforkdError) -> Problem:
+    """Return an error as it travels to the master."""
+    detail = clipped(error.detail)
+    if isinstance(error, ConfigurationError):
+        first = error.problems[0]
+        hint = error.hint or first.hint
+        reason = f"{first.setting}: {first.message}"
+        return Problem("configuration", reason, detail, hint, first.setting)
+    if isinstance(error, ApplicationError):
+        return Problem("application", error.message, detail, error.hint)
+    if isinstance(error, SystemFailure):
+        return Problem("system", error.message, detail, error.hint)
+    return Problem("internal", error.message, detail, error.hint)

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ import msgspec
 
 import preforkd
 from preforkd.config.settings import Settings
+from preforkd.errors import Place
 from preforkd.ipc import exchange, messages, slots
 from preforkd.ipc.channel import Channel, pair
 from preforkd.linux import process, queues
@@ -67,6 +68,8 @@ class Launch:
     environment: dict[str, str]
     exchange: tuple[socket.socket, socket.socket] | None = None
     """Where its workers leave connections for each other: for giving, for taking."""
+    origins: Mapping[str, Place] = field(default_factory=dict)
+    """Where each setting was written, by its dotted name."""
 
     def waiting(self) -> int:
         """Return how many connections wait for a worker, in the kernel and between workers."""

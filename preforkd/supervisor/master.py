@@ -451,7 +451,12 @@ class Master:
         environment = {**self._environment, **settings.app.environment}
         exchange = pair() if settings.app.target.startswith("wsgi:") else None
         self.pool.launches[number] = Launch(
-            number, settings, candidate.proposal.pairs(), environment, exchange
+            number,
+            settings,
+            candidate.proposal.pairs(),
+            environment,
+            exchange,
+            candidate.loaded.origins,
         )
         wanted = self._limits(settings)
         alone = self.board.current is None
@@ -490,7 +495,8 @@ class Master:
         current = self.board.current
         if current is not None and (launch := self.pool.launches.get(current.generation)):
             # Should its zygote have to be started again, it starts with what is true now.
-            self.pool.launches[current.generation] = replace(launch, settings=settings)
+            known = replace(launch, settings=settings, origins=loaded.origins)
+            self.pool.launches[current.generation] = known
         self.on_commit(settings)
 
     def _roll_back(self) -> None:

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ from preforkd.config.settings import Settings
 from preforkd.core import events as ev
 from preforkd.core.model import Blame, Failure
 from preforkd.core.renewal import spread
+from preforkd.errors import Place
 from preforkd.ipc import messages
 from preforkd.ipc.channel import ChannelClosedError, MalformedMessageError, close_all
 from preforkd.linux import cgroup, process, stacks
@@ -196,12 +197,16 @@ class Pool:
             case messages.Loaded():
                 self._report(ev.ZygoteLoaded(handle.zygote))
             case messages.LoadFailed(problem=problem):
-                self._report(ev.ZygoteFailed(handle.zygote, failure_of(problem)))
+                self._report(ev.ZygoteFailed(handle.zygote, self._failure(handle, problem)))
             case messages.Forked(worker=worker, pid=pid):
                 self._adopt(handle.zygote, worker, pid)
             case messages.ForkFailed(worker=worker, reason=reason):
                 if (row := self._workers.get(worker)) and row.zygote == handle.zygote:
                     self._forget_worker(row, reason)
+
+    def _failure(self, handle: ZygoteHandle | WorkerHandle, problem: messages.Problem) -> Failure:
+        launch = self.launches.get(handle.generation)
+        return failure_of(problem, launch.origins if launch is not None else {})
 
     def _zygote_ended(self, handle: ZygoteHandle) -> None:
         report = process.reap(handle.pidfd)
@@ -351,7 +356,7 @@ class Pool:
                 handle.ready = True
                 self._report(ev.WorkerReady(handle.worker))
             case messages.Failed(problem=problem):
-                self._report(ev.WorkerFailed(handle.worker, failure_of(problem)))
+                self._report(ev.WorkerFailed(handle.worker, self._failure(handle, problem)))
             case messages.Leaving():
                 self._report(ev.WorkerLeaving(handle.worker))
                 # One that only says so is made to: it would be killed with clients of its own later.
@@ -535,9 +540,11 @@ def _gossip(handle: WorkerHandle | ZygoteHandle, text: str) -> None:
         logger.warning("%s: %s%s", handle.name, text, more)
 
 
-def failure_of(problem: messages.Problem) -> Failure:
-    """Return what a child said went wrong as the core knows it."""
+def failure_of(problem: messages.Problem, origins: Mapping[str, Place]) -> Failure:
+    """Return what a child said went wrong as the core knows it; ``origins``: see `Launch`."""
     reason, hint = problem.reason[:_REASON], problem.hint[:_REASON]
+    if (place := origins.get(problem.setting)) is not None:
+        reason = f"{place}: {reason}"
     return Failure(Blame(problem.blame), reason, messages.clipped(problem.detail), hint)
 
 

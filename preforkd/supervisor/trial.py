@@ -7,8 +7,11 @@ import sys
 import time
 
 import msgspec
+from msgspec.structs import replace
 
+from preforkd.config.fields import get
 from preforkd.config.settings import Settings
+from preforkd.config.sources import Loaded
 from preforkd.core.model import Blame, Failure
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, MalformedMessageError
@@ -16,9 +19,12 @@ from preforkd.linux import process
 from preforkd.supervisor import children
 from preforkd.supervisor.pool import failure_of, not_executable, unusable
 
+_OF_TLS = frozenset({"tls.certificate", "tls.key"})
 
-def load_for_trial(settings: Settings, environment: dict[str, str]) -> Failure | None:
+
+def load_for_trial(loaded: Loaded, environment: dict[str, str]) -> Failure | None:
     """Load the application in a zygote that ends afterwards; return why it failed, or None."""
+    settings = _with_what_is_here(loaded)
     python = settings.app.python or sys.executable
     try:
         pid, channel = children.execute_zygote(python, {**environment, **settings.app.environment})
@@ -26,7 +32,7 @@ def load_for_trial(settings: Settings, environment: dict[str, str]) -> Failure |
         return not_executable(settings, error)
     pidfd = process.open_child(pid)
     try:
-        failure, heard = _ask(channel, settings)
+        failure, heard = _ask(channel, loaded, settings)
         if not heard:
             report = _wait(pidfd, settings.timeouts.start)
             if report is not None and report.code == children.UNUSABLE_INTERPRETER:
@@ -41,7 +47,17 @@ def load_for_trial(settings: Settings, environment: dict[str, str]) -> Failure |
         os.close(pidfd)
 
 
-def _ask(channel: Channel[messages.FromZygote], settings: Settings) -> tuple[Failure | None, bool]:
+def _with_what_is_here(loaded: Loaded) -> Settings:
+    # A certificate that only the service is passed cannot be tried.
+    settings = loaded.settings
+    if all(get(settings, name) for name in loaded.secrets & _OF_TLS):
+        return settings
+    return replace(settings, listen=[replace(entry, tls=False) for entry in settings.listen])
+
+
+def _ask(
+    channel: Channel[messages.FromZygote], loaded: Loaded, settings: Settings
+) -> tuple[Failure | None, bool]:
     # The failure, and whether the zygote said anything at all.
     deadline = time.monotonic() + settings.timeouts.start
     try:
@@ -52,7 +68,7 @@ def _ask(channel: Channel[messages.FromZygote], settings: Settings) -> tuple[Fai
                 case messages.Loaded():
                     return None, True
                 case messages.LoadFailed(problem=problem):
-                    return failure_of(problem), True
+                    return failure_of(problem, loaded.origins), True
     except (ChannelClosedError, MalformedMessageError):
         return None, False
     patience = f"{settings.timeouts.start:g} s"

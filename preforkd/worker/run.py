@@ -92,14 +92,19 @@ class Server(Protocol):
         """Serve until the gate says that the worker is to leave."""
 
 
-def preload(kind: str) -> None:
+def preload(kind: str, settings: Settings) -> None:
     """Import what a worker of this kind runs, before the fork: the workers share it then.
 
-    What cannot be imported is left for the worker to say.
+    What cannot be imported is left for the worker to say. Raises ConfigurationError for a certificate that
+    no worker could use: said once, and at once, instead of by each of them.
     """
     for name in _MODULES[kind]:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    if kind != "stream" and any(listener.tls for listener in settings.listen):
+        from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL, for those who want it
+
+        tls.context(settings.tls)
 
 
 class Reborn(BaseException):
@@ -172,10 +177,7 @@ def _live(seat: Seat) -> int:
         server = _server(seat, gate)
         server.prepare()
     except PreforkdError as error:
-        problem = messages.Problem(
-            "application", error.message, messages.clipped(error.detail), error.hint
-        )
-        _tell(channel, messages.Failed(problem))
+        _tell(channel, messages.Failed(messages.problem_of(error)))
         return 1
     except Exception as error:
         problem = messages.Problem(

@@ -13,6 +13,8 @@ from typing import Any
 from preforkd.config.settings import Tls as Settings
 from preforkd.errors import ConfigurationError, Place, Problem
 
+_BEGIN = "-----BEGIN"
+
 
 def context(settings: Settings) -> ssl.SSLContext:
     """Return the context for our side.
@@ -34,11 +36,15 @@ def context(settings: Settings) -> ssl.SSLContext:
         try:
             made.load_cert_chain(certificate, key_path, password=_no_password)
         except (ssl.SSLError, ValueError) as error:
+            names = " and ".join(dict.fromkeys(map(_name, (settings.certificate, key))))
             reason = getattr(error, "reason", None) or str(error) or "not in PEM format"
-            raise _problem(
-                "tls.certificate", f"certificate and key cannot be used: {reason}"
-            ) from error
+            message = f"certificate and key cannot be used ({names}): {reason}"
+            raise _problem("tls.certificate", message) from error
     return made
+
+
+def _name(value: str) -> str:
+    return "a credential" if _BEGIN in value else value
 
 
 def _no_password() -> str:
@@ -52,7 +58,7 @@ def _problem(setting: str, message: str) -> ConfigurationError:
 
 @contextlib.contextmanager
 def _as_path(value: str) -> Iterator[str]:
-    if "-----BEGIN" not in value:
+    if _BEGIN not in value:
         yield value
         return
     # OpenSSL wants a path, and a secret should not touch a disk.

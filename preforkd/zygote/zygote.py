@@ -24,7 +24,7 @@ from preforkd.apps import hooks, loader, warmup
 from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
 from preforkd.config.target import parse_target
-from preforkd.errors import ApplicationError, ConfigurationError, PreforkdError, SystemFailure
+from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, Received, close_all
 from preforkd.linux import fork, inventory, logs
@@ -68,11 +68,12 @@ class Birth:
 
 
 def from_scratch(
-    channel: Channel[messages.ToZygote], preload: Callable[[str], None]
+    channel: Channel[messages.ToZygote], preload: Callable[[str, Settings], None]
 ) -> Birth | None:
     """Load what the master asks for and serve.
 
-    ``preload`` imports what the workers run beside the application, of the kind that it is given.
+    ``preload`` imports what the workers of a kind run beside the application, and raises
+    ConfigurationError for settings with which none of them would start.
 
     Returns None when this process is to end, a Birth in a new worker.
     """
@@ -99,7 +100,7 @@ def from_worker(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | 
     try:
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except PreforkdError as error:
-        _tell(channel, messages.LoadFailed(problem_of(error)))
+        _tell(channel, messages.LoadFailed(messages.problem_of(error)))
         return None
     _tell(channel, messages.Loaded(time.monotonic() - begun))
     return serve(channel, loaded)
@@ -142,7 +143,7 @@ def _do_nothing(_number: int, _frame: object) -> None:
 
 
 def _load(
-    channel: Channel[messages.ToZygote], preload: Callable[[str], None], title: Title
+    channel: Channel[messages.ToZygote], preload: Callable[[str, Settings], None], title: Title
 ) -> Loaded | None:
     received = channel.receive(wait=True)
     assert received is not None
@@ -163,7 +164,7 @@ def _load(
         _demand_descriptors(ours)
         children.release()
         # After the application, which may replace modules that they import.
-        preload(loaded.kind)
+        preload(loaded.kind, loaded.settings)
         _warn_before_fork(before)
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except PreforkdError as error:
@@ -171,7 +172,7 @@ def _load(
             # Nobody can be told by a channel that is closed, and its number may be another's by now.
             logger.critical("%s", error.report())
             sys.exit(1)
-        _tell(channel, messages.LoadFailed(problem_of(error)))
+        _tell(channel, messages.LoadFailed(messages.problem_of(error)))
         return None
     _tell(channel, messages.Loaded(time.monotonic() - begun))
     return loaded
@@ -225,20 +226,6 @@ def _demand_descriptors(ours: list[tuple[int, int, int]]) -> None:
             "the application has closed descriptors that are not its own while it was loaded",
             hint="it must not become a daemon, nor close what it did not open (os.closerange)",
         )
-
-
-def problem_of(error: PreforkdError) -> messages.Problem:
-    """Return an error as it travels to the master."""
-    detail = messages.clipped(error.detail)
-    if isinstance(error, ConfigurationError):
-        first = error.problems[0]
-        return messages.Problem(
-            "configuration", f"{first.setting}: {first.message}", detail, error.hint
-        )
-    if isinstance(error, ApplicationError):
-        return messages.Problem("application", error.message, detail, error.hint)
-    blame = "system" if isinstance(error, SystemFailure) else "internal"
-    return messages.Problem(blame, error.message, detail, error.hint)  # type: ignore[arg-type]
 
 
 def _warn_before_fork(before: Descriptors) -> None:

@@ -5,6 +5,14 @@ import contextlib
 import msgspec
 from hypothesis import given, strategies as st
 
+from preforkd.errors import (
+    ApplicationError,
+    ConfigurationError,
+    InternalError,
+    Place,
+    Problem,
+    SystemFailure,
+)
 from preforkd.ipc import messages
 
 EXAMPLES = [
@@ -46,3 +54,15 @@ def test_evidence_is_cut_at_its_beginning():
     assert messages.clipped("short") == "short"
     assert messages.clipped(long).endswith("xend")
     assert len(messages.clipped(long)) < 61_000
+
+
+def test_an_error_travels_with_its_blame_and_its_setting():
+    """Whoever it is told by; the hint of the first problem counts where the whole has none."""
+    told = messages.problem_of(ApplicationError("m", detail="d", hint="h"))
+    assert told == messages.Problem("application", "m", "d", "h")
+    assert messages.problem_of(SystemFailure("m")).blame == "system"
+    assert messages.problem_of(InternalError("m")).blame == "internal"
+    problem = Problem(Place("the settings"), "tls.key", "gone", "a file")
+    told = messages.problem_of(ConfigurationError([problem]))
+    assert told == messages.Problem("configuration", "tls.key: gone", "", "a file", "tls.key")
+    assert messages.problem_of(ConfigurationError([problem], hint="more")).hint == "more"

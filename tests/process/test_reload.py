@@ -73,6 +73,12 @@ BROKEN = {
     "load-hangs": (breaking("load-hangs"), 69, "the application was still being loaded"),
     "no python": ("/no/such/python", 78, "/no/such/python cannot be executed"),
     "port": ("", 71, "cannot be bound"),
+    "certificate": (
+        "/no/such.pem",
+        78,
+        "/preforkd.yaml:5:20: tls.certificate: /no/such.pem: No such",
+    ),
+    "access log": ("/no/such/log", 71, "access_log.target: /no/such/log: No such file"),
 }
 
 
@@ -85,6 +91,10 @@ def test_a_broken_reload_is_refused_and_nothing_is_lost(serving, kind, tmp_path)
         "syntax": what,
         "unknown": what,
         "missing": configuration(port, target=what),
+        "certificate": configuration(port, more=f"tls: {{certificate: {what}}}\n").replace(
+            f"127.0.0.1:{port}", f"{{address: '127.0.0.1:{port}', tls: true}}"
+        ),
+        "access log": configuration(port, more=f"access_log: {{target: {what}}}\n"),
         "no python": configuration(port, more=more).replace("app:\n", f"app:\n  python: {what}\n"),
     }
     if kind == "port":

@@ -1,0 +1,63 @@
+"""Loading an application for trial, by a zygote that ends afterwards."""
+
+import os
+
+import pytest
+from msgspec.structs import replace
+
+from preforkd.config import sources
+from preforkd.config.credentials import Credentials
+from preforkd.core.model import Blame
+from preforkd.supervisor.trial import load_for_trial
+
+pytestmark = pytest.mark.process
+
+TLS = "listen: [{address: ':8443', tls: true}]\ntls:\n  certificate: "
+
+
+@pytest.fixture
+def failure(tmp_path):
+    """What comes of the trial of an application with this code and these settings."""
+
+    def tried(code, settings="", **app):
+        (tmp_path / "tried.py").write_text(code)
+        path = tmp_path / "preforkd.yaml"
+        path.write_text(f"app: {{target: 'wsgi:tried:app', directory: {tmp_path}}}\n{settings}")
+        loaded = sources.load(str(path), {}, Credentials(None, checking=True))
+        whole = replace(loaded.settings, app=replace(loaded.settings.app, **app))
+        loaded = sources.Loaded(whole, loaded.origins, loaded.path, loaded.secrets)
+        return load_for_trial(loaded, dict(os.environ))
+
+    return tried
+
+
+def test_an_application_that_loads(failure):
+    """There is nothing to say."""
+    assert failure("app = print") is None
+
+
+def test_each_failure_has_its_blame(failure):
+    """The application's code, a name that is wrong, an interpreter that is not there."""
+    raised = failure("raise RuntimeError('not today')")
+    assert raised.blame is Blame.APPLICATION
+    assert "RuntimeError: not today" in raised.detail
+    unnamed = failure("application = print")
+    assert unnamed.blame is Blame.CONFIGURATION
+    assert "preforkd.yaml:1:15: app.target: " in unnamed.reason
+    absent = failure("app = print", python="/no/such/python")
+    assert absent.blame is Blame.CONFIGURATION
+    ended = failure("import os; os._exit(4)")
+    assert ended.reason == "loading the application ended with: exit status 4"
+
+
+def test_an_application_that_hangs_is_given_up(failure):
+    """After timeouts.start, and its process is no more."""
+    hung = failure("import time; time.sleep(600)", "timeouts: {start: 500ms, boot: 500ms}\n")
+    assert hung.reason == "the application was not loaded within 0.5 s"
+
+
+def test_a_certificate_is_tried_unless_only_the_service_is_passed_it(failure):
+    """A path is read; a credential that is not here is no fault of the file."""
+    missing = failure("app = print", TLS + "/no/such.pem\n")
+    assert "preforkd.yaml:4:16: tls.certificate: /no/such.pem" in missing.reason
+    assert failure("app = print", TLS + "{credential: tls.certificate}\n") is None

@@ -1,0 +1,35 @@
+"""A worker's life, as far as it can be lived without a fork; the rest is proven with real processes."""
+
+import sys
+
+import pytest
+from certificate import CERTIFICATE, KEY
+
+from preforkd.config.settings import Listen, Settings, Tls
+from preforkd.errors import ConfigurationError
+from preforkd.worker import run
+
+UNUSABLE = Settings(listen=[Listen(tls=True)], tls=Tls(certificate="/no/such.pem"))
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_a_certificate_is_tried_before_the_first_fork(kind):
+    """One that no worker could use is said once, by its setting; one that can be used is nothing to say."""
+    with pytest.raises(ConfigurationError, match=r"tls\.certificate: /no/such\.pem"):
+        run.preload(kind, UNUSABLE)
+    usable = Settings(listen=UNUSABLE.listen, tls=Tls(certificate=CERTIFICATE, key=KEY))
+    run.preload(kind, usable)
+
+
+def test_a_certificate_that_nobody_uses_is_not_read():
+    """No listener speaks TLS, or what serves there does not."""
+    run.preload("wsgi", Settings(tls=UNUSABLE.tls))
+    run.preload("stream", UNUSABLE)
+
+
+def test_what_cannot_be_imported_is_left_for_the_worker_to_say(monkeypatch):
+    """A missing extra is no failure of the zygote; what is there is imported nevertheless."""
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    monkeypatch.delitem(sys.modules, "uvicorn.lifespan.on", raising=False)
+    run.preload("asgi", Settings())
+    assert "uvicorn.lifespan.on" in sys.modules
