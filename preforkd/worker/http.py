@@ -179,8 +179,10 @@ class HttpLoop:
             else:
                 gate.shut()
             self._poll()
-            while self._ready and self._is_free():
-                # What was held back while the application had the worker.
+            for _ in range(len(self._ready)):
+                if not self._is_free():
+                    break
+                # What was held back while the application had the worker, or when others had their turn.
                 connection = self._ready.popleft()
                 if not connection.closed:
                     self._guarded(self._go_on, connection)
