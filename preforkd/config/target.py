@@ -72,6 +72,13 @@ def _check_names(module: str, attribute: str, *, optional: bool = False) -> None
         )
 
 
+def no_refork(kind: str) -> str:
+    """Return why no zygote can be forked from a worker of this kind; empty if one can."""
+    if kind == "asgi":
+        return "an application of kind asgi cannot be forked while its event loop runs"
+    return ""
+
+
 def parse_target(text: str) -> Target:
     """Return the target that the text names. Raises ValueError that says what is wrong with it."""
     parts = text.split(":")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from preforkd.config.fields import get
 from preforkd.config.settings import Settings
-from preforkd.config.target import is_request
+from preforkd.config.target import is_request, no_refork
 
 _PROBE = re.compile(r"/[!-\"$->@-~]*")
 
@@ -50,9 +50,8 @@ def _in_application(settings: Settings) -> Iterator[Contradiction]:
     if kind != "wsgi" and any(map(is_request, settings.app.warm_up)):
         message = f"an application of kind {kind} is sent no requests"
         yield Contradiction("app.warm_up", message, "name functions: MODULE:FUNCTION")
-    if kind == "asgi" and settings.memory.refork.after:
-        message = "an application of kind asgi cannot be forked while its event loop runs"
-        yield Contradiction("memory.refork.after", message, "leave it out")
+    if settings.memory.refork.after and (reason := no_refork(kind)):
+        yield Contradiction("memory.refork.after", reason, "leave it out")
 
 
 def _in_sizes(settings: Settings) -> Iterator[Contradiction]:

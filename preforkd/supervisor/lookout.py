@@ -18,11 +18,6 @@ class Glance:
     busy: dict[int, float] = field(default_factory=dict)
     requests: dict[int, int] = field(default_factory=dict)
 
-    @property
-    def answered(self) -> int:
-        """A number that grows with each request."""
-        return sum(self.requests.values())
-
 
 class Slots(Protocol):
     """What is looked at."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import preforkd
 from preforkd.config import changes, sources
 from preforkd.config.settings import Settings
+from preforkd.config.target import no_refork
 from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
 from preforkd.core import catalog, events as ev, life, policy, status
 from preforkd.core.life import Effect, Event, State
@@ -40,7 +41,6 @@ logger = logging.getLogger("preforkd.master")
 
 MOST_WORKERS = 1024
 """The largest size that may be asked for by hand."""
-NO_REFORK = "an ASGI application cannot be forked while its event loop runs"
 _MARGIN = 10.0
 """Seconds that systemd is asked for beyond our own deadlines."""
 
@@ -188,8 +188,8 @@ class Master:
         if self.life is not State.SERVING or current is None:
             reason = f"the service is {self.life.value}; a refork needs one that serves"
             self._reforks.fail(Failure(Blame.SYSTEM, reason))
-        elif kind == "asgi":
-            self._reforks.fail(Failure(Blame.CONFIGURATION, NO_REFORK))
+        elif reason := no_refork(kind):
+            self._reforks.fail(Failure(Blame.CONFIGURATION, reason))
         else:
             self.feed(ev.ReforkRequested(self._overseer.warmest(), "asked for", urgent=True))
         return waiter

@@ -176,10 +176,6 @@ class Gate:
             self.epoll.unregister(descriptor)
         self._open = False
 
-    def is_listener(self, descriptor: int) -> bool:
-        """Tell whether an event's descriptor is one of the listeners."""
-        return descriptor in self._listeners
-
     def accept(self, descriptor: int) -> Accepted | None:
         """Take one connection.
 

@@ -19,6 +19,7 @@ import msgspec
 
 from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
+from preforkd.config.target import no_refork
 from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError
@@ -172,7 +173,7 @@ def _live(seat: Seat) -> int:
             _tell(channel, messages.Leaving("SIGTERM"))
 
     gate.on_retiring = begin_to_leave
-    gate.refork_at_once = seat.kind == "asgi"
+    gate.refork_at_once = bool(no_refork(seat.kind))
     try:
         server = _server(seat, gate)
         server.prepare()
@@ -233,8 +234,8 @@ class _Refork:
         os.close(go)
 
     def _fork(self) -> tuple[tuple[int, int] | fork.Newborn | None, str]:
-        if self.seat.kind == "asgi":
-            return None, "an event loop that runs cannot be forked (kind asgi)"
+        if reason := no_refork(self.seat.kind):
+            return None, reason
         if reason := self.seat.hooks.call("before_refork"):
             return None, reason
         try:

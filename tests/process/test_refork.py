@@ -161,4 +161,4 @@ def test_what_cannot_be_forked_says_so(service, started):
     started("workers: 1", "asgi:warm:asgi")
     answer = service.control("refork")
     assert answer.returncode == 78
-    assert "ASGI" in answer.stderr
+    assert "kind asgi cannot be forked" in answer.stderr

@@ -66,8 +66,3 @@ def test_who_becomes_busy_while_the_bells_are_armed_is_seen(scene):
     loop.run(0.5)
     assert seen[-1].busy == {2: 100.0}
     assert lookout.quiet_since() is None
-
-
-def test_a_glance_counts_what_was_answered():
-    """The sum over all workers."""
-    assert Glance({}, {1: 3, 2: 4}).answered == 7
