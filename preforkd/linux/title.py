@@ -19,11 +19,16 @@ class Title:
 
     def __init__(self) -> None:
         self._start, self._room = _area()
+        self._shown: str | None = None
 
     def set(self, text: str) -> None:
-        """Show this text, cut to the room that the command line had. Never raises."""
-        if self._room < 2:
+        """Show this text, cut to the room that the command line had. Never raises.
+
+        The master says its title at each turn of its loop: what is shown already costs nothing.
+        """
+        if self._room < 2 or text == self._shown:
             return
+        self._shown = text
         data = text.encode("utf-8", "replace")[: self._room - 1]
         ctypes.memmove(self._start, data.ljust(self._room, b"\0"), self._room)
         _name_process()

@@ -111,6 +111,17 @@ class Service:
         self.config.write_text(text)
         return self.config
 
+    def serve(self, module: str, code: str, settings: str, target: str) -> tuple[str, int]:
+        """Start with a module of this code, and these settings; return the address."""
+        (self.folder / f"{module}.py").write_text(code)
+        port = free_port()
+        self.configure(
+            f"app: {{target: '{target}', directory: {self.folder}}}\n"
+            f"listen: 127.0.0.1:{port}\n{settings}\n"
+        )
+        self.start("--config", str(self.config))
+        return "127.0.0.1", port
+
     @property
     def pid(self) -> int:
         assert self.process is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from load import Load
-from service import ask, free_port
+from service import ask
 
 APP = """
 import os, re, time
@@ -38,18 +38,7 @@ pytestmark = pytest.mark.process
 @pytest.fixture
 def started(service):
     """A service with the application and these settings; returns its address."""
-
-    def start(settings: str) -> tuple[str, int]:
-        (service.folder / "pooled.py").write_text(APP)
-        port = free_port()
-        service.configure(
-            f"app: {{target: 'wsgi:pooled:app', directory: {service.folder}}}\n"
-            f"listen: 127.0.0.1:{port}\n{settings}\n"
-        )
-        service.start("--config", str(service.config))
-        return "127.0.0.1", port
-
-    return start
+    return lambda settings: service.serve("pooled", APP, settings, "wsgi:pooled:app")
 
 
 def ask_in_background(address, path, count=1):

@@ -2,7 +2,7 @@
 
 import pytest
 from load import Load
-from service import ask, children_of, free_port, read_all
+from service import ask, children_of, read_all
 
 APP = """
 import os, socketserver, time
@@ -46,18 +46,7 @@ pytestmark = pytest.mark.process
 @pytest.fixture
 def started(service):
     """A service with the application and these settings; returns its address."""
-
-    def start(settings: str = "", target: str = "wsgi:warm:app") -> tuple[str, int]:
-        (service.folder / "warm.py").write_text(APP)
-        port = free_port()
-        service.configure(
-            f"app: {{target: '{target}', directory: {service.folder}}}\n"
-            f"listen: 127.0.0.1:{port}\n{settings}\n"
-        )
-        service.start("--config", str(service.config))
-        return "127.0.0.1", port
-
-    return start
+    return lambda settings="", target="wsgi:warm:app": service.serve("warm", APP, settings, target)
 
 
 def renewed(service, before):
