@@ -72,6 +72,30 @@ def test_no_circle_of_imports():
     assert len(done) > 50
 
 
+TESTED_ELSEWHERE = {
+    "cli/zygote.py": "the ways from role to role: tests/process, by every worker there is",
+    "config/settings.py": "declarations: test_derive, test_reader and test_together go through all",
+    "control/view.py": "records without a line of code",
+    "core/events.py": "records without a line of code",
+    "supervisor/master.py": "ties the parts together: tests/process, with real children",
+    "supervisor/run.py": "starts the master: tests/process, by its signals and its control socket",
+    "worker/asgi_protocol.py": "uvicorn's protocol with bounds: test_asgi, over a socket",
+    "worker/asgi_surroundings.py": "what is around an application: test_asgi, over a socket",
+}
+"""Modules without tests of their own name, and what proves them."""
+
+
+def test_each_module_has_its_tests():
+    """Who changes a module finds its tests by its name; an exception has a reason, and is one."""
+    without = set()
+    for path in (ROOT / "preforkd").rglob("*.py"):
+        name = path.relative_to(ROOT / "preforkd")
+        mirror = ROOT / "tests" / name.with_name(f"test_{name.name}")
+        if path.read_text().count("\n") > 10 and not mirror.exists():
+            without.add(str(name))
+    assert without == set(TESTED_ELSEWHERE)
+
+
 def test_the_docs_name_no_path_of_a_developers_machine():
     """What is committed is of use elsewhere."""
     ours = ("preforkd", "tests", "packaging", "systemd", "etc", ".ci")

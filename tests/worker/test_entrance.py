@@ -14,9 +14,7 @@ from certificate import CERTIFICATE, KEY
 from serving import read_all, read_answer, serving
 
 from preforkd.config.settings import Http, Listen, Proxy, Settings, Tls
-from preforkd.errors import ConfigurationError
 from preforkd.ipc import messages
-from preforkd.worker import tls
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n"
 CLOSE = b"Connection: close\r\n"
@@ -106,21 +104,6 @@ def test_a_file_over_tls():
         with serving(send, whole=SECURE) as worker, secured(worker) as sock:
             sock.sendall(GET % (b"/", CLOSE))
             assert read_all(sock).endswith(data)
-
-
-@pytest.mark.parametrize(
-    ("certificate", "key", "said"),
-    [
-        ("/nowhere.pem", "", "tls.certificate: /nowhere.pem: No such file"),
-        (CERTIFICATE, "/nowhere.key", "tls.key: /nowhere.key: No such file"),
-        (CERTIFICATE, "", "tls.certificate: certificate and key cannot be used"),
-        ("-----BEGIN NONSENSE", KEY, "tls.certificate: certificate and key cannot be used"),
-    ],
-)
-def test_a_certificate_that_cannot_be_used_is_named(certificate, key, said):
-    """With the setting, before anything is served."""
-    with pytest.raises(ConfigurationError, match=said):
-        tls.context(Tls(certificate=certificate, key=key))
 
 
 def refused(worker, data):

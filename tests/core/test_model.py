@@ -1,0 +1,41 @@
+"""The nouns of the pool."""
+
+import pytest
+
+from preforkd.core.model import ALIVE, COMING, Blame, Limits, WorkerState
+from preforkd.errors import ExitStatus
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"floor": 0},
+        {"floor": 3},
+        {"target": 9},
+        {"surge": 0},
+        {"maximum": 4, "spare": 3},
+    ],
+)
+def test_limits_that_contradict_each_other_are_refused(sizes):
+    """A mistake in a computation of sizes is found where it is made."""
+    with pytest.raises(ValueError, match="contradict"):
+        Limits(**{"floor": 2, "target": 2, "maximum": 2, "surge": 1, **sizes})
+
+
+def test_a_pool_is_elastic_where_its_size_may_change():
+    """Between floor and maximum; the spare of a fixed one is without meaning, and allowed."""
+    assert Limits(floor=2, target=2, maximum=3, surge=1, spare=2).elastic
+    assert not Limits(floor=2, target=2, maximum=2, surge=1, spare=9).elastic
+
+
+def test_each_blame_has_an_exit_status():
+    """The one that is documented for it."""
+    statuses = {blame: blame.exit_status for blame in Blame}
+    assert statuses[Blame.CONFIGURATION] is ExitStatus.CONFIGURATION
+    assert len(set(statuses.values())) == len(Blame)
+
+
+def test_who_is_to_be_counted_on():
+    """Whoever comes, and whoever is there; nobody who leaves."""
+    assert COMING < ALIVE
+    assert set(WorkerState) - ALIVE == {WorkerState.RETIRING, WorkerState.KILLED}

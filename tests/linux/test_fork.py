@@ -1,0 +1,103 @@
+"""Forking a process whose parent is the subreaper."""
+
+import ctypes
+import errno
+import os
+import signal
+
+import pytest
+
+from preforkd.linux import fork
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@pytest.fixture
+def subreaper():
+    """Orphans become children of this process, as they do of the master, for the time of the test."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    yield
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def descriptors():
+    """Return what is open here, but for what listing it takes."""
+    return sorted(os.listdir("/proc/self/fd"))[:-1]
+
+
+def forked(body):
+    """Fork a grandchild that does this and ends with what it returns; return its pid and `go`."""
+    born = fork.double_fork()
+    if isinstance(born, fork.Newborn):
+        status = 99
+        try:
+            born.wait()
+            status = body()
+        finally:
+            os._exit(status)
+    return born
+
+
+def test_the_grandchild_is_a_child_of_the_subreaper(subreaper):
+    """Its pid is the one that was returned, and it goes on only when it is let go."""
+    before = descriptors()
+    parent = os.getpid()
+    pid, go = forked(lambda: 7 if os.getppid() == parent else 1)
+    assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is None
+    os.close(go)
+    assert os.waitpid(pid, 0) == (pid, 7 << 8)
+    assert descriptors() == before
+
+
+def test_it_goes_on_when_the_one_that_forked_has_ended(subreaper):
+    """Nobody closes the descriptor: the end of the process does, and the parent is the subreaper then."""
+    reader, writer = os.pipe()
+    parent = os.getpid()
+    middle = os.fork()
+    if middle == 0:
+        pid, _go = forked(lambda: 7 if os.getppid() == parent else 1)
+        os.write(writer, str(pid).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    pid = int(os.read(reader, 32))
+    os.waitpid(middle, 0)
+    assert os.waitpid(pid, 0) == (pid, 7 << 8)
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("refused", ["first", "second"])
+def test_a_fork_that_the_kernel_refuses_leaves_nothing_behind(monkeypatch, refused):
+    """Whichever of the two it is: its errno, no child, no descriptor."""
+    ours, real = os.getpid(), os.fork
+    error = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def refusing():
+        if (os.getpid() == ours) == (refused == "first"):
+            raise error
+        return real()
+
+    monkeypatch.setattr(os, "fork", refusing)
+    before = descriptors()
+    with pytest.raises(BlockingIOError) as caught:
+        fork.double_fork()
+    assert caught.value.errno == errno.EAGAIN
+    assert descriptors() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_middle_that_is_killed_is_an_error(monkeypatch):
+    """For want of memory, for example: no pid was told, and how it ended is."""
+    ours, real = os.getpid(), os.fork
+
+    def dying():
+        if os.getpid() != ours:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real()
+
+    monkeypatch.setattr(os, "fork", dying)
+    before = descriptors()
+    with pytest.raises(OSError, match="the child that was to fork ended with -9"):
+        fork.double_fork()
+    assert descriptors() == before

@@ -1,0 +1,127 @@
+"""Handles of the master's children, and what a generation is started with."""
+
+import os
+import socket
+import sys
+
+import pytest
+
+from preforkd.config.settings import Settings
+from preforkd.ipc import messages
+from preforkd.ipc.channel import ChannelClosedError
+from preforkd.ipc.exchange import Exchange, Gift, pair
+from preforkd.linux import process
+from preforkd.supervisor import children
+from preforkd.supervisor.children import Launch
+
+GIFT = Gift(0, False, "127.0.0.1", "7", 3, b"GET / HTTP/1.1\r\n\r\n", b"", 0, b"")
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+@pytest.fixture
+def launches(listener):
+    """Two generations that listen on the same socket, each with an exchange of its own."""
+    made = [Launch(number, Settings(), (("http", listener),), {}, pair()) for number in (1, 2)]
+    yield made
+    for launch in made:
+        launch.close()
+
+
+def leave(launch):
+    """Leave a connection between the workers of a generation; return the client's end."""
+    client, server = socket.socketpair()
+    assert Exchange(*launch.exchange).give(GIFT, server.fileno(), None)
+    server.close()
+    return client
+
+
+def test_who_waits_is_counted_in_the_kernel_and_between_workers(launches, listener):
+    """Connections that nobody has accepted, and those that a worker has left for another."""
+    first, _ = launches
+    assert first.waiting() == 0
+    with socket.create_connection(listener.getsockname()), leave(first):
+        assert first.waiting() == 2
+
+
+def test_what_waits_between_workers_goes_to_the_next_generation(launches):
+    """The client is answered by that one; without an heir he is cut off, and nobody is left waiting."""
+    first, second = launches
+    client = leave(first)
+    assert first.hand_over(second) == (1, 0)
+    assert first.waiting() == 0
+    received = Exchange(*second.exchange).take()
+    received.sock.sendall(b"x")
+    assert client.recv(1) == b"x"
+    received.close()
+    client.close()
+    with leave(first) as client:
+        assert first.hand_over(None) == first.hand_over(first) == (0, 0)
+        first.close()
+        assert client.recv(1) == b""
+
+
+def test_nothing_is_handed_to_a_generation_with_other_sockets(launches, listener):
+    """A connection belongs to the listener that it came by."""
+    first, second = launches
+    other = Launch(3, Settings(), (("admin", listener),), {}, second.exchange)
+    with leave(first):
+        assert first.hand_over(other) == (0, 0)
+        assert first.waiting() == 1
+
+
+@pytest.mark.process
+def test_an_interpreter_that_is_not_there_leaves_nothing_behind():
+    """The error is the system's own, and no descriptor is left."""
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(FileNotFoundError):
+        children.execute_zygote("/no/such/python", dict(os.environ))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.process
+def test_a_zygote_is_asked_for_workers_by_its_channel(listener):
+    """A handle knows its process by pidfd; one that has gone cannot be asked, and nothing is left open."""
+    launch = Launch(1, Settings(), (("http", listener),), dict(os.environ))
+    handle = children.new_zygote(4, launch)
+    try:
+        assert (handle.zygote, handle.generation, handle.name) == (4, 1, "zygote 4")
+        process.send_signal(handle.pidfd, 9)
+        os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED)
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(ChannelClosedError):
+            children.new_worker(1, 1, 1, handle)
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        handle.channel.close()
+        os.close(handle.pidfd)
+
+
+@pytest.mark.process
+def test_a_python_without_our_libraries_says_so_by_its_status(tmp_path, capfd):
+    """What another interpreter cannot import ends it with a status of its own."""
+    (tmp_path / "msgspec.py").write_text("raise ImportError('none here')\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    pid, channel = children.execute_zygote(sys.executable, environment)
+    _, status = os.waitpid(pid, 0)
+    channel.close()
+    assert os.waitstatus_to_exitcode(status) == children.UNUSABLE_INTERPRETER
+    assert "none here" in capfd.readouterr().err
+
+
+def test_a_worker_is_asked_for_a_zygote_over_its_channel():
+    """It is told the number, and given the channel of the one that is to be."""
+    from test_refork import Scene
+
+    scene = Scene()
+    channel = children.ask_for_zygote(9, scene.handle)
+    received = scene.worker.receive(wait=True)
+    assert received.message == messages.Refork(9)
+    assert len(received.descriptors) == 1
+    scene.channels += received.descriptors
+    channel.close()
+    scene.close()

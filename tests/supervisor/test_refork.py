@@ -1,0 +1,144 @@
+"""Zygotes that are forked from workers: who waits for one, and those that are not born yet."""
+
+import asyncio
+import os
+
+import msgspec
+import pytest
+
+from preforkd.core import events as ev
+from preforkd.core.model import Blame, Failure
+from preforkd.ipc import messages, slots
+from preforkd.ipc.channel import Channel, pair
+from preforkd.linux import process
+from preforkd.supervisor.children import WorkerHandle
+from preforkd.supervisor.refork import Nursery, ReforkFailedError, Waiters
+
+FAILURE = Failure(Blame.APPLICATION, "not now")
+
+
+def test_all_who_wait_are_told_once():
+    """How it ended, in words or as a failure; who hung up is nobody's concern."""
+
+    async def story():
+        waiters = Waiters()
+        first, second, gone = waiters.ask(), waiters.ask(), waiters.ask()
+        gone.cancel()
+        waiters.succeed("it is done")
+        waiters.fail(FAILURE)  # of nobody's refork
+        assert [await first, await second] == ["it is done"] * 2
+        third = waiters.ask()
+        waiters.fail(FAILURE)
+        with pytest.raises(ReforkFailedError) as caught:
+            await third
+        assert caught.value.failure is FAILURE
+
+    asyncio.run(story())
+
+
+def claim(pid):
+    """Return what stands for a pidfd of the one pid that is a child of ours."""
+    return os.open(os.devnull, os.O_RDONLY) if pid == 4711 else None
+
+
+class Scene:
+    """A nursery, and a worker of whom the test holds the other end."""
+
+    def __init__(self):
+        self.facts = []
+        self.nursery = Nursery(self.facts.append)
+        ours, theirs = pair()
+        self.handle = WorkerHandle(
+            worker=5,
+            slot=2,
+            generation=3,
+            zygote=1,
+            channel=Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker)),
+            board=slots.SlotReader(slots.create("test")),
+            pid=1,
+        )
+        self.worker = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
+        self.channels = []
+
+    def ask(self, zygote=9):
+        """Ask the worker for a zygote; keep the channel that it is given for it."""
+        self.nursery.ask(ev.ForkZygote(zygote, 3, 5), self.handle)
+        received = self.worker.receive(wait=True)
+        assert received.message == messages.Refork(zygote)
+        self.channels += received.descriptors
+
+    def failure(self):
+        """Return the failure of the only fact there is."""
+        (fact,) = self.facts
+        self.facts.clear()
+        assert fact.zygote == 9
+        return fact.failure.reason
+
+    def close(self):
+        for descriptor in self.channels:
+            os.close(descriptor)
+        self.worker.close()
+        self.handle.channel.close()
+        self.handle.board.close()
+
+
+@pytest.fixture
+def scene(monkeypatch):
+    scene = Scene()
+    scene.killed = []
+    monkeypatch.setattr(process, "send_signal", lambda pidfd, number: scene.killed.append(pidfd))
+    yield scene
+    scene.nursery.drop(9)
+    scene.close()
+
+
+def test_a_zygote_is_born(scene):
+    """What its worker says is true: it is a child of ours, and belongs to the worker's generation."""
+    scene.ask()
+    born = scene.nursery.born(scene.handle, messages.Reforked(9, 4711), claim)
+    assert (born.zygote, born.generation, born.pid) == (9, 3, 4711)
+    os.close(born.pidfd)
+    assert scene.facts == []
+    assert not scene.nursery.drop(9)
+    born.channel.close()
+
+
+def test_one_that_nobody_asked_for_is_ended(scene):
+    """It was given up while it was being forked; a pid that is no child of ours is left alone."""
+    assert scene.nursery.born(scene.handle, messages.Reforked(9, 1), claim) is None
+    assert scene.killed == []
+    assert scene.nursery.born(scene.handle, messages.Reforked(9, 4711), claim) is None
+    (pidfd,) = scene.killed
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(pidfd)
+
+
+def test_one_that_ended_at_once_is_a_failure(scene):
+    """Its pid is no child's any more."""
+    scene.ask()
+    assert scene.nursery.born(scene.handle, messages.Reforked(9, 4712), claim) is None
+    assert scene.failure() == "the zygote ended as soon as it was forked"
+
+
+def test_a_worker_that_cannot_fork_says_why(scene):
+    """The reason is passed on, with evidence and hint; only the one that was asked is believed."""
+    scene.ask()
+    told = messages.ReforkFailed(9, messages.Problem("application", "a hook raised", "d", "h"))
+    other = WorkerHandle(6, 1, 3, 1, scene.handle.channel, scene.handle.board)
+    scene.nursery.failed(other, told)
+    assert scene.facts == []
+    scene.nursery.failed(scene.handle, told)
+    (fact,) = scene.facts
+    assert fact.failure == Failure(Blame.APPLICATION, "a hook raised", "d", "h")
+
+
+def test_a_worker_that_ends_meanwhile_is_a_failure(scene):
+    """Before it was asked, or while it forked."""
+    scene.nursery.ask(ev.ForkZygote(9, 3, 5), None)
+    assert scene.failure() == "the worker that was to fork it has ended"
+    scene.ask()
+    scene.nursery.worker_ended(scene.handle)
+    assert scene.failure() == "worker 2 ended while it forked the zygote"
+    scene.worker.close()
+    scene.nursery.ask(ev.ForkZygote(9, 3, 5), scene.handle)
+    assert scene.failure().startswith("worker 2 could not be asked")
