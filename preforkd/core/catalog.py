@@ -145,8 +145,8 @@ MEMORY_PRESSURE = Entry(
     "ba2b221db65a4b75ab8ab62c442d361d",
     "Memory is short",
     "The kernel told the service that its processes wait for memory. The master and every worker have "
-    "collected their garbage and given free memory back. If it happens often, fewer workers help, or more "
-    "memory.",
+    "collected their garbage and given free memory back, and an elastic pool keeps no more workers than "
+    "are busy. If it happens often, fewer workers help, or more memory.",
 )
 CRASH_LOOP = Entry(
     "c1fdad31fee7426cb214ae2562a331c4",
