@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import select
 import signal
 
 import pytest
@@ -64,6 +65,37 @@ def test_it_goes_on_when_the_one_that_forked_has_ended(subreaper):
     assert os.waitpid(pid, 0) == (pid, 7 << 8)
     os.close(reader)
     os.close(writer)
+
+
+def test_it_waits_for_the_one_between(subreaper):
+    """Who forked is killed, and the process between still lives: it is no parent that anybody would believe."""
+    pids, telling = os.pipe()
+    gate, opening = os.pipe()
+    ours, leave = os.getpid(), os._exit
+    forker = os.fork()
+    if forker == 0:
+        os.close(opening)
+
+        def leave_later(status):
+            os.read(gate, 1)
+            leave(status)
+
+        os._exit = leave_later
+        os.waitpid = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        born = fork.double_fork()
+        os.write(telling, f"{os.getpid():8}".encode())
+        born.wait()
+        os.write(telling, b"goes on")
+        leave(7 if os.getppid() == ours else 1)
+    os.waitpid(forker, 0)
+    pid = int(os.read(pids, 8))
+    # What does not happen has no event to wait for; one that is too quick would be seen mostly.
+    assert not select.select([pids], [], [], 0.3)[0]
+    os.close(opening)
+    os.waitpid(-1, 0)  # the one between, whose parent we are by now
+    assert os.waitpid(pid, 0) == (pid, 7 << 8)
+    for descriptor in (pids, telling, gate):
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("refused", ["first", "second"])

@@ -113,6 +113,17 @@ def test_one_that_nobody_asked_for_is_ended(scene):
         os.fstat(pidfd)
 
 
+def test_only_the_worker_that_was_asked_is_believed(scene):
+    """What another one names is ended if it is ours, and the one that was asked for may still come."""
+    scene.ask()
+    other = WorkerHandle(6, 1, 3, 1, scene.handle.channel, scene.handle.board)
+    assert scene.nursery.born(other, messages.Reforked(9, 4711), claim) is None
+    assert len(scene.killed) == 1
+    born = scene.nursery.born(scene.handle, messages.Reforked(9, 4711), claim)
+    os.close(born.pidfd)
+    born.channel.close()
+
+
 def test_one_that_ended_at_once_is_a_failure(scene):
     """Its pid is no child's any more."""
     scene.ask()

@@ -82,6 +82,7 @@ def scene():
 
 def test_as_many_threads_as_there_is_work_for(scene):
     """One by one up to the size; none is started while one is free."""
+    before = set(threading.enumerate())
     scene = scene(3)
     first, second = connection("a"), connection("b")
     scene.give(first)
@@ -89,6 +90,7 @@ def test_as_many_threads_as_there_is_work_for(scene):
     assert scene.crew.take() is first
     scene.give(second)
     assert set(scene.names) == {"preforkd-crew-1"}
+    assert len(set(threading.enumerate()) - before) == 1
     scene.give(connection("c"), connection("d"))
     assert set(scene.names) == {f"preforkd-crew-{number}" for number in (1, 2, 3)}
     assert scene.crew.free == 0
@@ -97,15 +99,18 @@ def test_as_many_threads_as_there_is_work_for(scene):
 
 def test_the_slot_shows_the_oldest_request(scene):
     """It is the one that may be late; when it was answered, the next one is shown."""
-    scene = scene(2)
-    old, new = connection("old"), connection("new")
-    scene.give(old)
-    scene.give(new)
+    scene = scene(3)
+    given = [connection("old"), connection("new"), connection("newer")]
+    for one in given:
+        scene.give(one)
     assert scene.board.said == ["old", "busy"]
-    assert scene.crew.oldest is old
+    assert scene.crew.oldest is given[0]
+    scene.finish()
+    given.remove(scene.crew.take())
+    assert scene.board.said[-3:] == ["idle", given[0].request.known.line, "busy"]
+    assert scene.crew.oldest is given[0]
     scene.finish(2)
-    taken = {scene.crew.take(), scene.crew.take()}
-    assert taken == {old, new}
+    assert {scene.crew.take(), scene.crew.take()} == set(given)
     assert scene.crew.take() is None
     assert scene.board.said[-1] == "idle"
     assert scene.crew.calm

@@ -239,11 +239,14 @@ def test_one_connection_has_so_many_requests():
 def test_who_sends_ahead_does_not_keep_others_waiting():
     """Between the requests of a flood that has arrived, another client has its turn."""
     order = []
-    both_have_asked = threading.Event()
+    held, flood_is_there, both_have_asked = threading.Event(), threading.Event(), threading.Event()
 
     def note(environ, start_response):
         order.append(environ["PATH_INFO"])
-        if order[-1] == "/flood":
+        if order[-1] == "/hold":
+            held.set()
+            flood_is_there.wait(20)
+        elif order[-1] == "/flood":
             both_have_asked.wait(20)
         start_response("200 OK", [("Content-Length", "0")])
         return [b""]
@@ -252,10 +255,16 @@ def test_who_sends_ahead_does_not_keep_others_waiting():
         for sock in (flood, other):
             sock.sendall(GET % (b"/", b""))
             read_answer(sock)
-        flood.sendall(GET % (b"/flood", b"") * 300)
-        other.sendall(GET % (b"/other", b""))
-        both_have_asked.set()
-        read_answer(other)
+        with worker.connect() as holder:
+            holder.sendall(GET % (b"/hold", b""))
+            assert held.wait(20)
+            flood.sendall(GET % (b"/flood", b"") * 300)
+            flood_is_there.set()
+            while "/flood" not in order:
+                assert worker.thread.is_alive()
+            other.sendall(GET % (b"/other", b""))
+            both_have_asked.set()
+            read_answer(other)
         answers = b""
         while answers.count(b"200 OK") < 300:
             answers += flood.recv(1 << 20)

@@ -78,6 +78,9 @@ def test_it_loads_once_and_leaves_when_it_is_told(execute):
     loaded = execute()
     assert loaded.load().seconds > 0
     loaded.channel.send(messages.Dismiss())
+    pidfd = os.pidfd_open(loaded.pid)
+    assert select.select([pidfd], [], [], 30)[0], "it does not leave"
+    os.close(pidfd)
     assert loaded.end() == 0
     orphan = execute()
     assert isinstance(orphan.load(), messages.Loaded)
@@ -153,9 +156,11 @@ def test_what_a_fork_does_not_take_along_is_named(caplog):
     """Threads by their names, connections by their other ends; what was open before is not the application's."""
     caplog.set_level(logging.WARNING)
     go_on = threading.Event()
-    ours, theirs = socket.socketpair()
-    before = inventory.descriptors()
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()),
+    ):
+        before = inventory.descriptors()
         thread = threading.Thread(target=go_on.wait, name="the-poller")
         thread.start()
         connection = socket.create_connection(server.getsockname())
@@ -166,8 +171,6 @@ def test_what_a_fork_does_not_take_along_is_named(caplog):
             go_on.set()
             thread.join()
             connection.close()
-            ours.close()
-            theirs.close()
     assert "the-poller" in caplog.text
     assert caplog.text.count("has left a connection open") == 1
     assert peer in caplog.text
