@@ -124,7 +124,7 @@ def test_a_lifespan_that_fails_ends_the_start(asgi, tmp_path):
     asgi.configure(
         f"app:\n  target: asgi:asgi_site:application\n  directory: {tmp_path}\n"
         f"  environment: {{BREAK: yes}}\nlisten: 127.0.0.1:{asgi.port}\n"
-        "timeouts: {start: 1s}\n"
+        "timeouts: {start: 5s}\n"
     )
     asgi.stop()
     asgi.start("--config", str(asgi.config), ready=False)
