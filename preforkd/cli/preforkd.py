@@ -196,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     check.add_argument("file", nargs="?", metavar="FILE", help="default: " + sources.DEFAULT_PATH)
     check.add_argument(
-        "--import", dest="load", action="store_true", help="load the application as well"
+        "--import", dest="load", action="store_true", help="load application and certificate, too"
     )
     config = commands.add_parser("config", help="show the settings, and where each comes from")
     config.set_defaults(command=_config)
