@@ -5,6 +5,7 @@ An entry is ``MODULE:FUNCTION``, which is called without arguments, or a path or
 through the WSGI application as a GET request (PEP 3333) whose answer is read to its end and closed.
 """
 
+import contextlib
 import io
 import logging
 import traceback
@@ -45,6 +46,13 @@ def run(entries: Iterable[str], application: Any, *, required: bool) -> None:
             if required:
                 raise
             logger.warning("%s: %s", SETTING, error.message)
+
+
+def repeat(entries: Iterable[str], application: Any) -> None:
+    """Send the requests among these entries once more; what fails was told before."""
+    for entry in filter(is_request, entries):
+        with contextlib.suppress(PreforkdError):
+            _request(entry, application)
 
 
 def _call(entry: str) -> None:

@@ -368,7 +368,8 @@ class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _meta(
             "Make all that is loaded before the first fork immortal, so that the workers do not write "
             "to shared memory by merely using it (CPython 3.12 and 3.13). What is loaded by then is "
-            "never freed.",
+            "never freed. The requests of app.warm_up are sent twice, and the code that they run is "
+            "laid side by side.",
             GENERATION,
         ),
     ] = False

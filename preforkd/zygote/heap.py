@@ -42,6 +42,9 @@ def prepare(*, immortal_heap: bool) -> None:
     ConfigurationError when the heap cannot be made immortal.
     """
     with _collector_off():
+        if immortal_heap:
+            _look_something_up_in_each_type()
+        # Empties the lists of free tuples and the like as well, which holes.fill() would not see.
         gc.collect()
         holes.fill()
         gc.freeze()
@@ -60,6 +63,17 @@ def _immortalise() -> None:
     except OSError as error:
         raise _refused(str(error)) from error
     logger.info("%d objects are immortal now, in %.2f s", count, time.monotonic() - begun)
+
+
+def _look_something_up_in_each_type() -> None:
+    # A type is given a version when something is first looked up in it, and that is written into it
+    # (Objects/typeobject.c). By type's own method: no code of the application runs.
+    objects = gc.get_objects()
+    metaclasses = {kind for kind in set(map(type, objects)) if issubclass(kind, type)}
+    for each in objects:
+        if type(each) in metaclasses:
+            with contextlib.suppress(AttributeError):
+                type.__getattribute__(each, "preforkd has no such attribute")
 
 
 @contextlib.contextmanager

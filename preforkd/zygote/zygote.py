@@ -31,7 +31,7 @@ from preforkd.linux import fork, inventory, logs
 from preforkd.linux.disown import Children
 from preforkd.linux.inventory import Descriptors
 from preforkd.linux.title import Title
-from preforkd.zygote import heap
+from preforkd.zygote import gathering, heap
 
 logger = logging.getLogger("preforkd.zygote")
 
@@ -158,13 +158,15 @@ def _load(
     ours = _identities([channel.fileno(), *received.descriptors])
     try:
         loaded = _load_order(order, received, title)
-        if children.here:
-            logger.warning("a process that the application forked while it was loaded is ended")
-            os._exit(0)
-        _demand_descriptors(ours)
-        children.release()
+        _end_stray(children)
         # After the application, which may replace modules that they import.
         preload(loaded.kind, loaded.settings)
+        if loaded.settings.memory.immortal:
+            entries, application = loaded.settings.app.warm_up, loaded.application
+            gathering.gather(lambda: warmup.repeat(entries, application))
+            _end_stray(children)
+        _demand_descriptors(ours)
+        children.release()
         _warn_before_fork(before)
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except PreforkdError as error:
@@ -176,6 +178,12 @@ def _load(
         return None
     _tell(channel, messages.Loaded(time.monotonic() - begun))
     return loaded
+
+
+def _end_stray(children: Children) -> None:
+    if children.here:
+        logger.warning("a process that the application forked while it was loaded is ended")
+        os._exit(0)
 
 
 def _load_order(

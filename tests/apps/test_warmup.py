@@ -121,3 +121,11 @@ def test_a_host_that_is_not_known_comes_with_a_hint():
     """400 is what Django answers to a Host that is not in ALLOWED_HOSTS."""
     with pytest.raises(ApplicationError, match="write a URL"):
         warmup.run(["/"], Site("400 Bad Request"), required=True)
+
+
+def test_repeated_are_requests_only_and_nothing_is_told_twice(caplog):
+    """Functions are called once; a request that fails is sent, and kept quiet about."""
+    site = Site(fail=ValueError("no"))
+    warmup.repeat(["/a", "nowhere:function", "/b"], site)
+    assert [environ["PATH_INFO"] for environ in site.environs] == ["/a", "/b"]
+    assert not caplog.records
