@@ -1,24 +1,29 @@
 """``preforkd run``, ``preforkd check``, ``preforkd config`` and ``preforkd farewell``."""
 
-import argparse
 import contextlib
+import gc
 import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace as Options
+from typing import TYPE_CHECKING
 
 import preforkd
 from preforkd.cli.output import to_whoever_reads
-from preforkd.config import sources
-from preforkd.config.credentials import Credentials
+from preforkd.config import apart
+from preforkd.config.loaded import DEFAULT_PATH, Loaded
 from preforkd.core import catalog
 from preforkd.core.model import Failure
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
 from preforkd.linux import cgroup, environment, logs, streams
 from preforkd.linux.journal import stderr_is_journal
 from preforkd.linux.notify import Notifier
+
+if TYPE_CHECKING:
+    import argparse
 
 _EPILOG = """\
 exit statuses: 0 ended as asked, 69 the application failed, 70 preforkd failed, 71 the system
@@ -33,7 +38,7 @@ _FAREWELL = 5.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     try:
         return to_whoever_reads(lambda: int(options.command(options)))
     except PreforkdError as error:
@@ -54,7 +59,7 @@ def _complain(error: PreforkdError) -> None:
 # --- the commands --------------------------------------------------------------------------------
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: Options) -> int:
     streams.open_closed()
     began = time.monotonic()
     activated = "LISTEN_FDS" in os.environ
@@ -82,16 +87,17 @@ def _tell_administrator(error: PreforkdError, notifier: Notifier) -> None:
     notifier.status(f"cannot start: {error.message}")
 
 
-def _serve(options: argparse.Namespace) -> int:
+def _serve(options: Options) -> int:
     settings = _options(options)
     path: str | None = options.config
-    credentials = Credentials(os.environ.get("CREDENTIALS_DIRECTORY"))
-    loaded = sources.load(path, settings, credentials)
-    # The master's own modules, and asyncio with them, are of no use to the other commands.
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    loaded = apart.load(path, settings, credentials)
+    # The master's own modules, and asyncio with them, are of no use to the other commands; nor is what
+    # reads the configuration to the master.
     with _without_tls():
         from preforkd.supervisor import run  # noqa: PLC0415
 
-    return run.run(lambda: sources.load(path, settings, credentials), loaded)
+    return run.run(lambda: apart.load(path, settings, credentials), loaded)
 
 
 @contextlib.contextmanager
@@ -119,8 +125,8 @@ def _fail_slowly(began: float) -> None:
         signal.sigtimedwait(stops, rest)
 
 
-def _check(options: argparse.Namespace) -> int:
-    loaded = sources.load(options.file, {}, _credentials_for_a_look())
+def _check(options: Options) -> int:
+    loaded = _load_for_a_look(options.file, {})
     if options.load:
         from preforkd.supervisor import trial  # noqa: PLC0415
 
@@ -133,8 +139,12 @@ def _check(options: argparse.Namespace) -> int:
     return ExitStatus.OK
 
 
-def _credentials_for_a_look() -> Credentials:
-    return Credentials(os.environ.get("CREDENTIALS_DIRECTORY"), checking=True)
+def _load_for_a_look(path: str | None, options: dict[str, str | list[str]]) -> Loaded:
+    from preforkd.config import sources  # noqa: PLC0415
+    from preforkd.config.credentials import Credentials  # noqa: PLC0415
+
+    credentials = Credentials(os.environ.get("CREDENTIALS_DIRECTORY"), checking=True)
+    return sources.load(path, options, credentials)
 
 
 def _complain_of(failure: Failure) -> None:
@@ -144,8 +154,10 @@ def _complain_of(failure: Failure) -> None:
     print("preforkd: " + "\n".join(line for line in lines if line), file=sys.stderr)
 
 
-def _config(options: argparse.Namespace) -> int:
-    loaded = sources.load(options.config, _options(options), _credentials_for_a_look())
+def _config(options: Options) -> int:
+    from preforkd.config import sources  # noqa: PLC0415
+
+    loaded = _load_for_a_look(options.config, _options(options))
     rows = [
         (entry.setting, entry.value_text, str(entry.place or "default"))
         for entry in sources.effective(loaded)
@@ -168,7 +180,7 @@ def _farewell(options: argparse.Namespace) -> int:
 # --- the command line ----------------------------------------------------------------------------
 
 
-def _options(options: argparse.Namespace) -> dict[str, object]:
+def _options(options: Options) -> dict[str, str | list[str]]:
     given = {
         "app.target": options.target,
         "app.directory": options.directory,
@@ -180,7 +192,19 @@ def _options(options: argparse.Namespace) -> dict[str, object]:
     return {setting: value for setting, value in given.items() if value is not None}
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(arguments: Sequence[str] | None) -> Options:
+    # Without what argparse has brought, which would stay in the master's memory for ever: half a MB.
+    known = set(sys.modules)
+    options = Options(**vars(_parser().parse_args(arguments)))
+    for name in {"argparse", "gettext", "locale"} & (set(sys.modules) - known):
+        del sys.modules[name]
+    gc.collect()
+    return options
+
+
+def _parser() -> "argparse.ArgumentParser":
+    import argparse  # noqa: PLC0415
+
     parser = argparse.ArgumentParser(
         prog="preforkd",
         description="A preforking server for Python under systemd.",
@@ -194,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     _take_settings(run)
     check = commands.add_parser("check", help="check a configuration file")
     check.set_defaults(command=_check)
-    check.add_argument("file", nargs="?", metavar="FILE", help="default: " + sources.DEFAULT_PATH)
+    check.add_argument("file", nargs="?", metavar="FILE", help="default: " + DEFAULT_PATH)
     check.add_argument(
         "--import", dest="load", action="store_true", help="load application and certificate, too"
     )
@@ -212,14 +236,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _take_settings(parser: argparse.ArgumentParser) -> None:
+def _take_settings(parser: "argparse.ArgumentParser") -> None:
     parser.add_argument(
         "target",
         nargs="?",
         metavar="KIND:MODULE:ATTRIBUTE",
         help="the application, for example wsgi:mysite.wsgi:application (app.target)",
     )
-    parser.add_argument("--config", metavar="FILE", help="default: " + sources.DEFAULT_PATH)
+    parser.add_argument("--config", metavar="FILE", help="default: " + DEFAULT_PATH)
     parser.add_argument(
         "--listen",
         metavar="ADDRESS",

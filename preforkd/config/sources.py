@@ -1,37 +1,27 @@
 """Where settings come from: the file, over it the command line, below both the defaults."""
 
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from preforkd.config.apart import Answer, Question
 from preforkd.config.credentials import Credentials
 from preforkd.config.document import Mapping as Mapping_, Node, Scalar, Sequence, read_document
 from preforkd.config.fields import Form, get, leaves
+from preforkd.config.loaded import DEFAULT_PATH, Loaded
 from preforkd.config.reader import Reader
 from preforkd.config.settings import OnReload, Settings
 from preforkd.errors import ConfigurationError, Place, Problem
-
-DEFAULT_PATH = "/etc/preforkd.yaml"
 
 _OPTION_NAMES = {
     "app.target": "the argument KIND:MODULE:ATTRIBUTE",
     "log.level": "--log-level",
     "workers.count": "--workers",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """Settings, the file they come from (None: none was there), and the place of each written one."""
-
-    settings: Settings
-    origins: Mapping[str, Place] = field(default_factory=dict)
-    path: str | None = None
-    secrets: frozenset[str] = frozenset()
-    """Dotted names of values that came from credentials, not to be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +57,17 @@ def load(
         raise ConfigurationError(problems)
     secrets = frozenset(reader.secrets)
     return Loaded(_with(settings, changed), reader.origins, found, secrets)
+
+
+def answer() -> None:
+    """Be the process that reads: a Question comes by standard input, its Answer goes out."""
+    question = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Question)
+    credentials = Credentials(question.credentials)
+    try:
+        result = Answer(load(question.path, question.options, credentials))
+    except ConfigurationError as error:
+        result = Answer(problems=list(error.problems))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(result))
 
 
 def effective(loaded: Loaded) -> list[Effective]:

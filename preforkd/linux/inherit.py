@@ -8,8 +8,6 @@ import socket
 import stat
 from dataclasses import dataclass
 
-from systemd import daemon
-
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
@@ -34,6 +32,11 @@ def inherited_listeners() -> tuple[list[Inherited], list[Refused]]:
 
     All of them are close-on-exec afterwards; no other property is changed.
     """
+    if "LISTEN_FDS" not in os.environ:
+        return [], []
+    # It brings libsystemd, which is of no use where nothing is passed.
+    from systemd import daemon  # noqa: PLC0415
+
     good: list[Inherited] = []
     bad: list[Refused] = []
     for fd, name in daemon.listen_fds_with_names(unset_environment=False).items():

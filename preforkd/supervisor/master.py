@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import preforkd
-from preforkd.config import changes, sources
+from preforkd.config import changes
+from preforkd.config.loaded import Loaded
 from preforkd.config.settings import Settings
 from preforkd.config.target import no_refork
 from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
@@ -50,7 +51,7 @@ class Candidate:
     """What a generation was started with, until it serves or is given up."""
 
     generation: int
-    loaded: sources.Loaded
+    loaded: Loaded
     proposal: Proposal
     changes: changes.Changes
 
@@ -64,8 +65,8 @@ class Master:
 
     def __init__(
         self,
-        read: Callable[[], sources.Loaded],
-        loaded: sources.Loaded,
+        read: Callable[[], Loaded],
+        loaded: Loaded,
         listeners: Listeners,
         notifier: Notifier,
         environment: dict[str, str],
@@ -420,7 +421,7 @@ class Master:
             return
         self._begin(Candidate(0, kept, proposal, differences))
 
-    def _change_live(self, loaded: sources.Loaded, differences: changes.Changes) -> None:
+    def _change_live(self, loaded: Loaded, differences: changes.Changes) -> None:
         self._adopt(loaded)
         names = ", ".join(differences.live)
         current = self.board.current
@@ -483,7 +484,7 @@ class Master:
             candidate.changes.restart,
         )
 
-    def _adopt(self, loaded: sources.Loaded) -> None:
+    def _adopt(self, loaded: Loaded) -> None:
         settings = loaded.settings
         if settings.workers != self.loaded.settings.workers:
             self.by_hand = None

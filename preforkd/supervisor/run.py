@@ -7,13 +7,13 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 
+from preforkd.config.loaded import Loaded
 from preforkd.config.settings import Settings
-from preforkd.config.sources import Loaded
 from preforkd.control import server as control
 from preforkd.control.manager import ReforkFailed
 from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
 from preforkd.errors import PreforkdError, SystemFailure
-from preforkd.linux import environment, inherit, logs, process
+from preforkd.linux import environment, inherit, logs, memory, process
 from preforkd.linux.memory import PressureWatch
 from preforkd.linux.notify import Notifier
 from preforkd.supervisor.listeners import Listeners
@@ -44,6 +44,7 @@ def run(read: Callable[[], Loaded], loaded: Loaded) -> int:
     os.environ.clear()
     os.environ.update(clean)
     listeners = Listeners(inherited, refused, notifier)
+    memory.trim()
     try:
         return asyncio.run(_run(read, loaded, listeners, notifier, original))
     finally:

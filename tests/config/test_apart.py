@@ -1,0 +1,73 @@
+"""Reading the configuration in a process of its own gives what reading it here gives."""
+
+import os
+import sys
+
+import pytest
+
+from preforkd.config import apart, sources
+from preforkd.config.credentials import Credentials
+from preforkd.errors import ConfigurationError, InternalError, SystemFailure
+
+GOOD = """\
+app:
+  target: wsgi:shop:application
+  environment: {A: b, KEY: {credential: key}}
+  warm_up: [/, "shop:fill"]
+listen:
+  - 127.0.0.1:8000
+  - {address: "unix:/run/shop", mode: 0660}
+workers: {min: 2, max: 9}
+timeouts: {drain: 1min 30s}
+memory: {refork: {after: 2000 requests}, limit: 1G}
+"""
+
+
+def test_the_same_comes_as_from_here(tmp_path):
+    """Settings of every kind, places, the path, what is secret; options win; a relative path is found."""
+    path = tmp_path / "preforkd.yaml"
+    path.write_text(GOOD)
+    (tmp_path / "key").write_text("hidden\n")
+    options: dict[str, str | list[str]] = {"workers.count": "7", "listen": [":1", ":2"]}
+    here = sources.load(str(path), options, Credentials(str(tmp_path)))
+    there = apart.load(str(path), options, str(tmp_path))
+    assert there == here
+    assert there.settings.app.environment["KEY"] == "hidden"
+    assert there.secrets == {"app.environment.KEY"}
+    assert there.origins["timeouts.drain"].line == 9
+    assert apart.load(os.path.relpath(path), options, str(tmp_path)).settings == here.settings
+
+
+def test_every_problem_comes_with_its_place(tmp_path):
+    """The same error as from here: each problem, its line and its hint."""
+    path = tmp_path / "preforkd.yaml"
+    path.write_text("worker: 3\napp: {target: nothing}\n")
+    with pytest.raises(ConfigurationError) as here:
+        sources.load(str(path), {})
+    with pytest.raises(ConfigurationError) as there:
+        apart.load(str(path), {}, None)
+    assert there.value.problems == here.value.problems
+    assert there.value.report() == here.value.report()
+    assert len(there.value.problems) == 2
+
+
+def test_a_file_that_never_ends_is_given_up(tmp_path, monkeypatch):
+    """A FIFO that nobody writes to: the system's error, and no process is left."""
+    path = tmp_path / "preforkd.yaml"
+    os.mkfifo(path)
+    monkeypatch.setattr(apart, "PATIENCE", 0.5)
+    with pytest.raises(SystemFailure, match=r"could not be read within 0\.5 s"):
+        apart.load(str(path), {}, None)
+    # The reader would make this possible without waiting, were it still there.
+    with pytest.raises(OSError, match="No such device or address"):
+        os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+
+
+def test_no_process_and_one_that_breaks_are_told_apart(monkeypatch):
+    """The first is the system's fault, the second our own."""
+    monkeypatch.setattr(apart, "_CHILD", "raise SystemExit(3)")
+    with pytest.raises(InternalError, match="ended with 3"):
+        apart.load(None, {}, None)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python3")
+    with pytest.raises(SystemFailure, match="no process can be had"):
+        apart.load(None, {}, None)
