@@ -16,6 +16,7 @@ import contextlib
 import gc
 import importlib.util
 import io
+import itertools
 import json
 import os
 import resource
@@ -32,7 +33,7 @@ sys.path.insert(0, str(TREE / "tests/process"))
 sys.path.insert(0, str(TREE))
 
 from preforkd.linux import memory  # noqa: E402
-from preforkd.zygote import heap, immortal  # noqa: E402
+from preforkd.zygote import gathering, heap, immortal  # noqa: E402
 
 MIB = 1 << 20
 
@@ -200,9 +201,21 @@ def preload(names: list[str]) -> None:
             importlib.import_module(f"test.test_{name}")
 
 
+def gather_everything() -> None:
+    """Lay all code side by side, and not only what requests run: all functions take copies."""
+    numbers = itertools.count()
+    written, gathering._written = gathering._written, lambda _code: next(numbers)
+    try:
+        gathering.gather(lambda: None)
+    finally:
+        gathering._written = written
+
+
 def zygote(names: list[str], *, immortal_heap: bool, tests: bool) -> dict[str, object]:
     """Be a zygote, whose children run one module each; return their results by name."""
     preload(names if tests else [])
+    if immortal_heap:
+        gather_everything()
     heap.prepare(immortal_heap=immortal_heap)
     results = {}
     for name in names:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import load, places
-from .processes import come_to_rest, family, memory_of
+from .processes import come_to_rest, family, memory_of, processor_time
 from .servers import (
     APPS,
     MEASURED_UNRELATED,
@@ -43,8 +43,11 @@ class Plan:
     cases: tuple[tuple[str, int], ...]
     """Applications and numbers of workers."""
     rounds: int
+    """In each of which all are started anew, to measure their speed."""
+    bursts: int
+    """Measurements in a round."""
     seconds: int
-    """Of each measurement of the speed."""
+    """Of each."""
 
 
 FULL = Plan(
@@ -55,10 +58,13 @@ FULL = Plan(
         for workers in (16, 8, 32)
         for application in ("django_site", "data", "hello")
     ),
-    rounds=7,
-    seconds=3,
+    rounds=5,
+    bursts=8,
+    seconds=1,
 )
-QUICK = Plan("quick", (0, 200, 1_000), (("django_site", 8), ("hello", 8)), rounds=2, seconds=1)
+QUICK = Plan(
+    "quick", (0, 200, 1_000), (("django_site", 8), ("hello", 8)), rounds=1, bursts=2, seconds=1
+)
 PLANS = {plan.name: plan for plan in (FULL, QUICK)}
 
 
@@ -153,26 +159,46 @@ class Bench:
                 yield running
 
     def _speed(self, application: str) -> dict:
-        rates: dict[str, list[float]] = {
-            server: [] for server in PREFORKD if server not in REFORKING
-        }
+        # All run at once, and are asked in turn, each time in another order; what happens to be where in
+        # memory is decided anew in each round, since all are started anew.
+        variants = [server for server in PREFORKD if server not in REFORKING]
+        rates: dict[str, list[float]] = {server: [] for server in variants}
+        costs: dict[str, list[float]] = {server: [] for server in variants}
         skipped: dict[str, str] = {}
         for _ in range(self.plan.rounds):
-            for server, rate in rates.items():
-                if server in skipped:
-                    continue
-                try:
-                    with self._started(server, application, 2, 0) as running:
-                        come_to_rest(running.roots, 3)
-                        _wrk(running.ports[0], application, 1)
-                        rate.append(_wrk(running.ports[0], application, self.plan.seconds))
-                except Skipped as reason:
-                    skipped[server] = str(reason)
-        medians = {server: statistics.median(rate) for server, rate in rates.items() if rate}
+            with contextlib.ExitStack() as stack:
+                running = {}
+                for server in variants:
+                    try:
+                        started_one = self._started(server, application, 2, 0)
+                        running[server] = stack.enter_context(started_one)
+                    except Skipped as reason:
+                        skipped[server] = str(reason)
+                for one in running.values():
+                    come_to_rest(one.roots, 3)
+                    _wrk(one.ports[0], application, 1)
+                order = list(running)
+                for _ in range(self.plan.bursts):
+                    order.append(order.pop(0))
+                    for server in order:
+                        rate, cost = _burst(running[server], application, self.plan.seconds)
+                        rates[server].append(rate)
+                        costs[server].append(cost)
+        for server in skipped:
+            rates.pop(server, None)
+            costs.pop(server, None)
+        base = rates[variants[0]]
         return {
             "speed": application,
             "rates": rates,
-            "medians": medians,
+            "medians": {server: statistics.median(rate) for server, rate in rates.items()},
+            "shares": {
+                server: statistics.median(
+                    ours / other for ours, other in zip(rate, base, strict=True)
+                )
+                for server, rate in rates.items()
+            },
+            "costs": {server: statistics.median(cost) for server, cost in costs.items()},
             "skipped_servers": skipped,
             "versions": self._versions(),
         }
@@ -227,6 +253,13 @@ def _wrk(port: int, application: str, seconds: int) -> float:
     bad = re.search(r"Non-2xx.*|Socket errors.*", output)
     assert bad is None, f"{address}: {bad[0] if bad else ''}"
     return float(re.search(r"Requests/sec: +([\d.]+)", output)[1])
+
+
+def _burst(running: Running, application: str, seconds: int) -> tuple[float, float]:
+    """Return requests a second, and the processor time of each in µs."""
+    before = processor_time(running.roots)
+    rate = _wrk(running.ports[0], application, seconds)
+    return rate, (processor_time(running.roots) - before) / (rate * seconds) * 1e6
 
 
 def _summary(result: dict) -> str:

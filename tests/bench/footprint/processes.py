@@ -80,6 +80,11 @@ def _activity(roots: list[int]) -> dict[int, int]:
     return used
 
 
+def processor_time(roots: list[int]) -> float:
+    """Return the processor time in seconds that a server has used, without children that have ended."""
+    return sum(_activity(roots).values()) / os.sysconf("SC_CLK_TCK")
+
+
 def come_to_rest(roots: list[int], least: int, patience: float = 240.0) -> None:
     """Wait until there are at least so many processes and none of them computes any more."""
     deadline = time.monotonic() + patience

@@ -134,13 +134,13 @@ def goals(records: list[dict], python: str) -> list[str]:
 
 def speed(records: list[dict]) -> list[str]:
     """Return the speed of each way to run preforkd, as a share of the default."""
-    rows = ["| Application | Settings | requests/s | share |", "|---|---|---|---|"]
+    rows = ["| Application | Settings | requests/s | share | CPU µs/request |", "|---" * 5 + "|"]
     for record in records:
-        if "speed" not in record:
-            continue
-        base = record["medians"].get("preforkd")
-        for server, rate in record["medians"].items():
-            rows.append(f"| {record['speed']} | {server} | {rate:.0f} | {rate / base:.3f} |")
+        for server, share in record.get("shares", {}).items():
+            rate, cost = record["medians"][server], record["costs"][server]
+            rows.append(
+                f"| {record['speed']} | {server} | {rate:,.0f} | {share:.3f} | {cost:.1f} |"
+            )
     return rows if len(rows) > 2 else []
 
 

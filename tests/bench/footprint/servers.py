@@ -88,6 +88,8 @@ def started(case: Case, pause: float) -> Iterator[Running]:
         "RUNTIME_DIRECTORY": str(case.folder),
     }
     variables.pop("NOTIFY_SOCKET", None)
+    # As where a package was installed: nobody compiles anything at the start.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     with log.open("wb") as output:
         processes = [
             subprocess.Popen(
