@@ -90,7 +90,8 @@ class AsgiServer:
         try:
             import uvicorn  # noqa: PLC0415 - an optional extra
 
-            from preforkd.worker.asgi_protocol import Guarded, Peer  # noqa: PLC0415
+            from preforkd.worker.asgi_cycle import Heads  # noqa: PLC0415
+            from preforkd.worker.asgi_protocol import Guarded, Peer, Shared  # noqa: PLC0415
         except ImportError as error:
             raise ApplicationError(
                 f"serving an ASGI application needs uvicorn: {error}",
@@ -111,8 +112,10 @@ class AsgiServer:
         self._state = _State(self._connections_changed, http.server)
         self._openings: set[asyncio.Task[None]] = set()
         """Connections that do not speak HTTP yet."""
+        surrounded = surroundings.around(application, gate, settings, self._trust)
+        self._shared = Shared(http, surrounded.requests, Heads(http.server), surrounded.tally)
         self._config = uvicorn.Config(
-            surroundings.around(application, gate, settings, self._trust),
+            surrounded.others,
             interface="asgi3",
             http="httptools",
             log_config=None,
@@ -242,7 +245,7 @@ class AsgiServer:
     async def _connect(self, sock: socket.socket, peer: Any, name: str) -> None:
         protocol = partial(
             self._protocol,
-            self._http,
+            self._shared,
             peer,
             config=self._config,
             server_state=self._state,

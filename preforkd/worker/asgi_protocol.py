@@ -5,12 +5,29 @@ settings are those of the WSGI worker and mean the same.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from preforkd.config.settings import Http
+from preforkd.worker.asgi_cycle import Cycle, Heads
+from preforkd.worker.asgi_surroundings import Application, Tally
+
+_KNOWN_TARGET = 256
+"""Bytes of a target up to which its parts are remembered."""
+
+
+@lru_cache(maxsize=256)
+def _split(target: bytes) -> tuple[str, bytes, bytes]:
+    """Return path, raw path and query of a request's target. Raises what httptools does."""
+    parts = httptools.parse_url(target)
+    path = parts.path.decode("ascii")
+    return unquote(path) if "%" in path else path, parts.path, parts.query or b""
 
 
 class _RefusedError(Exception):
@@ -25,14 +42,32 @@ class Peer:
     port: int
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the connections of a worker have in common."""
+
+    limits: Http
+    application: Application
+    heads: Heads
+    tally: Tally
+
+
 class Guarded(HttpToolsProtocol):  # type: ignore[misc]
     """One connection. ``peer``: who the client is, where the socket does not say it."""
 
-    def __init__(self, limits: Http, peer: Peer | None, **how: Any) -> None:
+    def __init__(self, shared: Shared, peer: Peer | None, **how: Any) -> None:
         super().__init__(**how)
-        self._limits = limits
+        self._shared = shared
+        self._limits = shared.limits
         self._peer = peer
+        self._due = 0.0
+        """By the loop's clock, when what is waited for is late; 0: nothing is waited for."""
+        self._late: Callable[[], None] = self._head_is_late
         self._timer: asyncio.TimerHandle | None = None
+        """Goes off at `_due` or before; not made anew for each request of a kept connection."""
+        self._timer_at = 0.0
+        self._idle = False
+        """Another request is waited for, on a kept connection."""
         self._refusal = "400 Bad Request"
         self._head_begun = False
         self._head_size = 0
@@ -41,6 +76,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         self._body_size = 0
         self._body_came = 0.0
         """When the last part of a body came, by the loop's clock; 0: none is due."""
+        self.cycle: Cycle | None = None
         self._requests = 0
         self._upgraded = False
         """The connection belongs to a WebSocket."""
@@ -52,19 +88,20 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         super().connection_made(transport)
         if self._peer is not None:
             self.client = (self._peer.address, self._peer.port)
-        self._await_head()
+        self._expect(self._limits.header_timeout, self._head_is_late)
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived."""
-        if self._body_came:
+        if self._idle:
+            self._idle = False
+            self._due = 0.0
+        elif self._body_came:
             self._body_came = self.loop.time()
         super().data_received(data)
-        if self._timer is None and not self._upgraded and not self.transport.is_closing():
+        if not self._due and not self._upgraded and not self.transport.is_closing():
             cycle = self.cycle
-            if self._head_begun or (
-                self.timeout_keep_alive_task is None and (cycle is None or cycle.response_complete)
-            ):
-                self._await_head()
+            if self._head_begun or cycle is None or cycle.response_complete:
+                self._expect(self._limits.header_timeout, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
@@ -80,42 +117,68 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the target."""
-        super().on_url(url)
+        self.url += url
         if len(self.url) > self._limits.max_line:
             self._refuse("414 URI Too Long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one field."""
+        limits = self._limits
         self._field_count += 1
         size = len(name) + len(value) + 4
         self._head_size += size
         if (
-            size > self._limits.max_field
-            or self._head_size + len(self.url) > self._limits.max_header
-            or self._field_count > self._limits.max_fields
+            size > limits.max_field
+            or self._head_size + len(self.url) > limits.max_header
+            or self._field_count > limits.max_fields
         ):
             self._refuse("431 Request Header Fields Too Large")
         name = name.lower()
         if name == b"content-length":
-            if int(value) > self._limits.max_body:
+            if int(value) > limits.max_body:
                 self._refuse("413 Content Too Large")
             self._has_body = True
         elif name == b"transfer-encoding":
             self._has_body = True
-        super().on_header(name, value)
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Let the application begin, and wait for the body."""
-        self._stop_timer()
+        self._due = 0.0
         self._head_begun = False
-        super().on_headers_complete()
+        parser, scope = self.parser, self.scope
+        scope["method"] = parser.get_method().decode("ascii")
+        version = parser.get_http_version()
+        if version != "1.1":
+            scope["http_version"] = version
+        if parser.should_upgrade() and self._should_upgrade():
+            return
+        split = _split if len(self.url) <= _KNOWN_TARGET else _split.__wrapped__
+        scope["path"], scope["raw_path"], scope["query_string"] = split(self.url)
         self._requests += 1
-        limits = self._limits
-        if not limits.keep_alive or self._requests == limits.max_requests:
-            self.cycle.keep_alive = False
+        limits, shared, before = self._limits, self._shared, self.cycle
+        keep_alive = (
+            limits.keep_alive > 0
+            and self._requests != limits.max_requests
+            and version != "1.0"
+            and parser.should_keep_alive()
+        )
+        self.cycle = cycle = Cycle(self, shared.heads, shared.tally, keep_alive=keep_alive)
+        if before is None or before.response_complete:
+            self._begin(cycle)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, shared.application))
         if self._has_body:
             self._body_came = self.loop.time()
-            self._timer = self.loop.call_later(limits.body_timeout, self._judge_body)
+            self._expect(limits.body_timeout, self._judge_body)
+
+    def _begin(self, cycle: Cycle) -> None:
+        task = self.loop.create_task(cycle.run_asgi(self._shared.application))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -126,24 +189,49 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_message_complete(self) -> None:
         """Wait for the application."""
-        self._body_came = 0.0
-        self._stop_timer()
+        if self._body_came:
+            self._body_came = self._due = 0.0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Begin with what the client has sent ahead, or wait for its next request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._begin(self.pipeline.pop()[0])
+        elif not self._body_came and not self._head_begun:
+            self._idle = True
+            self._expect(self._limits.keep_alive, self.transport.close)
 
     # --- what does not arrive --------------------------------------------------------------------
 
-    def _await_head(self) -> None:
-        self._timer = self.loop.call_later(self._limits.header_timeout, self._head_is_late)
+    def _expect(self, seconds: float, late: Callable[[], None]) -> None:
+        self._due = due = self.loop.time() + seconds
+        self._late = late
+        if self._timer is None or due < self._timer_at:
+            self._stop_timer()
+            self._timer = self.loop.call_later(seconds, self._check)
+            self._timer_at = due
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _head_is_late(self) -> None:
+    def _check(self) -> None:
         self._timer = None
-        if self.transport.is_closing():
+        if not self._due or self.transport.is_closing():
             return
+        rest = self._due - self.loop.time()
+        if rest > 0:
+            self._expect(rest, self._late)
+        else:
+            self._due = 0.0
+            self._late()
+
+    def _head_is_late(self) -> None:
         if self._head_begun:
             self._refusal = "408 Request Timeout"
             self.send_400_response("")
@@ -151,15 +239,14 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
             self.transport.close()
 
     def _judge_body(self) -> None:
-        self._timer = None
-        if not self._body_came or self.transport.is_closing():
+        if not self._body_came:
             return
         patience = self._limits.body_timeout
         # While the application does not take what has come, more is not read: not the client's fault.
         since = self.loop.time() if self.flow.read_paused else self._body_came
         rest = since + patience - self.loop.time()
         if rest > 0:
-            self._timer = self.loop.call_later(rest, self._judge_body)
+            self._expect(rest, self._judge_body)
         else:
             self.transport.abort()  # the application is told http.disconnect
 
@@ -202,6 +289,8 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
     def handle_websocket_upgrade(self) -> None:
         """Let uvicorn's WebSocket protocol go on, with the client that we know."""
         self._upgraded = True
+        self._due = 0.0
+        self._stop_timer()
         peer, base = self._peer, self.config.ws_protocol_class
         if peer is not None:
 

@@ -5,77 +5,105 @@ All of it reads the scope and passes on what the application sends.
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from preforkd.config.settings import Settings
 from preforkd.http import proxy
 from preforkd.http.head import Head
-from preforkd.ipc.slots import SlotWriter
 from preforkd.worker.access import Answered, open_access_log
 from preforkd.worker.gate import Gate
 
 Application = Callable[[Any, Any, Any], Any]
 
 
+class Tally:
+    """Tells the slot which requests run. ``probes``: the paths of our own health, which are not counted."""
+
+    def __init__(self, gate: Gate, probes: dict[str, bool]) -> None:
+        self._gate = gate
+        self._board = gate.board
+        self._probes = probes
+        self._running: dict[object, int] = {}
+        """When each request began, the oldest first."""
+
+    def leaving(self) -> bool:
+        """Tell whether the worker is to leave."""
+        return self._gate.retiring
+
+    def ignores(self, scope: Any) -> bool:
+        """Tell whether a request is not the application's."""
+        return (
+            bool(self._probes)
+            and scope["path"] in self._probes
+            and scope["method"] in {"GET", "HEAD"}
+        )
+
+    def begin(self, request: object) -> None:
+        """Let a request run."""
+        self._running[request] = since = time.monotonic_ns()
+        if len(self._running) == 1:
+            self._board.busy(since)
+
+    def end(self, request: object) -> None:
+        """Count a request that has run."""
+        running = self._running
+        del running[request]
+        self._board.idle()
+        if running:
+            self._board.busy(next(iter(running.values())))
+
+    def end_socket(self) -> None:
+        """Count a WebSocket: it may stay for days, and is no request that is late."""
+        self._board.idle()
+        for since in self._running.values():
+            self._board.busy(since)
+            break
+
+
+@dataclass(frozen=True, slots=True)
+class Surrounded:
+    """An application, as its requests and as its WebSockets and lifespan reach it."""
+
+    requests: Application
+    others: Application
+    tally: Tally
+
+
 def around(
     application: Application, gate: Gate, settings: Settings, trust: proxy.Trust
-) -> Application:
+) -> Surrounded:
     """Return the application with what the settings put around it. Raises SystemFailure."""
-    application = _Counted(application, gate)
-    if (log := open_access_log(settings.access_log)) is not None:
-        application = _Logged(application, log)
+    log = open_access_log(settings.access_log)
     probes = {settings.http.healthy: False, settings.http.ready: True}
     probes.pop("", None)
-    if probes:
-        application = _Probed(application, gate, probes)
-    if settings.proxy.headers != "off":
-        application = _BehindProxy(application, settings.proxy.headers, trust)
-    return application
+    tally = Tally(gate, probes)
+
+    def wrap(application: Application) -> Application:
+        if log is not None:
+            application = _Logged(application, log)
+        if probes:
+            application = _Probed(application, gate, probes)
+        if settings.proxy.headers != "off":
+            application = _BehindProxy(application, settings.proxy.headers, trust)
+        return application
+
+    return Surrounded(wrap(application), wrap(_Counted(application, tally)), tally)
 
 
 class _Counted:
-    """Tells the slot what runs; a WebSocket, which may stay for days, is no request that is late."""
+    """Counts what is not counted with its request: WebSockets."""
 
-    def __init__(self, application: Application, gate: Gate) -> None:
+    def __init__(self, application: Application, tally: Tally) -> None:
         self._application = application
-        self._gate = gate
-        self._running: dict[int, int] = {}
-        """When each request began, the oldest first."""
-        self._number = 0
+        self._tally = tally
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        kind = scope["type"]
-        if kind == "lifespan":
-            await self._application(scope, receive, send)
-            return
-        board = self._gate.board
-        self._number = number = self._number + 1
-        if kind == "http":
-            self._running[number] = time.monotonic_ns()
-            if len(self._running) == 1:
-                board.busy()
         try:
-            await self._application(scope, receive, self._closing(send))
+            await self._application(scope, receive, send)
         finally:
-            self._running.pop(number, None)
-            self._done(board)
-
-    def _done(self, board: SlotWriter) -> None:
-        board.idle()
-        for since in self._running.values():
-            board.busy(since)
-            break
-
-    def _closing(self, send: Any) -> Any:
-        async def closing(message: Any) -> None:
-            # A client with a kept connection learns here that the worker leaves, instead of by a
-            # reset.
-            if self._gate.retiring and message["type"] == "http.response.start":
-                message = dict(message)
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            await send(message)
-
-        return closing
+            if scope["type"] == "websocket":
+                self._tally.end_socket()
 
 
 class _Probed:
@@ -98,8 +126,6 @@ class _Probed:
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"content-length", b"%d" % len(body)),
         ]
-        if gate.retiring:
-            headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

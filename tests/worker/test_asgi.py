@@ -83,6 +83,62 @@ def test_requests_one_after_the_other_and_counted():
         assert (reading.requests, reading.accepted, reading.busy_since) == (5, 1, None)
 
 
+async def awkward(scope, receive, send):
+    """Answer as the path says: in parts, without a length, or not to the end."""
+    path, headers = scope["path"], []
+    if path in {"/longer", "/shorter"}:
+        headers = [(b"content-length", b"3")]
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 204 if path == "/204" else 200,
+            "headers": headers,
+        }
+    )
+    if path == "/twice":
+        await send({"type": "http.response.start", "status": 200})
+    if path == "/fails":
+        raise RuntimeError("it fails")
+    if path == "/parts":
+        for part in (b"one", b"", b"two" * 30_000):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+    if path != "/ends":
+        await send(
+            {
+                "type": "http.response.body",
+                "body": b"" if path == "/204" else b"four"[: 2 if path == "/shorter" else 4],
+            }
+        )
+
+
+def test_answers_in_parts_and_without_a_length():
+    """They come in chunks, HEAD has no body and 204 no framing, and the connection goes on."""
+    with asgi(awkward) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/parts", b""))
+        answer = b""
+        while not answer.endswith(b"0\r\n\r\n"):
+            answer += sock.recv(65536)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"transfer-encoding: chunked" in head
+        two = b"two" * 30_000
+        assert body == b"3\r\none\r\n15f90\r\n" + two + b"\r\n4\r\nfour\r\n0\r\n\r\n"
+        for request in (b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", GET % (b"/204", b"")):
+            sock.sendall(request)
+            answer = sock.recv(65536)
+            assert answer.endswith(b"\r\n\r\n")
+            assert b"chunked" not in answer
+        assert worker.slot.read(1e18).requests >= 2
+
+
+@pytest.mark.parametrize("path", [b"/fails", b"/twice", b"/ends", b"/longer", b"/shorter"])
+def test_an_application_that_fails_before_a_body_is_answered_for(path):
+    """Nothing was sent by then, so that the client gets a whole 500 instead of half an answer."""
+    with asgi(awkward) as worker:
+        answer = worker.ask(GET % (path, b""))
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert answer.endswith(b"\r\n\r\nInternal Server Error")
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [
