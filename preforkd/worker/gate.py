@@ -176,10 +176,11 @@ class Gate:
             self.epoll.unregister(descriptor)
         self._open = False
 
-    def accept(self, descriptor: int) -> Accepted | None:
+    def accept(self, descriptor: int, *, again: bool = False) -> Accepted | None:
         """Take one connection.
 
         None when another worker was faster, the client has left, or there is no descriptor.
+        ``again``: nobody was woken for it, so that the worker's turn is as it was.
 
         In the last case the gate stays shut for a moment: the connection waits in the kernel's
         queue for a
@@ -203,7 +204,8 @@ class Gate:
             return None
         # socket.accept() asks the listener for what it is five times, at a microsecond each.
         sock = socket.socket(*listener.kind, fileno=number)
-        self.rearm(descriptor)
+        if not again:
+            self.rearm(descriptor)
         self.board.accepted()
         return Accepted(sock, peer, listener)
 
