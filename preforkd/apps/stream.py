@@ -1,13 +1,17 @@
 """Stream handlers: one connection at a time, as a function or in the manner of socketserver."""
 
+import fcntl
 import inspect
 import logging
 import socket
 import socketserver
+import termios
 from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger("preforkd.app")
+
+_NOTHING = bytes(4)
 
 StreamHandler = Callable[[socket.socket, Any], None]
 
@@ -45,8 +49,8 @@ def call(handler: StreamHandler, connection: socket.socket, peer: Any) -> None:
     of the rest is read away.
     """
     try:
-        with connection:
-            handler(connection, peer)
+        handler(connection, peer)
+        if _has_unread(connection):
             _part(connection)
     except (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError) as error:
         logger.debug("connection from %s: %s", peer, error)
@@ -54,6 +58,15 @@ def call(handler: StreamHandler, connection: socket.socket, peer: Any) -> None:
         raise
     except BaseException:
         logger.exception("the handler failed on a connection from %s", peer)
+    finally:
+        connection.close()
+
+
+def _has_unread(connection: socket.socket) -> bool:
+    try:
+        return fcntl.ioctl(connection.fileno(), termios.FIONREAD, _NOTHING) != _NOTHING
+    except (OSError, ValueError):  # closed by the handler
+        return False
 
 
 def _part(connection: socket.socket) -> None:
