@@ -76,6 +76,8 @@ class Framing(Protocol):
     """Knows where a body ends."""
 
     done: bool
+    rest: int
+    """Bytes that are to come of it, or of the present chunk."""
 
     def take(self, data: bytes, start: int, store: Store) -> int:
         """Store what belongs to the body from ``start`` on; return where it stopped.
@@ -89,14 +91,14 @@ class Counted:
 
     def __init__(self, length: int) -> None:
         self.done = length == 0
-        self._rest = length
+        self.rest = length
 
     def take(self, data: bytes, start: int, store: Store) -> int:
         """See `Framing`."""
-        end = min(len(data), start + self._rest)
+        end = min(len(data), start + self.rest)
         store.write(data[start:end])
-        self._rest -= end - start
-        self.done = self._rest == 0
+        self.rest -= end - start
+        self.done = self.rest == 0
         return end
 
 
@@ -105,8 +107,8 @@ class Chunked:
 
     def __init__(self, bounds: Bounds) -> None:
         self.done = False
-        self._rest = 0
-        """Bytes of the present chunk that are to come, its line end included."""
+        self.rest = 0
+        """Its line end included."""
         self._line = b""
         """What has arrived of a size line, or of a trailer."""
         self._trailers: int | None = None
@@ -119,19 +121,19 @@ class Chunked:
     def take(self, data: bytes, start: int, store: Store) -> int:
         """See `Framing`."""
         while start < len(data) and not self.done:
-            take = self._take_chunk if self._rest else self._take_line
+            take = self._take_chunk if self.rest else self._take_line
             start = take(data, start, store)
         return start
 
     def _take_chunk(self, data: bytes, start: int, store: Store) -> int:
-        if self._rest > 2:
-            end = min(len(data), start + self._rest - 2)
+        if self.rest > 2:
+            end = min(len(data), start + self.rest - 2)
             store.write(data[start:end])
         else:
             end = start + 1
-            if data[start:end] != (b"\r" if self._rest == 2 else b"\n"):
+            if data[start:end] != (b"\r" if self.rest == 2 else b"\n"):
                 raise RequestError("400 Bad Request", "a chunk does not end where it should")
-        self._rest -= end - start
+        self.rest -= end - start
         return end
 
     def _take_line(self, data: bytes, start: int, _store: Store) -> int:
@@ -162,7 +164,7 @@ class Chunked:
             raise RequestError("400 Bad Request", "the chunks are too small")
         self._received += size
         if size:
-            self._rest = size + 2
+            self.rest = size + 2
         else:
             self._trailers = 0
 

@@ -53,6 +53,11 @@ class RequestReader(Generic[KnownHead]):
         return self._framing is not None
 
     @property
+    def expected(self) -> int:
+        """Bytes of the present body that are known to come."""
+        return self._framing.rest if self._framing is not None else 0
+
+    @property
     def started(self) -> bool:
         """Tell whether some of a request that is not complete has arrived."""
         return bool(self.buffer) or self._framing is not None

@@ -24,6 +24,8 @@ Headers = list[tuple[str, str]]
 
 _KNOWN_PLANS = 256
 _KNOWN_SIZE = 2048
+_LARGE = 32 * 1024
+"""Bytes from which a body is not copied behind its head."""
 
 
 class ClientGoneError(Exception):
@@ -38,6 +40,9 @@ class Sink(Protocol):
 
     def send_last(self, data: bytes) -> None:
         """Take the last part; never waits."""
+
+    def send_whole(self, head: bytes, body: bytes) -> None:
+        """Take a whole answer, or the last part, that is too large to be copied; never waits."""
 
     def send_file(self, file: IO[bytes], offset: int, count: int) -> None:
         """Take a part of a file by its descriptor; never waits."""
@@ -208,7 +213,10 @@ class Response:
             return
         self.head_sent = True
         self.length = plan.length
-        self._sink.send_last(b"%b%b\r\n%b" % (plan.head, self._renderer.date(), data))
+        if self.length < _LARGE:
+            self._sink.send_last(b"%b%b\r\n%b" % (plan.head, self._renderer.date(), data))
+        else:
+            self._sink.send_whole(b"%b%b\r\n" % (plan.head, self._renderer.date()), data)
 
     def _whole_with_care(self, plan: Plan, data: bytes) -> None:
         if self.head_sent:
@@ -222,7 +230,10 @@ class Response:
             return
         body = self._within_length(data)
         self.length += len(body)
-        self._sink.send_last(head + body)
+        if self.length < _LARGE:
+            self._sink.send_last(head + body)
+        else:
+            self._sink.send_whole(head, body)
         self._check_length()
 
     def write(self, data: bytes) -> None:

@@ -105,7 +105,7 @@ class Connection:
 
     __slots__ = (
         "_overflow", "_pending", "_pending_size", "_reader", "_smooth", "after_sending", "body_since",
-        "closed", "ended", "fd", "front", "gone", "leaving", "left", "opening", "plain", "quiet",
+        "closed", "ended", "fd", "front", "gone", "leaving", "left", "more", "opening", "plain", "quiet",
         "registered", "remote", "remote_port", "request", "response", "served", "sock", "unread", "waiting",
     )  # fmt: skip
 
@@ -129,6 +129,8 @@ class Connection:
         """No request of it is taken any more."""
         self.quiet = True
         """Nothing of a request has arrived, nothing is pending, and it is not TLS."""
+        self.more = False
+        """The last look found a full buffer: there is probably more."""
         self.gone = False
         """The client has left while a thread of the crew answered."""
         self.closed = False
@@ -175,7 +177,10 @@ class Connection:
 
         Raises ClientGoneError.
         """
-        size = RECEIVE_BODY if self._reader is not None and self._reader.in_body else RECEIVE
+        size = RECEIVE
+        if self._reader is not None and self._reader.in_body:
+            # A buffer that is much too large is mapped and unmapped each time.
+            size = min(max(size, self._reader.expected), RECEIVE_BODY)
         try:
             return self.sock.recv(size, _WITHOUT_WAITING)
         except BlockingIOError:
@@ -236,6 +241,24 @@ class Connection:
                 return
         self._pending.append(memoryview(data)[sent:])
         self._pending_size += len(data) - sent
+
+    def send_whole(self, head: bytes, body: bytes) -> None:
+        """Send both, or keep them for later, without copying. Raises ClientGoneError."""
+        sent, sock = 0, self.sock
+        if isinstance(sock, socket.socket) and not self._pending:
+            try:
+                sent = sock.sendmsg((head, body), (), _WITHOUT_WAITING)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise ClientGoneError(str(error)) from error
+        for part in (head, body):
+            if sent < len(part):
+                self._pending.append(memoryview(part)[sent:])
+                self._pending_size += len(part) - sent
+            sent = max(0, sent - len(part))
+        if not self.plain:
+            self.flush()
 
     def send_file(self, file: IO[bytes], offset: int, count: int) -> None:
         """Send a part of a file, or keep it for later; the file must stay open.

@@ -362,6 +362,7 @@ class HttpLoop:
             if known is not None and known.complete and self._crew is None and not self._away:
                 self._answer_quickly(connection, known)
                 return
+            connection.more = len(data) == RECEIVE
             self._received(connection, data)
             return
         self._attend_with_care(connection)
@@ -452,6 +453,11 @@ class HttpLoop:
             if connection.request is None and not self._next_request(connection):
                 if connection.pending or connection.leaving:
                     continue
+                if connection.more:
+                    connection.more = False
+                    if (data := connection.receive()) is not None:
+                        self._received(connection, data)  # which goes on, and comes here no more
+                        return
                 self._wait_for_input(connection)
                 return
             if answered >= _BURST or not self._is_free():

@@ -11,7 +11,9 @@ from preforkd.http.response import Renderer, Response
 def answer(*parts, status="200 OK", headers=(), whole=False, server="preforkd", **how):
     """Return what is sent, and the response."""
     sent = []
-    sink = SimpleNamespace(send=sent.append, send_last=sent.append)
+    sink = SimpleNamespace(
+        send=sent.append, send_last=sent.append, send_whole=lambda *parts: sent.extend(parts)
+    )
     options = {"head_only": False, "modern": True, "keep": True, **how}
     response = Response(sink, Renderer(server), **options)
     response.start_response(status, list(headers))

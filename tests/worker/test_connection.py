@@ -108,3 +108,46 @@ def test_who_hardly_reads_is_given_up(spool):
         assert pull(sock, 100, 0.001) < MIB  # what the kernel had is not delivered either
         other.sendall(GET % b"/short")
         assert b" 200 OK" in other.recv(100)
+
+
+def test_a_large_answer_in_one_piece():
+    """It is kept as the client reads, head and body in their order, and the connection goes on behind it."""
+    body = b"".join(number.to_bytes(4) for number in range(4 * MIB))
+
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    keep = GET.replace(b"Connection: close\r\n", b"")
+    with serving(application) as worker, lazy(worker) as sock:
+        sock.sendall(keep % b"/" + keep.replace(b"GET", b"HEAD") % b"/" + GET % b"/")
+        first, head, last = read_all(sock).split(b"HTTP/1.1 200 OK\r\n")[1:]
+        assert first.partition(b"\r\n\r\n")[2] == body
+        assert head.partition(b"\r\n\r\n")[2] == b""
+        assert last.partition(b"\r\n\r\n")[2] == body
+    with serving(lambda _, start: start("200 OK", []) and [body]) as worker:
+        # Without a length of the application's own; the server counts.
+        answer = worker.ask(GET % b"/").partition(b"\r\n\r\n")
+        assert b"Content-Length: %d\r\n" % len(body) in answer[0] + b"\r\n"
+        assert answer[2] == body
+
+
+@pytest.mark.parametrize("size", [16 * 1024, 64 * 1024, 300_000])
+@pytest.mark.parametrize("half_closed", [False, True])
+def test_a_body_that_has_arrived_is_taken_at_once(size, half_closed):
+    """More than one look's worth in one go, and another request behind it: each is answered once, as sent."""
+    seen = []
+
+    def application(environ, start_response):
+        seen.append(environ["wsgi.input"].read())
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    body = bytes(range(256)) * (size // 256)
+    post = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with serving(application) as worker, worker.connect() as sock:
+        sock.sendall(post + GET % b"/")
+        if half_closed:
+            sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock).count(b"HTTP/1.1 200 OK") == 2
+    assert seen == [body, b""]
