@@ -1,0 +1,100 @@
+"""TLS of a running program: certificates change by a reload, and nobody notices."""
+
+import signal
+import socket
+import ssl
+import sys
+import threading
+
+import pytest
+from service import HERE, free_port
+
+sys.path.insert(0, str(HERE.parent / "worker"))
+
+from certificate import CERTIFICATE, KEY, OTHER_CERTIFICATE, OTHER_KEY
+
+pytestmark = pytest.mark.process
+GET = b"GET /?id=1 HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
+
+
+@pytest.fixture
+def serving(service):
+    service.port = free_port()
+    service.certificate, service.key = service.folder / "chain.pem", service.folder / "key.pem"
+    service.certificate.write_text(CERTIFICATE)
+    service.key.write_text(KEY)
+    service.configure(
+        f"app: {{target: 'wsgi:echo:application', directory: {HERE}}}\n"
+        f"listen: [{{address: 127.0.0.1:{service.port}, tls: true}}]\nworkers: 2\n"
+        f"tls: {{certificate: {service.certificate}, key: {service.key}}}\n"
+    )
+    return service.start("--config", str(service.config))
+
+
+def connect(service):
+    """Return a connection, verified against no other than the two certificates."""
+    context = ssl.create_default_context(cadata=CERTIFICATE + OTHER_CERTIFICATE)
+    sock = socket.create_connection(("127.0.0.1", service.port), timeout=30)
+    return context.wrap_socket(sock, server_hostname="localhost")
+
+
+def ask(sock, more=b"Connection: close\r\n"):
+    """Send a request and return what comes of the answer's first bytes."""
+    sock.sendall(GET % more)
+    return sock.recv(65536)
+
+
+def shown(service):
+    """Return the certificate that a new connection is shown, having been answered."""
+    with connect(service) as sock:
+        assert ask(sock).startswith(b"HTTP/1.1 200 ")
+        return ssl.DER_cert_to_PEM_cert(sock.getpeercert(True))
+
+
+def reload_by_signal(service):
+    """Send SIGHUP, and return when the reload has ended, well or not."""
+    service.manager.forget()
+    service.process.send_signal(signal.SIGHUP)
+    service.manager.wait_for("RELOADING", "1")
+    service.manager.wait_for("READY", "1")
+
+
+def test_a_new_certificate_is_used_from_a_reload_on(serving):
+    """SIGHUP: none that comes meanwhile is lost, all later ones see the new one, kept ones end in order."""
+    certificates, failures, stop = set(), [], threading.Event()
+
+    def come_and_go():
+        while not stop.is_set():
+            try:
+                certificates.add(shown(serving))
+            except (OSError, AssertionError) as error:
+                failures.append(error)
+
+    assert shown(serving) == CERTIFICATE
+    thread = threading.Thread(target=come_and_go)
+    with connect(serving) as kept:
+        assert ask(kept, b"").startswith(b"HTTP/1.1 200 ")
+        thread.start()
+        try:
+            serving.certificate.write_text(OTHER_CERTIFICATE)
+            serving.key.write_text(OTHER_KEY)
+            reload_by_signal(serving)
+            serving.until(lambda status: len(status["generations"]) == 1)
+        finally:
+            stop.set()
+            thread.join(60)
+        assert not thread.is_alive()
+        assert not failures
+        assert {shown(serving) for _ in range(20)} == {OTHER_CERTIFICATE}
+        assert certificates <= {CERTIFICATE, OTHER_CERTIFICATE}
+        # The kept connection was told of its end by TLS, not reset.
+        assert kept.recv(65536) == b""
+
+
+def test_a_certificate_that_cannot_be_used_changes_nothing(serving):
+    """A key that does not fit: the reload fails, the log says why, and the old one is served."""
+    serving.key.write_text(OTHER_KEY)
+    reload_by_signal(serving)
+    assert "tls.certificate" in serving.log
+    assert {shown(serving) for _ in range(10)} == {CERTIFICATE}
+    assert serving.status()["ready"] == 2
