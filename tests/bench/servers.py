@@ -9,6 +9,7 @@ falls on all of them; medians are compared, with the spread from the lowest to t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import re
@@ -22,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from sidebyside import crowds, journal, peers, streams
+from sidebyside import crowds, journal, mixed, peers, streams
 
 PYTHON_PEERS = ["preforkd", "bjoern", "fastwsgi", "granian", "uWSGI http11-socket", "gunicorn gthread", "gunicorn sync"]  # fmt: skip
 ALL = [*PYTHON_PEERS, "nginx, static", "puma 5:5", "unicorn"]
@@ -99,10 +100,6 @@ VARIED = (
     "n = 0; request = function() n = n + 1; "
     "return wrk.format('GET', '/?n=' .. n, {['X-Request-Id'] = tostring(n)}) end"
 )
-MIXED = (
-    "n = 0; request = function() n = n + 1; "
-    "if n % 50 == 0 then return wrk.format('GET', '/slow') end; return wrk.format('GET', '/') end"
-)
 
 
 @dataclass(frozen=True)
@@ -131,38 +128,39 @@ SCENARIOS = {
     "upload": Scenario("64 KiB up", "hello:upload", PYTHON_PEERS, script=UPLOAD),
     "download": Scenario("1 MiB down", "hello:download", PYTHON_PEERS, clients=8),
     "asgi": Scenario("ASGI hello", "hello:asgi", ["preforkd", "uvicorn", "granian, ASGI"]),
-    "mixed": Scenario(
-        "1 request in 50 takes 500 ms, 4 workers", "hello:mixed",
-        ["preforkd", "uWSGI http11-socket", "gunicorn gthread", "granian", "bjoern"], script=MIXED, workers=4, clients=16,
-    ),
     "slot": Scenario("hello, what the slot costs", "hello:wsgi", ["preforkd", "preforkd, no slot"]),
     "journal": Scenario("hello, access log to the journal", "hello:wsgi", ["preforkd", "preforkd, access log to the journal"]),
 }  # fmt: skip
 
 
-def measure(scenario: Scenario, name: str, seconds: int, folder: Path) -> tuple[Run, float]:
+def measure(
+    client: Callable[[int, int], Run], server: peers.Server, seconds: int
+) -> tuple[Run, float]:
     """Return one run, and the server's CPU microseconds per request."""
-    options = list(scenario.options)
-    if scenario.script:
-        (folder / "script.lua").write_text(scenario.script)
-        options += ["-s", str(folder / "script.lua")]
-    client = scenario.client or wrk(*options, clients=scenario.clients)
-    target = "hello:asgi" if name == "uvicorn" else scenario.target
-    with peers.running(name, target, scenario.workers, folder) as server:
-        client(server.port, 1)  # warm
-        before = server.cpu()
-        run = client(server.port, seconds)
-        return run, (server.cpu() - before) / (run.rate * seconds) * 1e6
+    before = server.cpu()
+    run = client(server.port, seconds)
+    return run, (server.cpu() - before) / (run.rate * seconds) * 1e6
 
 
 def compare(scenario: Scenario, servers: list[str], rounds: int, seconds: int) -> str:
-    """Run a scenario; return its table."""
+    """Run a scenario; return its table. All servers are up all the time; those not asked sleep."""
     results: dict[str, list[tuple[Run, float]]] = {name: [] for name in servers}
-    with tempfile.TemporaryDirectory() as name:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        options = list(scenario.options)
+        if scenario.script:
+            (folder / "script.lua").write_text(scenario.script)
+            options += ["-s", str(folder / "script.lua")]
+        client = scenario.client or wrk(*options, clients=scenario.clients)
+        up = {}
+        for name in servers:
+            server = peers.running(name, scenario.target, scenario.workers, folder)
+            up[name] = stack.enter_context(server)
+            client(up[name].port, 1)  # warm
         for number in range(rounds):
-            for server in servers:
-                print(f"{scenario.what}: round {number + 1}: {server}", file=sys.stderr)
-                results[server].append(measure(scenario, server, seconds, Path(name)))
+            for name, server in up.items():
+                print(f"{scenario.what}: round {number + 1}: {name}", file=sys.stderr)
+                results[name].append(measure(client, server, seconds))
     base = statistics.median(run.rate for run, _ in results[servers[0]])
     lines = [
         f"### {scenario.what}\n",
@@ -200,7 +198,7 @@ def with_journal(scenario: Scenario, rounds: int, seconds: int) -> str:
         return compare(scenario, scenario.servers, rounds, seconds) + f"\n({which})\n"
 
 
-SPECIAL = {"stream": streams.compare, "crowd": crowds.compare}
+SPECIAL = {"mixed": mixed.compare, "stream": streams.compare, "crowd": crowds.compare}
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -69,14 +69,15 @@ class Server:
 
     port: int
     process: subprocess.Popen[bytes]
+    seen: dict[int, None] = field(default_factory=dict)
 
     def pids(self) -> list[int]:
-        """Return all its processes."""
-        found, new = [], [self.process.pid]
+        """Return all its processes, those that have lost their parent as well."""
+        new = [self.process.pid, *self.seen]
         while new:
-            found += new
-            new = [child for pid in new for child in _children(pid)]
-        return found
+            self.seen.update(dict.fromkeys(new))
+            new = [child for pid in new for child in _children(pid) if child not in self.seen]
+        return list(self.seen)
 
     def cpu(self) -> float:
         """Return the CPU seconds that its processes have used.
@@ -254,6 +255,7 @@ def running(
     server = Server(port, process)
     try:
         _wait_until_it_answers(server, folder, http)
+        server.pids()
         yield server
     finally:
         pids = server.pids()
