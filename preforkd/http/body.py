@@ -14,6 +14,7 @@ _SIZE = re.compile(
 _MAX_SIZE_LINE = 256
 _MANY, _TINY = 4096, 16
 """After so many chunks, their mean size must be so many bytes: each costs far more than a byte."""
+_FEW = 8
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
 
 
@@ -26,7 +27,9 @@ class Store:
 
     def __init__(self, bounds: Bounds) -> None:
         self.length = 0
-        self._memory: io.BytesIO | None = io.BytesIO()
+        self._parts: list[bytes] = []
+        """The first few, which are joined once: most bodies have no more."""
+        self._memory: io.BytesIO | None = None
         self._disk: io.FileIO | None = None
         self._bounds = bounds
 
@@ -35,32 +38,51 @@ class Store:
         self.length += len(data)
         if self.length > self._bounds.max_body:
             raise RequestError("413 Content Too Large", "the body is too large")
-        if self._memory is not None and self.length <= self._bounds.spool:
-            self._memory.write(data)
+        if self._disk is None and self.length <= self._bounds.spool:
+            self._keep(data)
             return
         try:
             self._write_to_disk(data)
         except OSError as error:
             raise StorageError(f"a request's body cannot be kept: {error.strerror}") from error
 
+    def _keep(self, data: bytes) -> None:
+        if self._memory is None:
+            self._parts.append(data)
+            if len(self._parts) < _FEW:
+                return
+            # Each costs more than its bytes: a client may send them one by one.
+            data = self._take_parts()
+            self._memory = io.BytesIO()
+        self._memory.write(data)
+
+    def _take_parts(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
+
     def _write_to_disk(self, data: bytes) -> None:
         if self._disk is None:
             # Without a buffer: what cannot be written is known now, not at some later flush.
             self._disk = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the request
-        if self._memory is not None:
-            _write_all(self._disk, self._memory.getvalue())
+            kept = self._take_parts() if self._memory is None else self._memory.getvalue()
             self._memory = None
+            _write_all(self._disk, kept)
         _write_all(self._disk, data)
 
     def finish(self) -> IO[bytes]:
         """Return the file, at its beginning, for an application to read and for others to close."""
-        file = self._memory or self._disk
-        assert file is not None
-        file.seek(0)
-        return file if isinstance(file, io.BytesIO) else io.BufferedReader(file)
+        if self._disk is not None:
+            self._disk.seek(0)
+            return io.BufferedReader(self._disk)
+        if self._memory is None:
+            return io.BytesIO(self._take_parts())
+        self._memory.seek(0)
+        return self._memory
 
     def close(self) -> None:
         """Give up what was kept."""
+        self._parts.clear()
         for file in (self._memory, self._disk):
             if file is not None:
                 file.close()

@@ -24,6 +24,8 @@ from preforkd.http.request import Request, RequestReader
 from preforkd.http.response import ClientGoneError, Response
 from preforkd.worker.front import Front, Known
 
+FIRST_LOOK = 4096
+"""Bytes that are taken where mostly a small request is; what is behind a head is copied."""
 RECEIVE = 16 * 1024
 RECEIVE_BODY = 256 * 1024
 HIGH_WATER = 1 << 20

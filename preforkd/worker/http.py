@@ -29,7 +29,7 @@ from preforkd.http.request import Request
 from preforkd.http.response import CONTINUE, ClientGoneError, Renderer, Response
 from preforkd.ipc.exchange import Exchange, Gift, Received, as_file, fits
 from preforkd.worker.access import Answered, open_access_log
-from preforkd.worker.connection import RECEIVE, Connection, Waiting
+from preforkd.worker.connection import FIRST_LOOK, Connection, Waiting
 from preforkd.worker.crew import Crew
 from preforkd.worker.front import Front, Known
 from preforkd.worker.gate import Gate, Listener
@@ -354,7 +354,7 @@ class HttpLoop:
         if connection.quiet and events == _IN:
             # The common case: a request in one piece, without a body, as it was before.
             try:
-                data = connection.sock.recv(RECEIVE, socket.MSG_DONTWAIT)
+                data = connection.sock.recv(FIRST_LOOK, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 self._wait_for_input(connection)
                 return
@@ -362,7 +362,7 @@ class HttpLoop:
             if known is not None and known.complete and self._crew is None and not self._away:
                 self._answer_quickly(connection, known)
                 return
-            connection.more = len(data) == RECEIVE
+            connection.more = len(data) == FIRST_LOOK
             self._received(connection, data)
             return
         self._attend_with_care(connection)

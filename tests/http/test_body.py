@@ -119,3 +119,12 @@ def test_what_we_accept_llhttp_understands_alike(parts):
     httptools.HttpRequestParser(oracle).feed_data(head + data[:end])
     assert oracle.complete
     assert oracle.body == store.finish().read()
+
+
+def test_many_small_parts_cost_what_they_hold():
+    """A body that comes byte by byte is kept as one, not as thousands of objects."""
+    store = Store(Bounds(spool=10_000))
+    for number in range(9_000):
+        store.write(bytes([number % 256]))
+        assert len(store._parts) < 16
+    assert store.finish().read() == bytes(number % 256 for number in range(9_000))
