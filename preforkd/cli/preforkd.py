@@ -168,7 +168,7 @@ def _config(options: Options) -> int:
     return ExitStatus.OK
 
 
-def _farewell(options: argparse.Namespace) -> int:
+def _farewell(options: Options) -> int:
     if options.master is None:
         # The workers finish what they have in hand and leave. What systemd does next is to kill them.
         left = cgroup.wait_until_alone(_FAREWELL)
