@@ -67,9 +67,11 @@ def load(
         raise SystemFailure(
             f"the configuration could not be read within {PATIENCE:g} s: {path or 'the default'}"
         ) from error
-    if done.returncode != 0:
-        raise InternalError(f"reading the configuration ended with {done.returncode}")
-    answer = msgspec.msgpack.decode(done.stdout, type=Answer)
+    try:
+        answer = msgspec.msgpack.decode(done.stdout, type=Answer)
+    except msgspec.DecodeError as error:
+        # Its exit status may be gone: the master reaps whom it does not know.
+        raise InternalError("reading the configuration ended without a result") from error
     if answer.loaded is None:
         raise ConfigurationError(answer.problems)
     return answer.loaded

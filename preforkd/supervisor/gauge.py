@@ -5,14 +5,13 @@ at a time and only when somebody asks, and who asks again at once gets the same 
 """
 
 import asyncio
-import contextlib
 import os
-import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from preforkd.linux import memory
 from preforkd.linux.memory import Usage
+from preforkd.supervisor.beside import beside
 
 FRESH = 1.0
 """Seconds for which a reading is given to others too."""
@@ -71,14 +70,13 @@ class Gauge:
         questions, self._questions = self._questions, []
         self._busy = bool(questions)
         if questions:
-            work = (loop, questions)
-            threading.Thread(target=self._work, args=work, name="gauge", daemon=True).start()
-
-    def _work(self, loop: asyncio.AbstractEventLoop, questions: list[_Question]) -> None:
-        pids = frozenset().union(*(question.pids for question in questions))
-        readings = {pid: _read(pid) for pid in pids}
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(self._done, loop, questions, readings)
+            pids = frozenset().union(*(question.pids for question in questions))
+            beside(
+                loop,
+                "gauge",
+                lambda: {pid: _read(pid) for pid in pids},
+                lambda readings: self._done(loop, questions, readings()),
+            )
 
     def _done(
         self,

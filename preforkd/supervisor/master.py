@@ -29,6 +29,7 @@ from preforkd.linux import clock, cpus, logs, memory
 from preforkd.linux.notify import Notifier
 from preforkd.linux.title import Title
 from preforkd.supervisor import chronicle, reloads, sizing, view
+from preforkd.supervisor.beside import beside
 from preforkd.supervisor.children import Launch
 from preforkd.supervisor.gauge import Gauge
 from preforkd.supervisor.herald import Herald, Patience, Watchdog
@@ -405,9 +406,15 @@ class Master:
 
     def _prepare_reload(self) -> None:
         fresh = self.reloads.begin()
+        # A process is started for it; the workers are looked after meanwhile.
+        beside(self.loop, "reader", self._read, lambda read: self._have_read(read, fresh=fresh))
+
+    def _have_read(self, read: Callable[[], Loaded], *, fresh: bool) -> None:
+        if self.life is not State.RELOADING:
+            return  # a stop was asked for meanwhile
         old = self.loaded.settings
         try:
-            loaded = self._read()
+            loaded = read()
             differences = changes.changes(old, loaded.settings)
             kept = replace(loaded, settings=changes.keeping_restart(old, loaded.settings))
             for setting in differences.restart:

@@ -10,8 +10,8 @@ import msgspec
 from msgspec.structs import replace
 
 from preforkd.config.fields import get
+from preforkd.config.loaded import Loaded
 from preforkd.config.settings import Settings
-from preforkd.config.sources import Loaded
 from preforkd.core.model import Blame, Failure
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, MalformedMessageError

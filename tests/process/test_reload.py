@@ -161,6 +161,21 @@ def test_hangups_during_a_reload_become_one_that_follows(serving):
     assert serving.status()["generation"] in {2, 3}
 
 
+def test_the_workers_are_looked_after_while_the_file_is_read(serving):
+    """A file that never ends (a FIFO): a killed worker is replaced meanwhile, and a stop is a stop."""
+    serving.config.unlink()
+    os.mkfifo(serving.config)
+    os.kill(serving.pid, signal.SIGHUP)
+    serving.until(lambda status: status["state"] == "reloading")
+    killed = serving.workers()[0]
+    os.kill(killed, signal.SIGKILL)
+    serving.until(lambda status: status["ready"] == 4 and killed not in serving.workers())
+    assert serving.status()["state"] == "reloading"
+    assert serving.stop() == 0
+    # Who reads it goes as well, when there is no more to come.
+    os.close(os.open(serving.config, os.O_RDWR | os.O_NONBLOCK))
+
+
 def test_a_reload_moves_to_a_new_address(serving):
     """A reload binds the new address before the old one is given up."""
     other = free_port()
