@@ -354,6 +354,9 @@ def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for():
             new = worker.connect()
             new.sendall(GET % b"/new")
             kept.sendall(GET % b"/slow")
+            (held,) = worker.loop._connections
+            for descriptor in (worker.listener.fileno(), held):
+                assert select.select([descriptor], [], [], 20)[0]
         assert application.entered.acquire(timeout=20)
         # Complete and not served here, it lies where any other worker finds it.
         assert select.select([exchange.fileno()], [], [], 20)[0]
@@ -366,6 +369,7 @@ def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for():
             assert exchange.give(received.gift, received.sock.fileno(), received.body)
             received.close()
             kept.sendall(GET % b"/slow")
+            assert select.select([held], [], [], 20)[0]
         assert application.entered.acquire(timeout=20)
         deadline = time.monotonic() + 20
         while not worker.loop._away or worker.loop._owed:
