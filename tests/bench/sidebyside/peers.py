@@ -238,10 +238,19 @@ def running(
     name: str, target: str, workers: int, folder: Path, *, http: bool = True
 ) -> Iterator[Server]:
     """Start a server and wait until it answers; end it, and all that it started, afterwards."""
+    with started(name, PEERS[name], target, workers, folder, http=http) as server:
+        yield server
+
+
+@contextmanager
+def started(
+    name: str, command_of: Command, target: str, workers: int, folder: Path, *, http: bool = True
+) -> Iterator[Server]:
+    """Do as `running` does with a server that is not among `PEERS`."""
     port = free_port()
     folder = folder / f"{name.replace(' ', '-')}-{port}"
     folder.mkdir()
-    command = PEERS[name](port, workers, target, folder)
+    command = command_of(port, workers, target, folder)
     environment = {**os.environ, "PYTHONPATH": str(APPS)}
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
