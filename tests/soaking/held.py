@@ -27,4 +27,6 @@ def held_ports(pid: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    print("DIES", sys.argv[1], sys.argv[2], time.monotonic(), *held_ports(int(sys.argv[1])))
+    words = ["DIES", *sys.argv[1:3], time.monotonic(), *held_ports(int(sys.argv[1]))]
+    # In one piece: others write there, too.
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
