@@ -41,8 +41,8 @@ WEIGHTS = {
     "status signal": 1,
     "idle control clients": 1,
 }
-REQUEST_PATIENCE = 2.0
-"""Seconds that a request may take; those that hang are ended by it."""
+REQUEST_PATIENCE = 6.0
+"""Seconds that a request may take; those that hang are ended by it, and no other on a machine that is slow."""
 
 
 @dataclass(frozen=True, slots=True)
