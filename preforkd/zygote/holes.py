@@ -3,7 +3,8 @@
 CPython's allocator divides pools of memory into blocks of one size, and takes what is free in pools
 that are partly used first (Objects/obmalloc.c). After an application has been loaded, many pools have
 a few free blocks each: what a worker then creates would lie here and there on pages that it shares,
-and copy each. With the holes filled, it creates its objects side by side on pages of its own.
+and copy each. With the holes filled, it creates its objects side by side on pages of its own. What is larger
+than 512 bytes lies in malloc(3)'s heap, whose holes are filled likewise, where they are smaller than a page.
 """
 
 import os
@@ -20,6 +21,12 @@ _RUN = 16
 _MOST = 256
 """Batches of one size after which it is given up: this allocator is not the one that is known."""
 
+_CHUNKS = (4096, 2048, 1536, 1024, 768, 640, 576, 528)
+"""Sizes of malloc's chunks that are tried; smaller ones are for pymalloc."""
+_ADJACENT = 16
+"""Chunks one after the other that tell a large hole: its pages are given back, and none of them is shared."""
+_MOST_CHUNKS = 16384
+
 _fillings: list[list[object]] = []
 
 
@@ -32,7 +39,9 @@ def fill() -> int:
     _fillings.clear()
     if os.environ.get("PYTHONMALLOC", "pymalloc") != "pymalloc" or sys.flags.dev_mode:
         return 0
-    return sum(size * _fill(_maker(size), size) for size in _SIZES)
+    return sum(size * _fill(_maker(size), size) for size in _SIZES) + sum(
+        map(_fill_chunks, _CHUNKS)
+    )
 
 
 def _maker(size: int) -> Callable[[int], object]:
@@ -67,3 +76,22 @@ def _new_pool(addresses: list[int], size: int) -> int | None:
             if addresses[index : index + run] == side_by_side:
                 return index
     return None
+
+
+def _fill_chunks(size: int) -> int:
+    """Fill holes of malloc's that take a chunk of this size; return how many bytes that took.
+
+    Ends where chunks come side by side, which is in a large hole or beyond the last chunk.
+    """
+    length = size - 8 - sys.getsizeof(b"")  # 8: malloc's own
+    filling: list[object] = []
+    run = 0
+    last = 0
+    while run < _ADJACENT and len(filling) < _MOST_CHUNKS:
+        filling.append(bytes(length))
+        address = id(filling[-1])
+        run = run + 1 if address - last == size else 0
+        last = address
+    del filling[len(filling) - run - 1 :]
+    _fillings.append(filling)
+    return size * len(filling)

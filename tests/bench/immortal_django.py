@@ -92,6 +92,7 @@ def zygote(folder: Path, labels: list[str], *, immortal_heap: bool, tests: bool)
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     os.environ["DJANGO_SETTINGS_MODULE"] = "test_sqlite"
+    tempfile.tempdir = os.environ["TMPDIR"]  # as runtests.py does when it is the program
     silence()
     import runtests
 
@@ -129,7 +130,7 @@ def main() -> None:
 
     def run(group: list[str], **how: bool) -> dict:
         with tempfile.TemporaryDirectory() as place:
-            tempfile.tempdir = os.environ["TMPDIR"] = place
+            os.environ["TMPDIR"] = place
             result, code = in_a_child(lambda: zygote(folder, group, **how), 2 * PATIENCE)
         return result or {"ran": 0, "bad": [f"the zygote ended with {code}"]}
 

@@ -40,6 +40,23 @@ def test_new_objects_share_no_page_with_those_that_live():
     assert own <= 4
 
 
+def test_larger_objects_share_few_pages_with_those_that_live():
+    """Of more than 512 bytes, which malloc(3) has: most lie on pages of their own when holes are filled."""
+    script = """
+survivors = []
+for some in [[b"%0700d" % number for number in range(300)] for _ in range(10)]:
+    survivors += some[::3]
+del some
+if FILL:
+    assert holes.fill() > 500_000
+new = [b"%0700d" % number for number in range(100)]
+print(len(pages(new) & pages(survivors)))
+"""
+    scattered, filled = (int(run(f"FILL = {fill}" + script)) for fill in (0, 1))
+    assert scattered > 50
+    assert filled < scattered / 2
+
+
 def test_filling_again_adds_nothing_up():
     """Ten times take no more than once, but for what the interpreter does meanwhile."""
     script = """

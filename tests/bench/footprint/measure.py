@@ -58,8 +58,8 @@ FULL = Plan(
         for workers in (16, 8, 32)
         for application in ("django_site", "data", "hello")
     ),
-    rounds=5,
-    bursts=8,
+    rounds=3,
+    bursts=10,
     seconds=1,
 )
 QUICK = Plan(
