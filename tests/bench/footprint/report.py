@@ -117,6 +117,7 @@ def goals(records: list[dict], python: str) -> list[str]:
 
     plain, warm = last("preforkd"), last("preforkd, warm-up")
     reforked, immortal = last("preforkd, warm-up, refork"), last("preforkd, warm-up, immortal")
+    both = last("preforkd, warm-up, immortal, refork")
     if python.startswith("3.11"):
         best = reforked or warm
         row("frozen and reforked: at most 21 MB private", best and best.worker, 21)
@@ -125,7 +126,11 @@ def goals(records: list[dict], python: str) -> list[str]:
         row("warm and immortal: at most 6 MB private", immortal and immortal.worker, 6)
     for server, share in ((UNRELATED, 8), ("gunicorn --preload", 3)):
         other = last(server)
-        for name, ours in (("default settings", plain), ("warm and immortal", immortal)):
+        for name, ours in (
+            ("default settings", plain),
+            ("warm and immortal", immortal),
+            ("warm, immortal and reforked", both),
+        ):
             if other and ours:
                 text = f"{name}: total at most 1/{share} of {server}"
                 row(text, ours.total / other.total, 1 / share, "")
