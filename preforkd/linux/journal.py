@@ -32,7 +32,10 @@ class Journal:
 
     def send(self, fields: Mapping[str, object]) -> None:
         """Send one entry; names are upper-case, values any text."""
-        data = b"".join(_field(name, str(value)) for name, value in fields.items())
+        self.send_encoded(encoded(fields))
+
+    def send_encoded(self, data: bytes) -> None:
+        """Send one entry as `encoded` returns it."""
         try:
             self._sock.sendto(data, self._flags, self._address)
         except OSError as error:
@@ -73,6 +76,11 @@ def bound_sending(sock: socket.socket, seconds: float) -> None:
     whole = int(seconds)
     value = struct.pack("ll", whole, int((seconds - whole) * 1e6))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def encoded(fields: Mapping[str, object]) -> bytes:
+    """Return fields as they are sent; several results in a row are one entry."""
+    return b"".join(_field(name, str(value)) for name, value in fields.items())
 
 
 def _field(name: str, value: str) -> bytes:

@@ -18,8 +18,9 @@ from preforkd.config.settings import AccessLog as Settings
 from preforkd.errors import SystemFailure
 from preforkd.http.head import Head
 from preforkd.linux import logs
-from preforkd.linux.journal import Journal
+from preforkd.linux.journal import Journal, encoded
 
+_KNOWN, _KNOWN_SIZE = 256, 2048
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
 
 
@@ -82,29 +83,53 @@ class _JournalLog:
     def __init__(self) -> None:
         self._journal = Journal(wait=False)
         self._missed = 0
+        self._worker = encoded(
+            {
+                "PRIORITY": 6,
+                "SYSLOG_IDENTIFIER": "preforkd",
+                "PREFORKD_WORKER": os.environ.get("PREFORKD_WORKER", ""),
+                "PREFORKD_GENERATION": os.environ.get("PREFORKD_GENERATION", ""),
+            }
+        )
+        self._requests: dict[tuple[str, str, bytes, str], bytes] = {}
+        """What entries say of requests that came before, up to the status at the message's end."""
 
     def log(self, answered: Answered) -> None:
-        request = answered.request
-        fields: dict[str, object] = {
-            "MESSAGE": f"{answered.remote} {_request_line(request)} {answered.status}",
-            "PRIORITY": 6,
-            "SYSLOG_IDENTIFIER": "preforkd",
-            "PREFORKD_REMOTE": answered.remote,
-            "PREFORKD_METHOD": request.method,
-            "PREFORKD_TARGET": _safe(request.target),
-            "PREFORKD_STATUS": answered.status,
-            "PREFORKD_BYTES": answered.length,
-            "PREFORKD_DURATION_USEC": round(answered.seconds * 1e6),
-            "PREFORKD_WORKER": os.environ.get("PREFORKD_WORKER", ""),
-            "PREFORKD_GENERATION": os.environ.get("PREFORKD_GENERATION", ""),
-        }
+        request, status = answered.request, answered.status
+        key = answered.remote, request.method, request.target, request.version
+        known = self._requests.get(key)
+        if known is None:
+            known = self._about(answered.remote, request)
+            if len(known) <= _KNOWN_SIZE:
+                if len(self._requests) >= _KNOWN:
+                    self._requests.clear()
+                self._requests[key] = known
+        entry = b"%b%d\nPREFORKD_STATUS=%d\nPREFORKD_BYTES=%d\nPREFORKD_DURATION_USEC=%d\n%b" % (
+            known,
+            status,
+            status,
+            answered.length,
+            answered.seconds * 1e6,
+            self._worker,
+        )
         if self._missed:
-            fields["PREFORKD_MISSED"] = self._missed
+            entry += b"PREFORKD_MISSED=%d\n" % self._missed
         try:
-            self._journal.send(fields)
+            self._journal.send_encoded(entry)
             self._missed = 0
         except OSError:
             self._missed += 1
+
+    def _about(self, remote: str, request: Head) -> bytes:
+        fields = encoded(
+            {
+                "PREFORKD_REMOTE": remote,
+                "PREFORKD_METHOD": request.method,
+                "PREFORKD_TARGET": _safe(request.target),
+            }
+        )
+        message = f"MESSAGE={_safe(remote.encode())} {_request_line(request)} "
+        return fields + message.encode()
 
 
 _clock = (0, "")
