@@ -39,18 +39,7 @@ def test_nothing_is_lost_with_socket_activation(machine):
     assert machine.show("preforkd.socket", "ActiveEnterTimestampMonotonic") == since
 
 
-_OPEN = (
-    "seen now and then on Debian 12: clients of our own Unix socket wait for 30 s over a restart"
-)
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1:8081",
-        pytest.param("/run/preforkd/web.sock", marks=pytest.mark.xfail(strict=False, reason=_OPEN)),
-    ],
-)
+@pytest.mark.parametrize("address", ["127.0.0.1:8081", "/run/preforkd/web.sock"])
 def test_nothing_is_lost_with_sockets_of_our_own(machine, address):
     """The store keeps what preforkd bound, TCP and Unix: restarts, crashes, upgrades refuse nobody."""
     machine.configure(ECHO + "listen: [':8081', 'unix:/run/preforkd/web.sock']\n")
