@@ -189,7 +189,9 @@ def _median(runs: list[tuple[Run, float]]) -> float:
 
 def machine() -> str:
     """Return the machine in a line."""
-    return f"{os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}"
+    command = [peers.PYTHON, "-c", "import platform; print(platform.python_version())"]
+    version = _output(command).strip()
+    return f"{os.cpu_count()} CPUs, Linux {platform.release()}, the servers' Python {version}"
 
 
 def with_journal(scenario: Scenario, rounds: int, seconds: int) -> str:

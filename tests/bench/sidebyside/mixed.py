@@ -1,7 +1,7 @@
 """1 request in 50 takes 500 ms: how long the others take, whose workers are free now and then.
 
-Kept connections that ask at random moments, at a rate that a worker or two can bear: what a fast request
-waits for is a slow one that has its worker, not that all workers are busy.
+Kept connections that ask at random moments, at a rate that one worker nearly bears: what a fast request
+waits for is a slow one that has its worker; that all workers are busy is rarer than 1 in 100.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import peers
 
-WORKERS, CLIENTS, RATE, SLOW = 4, 16, 80, 50
+WORKERS, CLIENTS, RATE, SLOW = 4, 16, 40, 50
 SERVERS = [
     "preforkd",
     "gunicorn gthread",
