@@ -94,6 +94,12 @@ class WorkerOverdue(Struct, frozen=True):
     reason: str
 
 
+class WorkerRecovered(Struct, frozen=True):
+    """The worker's request that took too long has ended after all."""
+
+    worker: int
+
+
 class WorkerStopped(Struct, frozen=True):
     """The worker's process was stopped (SIGSTOP), or goes on (``stopped`` is false)."""
 
@@ -273,6 +279,7 @@ Fact = (
     | WorkerExited
     | WorkerSpent
     | WorkerOverdue
+    | WorkerRecovered
     | WorkerStopped
     | PoolObserved
     | MemoryShort

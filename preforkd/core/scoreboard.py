@@ -382,6 +382,10 @@ class Scoreboard:
         if row and row.pid is not None and row.state is not WorkerState.KILLED:
             row.overdue = row.overdue or event.reason
 
+    def _worker_recovered(self, event: ev.WorkerRecovered, _now: float) -> None:
+        if row := self.workers.get(event.worker):
+            row.overdue, row.dumped_at = "", None
+
     def _dump_worker(self, event: ev.DumpWorker, now: float) -> None:
         if row := self.workers.get(event.worker):
             row.dumped_at = now
@@ -460,6 +464,7 @@ _APPLY: dict[type, Callable[[Scoreboard, Any, float], None]] = {
     ev.WorkerExited: Scoreboard._worker_exited,
     ev.WorkerSpent: Scoreboard._worker_spent,
     ev.WorkerOverdue: Scoreboard._worker_overdue,
+    ev.WorkerRecovered: Scoreboard._worker_recovered,
     ev.WorkerStopped: Scoreboard._worker_stopped,
     ev.PoolObserved: Scoreboard._pool_observed,
     ev.MemoryShort: Scoreboard._memory_short,

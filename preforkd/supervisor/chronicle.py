@@ -114,6 +114,12 @@ def _worker_stopped(event: ev.WorkerStopped, board: Scoreboard) -> None:
         _about(row, logging.INFO, "goes on after a stop")
 
 
+def _worker_recovered(event: ev.WorkerRecovered, board: Scoreboard) -> None:
+    row = board.workers.get(event.worker)
+    if row is not None and row.overdue and row.state is not WorkerState.KILLED:
+        _about(row, logging.INFO, "has ended its request after all, and is not killed for it")
+
+
 def _resize(event: ev.Resize, _board: Scoreboard) -> None:
     if event.size == event.before:
         return
@@ -259,6 +265,7 @@ _TELLERS: dict[type, Callable[[Any, Scoreboard], None]] = {
     ev.WorkerExited: _worker_exited,
     ev.WorkerSpent: _worker_spent,
     ev.SpendWorker: _worker_spent,
+    ev.WorkerRecovered: _worker_recovered,
     ev.WorkerStopped: _worker_stopped,
     ev.Resize: _resize,
     ev.ForkZygote: _fork_zygote,

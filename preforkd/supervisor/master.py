@@ -358,7 +358,8 @@ class Master:
         self._overseer.lookout.bell()
 
     def _tell_overdue(self, worker: int, stacks: str) -> None:
-        if row := self.board.workers.get(worker):
+        row = self.board.workers.get(worker)
+        if row is not None and row.overdue:
             line = self.pool.busy_with(worker)
             what = f"is to be killed: {row.overdue}"
             chronicle.tell_stacks(row, what, line, stacks, catalog.REQUEST_OVERDUE)

@@ -32,6 +32,8 @@ _HELD = 0.02
 """Seconds after which a request counts as one that holds its worker."""
 _AUDIT = 10.0
 """Seconds between two audits of what the workers have used."""
+_LATE = 0.05
+"""Seconds between two looks at a worker that is to be killed for its request; less than its farewell."""
 _SATURATED = 2.0
 """Seconds of waiting after which it is said that the pool is saturated."""
 _REFORK_PAUSE = 60.0
@@ -78,6 +80,8 @@ class Overseer:
         self._feed = feed
         self._changed = changed
         self._told: dict[int, _Told] = {}
+        self._late: dict[int, float] = {}
+        """Workers that are to be killed for their request, and when that began."""
         self._audited_at = float("-inf")
         self._refork_at = float("-inf")
         """Before this, no refork follows from requests."""
@@ -144,6 +148,11 @@ class Overseer:
             for worker, told in self._told.items()
             if glance.busy.get(worker) == told.since
         }
+        for worker, since in list(self._late.items()):
+            if glance.busy.get(worker) != since:
+                # The one that it has now, or will have, is nobody's fault.
+                del self._late[worker]
+                self._feed(ev.WorkerRecovered(worker))
         for worker, since in glance.busy.items():
             row = self._service.board.workers.get(worker)
             if row is None or row.overdue:
@@ -151,6 +160,7 @@ class Overseer:
             told = self._told.setdefault(worker, _Told(since))
             if timeouts.request:
                 if now >= since + timeouts.request:
+                    self._late[worker] = since
                     self._overdue(row, timeouts.request)
                     continue
                 due.append(since + timeouts.request)
@@ -160,6 +170,8 @@ class Overseer:
                     self._slow(row, since)
                 else:
                     due.append(since + timeouts.slow)
+        if self._late:
+            due.append(now + _LATE)
         return min(due)
 
     def _overdue(self, row: WorkerRow, limit: float) -> None:

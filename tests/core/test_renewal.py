@@ -56,6 +56,18 @@ def test_an_overdue_request_gets_its_stacks_written_and_its_worker_killed():
     assert pool.board.generations[1].strikes.boots == 0
 
 
+def test_an_overdue_request_that_ends_is_forgiven():
+    """Its worker is not killed; the next one that is overdue has a time of its own."""
+    pool = Pool().serve()
+    pool.tell(ev.WorkerOverdue(1, "GET / took too long"))
+    pool.wait(LIMITS.farewell / 2)
+    assert pool.tell(ev.WorkerRecovered(1)) == []
+    assert pool.wake_at is None
+    assert pool.tell(ev.WorkerRecovered(1), ev.WorkerRecovered(99)) == []
+    assert pool.tell(ev.WorkerOverdue(1, "GET /2 took too long")) == [ev.DumpWorker(1)]
+    assert pool.wake_at == pool.now + LIMITS.farewell
+
+
 def test_a_stopped_worker_is_killed_unless_it_goes_on():
     """Ten seconds; a SIGCONT in between ends it."""
     pool = Pool().serve()

@@ -129,6 +129,26 @@ def test_a_request_is_overdue_at_its_deadline(scene):
     assert service.board.workers[1].overdue
 
 
+def test_a_request_that_ends_after_all_is_forgiven(scene):
+    """Before its worker is killed, a moment later: the next request would be killed with it."""
+    loop, pool, service, facts, watch = scene(timeouts=Timeouts(request=1.0))
+    pool.now = Glance({1: 100.0}, {})
+    watch.lookout.bell()
+    loop.run(1.1)
+    assert service.board.workers[1].overdue
+    looks = len(facts)
+    loop.run(0.3)
+    assert len(facts) > looks + 3
+    pool.now = Glance({1: 101.3}, {1: 1})
+    loop.run(0.1)
+    assert of(facts, ev.WorkerRecovered) == [ev.WorkerRecovered(1)]
+    assert not service.board.workers[1].overdue
+    loop.run(0.7)
+    assert len(of(facts, ev.WorkerOverdue)) == 1
+    loop.run(0.5)
+    assert len(of(facts, ev.WorkerOverdue)) == 2
+
+
 def test_a_slow_request_gets_its_stacks_logged_once(scene, caplog):
     """At timeouts.slow, with the request and where it is; nothing else happens."""
     loop, pool, _, facts, watch = scene(timeouts=Timeouts(slow=1.5))
