@@ -103,19 +103,23 @@ def test_the_size_by_hand(service, started):
 def test_a_request_that_takes_too_long_costs_only_its_worker(service, started, how):
     """Waiting, in C with the GIL held, or at 100 % CPU: its stacks and its line are logged, it is killed."""
     address = started("workers: 2\ntimeouts: {request: 1s}")
-    before = service.workers()
-    threads, answers = ask_in_background(address, f"/?{how}")
-    threads[0].join()
-    answer = b"".join(a for a in answers if isinstance(a, bytes))
-    # Where Python can still run, the client is told.
-    assert (b" 504 " in answer) == (how != "lock"), answer
-    assert b" 200 " not in answer
-    service.until(
-        lambda status: (
-            status["ready"] == len(status["workers"]) == 2
-            and len(set(before) & {row["pid"] for row in status["workers"]}) == 1
+    # Where Python can still run, the client is told: in the moment before the kill, if there is a CPU for it.
+    told = how != "lock"
+    for _ in range(5 if told else 1):
+        before = service.workers()
+        threads, answers = ask_in_background(address, f"/?{how}")
+        threads[0].join()
+        answer = b"".join(a for a in answers if isinstance(a, bytes))
+        assert b" 200 " not in answer
+        service.until(
+            lambda status: (
+                status["ready"] == len(status["workers"]) == 2
+                and len(set(before) & {row["pid"] for row in status["workers"]}) == 1  # noqa: B023
+            )
         )
-    )
+        if b" 504 " in answer:
+            break
+    assert (b" 504 " in answer) == told, answer
     log = service.log
     assert f"GET /?{how} HTTP/1.1 took longer than 1 s" in log
     assert "in app" in log.partition("took longer than 1 s")[2]
