@@ -198,7 +198,9 @@ def _rules(ended: dict[int, str], faults: Faults, paused: set[int]):
         says(rf"the refork failed, .*({_KILLED.pattern})", ended or zygotes),
         says(r"is killed: its zygote was given up", faults.reforks),
         says(r"reload failed, what served serves on", reloads),
-        says(r"ended before it was ready: it was never born", zygotes),
+        says(
+            r"ended before it was ready: (it was never born|the zygote could not be asked)", zygotes
+        ),
         says(r"starts have failed \d+ times", zygotes or ended),
         says(r"(worker \d+ \(generation \d+\): )?the application failed on GET /raise\?id="),
         says(r"the control socket has \d+ clients; others are turned away"),
