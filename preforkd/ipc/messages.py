@@ -155,7 +155,12 @@ class Rearm(Struct, frozen=True, tag="rearm"):
 
 
 class Overdue(Struct, frozen=True, tag="overdue"):
-    """Master to worker: your request takes too long, and you are killed in a moment."""
+    """Master to worker: the request that began then takes too long, and you are killed in a moment.
+
+    ``since`` is what the slot says, monotonic nanoseconds: by now it may be another request.
+    """
+
+    since: int
 
 
 ToZygote = Load | Fork | Dismiss

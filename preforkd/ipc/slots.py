@@ -71,6 +71,10 @@ class _Page:
         self._words = self._view.cast("Q")
         self._line = self._view[_LINE_AT : _LINE_AT + LINE]
 
+    def since(self) -> int:
+        """Return when the worker became busy with what it is busy with, as it says; 0: it is idle."""
+        return self._words[_Word.BUSY_SINCE]
+
     def close(self) -> None:
         """Give the mapping back."""
         for view in (self._line, self._words, self._view):

@@ -461,7 +461,7 @@ class Pool:
 
     def _dump_worker(self, action: ev.DumpWorker) -> None:
         if handle := self._workers.get(action.worker):
-            self._tell(handle, messages.Overdue())
+            self._tell(handle, messages.Overdue(handle.board.since()))
             self.ask_stacks(
                 action.worker, _STACKS, lambda stacks: self.tell_overdue(action.worker, stacks)
             )

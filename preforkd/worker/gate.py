@@ -303,8 +303,9 @@ class Gate:
             case messages.Rearm():
                 for descriptor in self._sources:
                     self.rearm(descriptor)
-            case messages.Overdue():
-                self.on_overdue()
+            case messages.Overdue(since=since):
+                if since == self.board.since():
+                    self.on_overdue()
             case messages.Trim():
                 memory.trim()
                 logger.debug("memory is short: garbage collected, free memory given back")

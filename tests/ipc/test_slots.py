@@ -33,9 +33,11 @@ def test_what_a_worker_writes_the_master_reads(page):
     now = time.monotonic()
     reading = reader.read(now)
     assert before <= reading.busy_since <= now
+    assert reader.since() == writer.since() == round(reading.busy_since * 1e9)
     assert (reading.connections, reading.accepted, reading.requests) == (7, 1, 0)
     writer.idle()
     assert reader.read(now) == slots.Reading(None, 1, 7, 1)
+    assert reader.since() == 0
 
 
 def test_a_time_in_the_future_is_not_believed(page):

@@ -7,6 +7,8 @@ import threading
 
 from serving import read_all, serving
 
+from preforkd.ipc import messages
+
 
 def greet(connection, _peer):
     """Say something."""
@@ -58,6 +60,31 @@ def test_the_last_connection_that_it_was_woken_for():
             taken, _ = worker.listener.accept()
             assert taken.getpeername() == third.getsockname()
             taken.close()
+
+
+def test_only_the_request_that_is_late_is_overdue():
+    """The master's word names when the request began: one that has begun since is not cut off."""
+    begun, may, told, overdue = (threading.Event() for _ in range(4))
+
+    def waits(connection, _peer):
+        begun.set()
+        assert may.wait(20)
+        connection.sendall(b"hi")
+
+    with serving(waits, kind="stream") as worker:
+        worker.gate.on_overdue = overdue.set
+        worker.gate.on_refork = lambda _zygote, channel: (os.close(channel), told.set())
+        worker.gate.refork_at_once = True
+        with worker.connect() as sock:
+            assert begun.wait(20)
+            worker.master.send(messages.Overdue(worker.slot.since() - 1))
+            may.set()
+            assert read_all(sock) == b"hi"
+        worker.master.send(messages.Refork(1), (0,))
+        assert told.wait(20)  # what was said before has been heard
+        assert not overdue.is_set()
+        worker.master.send(messages.Overdue(worker.slot.since()))
+        assert overdue.wait(20)
 
 
 def test_exit_asks_for_the_workers_end():
