@@ -7,8 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import NoReturn, TypeVar
 
-from preforkd.errors import SystemFailure
-
 Result = TypeVar("Result")
 
 
@@ -20,9 +18,9 @@ def beside(
 ) -> None:
     """Do the work in a thread of this name, then call ``done`` in the loop.
 
-    What ``done`` is given returns what the work returned, or raises what it raised; SystemFailure when
-    no thread can be had. A loop that has been closed meanwhile does not hear of it, and a process that
-    ends does not wait for it.
+    What ``done`` is given returns what the work returned, or raises what it raised. A loop that has
+    been closed meanwhile does not hear of it, and a process that ends does not wait for it. Where the
+    system grants no thread, the loop waits.
     """
 
     def run() -> None:
@@ -39,8 +37,8 @@ def beside(
 
     try:
         threading.Thread(target=run, name=name, daemon=True).start()
-    except RuntimeError as error:
-        loop.call_soon(done, partial(_raise, SystemFailure(f"no thread can be had: {error}")))
+    except RuntimeError:
+        run()  # the system grants no thread: late is better than never
 
 
 def _raise(error: Exception) -> NoReturn:
