@@ -163,7 +163,10 @@ def _zombies() -> list[int]:
 
 
 def _reap_pid(pid: int) -> ExitReport:
-    result = os.waitid(os.P_PID, pid, _ENDED)
+    try:
+        result = os.waitid(os.P_PID, pid, _ENDED)
+    except ChildProcessError:  # who started it, in another thread, was faster
+        return ExitReport(None)
     return ExitReport(None) if result is None else _report(result)
 
 

@@ -72,6 +72,16 @@ def test_strangers_are_reaped_and_those_we_know_are_left():
     os.close(pidfd)
 
 
+@pytest.mark.filterwarnings("ignore:subprocess")
+def test_a_stranger_whom_another_thread_has_reaped(monkeypatch):
+    """Who started it was faster: nobody knows how it ended, and that is no error."""
+    gone = child("pass")
+    os.waitid(os.P_PID, gone, os.WEXITED)
+    ended = [gone, None]
+    monkeypatch.setattr(process, "_ended_child", lambda: ended.pop(0))
+    assert process.reap_strangers(set()) == [(gone, process.ExitReport(None))]
+
+
 def test_orphans_come_to_the_subreaper():
     """A grandchild whose parent ends becomes ours."""
     code = """

@@ -1,7 +1,7 @@
 """The audit of a soak: each request, each death, each complaint of the log has its explanation."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,9 +134,19 @@ _KILLED = re.compile(r"has ended|ended while it forked|killed by SIGKILL|could n
 # --- the log -----------------------------------------------------------------------------------
 
 
+def _endings(faults: Faults, site) -> dict[int, set[str]]:
+    # In half an hour the kernel gives a pid again: one may have ended in several ways.
+    ended: dict[int, set[str]] = defaultdict(set)
+    for death in faults.deaths:
+        ended[death.pid].add(death.how)
+    for words in site:
+        if words[:1] == ["DIES"]:
+            ended[int(words[1])].add(words[2])
+    return ended
+
+
 def _judge_log(verdict: Verdict, faults: Faults, site, log: str) -> None:
-    ended = {death.pid: death.how for death in faults.deaths}
-    ended |= {int(words[1]): words[2] for words in site if words[:1] == ["DIES"]}
+    ended = _endings(faults, site)
     for pid in ended:
         if not re.search(rf"worker \d+ \(pid {pid}, generation \d+\) ended", log):
             verdict.unexplained.append(f"the log does not say that worker {pid} ended")
@@ -156,7 +166,7 @@ def _judge_log(verdict: Verdict, faults: Faults, site, log: str) -> None:
             verdict.unexplained.append(f"the log complains: {match[0]}")
 
 
-def _rules(ended: dict[int, str], faults: Faults, paused: set[int]):
+def _rules(ended: dict[int, set[str]], faults: Faults, paused: set[int]):
     """Return what complaints of the log are expected after what was done."""
     zygotes, reloads = faults.zygotes, [kind for kind, _, _ in faults.reloads]
 
@@ -169,7 +179,7 @@ def _rules(ended: dict[int, str], faults: Faults, paused: set[int]):
                 compiled.search(text)
                 and pid
                 and int(pid[1]) in pids
-                and (hows is None or ended.get(int(pid[1])) in hows)
+                and (hows is None or hows & ended.get(int(pid[1]), set()))
             )
 
         return holds
@@ -204,7 +214,10 @@ def _rules(ended: dict[int, str], faults: Faults, paused: set[int]):
         says(r"starts have failed \d+ times", zygotes or ended),
         says(r"(worker \d+ \(generation \d+\): )?the application failed on GET /raise\?id="),
         says(r"the control socket has \d+ clients; others are turned away"),
-        says(r"all workers have been busy for .* wait", paused or "hung" in ended.values()),
+        says(
+            r"all workers have been busy for .* wait",
+            paused or any("hung" in hows for hows in ended.values()),
+        ),
     )
 
 
