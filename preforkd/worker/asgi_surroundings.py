@@ -47,14 +47,11 @@ class Tally:
 
     def end(self, request: object) -> None:
         """Count a request that has run."""
-        running = self._running
-        del running[request]
-        self._board.idle()
-        if running:
-            self._board.busy(next(iter(running.values())))
+        del self._running[request]
+        self.count()
 
-    def end_socket(self) -> None:
-        """Count a WebSocket: it may stay for days, and is no request that is late."""
+    def count(self) -> None:
+        """Count what has ended: a WebSocket too, which may stay for days, and is no request that is late."""
         self._board.idle()
         for since in self._running.values():
             self._board.busy(since)
@@ -103,7 +100,7 @@ class _Counted:
             await self._application(scope, receive, send)
         finally:
             if scope["type"] == "websocket":
-                self._tally.end_socket()
+                self._tally.count()
 
 
 class _Probed:

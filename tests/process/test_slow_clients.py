@@ -6,7 +6,7 @@ import subprocess
 import threading
 
 import pytest
-from service import ask, free_port
+from service import ask
 
 pytestmark = [
     pytest.mark.process,
@@ -30,13 +30,7 @@ def application(environ, start_response):
 @pytest.mark.parametrize("mode", MODES)
 def test_slow_clients_take_nothing_from_others(service, mode):
     """400 clients that send or read a few bytes a second, 2 workers: no other one is refused or kept waiting."""
-    (service.folder / "large.py").write_text(APPLICATION)
-    port = free_port()
-    service.configure(
-        f"app: {{target: 'wsgi:large:application', directory: {service.folder}}}\n"
-        f"listen: 127.0.0.1:{port}\nworkers: 2\n"
-    )
-    service.start("--config", str(service.config))
+    _, port = service.serve("large", APPLICATION, "workers: 2", "wsgi:large:application")
     sizes, failures, stop = [], [], threading.Event()
 
     def come_and_go():

@@ -6,7 +6,6 @@ import signal
 import time
 
 import pytest
-from service import free_port
 from test_pool import ask_in_background
 
 APP = """
@@ -41,14 +40,7 @@ def started(service):
     """A service with the application and two workers, more of the configuration being given."""
 
     def start(more: str = "") -> tuple[str, int]:
-        (service.folder / "told.py").write_text(APP)
-        port = free_port()
-        service.configure(
-            f"app: {{target: 'wsgi:told:app', directory: {service.folder}}}\nhooks: told:hooks\n"
-            f"listen: 127.0.0.1:{port}\nworkers: 2\n{more}\n"
-        )
-        service.start("--config", str(service.config))
-        return "127.0.0.1", port
+        return service.serve("told", APP, f"hooks: told:hooks\nworkers: 2\n{more}", "wsgi:told:app")
 
     return start
 
