@@ -14,6 +14,7 @@ retry what only an edit can mend".
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 
 class ExitStatus(IntEnum):
@@ -37,6 +38,8 @@ class PreforkdError(Exception):
     """
 
     exit_status = ExitStatus.INTERNAL
+    blame: Literal["configuration", "application", "system", "internal"] = "internal"
+    """Who has to act, as it travels and is told."""
 
     def __init__(self, message: str, *, hint: str = "", detail: str = "") -> None:
         super().__init__(message)
@@ -58,12 +61,14 @@ class ApplicationError(PreforkdError):
     """The application's own code failed; its traceback is in ``detail``."""
 
     exit_status = ExitStatus.APPLICATION
+    blame = "application"
 
 
 class SystemFailure(PreforkdError):
     """The operating system refused something that preforkd needs."""
 
     exit_status = ExitStatus.SYSTEM
+    blame = "system"
 
 
 class InternalError(PreforkdError):
@@ -110,6 +115,7 @@ class ConfigurationError(PreforkdError):
     """The administrator's to mend; carries every problem at once."""
 
     exit_status = ExitStatus.CONFIGURATION
+    blame = "configuration"
 
     def __init__(self, problems: "list[Problem] | tuple[Problem, ...]", *, hint: str = "") -> None:
         self.problems = tuple(problems)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from preforkd.errors import ApplicationError, ConfigurationError, PreforkdError, SystemFailure
+from preforkd.errors import ConfigurationError, PreforkdError
 
 
 class Load(Struct, frozen=True, tag="load"):
@@ -186,9 +186,5 @@ def problem_of(error: PreforkdError) -> Problem:
         first = error.problems[0]
         hint = error.hint or first.hint
         reason = f"{first.setting}: {first.message}"
-        return Problem("configuration", reason, detail, hint, first.setting)
-    if isinstance(error, ApplicationError):
-        return Problem("application", error.message, detail, error.hint)
-    if isinstance(error, SystemFailure):
-        return Problem("system", error.message, detail, error.hint)
-    return Problem("internal", error.message, detail, error.hint)
+        return Problem(error.blame, reason, detail, hint, first.setting)
+    return Problem(error.blame, error.message, detail, error.hint)

@@ -6,12 +6,7 @@ from dataclasses import dataclass, field
 
 from preforkd.control.view import ReloadAnswer, ReloadView
 from preforkd.core.model import Blame, Failure
-from preforkd.errors import (
-    ApplicationError,
-    ConfigurationError,
-    PreforkdError,
-    SystemFailure,
-)
+from preforkd.errors import PreforkdError
 
 STOPPING = ReloadAnswer(
     ok=False,
@@ -117,11 +112,4 @@ def refusal(failure: Failure) -> ReloadAnswer:
 
 def failure_from(error: PreforkdError) -> Failure:
     """Return an error as the core knows it."""
-    blame = Blame.INTERNAL
-    if isinstance(error, ConfigurationError):
-        blame = Blame.CONFIGURATION
-    elif isinstance(error, ApplicationError):
-        blame = Blame.APPLICATION
-    elif isinstance(error, SystemFailure):
-        blame = Blame.SYSTEM
-    return Failure(blame, error.message, error.detail, error.hint)
+    return Failure(Blame(error.blame), error.message, error.detail, error.hint)
