@@ -84,6 +84,10 @@ class _Client(VarlinkInterfaceServerProtocol):
             logger.warning("a client of the control socket is cut off: %s", error)
             self.abort()
             return
+        if separator and self._transport is not None:
+            # The library reads on when what was asked has been dealt with, so that a client
+            # that asks faster than we answer waits, and its requests do not gather here.
+            self._transport.pause_reading()
         self._wait()
 
     def call_received(self, call: Any, fds: Any) -> "asyncio.Future[None] | None":
@@ -202,7 +206,10 @@ class ControlServer:
             VarlinkServiceInterface("preforkd", "preforkd", preforkd.VERSION, "", registry)
         )
         client = _Client(registry)
-        transport = VarlinkTransport(asyncio.get_running_loop(), sock, sock, client)
+        # With a predictor of boundaries the library reads until nothing is there, which a client
+        # that writes faster puts off for ever; they matter only where descriptors are passed.
+        loop = asyncio.get_running_loop()
+        transport = VarlinkTransport(loop, sock, sock, client, boundary_predictor=None)
         self._clients[client] = transport
         transport.closed_future.add_done_callback(lambda _: self._clients.pop(client, None))
 

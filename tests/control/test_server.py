@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 from backend import BAD, serving
@@ -33,10 +35,10 @@ def call(path, method, **parameters):
         client.close()
 
 
-def raw(path, data):
+def raw(path, data, patience=10):
     """Return what comes back for these bytes until the server hangs up or answers."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(10)
+        sock.settimeout(patience)
         sock.connect(str(path))
         sock.sendall(data)
         return sock.recv(1 << 20)
@@ -159,6 +161,32 @@ def test_a_client_that_does_not_read_is_cut_off(path, caplog):
     assert [record.message for record in caplog.records] == [
         "a client of the control socket does not read, and is cut off"
     ]
+
+
+FLOOD = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[1])
+    request = b'{"method":"org.varlink.service.GetInfo","oneway":true}' + bytes(1)
+    sock.sendall(request)
+    print(flush=True)
+    while True:
+        sock.sendall(request * 100)
+"""
+
+
+def test_a_client_that_asks_without_end_keeps_nobody_waiting(path):
+    """It asks faster than it can be answered; others are answered meanwhile."""
+    with serving(path):
+        command = [sys.executable, "-c", FLOOD, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as flood:
+            try:
+                assert flood.stdout.readline() == b"\n"
+                for _ in range(20):
+                    assert raw(path, b'{"method":"org.varlink.service.GetInfo"}\0', patience=60)
+                assert flood.poll() is None
+            finally:
+                flood.kill()
 
 
 def test_a_silent_client_is_cut_off(path, monkeypatch):
