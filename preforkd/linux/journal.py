@@ -1,4 +1,6 @@
-"""The journal's native protocol: one datagram of fields.
+"""The journal's native protocol: one datagram of fields for each entry.
+
+Version 252 takes several entries in a datagram, with an empty line between them; 257 takes the first.
 
 systemd-python has it too, but the zygote may run in an interpreter that has no systemd-python.
 https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
@@ -37,11 +39,22 @@ class Journal:
     def send_encoded(self, data: bytes) -> None:
         """Send one entry as `encoded` returns it."""
         try:
-            self._sock.sendto(data, self._flags, self._address)
+            self._send(data)
         except OSError as error:
             if error.errno not in {errno.EMSGSIZE, errno.ENOBUFS}:
                 raise
             self._send_by_memory(data)
+
+    def _send(self, data: bytes) -> None:
+        # Connected, as the path need not be looked up then; systemd keeps the socket when journald
+        # starts anew, and where somebody else has it, it may be another one.
+        try:
+            self._sock.send(data, self._flags)
+        except OSError as error:
+            if error.errno not in {errno.ENOTCONN, errno.ECONNREFUSED, errno.EDESTADDRREQ}:
+                raise
+            self._sock.connect(self._address)
+            self._sock.send(data, self._flags)
 
     def _send_by_memory(self, data: bytes) -> None:
         # Too large for a datagram: the journal reads it from a memory file, unsealed since v252.

@@ -1,16 +1,18 @@
 """The access log: one line for each request, written by the worker that has answered it.
 
-Off by default. A line is one write(2) to a file that is opened for appending, or one datagram to the
-journal; a journal that does not read is not waited for, and what it misses is counted.
+Off by default. What is answered in one turn of the worker's loop is written together, before the loop waits
+again: by one write(2) to a file that is opened for appending, or as datagrams to a journal that has to be
+woken once. A journal that does not read is not waited for, and what it misses is counted.
 """
 
 import contextlib
 import logging
 import os
 import re
+import select
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -20,12 +22,13 @@ from preforkd.http.head import Head
 from preforkd.linux import logs
 from preforkd.linux.journal import Journal, encoded
 
+_TOGETHER = 32
+"""Requests whose lines are written together, at the most: those that a worker which is killed takes with it."""
 _KNOWN, _KNOWN_SIZE = 256, 2048
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True, gc=False):
     """A request that was answered: who asked, with what, how it ended; bytes and seconds."""
 
     remote: str
@@ -35,16 +38,48 @@ class Answered:
     seconds: float
 
 
-def open_access_log(settings: Settings) -> Callable[[Answered], None] | None:
-    """Return what logs a request; None when nothing is to be logged. Raises SystemFailure."""
+class AccessLog:
+    """Gathers what ``line`` makes of a request, until `flush` has ``write`` write it.
+
+    Both may be called by several threads.
+    """
+
+    def __init__(
+        self, line: Callable[[Answered], bytes], write: Callable[[Sequence[bytes]], None]
+    ) -> None:
+        self._line = line
+        self._write = write
+        self.gathered: deque[bytes] = deque()
+        """What is to be written: `flush` is needed."""
+
+    def log(self, answered: Answered) -> None:
+        """Take a request that was answered."""
+        gathered = self.gathered
+        gathered.append(self._line(answered))
+        if len(gathered) >= _TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        lines = []
+        with contextlib.suppress(IndexError):
+            while True:
+                lines.append(self.gathered.popleft())
+        if lines:
+            self._write(lines)
+
+
+def open_access_log(settings: Settings) -> AccessLog | None:
+    """Return what logs requests; None when nothing is to be logged. Raises SystemFailure."""
     line = json_line if settings.format == "json" else combined_line
     if settings.target == "off":
         return None
     if settings.target == "journal":
-        return _JournalLog().log
+        entries = _Entries()
+        return AccessLog(entries.entry, entries.write)
     if settings.target == "stderr":
         # Where standard error is the journal, the line goes there without a detour, nor a wait.
-        return _JournalLines(line).log if logs.to_journal() else _FileLog(2, line).log
+        return AccessLog(line, _JournalLines().write if logs.to_journal() else _File(2).write)
     try:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(settings.target, flags, 0o640)
@@ -53,31 +88,40 @@ def open_access_log(settings: Settings) -> Callable[[Answered], None] | None:
             f"access_log.target: {settings.target}: {error.strerror}",
             hint="name a file in a directory that preforkd may write to, for example by LogsDirectory=",
         ) from error
-    return _FileLog(descriptor, line).log
+    return AccessLog(line, _File(descriptor).write)
 
 
-class _FileLog:
-    def __init__(self, descriptor: int, line: Callable[[Answered], bytes]) -> None:
+class _File:
+    """A file, or a pipe, in which the lines of several workers must stay whole."""
+
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._line = line
 
-    def log(self, answered: Answered) -> None:
+    def write(self, lines: Sequence[bytes]) -> None:
+        piece = b""
+        for line in lines:
+            if piece and len(piece) + len(line) > select.PIPE_BUF:
+                self._write(piece)
+                piece = b""
+            piece += line
+        self._write(piece)
+
+    def _write(self, piece: bytes) -> None:
         with contextlib.suppress(OSError):  # a full disk must not cost an answer
-            os.write(self._descriptor, self._line(answered))
+            os.write(self._descriptor, piece)
 
 
 class _JournalLines:
     """Lines as they would be in a file; what the journal does not take is lost."""
 
-    def __init__(self, line: Callable[[Answered], bytes]) -> None:
+    def __init__(self) -> None:
         self._lines = logs.Lines(logging.INFO, logs.who, Journal(wait=False))
-        self._line = line
 
-    def log(self, answered: Answered) -> None:
-        self._lines.write(self._line(answered).decode())
+    def write(self, lines: Sequence[bytes]) -> None:
+        self._lines.write(b"".join(lines).decode())
 
 
-class _JournalLog:
+class _Entries:
     """Native entries with fields; ``missed`` is told with the next one that is taken."""
 
     def __init__(self) -> None:
@@ -94,7 +138,7 @@ class _JournalLog:
         self._requests: dict[tuple[str, str, bytes, str], bytes] = {}
         """What entries say of requests that came before, up to the status at the message's end."""
 
-    def log(self, answered: Answered) -> None:
+    def entry(self, answered: Answered) -> bytes:
         request, status = answered.request, answered.status
         key = answered.remote, request.method, request.target, request.version
         known = self._requests.get(key)
@@ -104,7 +148,7 @@ class _JournalLog:
                 if len(self._requests) >= _KNOWN:
                     self._requests.clear()
                 self._requests[key] = known
-        entry = b"%b%d\nPREFORKD_STATUS=%d\nPREFORKD_BYTES=%d\nPREFORKD_DURATION_USEC=%d\n%b" % (
+        return b"%b%d\nPREFORKD_STATUS=%d\nPREFORKD_BYTES=%d\nPREFORKD_DURATION_USEC=%d\n%b" % (
             known,
             status,
             status,
@@ -112,13 +156,20 @@ class _JournalLog:
             answered.seconds * 1e6,
             self._worker,
         )
-        if self._missed:
-            entry += b"PREFORKD_MISSED=%d\n" % self._missed
+
+    def write(self, entries: Sequence[bytes]) -> None:
+        send = self._journal.send_encoded
+        left = len(entries)
         try:
-            self._journal.send_encoded(entry)
-            self._missed = 0
+            for entry in entries:
+                if self._missed:
+                    send(b"PREFORKD_MISSED=%d\n%b" % (self._missed, entry))
+                    self._missed = 0
+                else:
+                    send(entry)
+                left -= 1
         except OSError:
-            self._missed += 1
+            self._missed += left
 
     def _about(self, remote: str, request: Head) -> bytes:
         fields = encoded(

@@ -3,6 +3,7 @@
 All of it reads the scope and passes on what the application sends.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from preforkd.config.settings import Settings
 from preforkd.http import proxy
 from preforkd.http.head import Head
-from preforkd.worker.access import Answered, open_access_log
+from preforkd.worker.access import AccessLog, Answered, open_access_log
 from preforkd.worker.gate import Gate
 
 Application = Callable[[Any, Any, Any], Any]
@@ -159,7 +160,7 @@ class _BehindProxy:
 class _Logged:
     """Writes the access log."""
 
-    def __init__(self, application: Application, log: Callable[[Answered], None]) -> None:
+    def __init__(self, application: Application, log: AccessLog) -> None:
         self._application = application
         self._log = log
 
@@ -188,7 +189,9 @@ class _Logged:
             client = scope.get("client")
             seconds = time.monotonic() - begun
             remote = client[0] if client else ""
-            self._log(Answered(remote, _head(scope), status, length, seconds))
+            if not self._log.gathered:
+                asyncio.get_running_loop().call_soon(self._log.flush)  # in the loop's next turn
+            self._log.log(Answered(remote, _head(scope), status, length, seconds))
 
 
 def _head(scope: Any) -> Head:

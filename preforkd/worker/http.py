@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import IO, Any
 
 from preforkd.apps import wsgi
@@ -111,6 +112,7 @@ class HttpLoop:
         self._application = application
         self._exchange = exchange
         self._access = open_access_log(settings.access_log)
+        self._unwritten: Sequence[bytes] = self._access.gathered if self._access is not None else ()
         self._hooks = hooks if hooks is not None and hooks.of_requests else None
         self._observed = self._access is not None or self._hooks is not None
         self._renderer = Renderer(http.server)
@@ -189,6 +191,8 @@ class HttpLoop:
         self._relief.end()
         if self._crew is not None:
             self._crew.end()
+        if self._unwritten:
+            self._write_access_log()
 
     def _new_relief(self) -> Relief:
         return Relief(lambda: self._turn, self._relieve, self._gate.wake)
@@ -202,6 +206,8 @@ class HttpLoop:
         self._relief = self._new_relief()
         if self._crew is not None:
             self._crew.end()
+        if self._unwritten:
+            self._write_access_log()
         try:
             self._gate.fork_zygote()
         except BaseException:
@@ -229,6 +235,8 @@ class HttpLoop:
         """Wait for events, and attend to them: connections that are held first, then new ones."""
         gate = self._gate
         connections = self._connections
+        if self._unwritten:
+            self._write_access_log()
         events = gate.poll(self._timeout())
         self._turn += 1
         self._owed = owed = []
@@ -248,6 +256,10 @@ class HttpLoop:
             self._attend_to_sources()
         if time.monotonic() >= self._soonest:
             self._expire()
+
+    def _write_access_log(self) -> None:
+        assert self._access is not None
+        self._access.flush()
 
     def _attend_to_sources(self) -> None:
         # What waits in the exchange was accepted before anything that waits at a listener: that is for
@@ -700,7 +712,7 @@ class HttpLoop:
             self._hooks.call("request_ended", environ, status)
         if self._access is not None:
             seconds = time.monotonic() - begun
-            self._access(Answered(remote, known.head, status, response.length, seconds))
+            self._access.log(Answered(remote, known.head, status, response.length, seconds))
 
     def _application_failed(
         self, connection: Connection, known: Known, response: Response, error: BaseException

@@ -61,3 +61,19 @@ def test_the_stream_is_recognised():
     assert not stderr_is_journal("1:2", writer)
     os.close(reader)
     os.close(writer)
+
+
+def test_a_journal_that_has_another_socket_is_found(tmp_path):
+    """The first entry after the change arrives, too."""
+    path = str(tmp_path / "socket")
+    journal = Journal(path)
+    for number in range(2):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.bind(path)
+            sock.settimeout(5)
+            journal.send({"MESSAGE": number})
+            assert parse(sock.recv(65536)) == {"MESSAGE": str(number)}
+        os.unlink(path)
+    with pytest.raises(OSError, match="No such file"):
+        journal.send({"MESSAGE": "lost"})
+    journal.close()

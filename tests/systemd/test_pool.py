@@ -231,3 +231,24 @@ def test_the_access_log_is_in_the_journal(machine):
     assert int(told["PREFORKD_BYTES"]) > 0
     by_slot = {str(row["slot"]): row["pid"] for row in status(machine)["workers"]}
     assert by_slot[told["PREFORKD_WORKER"]] == int(told["_PID"])
+
+
+AHEAD = """python3 -c "
+import socket
+requests = [f'GET /ahead/{number} HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n' for number in range(9)]
+with socket.create_connection(('127.0.0.1', 8080), 20) as sock:
+    sock.sendall(''.join(requests).encode())
+    sock.shutdown(socket.SHUT_WR)
+    while sock.recv(9999):
+        pass
+"
+"""
+
+
+def test_requests_that_were_sent_ahead_are_entries_each(machine):
+    """What one turn of a worker's loop answers is sent together; nothing of it is lost."""
+    start(machine, "workers: 1\naccess_log: {target: journal}\n")
+    machine.run(AHEAD)
+    for number in range(9):
+        told = entry(machine, "", f"'PREFORKD_TARGET=/ahead/{number}'")
+        assert told["MESSAGE"] == f"127.0.0.1 GET /ahead/{number} HTTP/1.1 200"

@@ -3,7 +3,10 @@
 import contextlib
 import json
 import re
+import select
 import socket
+import threading
+import time
 
 import pytest
 from serving import serving
@@ -11,6 +14,7 @@ from serving import serving
 from preforkd.config.settings import AccessLog
 from preforkd.errors import SystemFailure
 from preforkd.http.head import Head
+from preforkd.ipc.exchange import Exchange, pair
 from preforkd.worker import access
 from preforkd.worker.access import Answered, combined_line, open_access_log
 
@@ -65,7 +69,8 @@ def test_the_journal_gets_fields_and_is_not_waited_for(tmp_path, monkeypatch):
         log = open_access_log(AccessLog(target="journal"))
         one = Answered("::1", head(b"/a"), 200, 3, 0.25)
         for _ in range(3000):
-            log(one)
+            log.log(one)
+            log.flush()
         first = journald.recv(65536)
         assert b"MESSAGE=::1 GET /a HTTP/1.1 200\n" in first
         assert b"PREFORKD_STATUS=200\n" in first
@@ -74,9 +79,82 @@ def test_the_journal_gets_fields_and_is_not_waited_for(tmp_path, monkeypatch):
         with contextlib.suppress(BlockingIOError):
             while journald.recv(65536):
                 pass
-        log(one)
-        assert re.search(rb"PREFORKD_MISSED=\d+\n", journald.recv(65536))
+        log.log(one)
+        log.log(one)
+        log.flush()
+        assert re.search(rb"PREFORKD_MISSED=[1-9]\d*\n", journald.recv(65536))
+        assert b"MISSED" not in journald.recv(65536)
         journal.close()
+
+
+def test_what_is_answered_in_one_turn_is_written_together(tmp_path, monkeypatch):
+    """Requests that a client has sent ahead cost one write."""
+    target = tmp_path / "log"
+    written = []
+    write = access._File.write
+    monkeypatch.setattr(
+        access._File, "write", lambda file, lines: written.append(len(lines)) or write(file, lines)
+    )
+    with serving(echo, access=AccessLog(target=str(target))) as worker:
+        ahead = b"".join(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % i for i in range(9))
+        worker.ask(ahead + GET % b"/9")
+    targets = [line.split()[6] for line in target.read_text().splitlines()]
+    assert targets == [f"/{i}" for i in range(10)]
+    assert written == [10]
+
+
+def test_lines_do_not_wait_for_the_next_request(tmp_path):
+    """While the application has the worker for long, what was answered before is written."""
+    target = tmp_path / "log"
+    asked, released = threading.Event(), threading.Event()
+
+    def slow(environ, start_response):
+        if environ["PATH_INFO"] == "/slow":
+            asked.set()
+            assert released.wait(60)
+        return echo(environ, start_response)
+
+    ends = pair()
+    exchange = Exchange(*ends)
+    logged = AccessLog(target=str(target))
+    with serving(slow, access=logged, exchange=exchange) as worker, worker.connect() as sock:
+        sock.sendall(b"GET /quick HTTP/1.1\r\nHost: h\r\n\r\n" + GET % b"/slow")
+        assert asked.wait(20)
+        deadline = time.monotonic() + 20
+        while "/quick" not in target.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        released.set()
+        while sock.recv(65536):
+            pass
+    for end in (exchange, *ends):
+        end.close()
+    assert [line.split()[6] for line in target.read_text().splitlines()] == ["/quick", "/slow"]
+
+
+def test_pieces_for_a_pipe_are_whole_lines(tmp_path):
+    """No write is longer than PIPE_BUF, in which the lines of other workers do not fall."""
+    written = []
+    lines = [b"x" * 1000 + b"\n"] * 9 + [b"y" * 6000 + b"\n", b"z\n"]
+    file = access._File(-1)
+    file._write = written.append
+    file.write(lines)
+    assert b"".join(written) == b"".join(lines)
+    assert all(piece.endswith(b"\n") for piece in written)
+    assert all(len(piece) <= select.PIPE_BUF or piece[:1] == b"y" for piece in written)
+
+
+def test_a_burst_is_not_kept_for_long():
+    """So many lines, and no more, are lost with a worker that is killed."""
+    written = []
+    log = access.AccessLog(lambda answered: b"line\n", written.append)
+    for _ in range(100):
+        log.log(Answered("a", head(b"/"), 200, 0, 0.0))
+    assert [len(lines) for lines in written] == [32, 32, 32]
+    log.flush()
+    assert len(written[3]) == 4
+    log.flush()
+    assert len(written) == 4
 
 
 def test_a_client_cannot_write_lines_of_its_own():

@@ -6,6 +6,7 @@ import contextlib
 import resource
 import socket
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ SERVERS = ["preforkd, patient", "bjoern", "granian", "uWSGI http11-socket", "gun
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n"
 PATIENCE = 2.0
 """Seconds after which a fresh client gives up."""
+GIVE_UP = 10
+"""Clients that were not served, after which no more are tried."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Fresh:
 
 
 def fresh(port: int) -> Fresh:
-    """Send requests, each over a connection of its own; give up when ten were not served."""
+    """Send requests, each over a connection of its own."""
     times, failed = [], 0
     for _ in range(FRESH):
         begun = time.monotonic()
@@ -42,7 +45,7 @@ def fresh(port: int) -> Fresh:
             times.append((time.monotonic() - begun) * 1e3)
         except OSError:
             failed += 1
-            if failed == 10:
+            if failed == GIVE_UP:
                 break
     times.sort()
     if not times:
@@ -52,7 +55,7 @@ def fresh(port: int) -> Fresh:
 
 def crowd(port: int, stack: contextlib.ExitStack) -> int:
     """Open the connections; return how many of the idle ones got their answer and are still open."""
-    socks = []
+    socks, refused = [], 0
     for number in range(IDLE + SLOW):
         sock = stack.enter_context(socket.socket())
         sock.settimeout(PATIENCE)
@@ -61,6 +64,9 @@ def crowd(port: int, stack: contextlib.ExitStack) -> int:
             sock.connect(("127.0.0.1", port))
             sock.sendall(REQUEST + (b"\r\n" if number < IDLE else b"X-Slow: "))
         except OSError:
+            refused += 1
+            if refused == GIVE_UP:
+                break
             continue
         if number < IDLE:
             socks.append(sock)
@@ -90,6 +96,7 @@ def compare(rounds: int, _seconds: int) -> str:
         for _ in range(rounds):
             for server in SERVERS:
                 results[server].append(_measure(server, Path(name)))
+                print(server, *results[server][-1], file=sys.stderr, flush=True)
     lines = [
         f"### A fresh client beside {IDLE:,} idle and {SLOW:,} slow connections; {WORKERS} workers\n",
         "| server | p50 / p99 ms without | with | ratio | idle ones open | KiB per connection | not served |",
