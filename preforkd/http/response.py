@@ -4,11 +4,11 @@ RFC 9112, section 6; `Response.start_response` and `Response.write` are those of
 """
 
 import re
-import time
 from collections.abc import Callable
-from email.utils import formatdate
 from types import TracebackType
 from typing import IO, Protocol
+
+from preforkd.http.known import Date, Memory
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -103,10 +103,9 @@ class Renderer:
 
     def __init__(self, server: str) -> None:
         self._server = f"Server: {server}\r\n" if server else ""
-        self._plans: dict[object, Plan] = {}
-        self._size = 0
-        self._date_until = 0.0
-        self._date = b""
+        self._plans: Memory[object, Plan] = Memory(_KNOWN_PLANS)
+        self.date = Date()
+        """Returns the Date header's line."""
 
     def plan(self, status: str, headers: Headers) -> Plan:
         """Return how an answer with this status and these headers begins.
@@ -125,18 +124,8 @@ class Renderer:
             server = ""
         plan = Plan(status, headers, server)
         if len(plan.head) <= _KNOWN_SIZE:
-            if len(self._plans) >= _KNOWN_PLANS:
-                self._plans.clear()
-            self._plans[key] = plan
+            self._plans.keep(key, plan)
         return plan
-
-    def date(self) -> bytes:
-        """Return the Date header's line; made once a second by whoever needs it: no timer."""
-        now = time.time()
-        if now >= self._date_until:
-            self._date_until = int(now) + 1.0
-            self._date = b"Date: " + formatdate(int(now), usegmt=True).encode() + b"\r\n"
-        return self._date
 
     def plain_error(self, status: str, reason: str) -> bytes:
         """Return a whole answer to a request that did not reach the application."""

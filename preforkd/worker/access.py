@@ -19,6 +19,7 @@ import msgspec
 from preforkd.config.settings import AccessLog as Settings
 from preforkd.errors import SystemFailure
 from preforkd.http.head import Head
+from preforkd.http.known import Memory
 from preforkd.linux import logs
 from preforkd.linux.journal import Journal, encoded
 
@@ -135,7 +136,7 @@ class _Entries:
                 "PREFORKD_GENERATION": os.environ.get("PREFORKD_GENERATION", ""),
             }
         )
-        self._requests: dict[tuple[str, str, bytes, str], bytes] = {}
+        self._requests: Memory[tuple[str, str, bytes, str], bytes] = Memory(_KNOWN)
         """What entries say of requests that came before, up to the status at the message's end."""
 
     def entry(self, answered: Answered) -> bytes:
@@ -145,9 +146,7 @@ class _Entries:
         if known is None:
             known = self._about(answered.remote, request)
             if len(known) <= _KNOWN_SIZE:
-                if len(self._requests) >= _KNOWN:
-                    self._requests.clear()
-                self._requests[key] = known
+                self._requests.keep(key, known)
         return b"%b%d\nPREFORKD_STATUS=%d\nPREFORKD_BYTES=%d\nPREFORKD_DURATION_USEC=%d\n%b" % (
             known,
             status,

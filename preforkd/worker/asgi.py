@@ -12,14 +12,13 @@ import asyncio
 import contextlib
 import logging
 import socket
-import time
 from collections.abc import Callable
-from email.utils import formatdate
 from functools import partial
 from typing import Any
 
 from preforkd.config.settings import Settings
 from preforkd.errors import ApplicationError
+from preforkd.http.known import Date
 from preforkd.http.proxy import ProxyHeader, ProxyHeaderError, Trust
 from preforkd.worker import asgi_surroundings as surroundings, tls
 from preforkd.worker.gate import Accepted, Gate
@@ -57,17 +56,11 @@ class _State:
         self._server: _Headers = [(b"server", server.encode("latin-1"))] if server else []
         self.connections = _Connections(changed)
         self.tasks: set[asyncio.Task[None]] = set()
-        self._second = 0
-        self._headers: _Headers = []
+        self._date = Date(b"%b")
 
     @property
     def default_headers(self) -> _Headers:
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            date = formatdate(second, usegmt=True).encode()
-            self._headers = [(b"date", date), *self._server]
-        return self._headers
+        return [(b"date", self._date()), *self._server]
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -6,9 +6,7 @@ two, and an application that fails between the two is answered for with 500.
 """
 
 import asyncio
-import time
 from collections.abc import Iterable
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from preforkd.http.known import Date, Memory
 from preforkd.worker.asgi_surroundings import Tally
 
 _Headers = Iterable[tuple[bytes, bytes]]
@@ -75,9 +74,10 @@ class Heads:
 
     def __init__(self, server: str) -> None:
         self._server = b"server: %b\r\n" % server.encode("latin-1") if server else b""
-        self._known: dict[tuple[int, tuple[tuple[bytes, bytes], ...]], Head] = {}
-        self._date_until = 0.0
-        self._date = b""
+        self._known: Memory[tuple[int, tuple[tuple[bytes, bytes], ...]], Head]
+        self._known = Memory(_KNOWN_HEADS)
+        self.date = Date(b"date: %b\r\n")
+        """Returns the Date header's line."""
 
     def head(self, status: int, headers: _Headers) -> Head:
         """Return how an answer begins. Raises RuntimeError for what cannot be a header."""
@@ -91,18 +91,8 @@ class Heads:
             return head
         head = Head(status, fields, self._server)
         if len(head.text) <= _KNOWN_SIZE:
-            if len(self._known) >= _KNOWN_HEADS:
-                self._known.clear()
-            self._known[status, fields] = head
+            self._known.keep((status, fields), head)
         return head
-
-    def date(self) -> bytes:
-        """Return the Date header's line, made once a second by whoever needs it."""
-        now = time.time()
-        if now >= self._date_until:
-            self._date_until = int(now) + 1.0
-            self._date = b"date: %b\r\n" % formatdate(int(now), usegmt=True).encode()
-        return self._date
 
 
 class Cycle(RequestResponseCycle):  # type: ignore[misc]

@@ -8,6 +8,7 @@ taken apart a third time. What is remembered is bounded, and costs only speed wh
 from preforkd.apps import wsgi
 from preforkd.http import proxy
 from preforkd.http.head import Bounds, Head, HeadParser
+from preforkd.http.known import Memory
 from preforkd.ipc.slots import as_line
 
 _HEADS = 128
@@ -74,9 +75,9 @@ class Front:
         self.min_rate = min_rate
         self.answer_spool = answer_spool
         """Bytes of an answer that may wait in a file."""
-        self.heads: dict[bytes, Known] = {}
+        self.heads: Memory[bytes, Known] = Memory(_HEADS)
         """By their bytes; read by the loop before it asks `known`."""
-        self._seen: set[int] = set()
+        self._seen: Memory[int, None] = Memory(_SEEN)
         self._base = base
         self._probes = probes
         self._style = style
@@ -121,13 +122,9 @@ class Front:
         mark = hash(data)
         if mark not in self._seen:
             # Heads that come only once would push out those that come again.
-            if len(self._seen) >= _SEEN:
-                self._seen.clear()
-            self._seen.add(mark)
-            return
-        if len(self.heads) >= _HEADS:
-            self.heads.clear()
-        self.heads[data] = known
+            self._seen.keep(mark, None)
+        else:
+            self.heads.keep(data, known)
 
 
 class _Shorn:

@@ -1,0 +1,45 @@
+"""What is made once because it comes again: the Date header, and a bounded memory for anything else."""
+
+import time
+from email.utils import formatdate
+from typing import TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Memory(dict[K, V]):
+    """A dictionary of at most ``most`` things; one too many, and all are forgotten.
+
+    What is forgotten costs only the time to make it again, and keeping an order would cost more.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def keep(self, key: K, value: V) -> None:
+        """Remember one."""
+        if len(self) >= self._most:
+            self.clear()
+        self[key] = value
+
+
+class Date:
+    """The present time as HTTP has it (RFC 9110, section 5.6.7), as ``form`` % a date.
+
+    Made once a second by whoever needs it: no timer.
+    """
+
+    def __init__(self, form: bytes = b"Date: %b\r\n") -> None:
+        self._form = form
+        self._until = 0.0
+        self._text = b""
+
+    def __call__(self) -> bytes:
+        """Return it."""
+        now = time.time()
+        if now >= self._until:
+            self._until = int(now) + 1.0
+            self._text = self._form % formatdate(int(now), usegmt=True).encode()
+        return self._text

@@ -1,0 +1,41 @@
+"""What is made once because it comes again."""
+
+from email.utils import parsedate_to_datetime
+
+from hypothesis import given, strategies as st
+
+from preforkd.http import known
+from preforkd.http.known import Date, Memory
+
+
+@given(st.integers(1, 9), st.lists(st.tuples(st.integers(0, 20), st.integers())))
+def test_a_memory_is_bounded_and_never_wrong(most, kept):
+    """What it has is what was kept last under that key; it has the newest, and no more than it may."""
+    memory, last = Memory(most), {}
+    for key, value in kept:
+        memory.keep(key, value)
+        last[key] = value
+        assert memory[key] == value
+        assert len(memory) <= most
+        assert memory.items() <= last.items()
+
+
+def test_the_date_is_made_once_a_second(monkeypatch):
+    """It is the present second's, from its beginning to its end."""
+    made, now = [], 1_800_000_000.0
+
+    def formatdate(second, usegmt):
+        made.append(second)
+        return original(second, usegmt=usegmt)
+
+    original = known.formatdate
+    monkeypatch.setattr(known, "formatdate", formatdate)
+    monkeypatch.setattr(known.time, "time", lambda: now)
+    date = Date()
+    for now in (1_800_000_000.0, 1_800_000_000.99, 1_800_000_001.0, 1_800_000_001.5):
+        line = date()
+        assert line.startswith(b"Date: ")
+        assert line.endswith(b" GMT\r\n")
+        assert parsedate_to_datetime(line[6:].decode().strip()).timestamp() == int(now)
+    assert made == [1_800_000_000, 1_800_000_001]
+    assert Date(b"%b")() == line[6:-2]
