@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from types import TracebackType
 from typing import IO, Any, Protocol
 from urllib.parse import unquote_to_bytes
@@ -17,6 +18,12 @@ Application = Callable[..., Iterable[bytes]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 _BLOCK = 64 * 1024
+_SLASH = ord("/")
+_WITHOUT_PREFIX = {
+    b"content-type": "CONTENT_TYPE",
+    b"content-length": "CONTENT_LENGTH",
+    b"transfer-encoding": "",  # a body is whole when the application gets it
+}
 
 
 class Head(Protocol):
@@ -119,31 +126,37 @@ def base_environ(server: str, port: str, *, secure: bool, threads: bool) -> Envi
 
 def environ_for(head: Head, base: Environ) -> Environ:
     """Return what all requests with this head have in common."""
-    environ = base.copy()
-    path, _, query = _origin_form(head.target).partition(b"?")
-    environ["REQUEST_METHOD"] = head.method
-    environ["SERVER_PROTOCOL"] = f"HTTP/{head.version}"
-    environ["PATH_INFO"] = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
-    environ["QUERY_STRING"] = query.decode("latin-1")
-    environ["REQUEST_URI"] = environ["RAW_URI"] = head.target.decode("latin-1")
+    target = head.target
+    path, _, query = (target if target[0] == _SLASH else _origin_form(target)).partition(b"?")
+    uri = target.decode("latin-1")
+    environ = {
+        **base,
+        "REQUEST_METHOD": head.method,
+        "SERVER_PROTOCOL": f"HTTP/{head.version}",
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": query.decode("latin-1"),
+        "REQUEST_URI": uri,
+        "RAW_URI": uri,
+    }
     for name, value in head.headers:
-        text = value.decode("latin-1")
-        if name == b"content-type":
-            environ["CONTENT_TYPE"] = text
-        elif name == b"content-length":
-            environ["CONTENT_LENGTH"] = text
-        elif name != b"transfer-encoding":
-            key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
-            if key in environ:
-                joint = "; " if name == b"cookie" else ","
-                text = f"{environ[key]}{joint}{text}"
-            environ[key] = text
+        key = _key(name)
+        if key in environ:
+            joint = "; " if name == b"cookie" else ","
+            environ[key] = f"{environ[key]}{joint}{value.decode('latin-1')}"
+        elif key:
+            environ[key] = value.decode("latin-1")
     return environ
 
 
+@lru_cache(512)
+def _key(name: bytes) -> str:
+    """Return what a header is called in an environ; empty: it is not for the application."""
+    if name in _WITHOUT_PREFIX:
+        return _WITHOUT_PREFIX[name]
+    return "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+
+
 def _origin_form(target: bytes) -> bytes:
-    if target.startswith(b"/"):
-        return target
     if target == b"*":
         return b""
     rest = target.partition(b"://")[2]

@@ -1,24 +1,31 @@
 """The head of a request: its line and its fields, complete, strict, or refused. RFC 9110, RFC 9112.
 
 Whatever a proxy in front of us could understand otherwise than we do is refused: that is how requests
-are smuggled. Two judges must agree: a grammar without any leniency, here, and llhttp (httptools),
-which takes the head apart.
+are smuggled. Two judges must agree: a grammar without any leniency, here, and llhttp (httptools).
+
+Clients mostly send the same headers again, beside some that are new each time: what a line says is
+remembered, line by line.
 """
 
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 
 import httptools
+import msgspec
 
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n")
-_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n")
-_HOST = re.compile(
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
+_AUTHORITY = re.compile(
     rb"(?:(?P<name>[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*|\[(?P<v6>[0-9A-Fa-f:.]+)\])"
     rb"(?::(?P<port>[0-9]{0,5}))?"
 )
 _PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_HASH_SIGN, _PERCENT_SIGN, _UNDERSCORE = b"#%_"
+# Whether bytes contain a byte is asked by its number: asked by bytes of one, they first raise and
+# forget a TypeError, which costs as much as a regular expression.
 _SAFE_TWICE = frozenset(
     (b"content-length content-type transfer-encoding host connection expect upgrade trailer te "
      b"authorization proxy-authorization forwarded via remote-user "
@@ -27,8 +34,23 @@ _SAFE_TWICE = frozenset(
 )  # fmt: skip
 """Headers that a name with an underscore must not imitate."""
 
-_AFTERMATH = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
-"""Headers after which llhttp does not expect another head."""
+
+_PLAIN, _UNDERSCORED, _EXPECT, _HOST, _KEPT, _CONNECTION, _LENGTH, _CODING, _UPGRADE = range(9)
+"""What a field is about, beside what it says to the application."""
+_KINDS = {
+    b"connection": _CONNECTION,
+    b"content-length": _LENGTH,
+    b"expect": _EXPECT,
+    b"host": _HOST,
+    b"transfer-encoding": _CODING,
+    b"upgrade": _UPGRADE,
+}
+_AFTERMATH = frozenset((_CONNECTION, _LENGTH, _CODING, _UPGRADE))
+"""After these, llhttp does not expect another head."""
+_NONE: list[bytes] = []
+_Field = tuple[bytes, bytes]
+_KNOWN, _KNOWN_SIZE = 1024, 256
+"""Lines that are remembered, and bytes of the longest."""
 
 CHUNKED = -1
 """The length of a body that comes in chunks."""
@@ -56,8 +78,7 @@ class Bounds:
     """A body above this is kept in a file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, gc=False):
     """One request's head; header names are lower-case, in the order in which they came."""
 
     method: str
@@ -110,19 +131,10 @@ class HeadParser:
         self._bounds = bounds
         self._parser: httptools.HttpRequestParser | None = None
         self._url = b""
-        self._fields: list[tuple[bytes, bytes]] = []
-
-    # --- called by llhttp ------------------------------------------------------------------------
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the target."""
+        """Take a part of the target; called by llhttp."""
         self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one field."""
-        self._fields.append((name.lower(), value.strip(b" \t")))
-
-    # ---------------------------------------------------------------------------------------------
 
     def parse(self, data: bytes) -> Head:
         """Take a head apart, from its first byte to the empty line. Raises RequestError."""
@@ -131,33 +143,47 @@ class HeadParser:
             # As it is judged when it arrives in pieces: the answer is the same.
             _judge_line(data, self._bounds)
             _refuse("the request line is malformed")
-        self._check_sizes(data, line.end())
-        if _FIELDS.fullmatch(data, line.end()) is None:
-            _refuse("a header is malformed")
+        end = line.end()
+        fields, special = self._fields(data, end)
         if line[3] != b"1" or line[4] > b"1":
             _refuse("speak HTTP/1.1", "505 HTTP Version Not Supported")
-        self._take_apart(data, line[0])
+        again = line[4] == b"1" and _AFTERMATH.isdisjoint(special)
+        self._judge_too(data, line[0], again=again)
         if self._url != line[2]:
             _refuse("the request line is malformed")
-        return _judged(line[1].decode(), self._url, "1." + line[4].decode(), self._fields)
+        return _judged(line[1].decode(), self._url, "1." + line[4].decode(), fields, special)
 
-    def _check_sizes(self, data: bytes, line: int) -> None:
+    def _fields(self, data: bytes, start: int) -> tuple[list[_Field], dict[int, list[bytes]]]:
+        """Return names and values from there on, and those that are not only for the application, by kind."""
+        lines = self._lines(data, start)
+        fields: list[_Field] = []
+        special: dict[int, list[bytes]] = {}
+        for line in lines:
+            kind, field = _known_field(line) if len(line) <= _KNOWN_SIZE else _field(line)
+            fields.append(field)
+            if kind:
+                special.setdefault(kind, []).append(field[1])
+        return fields, special
+
+    def _lines(self, data: bytes, start: int) -> list[bytes]:
         bounds = self._bounds
-        if line > bounds.max_line:
+        if start > bounds.max_line:
             _refuse("the request line is too long", "414 URI Too Long")
         status = "431 Request Header Fields Too Large"
         if len(data) > bounds.max_header:
             _refuse("the headers are too large", status)
-        if data.count(b"\n", line) - 1 > bounds.max_fields:
+        if data[-4:] != b"\r\n\r\n":
+            _refuse("a header is malformed")
+        lines = data[start:-4].split(b"\r\n") if start < len(data) - 2 else []
+        if len(lines) > bounds.max_fields:
             _refuse("there are too many headers", status)
-        if len(data) - line > bounds.max_field:
-            longest = max(map(len, data[line:].split(b"\r\n")))
-            if longest > bounds.max_field:
-                _refuse("a header is too large", status)
+        if len(data) - start > bounds.max_field and max(map(len, lines)) > bounds.max_field:
+            _refuse("a header is too large", status)
+        return lines
 
-    def _take_apart(self, data: bytes, line: bytes) -> None:
+    def _judge_too(self, data: bytes, line: bytes, *, again: bool) -> None:
+        # ``again``: afterwards, llhttp is where it began.
         self._url = b""
-        self._fields = []
         parser = self._parser or httptools.HttpRequestParser(self)
         self._parser = None
         try:
@@ -171,42 +197,56 @@ class HeadParser:
             )
         except httptools.HttpParserError as error:
             raise RequestError("400 Bad Request", "the request is malformed") from error
-        if line.endswith(b"1.1\r\n") and _AFTERMATH.isdisjoint(name for name, _ in self._fields):
-            self._parser = parser  # it is where it began
+        if again:
+            self._parser = parser
 
 
-def _judged(method: str, target: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> Head:
-    hosts, lengths, codings, expectations, connection = [], [], [], [], b""
-    under = False
-    for name, value in fields:
-        if name == b"host":
-            hosts.append(value)
-        elif name == b"content-length":
-            lengths.append(value)
-        elif name == b"transfer-encoding":
-            codings.append(value)
-        elif name == b"connection":
-            connection += b"," + value.lower()
-        elif name == b"expect":
-            expectations.append(value)
-        elif b"_" in name:
-            under = True
-    if under:
+def _field(line: bytes) -> tuple[int, _Field]:
+    match = _FIELD.fullmatch(line)
+    if match is None:
+        _refuse("a header is malformed")
+    name = match[1].lower()
+    value = match[2].strip(b" \t")
+    kind = _KINDS.get(name, _PLAIN)
+    if _UNDERSCORE in name:
+        kind = _UNDERSCORED
+    if kind == _CONNECTION and value.lower() == b"keep-alive":
+        kind = _KEPT
+    return kind, (name, value)
+
+
+_known_field = lru_cache(_KNOWN)(_field)
+
+
+def _judged(
+    method: str,
+    target: bytes,
+    version: str,
+    fields: list[_Field],
+    said: dict[int, list[bytes]],
+) -> Head:
+    if _UNDERSCORED in said:
         fields = _without_imitations(fields)
+    hosts = said.get(_HOST, _NONE)
     if len(hosts) != 1 and (hosts or version == "1.1"):
         _refuse("exactly one Host header is needed")
     if hosts and not _is_host(hosts[0]):
         _refuse("Host is malformed")
     fields = _check_target(method, target, fields)
-    tokens = {token.strip(b" \t") for token in connection.split(b",")}
+    keep_alive = version == "1.1" or _KEPT in said
+    if _CONNECTION in said:
+        connection = b",".join(said[_CONNECTION]).lower()
+        tokens = {token.strip(b" \t") for token in connection.split(b",")}
+        keep_alive = b"close" not in tokens and (keep_alive or b"keep-alive" in tokens)
+    lengths, codings = said.get(_LENGTH, _NONE), said.get(_CODING, _NONE)
     return Head(
         method=method,
         target=target,
         version=version,
         headers=tuple(fields),
-        keep_alive=b"close" not in tokens and (version == "1.1" or b"keep-alive" in tokens),
-        length=_length(lengths, codings, version),
-        expects_continue=_expects(expectations, version),
+        keep_alive=keep_alive,
+        length=_length(lengths, codings, version) if lengths or codings else 0,
+        expects_continue=_EXPECT in said and _expects(said[_EXPECT], version),
     )
 
 
@@ -221,8 +261,9 @@ def _without_imitations(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, 
     return [field for field in fields if b"_" not in field[0]]
 
 
+@lru_cache(_KNOWN)
 def _is_host(value: bytes) -> bool:
-    match = _HOST.fullmatch(value)
+    match = _AUTHORITY.fullmatch(value)
     if match is None or int(match["port"] or 0) > 65535:
         return False
     if match["v6"] is not None:
@@ -238,10 +279,13 @@ def _check_target(
 ) -> list[tuple[bytes, bytes]]:
     if method == "CONNECT":
         _refuse("CONNECT is not supported", "501 Not Implemented")
-    if b"#" in target or (b"%" in target and _PERCENT.search(target)):
+    if _HASH_SIGN in target:
         _refuse("the target is malformed")
-    if b"%00" in target:
-        _refuse("the target contains a NUL")
+    if _PERCENT_SIGN in target:
+        if _PERCENT.search(target):
+            _refuse("the target is malformed")
+        if b"%00" in target:
+            _refuse("the target contains a NUL")
     if target.startswith(b"/"):
         return fields
     if target == b"*":
@@ -267,8 +311,6 @@ def _length(lengths: list[bytes], codings: list[bytes], version: str) -> int:
         if len(codings) > 1 or codings[0].lower() != b"chunked":
             _refuse("the only transfer coding is chunked")
         return CHUNKED
-    if not lengths:
-        return 0
     # isdigit: bytes know no digits but 0 to 9.
     if not lengths[0].isdigit():
         _refuse("Content-Length is not a number")
@@ -278,8 +320,6 @@ def _length(lengths: list[bytes], codings: list[bytes], version: str) -> int:
 
 
 def _expects(expectations: list[bytes], version: str) -> bool:
-    if not expectations:
-        return False
     if len(expectations) > 1 or expectations[0].lower() != b"100-continue":
         _refuse("the only expectation is 100-continue", "417 Expectation Failed")
     return version == "1.1"

@@ -36,7 +36,7 @@ class Date:
         self._until = 0.0
         self._text = b""
 
-    def __call__(self) -> bytes:
+    def line(self) -> bytes:
         """Return it."""
         now = time.time()
         if now >= self._until:

@@ -104,7 +104,7 @@ class Renderer:
     def __init__(self, server: str) -> None:
         self._server = f"Server: {server}\r\n" if server else ""
         self._plans: Memory[object, Plan] = Memory(_KNOWN_PLANS)
-        self.date = Date()
+        self.date = Date().line
         """Returns the Date header's line."""
 
     def plan(self, status: str, headers: Headers) -> Plan:

@@ -56,7 +56,7 @@ class _State:
         self._server: _Headers = [(b"server", server.encode("latin-1"))] if server else []
         self.connections = _Connections(changed)
         self.tasks: set[asyncio.Task[None]] = set()
-        self._date = Date(b"%b")
+        self._date = Date(b"%b").line
 
     @property
     def default_headers(self) -> _Headers:

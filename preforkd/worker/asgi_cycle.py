@@ -76,7 +76,7 @@ class Heads:
         self._server = b"server: %b\r\n" % server.encode("latin-1") if server else b""
         self._known: Memory[tuple[int, tuple[tuple[bytes, bytes], ...]], Head]
         self._known = Memory(_KNOWN_HEADS)
-        self.date = Date(b"date: %b\r\n")
+        self.date = Date(b"date: %b\r\n").line
         """Returns the Date header's line."""
 
     def head(self, status: int, headers: _Headers) -> Head:

@@ -7,13 +7,15 @@ taken apart a third time. What is remembered is bounded, and costs only speed wh
 
 from preforkd.apps import wsgi
 from preforkd.http import proxy
-from preforkd.http.head import Bounds, Head, HeadParser
+from preforkd.http.head import Bounds, Head, HeadParser, RequestError
 from preforkd.http.known import Memory
 from preforkd.ipc.slots import as_line
 
 _HEADS = 128
 _HEAD_SIZE = 2048
 _SEEN = 1024
+_SLOW = (b"P", b"\r")
+"""How heads begin whose bodies mostly follow (POST, PUT, PATCH), and empty lines before a head."""
 
 
 class Known:
@@ -91,6 +93,18 @@ class Front:
             known = self._make(data)
             self._remember(data, known)
         return known
+
+    def whole(self, data: bytes) -> Known | None:
+        """Return what follows from these bytes, if they are one head that nothing follows, and a good one."""
+        known = self.heads.get(data)
+        if known is not None or data[-4:] != b"\r\n\r\n" or data[:1] in _SLOW:
+            return known
+        if data.find(b"\r\n\r\n") != len(data) - 4:
+            return None
+        try:
+            return self.known(data)
+        except RequestError:
+            return None  # the reader will find it, too
 
     def _make(self, data: bytes) -> Known:
         head = self._parser.parse(data)

@@ -364,16 +364,17 @@ class HttpLoop:
 
     def _attend(self, connection: Connection, events: int) -> None:
         if connection.quiet and events == _IN:
-            # The common case: a request in one piece, without a body, as it was before.
+            # The common case: a request in one piece, without a body.
             try:
                 data = connection.sock.recv(FIRST_LOOK, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 self._wait_for_input(connection)
                 return
-            known = connection.front.heads.get(data)
-            if known is not None and known.complete and self._crew is None and not self._away:
-                self._answer_quickly(connection, known)
-                return
+            if self._crew is None and not self._away:
+                known = connection.front.whole(data)
+                if known is not None and known.complete:
+                    self._answer_quickly(connection, known)
+                    return
             connection.more = len(data) == FIRST_LOOK
             self._received(connection, data)
             return

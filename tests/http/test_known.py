@@ -33,9 +33,9 @@ def test_the_date_is_made_once_a_second(monkeypatch):
     monkeypatch.setattr(known.time, "time", lambda: now)
     date = Date()
     for now in (1_800_000_000.0, 1_800_000_000.99, 1_800_000_001.0, 1_800_000_001.5):
-        line = date()
+        line = date.line()
         assert line.startswith(b"Date: ")
         assert line.endswith(b" GMT\r\n")
         assert parsedate_to_datetime(line[6:].decode().strip()).timestamp() == int(now)
     assert made == [1_800_000_000, 1_800_000_001]
-    assert Date(b"%b")() == line[6:-2]
+    assert Date(b"%b").line() == line[6:-2]

@@ -107,6 +107,38 @@ def test_a_flood_of_requests(service):
     assert len(service.log) < 20_000, service.log[:5000]
 
 
+ENDLESS = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[1])
+    request = b'{"method":"io.preforkd.Manager.GetStatus","oneway":true}' + bytes(1)
+    sock.sendall(request)
+    print(flush=True)
+    while True:
+        sock.sendall(request * 100)
+"""
+
+
+def test_a_client_that_asks_without_end(service):
+    """It wants no answer and writes as fast as it can: others are answered, and the master works."""
+    serve(service)
+    before = memory(service.pid)
+    command = [sys.executable, "-c", ENDLESS, str(service.socket)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+        try:
+            assert client.stdout.readline() == b"\n"
+            with Load(service.address, rate=100) as load:
+                for _ in range(10):
+                    assert service.control("status").returncode == 0
+                assert service.control("reload", "--fresh").returncode == 0
+                load.wait_for(50)
+            assert client.poll() is None
+        finally:
+            client.kill()
+    assert load.result.lost == 0, load.result.bad
+    assert memory(service.pid) - before < 8 << 20
+
+
 def test_messages_that_are_cut(service):
     """Half a request, none, garbage, too much: each client harms itself only; no descriptor is left."""
     serve(service)

@@ -17,9 +17,9 @@ from . import peers
 WORKERS, IDLE, SLOW, FRESH = 4, 10_000, 1_000, 400
 SERVERS = ["preforkd, patient", "bjoern", "granian", "uWSGI http11-socket", "gunicorn gthread"]
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n"
-PATIENCE = 2.0
+PATIENCE = 1.0
 """Seconds after which a fresh client gives up."""
-GIVE_UP = 10
+GIVE_UP = 5
 """Clients that were not served, after which no more are tried."""
 
 
