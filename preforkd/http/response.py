@@ -18,6 +18,8 @@ _HOP_BY_HOP = frozenset(
      "trailers", "transfer-encoding", "upgrade")
 )  # fmt: skip
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LAST = b"Connection: close\r\n\r\n"
+"""How a head ends whose connection ends."""
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 Headers = list[tuple[str, str]]
@@ -70,7 +72,7 @@ class Plan:
             lines.append(server)
         self.head = "".join(lines).encode("latin-1")
         self.simple = self.keep and self.date and not self.bodiless
-        """Nothing but the Date and the body is to be added on a kept connection."""
+        """Nothing but the Date, whether the connection ends, and the body is to be added."""
 
     def _add(self, lines: list[str], name: str, value: str) -> None:
         if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
@@ -138,7 +140,7 @@ class Renderer:
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", str(len(body))),
         ]
-        end = b"\r\n" if keep else b"Connection: close\r\n\r\n"
+        end = b"\r\n" if keep else _LAST
         head = Plan(status, headers, self._server).head + self.date() + end
         return head if head_only else head + body
 
@@ -163,7 +165,7 @@ class Response:
         self._renderer = renderer
         self._without_body = head_only
         self._modern = modern
-        self._simple = keep and modern and not head_only
+        self._simple = modern and not head_only
 
     @property
     def code(self) -> int:
@@ -202,10 +204,11 @@ class Response:
             return
         self.head_sent = True
         self.length = plan.length
+        end = b"\r\n" if self.keep else _LAST
         if self.length < _LARGE:
-            self._sink.send_last(b"%b%b\r\n%b" % (plan.head, self._renderer.date(), data))
+            self._sink.send_last(b"%b%b%b%b" % (plan.head, self._renderer.date(), end, data))
         else:
-            self._sink.send_whole(b"%b%b\r\n" % (plan.head, self._renderer.date()), data)
+            self._sink.send_whole(b"%b%b%b" % (plan.head, self._renderer.date(), end), data)
 
     def _whole_with_care(self, plan: Plan, data: bytes) -> None:
         if self.head_sent:
