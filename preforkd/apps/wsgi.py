@@ -18,6 +18,8 @@ Application = Callable[..., Iterable[bytes]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 _BLOCK = 64 * 1024
+_SHORT = 64
+"""Bytes of the longest name of a header that is remembered."""
 _SLASH = ord("/")
 _WITHOUT_PREFIX = {
     b"content-type": "CONTENT_TYPE",
@@ -139,7 +141,7 @@ def environ_for(head: Head, base: Environ) -> Environ:
         "RAW_URI": uri,
     }
     for name, value in head.headers:
-        key = _key(name)
+        key = (_known_key if len(name) <= _SHORT else _key)(name)
         if key in environ:
             joint = "; " if name == b"cookie" else ","
             environ[key] = f"{environ[key]}{joint}{value.decode('latin-1')}"
@@ -148,12 +150,14 @@ def environ_for(head: Head, base: Environ) -> Environ:
     return environ
 
 
-@lru_cache(512)
 def _key(name: bytes) -> str:
     """Return what a header is called in an environ; empty: it is not for the application."""
     if name in _WITHOUT_PREFIX:
         return _WITHOUT_PREFIX[name]
     return "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+
+
+_known_key = lru_cache(512)(_key)
 
 
 def _origin_form(target: bytes) -> bytes:

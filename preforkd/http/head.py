@@ -230,7 +230,7 @@ def _judged(
     hosts = said.get(_HOST, _NONE)
     if len(hosts) != 1 and (hosts or version == "1.1"):
         _refuse("exactly one Host header is needed")
-    if hosts and not _is_host(hosts[0]):
+    if hosts and not (_is_known_host if len(hosts[0]) <= _KNOWN_SIZE else _is_host)(hosts[0]):
         _refuse("Host is malformed")
     fields = _check_target(method, target, fields)
     keep_alive = version == "1.1" or _KEPT in said
@@ -261,7 +261,6 @@ def _without_imitations(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, 
     return [field for field in fields if b"_" not in field[0]]
 
 
-@lru_cache(_KNOWN)
 def _is_host(value: bytes) -> bool:
     match = _AUTHORITY.fullmatch(value)
     if match is None or int(match["port"] or 0) > 65535:
@@ -272,6 +271,9 @@ def _is_host(value: bytes) -> bool:
         except ValueError:
             return False
     return True
+
+
+_is_known_host = lru_cache(_KNOWN)(_is_host)
 
 
 def _check_target(

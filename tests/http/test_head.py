@@ -4,6 +4,7 @@ import httptools
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from preforkd.http import head as module
 from preforkd.http.head import CHUNKED, Bounds, HeadParser, RequestError
 
 PARSER = HeadParser(Bounds())
@@ -131,3 +132,13 @@ def test_noise_is_refused(data):
     """Nothing but RequestError comes out, whatever comes in."""
     with pytest.raises(RequestError):
         parse(data + b"\r\n\r\n")
+
+
+def test_what_is_remembered_is_bounded():
+    """Long lines, names and hosts, which only an attacker has, are judged each time."""
+    before = [module._known_field.cache_info(), module._is_known_host.cache_info()]
+    long = b"GET / HTTP/1.1\r\nHost: %b\r\nX-%b: 1\r\n\r\n" % (b"h" * 300, b"y" * 300)
+    assert len(parse(long).headers) == 2
+    assert [module._known_field.cache_info(), module._is_known_host.cache_info()] == before
+    for info in before:
+        assert info.maxsize * module._KNOWN_SIZE <= 1 << 18

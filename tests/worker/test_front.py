@@ -1,5 +1,7 @@
 """What is remembered of heads, and what proxies may say."""
 
+import pytest
+
 from preforkd.apps import wsgi
 from preforkd.http.head import Bounds
 from preforkd.http.proxy import Trust
@@ -75,3 +77,29 @@ def test_without_proxies_they_are_headers_like_others():
     known = front().known(HEAD % (b"", FORWARDED))
     assert known.environ["HTTP_X_FORWARDED_PROTO"] == "https"
     assert known.remote is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: h\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\n\r\nGET",
+        b"GET / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n",
+        b"\r\n\r\n",
+        b"GET",
+        b"",
+    ],
+)
+def test_only_a_good_head_that_nothing_follows_is_whole(data):
+    """Everything else is for the reader, which waits, parts or refuses."""
+    assert front().whole(data) is None
+
+
+def test_a_head_is_whole_when_it_is_new_and_when_it_is_known():
+    """The first time as the third."""
+    one = front()
+    for _ in range(3):
+        assert one.whole(HEAD % (b"x", b"")).head.target == b"/x"
+    assert one.whole(HEAD % (b"x", b"")) is one.heads[HEAD % (b"x", b"")]
