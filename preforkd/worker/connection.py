@@ -190,6 +190,19 @@ class Connection:
         except OSError as error:
             raise ClientGoneError(str(error)) from error
 
+    def receive_into(self, view: memoryview) -> int:
+        """Receive into this; return how many bytes: 0 when nothing more has arrived, or will.
+
+        Raises ClientGoneError.
+        """
+        assert isinstance(self.sock, socket.socket)
+        try:
+            return self.sock.recv_into(view, 0, _WITHOUT_WAITING)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ClientGoneError(str(error)) from error
+
     # --- out -------------------------------------------------------------------------------------
 
     @property

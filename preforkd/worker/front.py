@@ -106,6 +106,25 @@ class Front:
         except RequestError:
             return None  # the reader will find it, too
 
+    def with_body(self, data: bytes) -> tuple[Known, int] | None:
+        """Return what follows from these bytes, and where the body begins, if they are a good head and that.
+
+        The body is one whose length was told, to be kept in memory, and not longer than what is here
+        and what may be waiting behind it.
+        """
+        start = data.find(b"\r\n\r\n") + 4
+        if start < 4 or start == len(data) or data[:1] == b"\r":
+            return None
+        try:
+            known = self.known(data[:start])
+        except RequestError:
+            return None
+        head = known.head
+        fits = len(data) - start <= head.length <= self.bounds.spool
+        if head.length <= 0 or not fits or head.expects_continue or known.probe:
+            return None
+        return known, start
+
     def _make(self, data: bytes) -> Known:
         head = self._parser.parse(data)
         if self._style == "off":

@@ -373,15 +373,44 @@ class HttpLoop:
             if self._crew is None and not self._away:
                 known = connection.front.whole(data)
                 if known is not None and known.complete:
-                    self._answer_quickly(connection, known)
+                    self._answer_quickly(connection, known, io.BytesIO(), 0)
                     return
+                if known is None:
+                    rest = self._with_body(connection, data)
+                    if rest is None:
+                        return
+                    data = rest
             connection.more = len(data) == FIRST_LOOK
             self._received(connection, data)
             return
         self._attend_with_care(connection)
 
-    def _answer_quickly(self, connection: Connection, known: Known) -> None:
-        self._answer(connection, known, io.BytesIO(), 0)
+    def _with_body(self, connection: Connection, data: bytes) -> bytes | None:
+        """Answer a request whose body is here as a whole; if it is not, return what there is."""
+        found = connection.front.with_body(data)
+        if found is None:
+            return data
+        known, start = found
+        length, here = known.head.length, len(data) - start
+        if here == length:
+            self._answer_quickly(connection, known, io.BytesIO(data[start:]), length)
+            return None
+        if len(data) < FIRST_LOOK:
+            return data
+        # What the application will read is received where it will read it.
+        body = io.BytesIO(bytes(length))
+        with body.getbuffer() as view:
+            view[:here] = data[start:]
+            arrived = connection.receive_into(view[here:])
+            if arrived < length - here:
+                return data + view[here : here + arrived]
+        self._answer_quickly(connection, known, body, length)
+        return None
+
+    def _answer_quickly(
+        self, connection: Connection, known: Known, body: IO[bytes], length: int
+    ) -> None:
+        self._answer(connection, known, body, length)
         if (
             connection.leaving
             or connection.pending

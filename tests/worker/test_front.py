@@ -103,3 +103,30 @@ def test_a_head_is_whole_when_it_is_new_and_when_it_is_known():
     for _ in range(3):
         assert one.whole(HEAD % (b"x", b"")).head.target == b"/x"
     assert one.whole(HEAD % (b"x", b"")) is one.heads[HEAD % (b"x", b"")]
+
+
+@pytest.mark.parametrize(
+    ("data", "at_once"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", True),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\na", True),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n", False),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcd", False),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\na", False),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9999999\r\n\r\na", False),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -3\r\n\r\nabc", False),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0", False),
+        (
+            b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc",
+            False,
+        ),
+        (b"GET /-/ok HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", False),
+        (b"\r\nPOST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", False),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n", False),
+    ],
+)
+def test_what_may_be_answered_with_its_body_at_once(data, at_once):
+    """A body of a known length, kept in memory, with nothing behind it; the rest is for the reader."""
+    found = front().with_body(data)
+    assert (found is not None) == at_once
+    assert not at_once or found[1] == data.index(b"\r\n\r\n") + 4

@@ -1,8 +1,11 @@
 """The WSGI worker, served by its own loop on a real socket."""
 
 import asyncio
+import fcntl
+import random
 import socket
 import struct
+import termios
 import threading
 import time
 from wsgiref.validate import validator
@@ -52,6 +55,47 @@ def test_one_connection_serves_request_after_request():
         assert rest.index(b"GET /x") < rest.index(b"GET /y")
         reading = worker.slot.read(1e18)
         assert (reading.requests, reading.accepted) == (5, 1)
+
+
+@pytest.mark.parametrize("method", [b"POST", b"GET", b"DELETE"])
+@pytest.mark.parametrize("size", [1, 500, 4000, 4096, 5000, 65536, 256 << 10, 300_000])
+def test_bodies_arrive_whole_however_they_come(method, size):
+    """In one piece, in pieces, one behind the other; the connection is as new afterwards."""
+    body = random.Random(size).randbytes(size)
+    head = method + b" /%d HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n"
+    cuts = {0, 1, 4095, 4096, 4097, size // 2, size}
+    with serving(echo) as worker, worker.connect() as sock, sock.makefile("rb") as answers:
+        for number, cut in enumerate(sorted(cuts)):
+            message = head % (number, size) + body
+            here = len(message) - size + cut
+            sock.sendall(message[:here])
+            if number % 2:
+                # What was sent is looked at before the rest comes.
+                until(lambda: not any(map(unread, list(worker.loop._connections))))
+            sock.sendall(message[here:] + GET % (b"/next", b""))
+            told = method + b" /%d " % number
+            assert next_body(answers) == told + body
+            assert next_body(answers) == b"GET /next "
+        until(lambda: worker.slot.read(1e18).requests == 2 * len(cuts))
+
+
+def next_body(answers):
+    """Return the body of the next answer."""
+    head = "".join(iter(lambda: answers.readline().decode(), "\r\n")).lower()
+    return answers.read(int(head.partition("content-length: ")[2].split()[0]))
+
+
+def unread(descriptor):
+    """Return how many bytes of a socket's input nobody has read."""
+    return struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))[0]
+
+
+def until(condition):
+    """Wait until this holds."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_a_client_that_has_said_all_gets_its_answer():
