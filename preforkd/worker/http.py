@@ -239,11 +239,11 @@ class HttpLoop:
             self._write_access_log()
         events = gate.poll(self._timeout())
         self._turn += 1
-        self._owed = owed = []
+        # Before any of the others: the application may keep this worker.
+        self._owed = [descriptor for descriptor, _ in events if descriptor not in connections]
         for descriptor, event in events:
             connection = connections.get(descriptor)
             if connection is None:
-                owed.append(descriptor)
                 continue
             try:
                 self._attend(connection, event)

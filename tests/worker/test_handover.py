@@ -321,15 +321,19 @@ def test_without_room_in_the_exchange_a_connection_stays():
 
 
 @contextmanager
-def asleep(worker):
-    """Have a worker not look at what comes meanwhile, and then see all of it at once."""
+def asleep(worker, last=False):
+    """Have a worker not look at what comes meanwhile, and then see all of it at once.
+
+    ``last``: it is told of its connections first, and of what it shares with others last.
+    """
     gate, waits, go = worker.gate, threading.Event(), threading.Event()
-    poll = gate.poll
+    poll, held = gate.poll, worker.loop._connections
 
     def wait_and_poll(timeout):
         if threading.current_thread() is worker.thread:
             waits.set()
             assert go.wait(60)
+            return sorted(poll(timeout), reverse=last, key=lambda event: event[0] in held)
         return poll(timeout)
 
     gate.poll = wait_and_poll
@@ -342,7 +346,8 @@ def asleep(worker):
         go.set()
 
 
-def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for():
+@pytest.mark.parametrize("last", [False, True])
+def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for(last):
     """A connection, or a gift, for which the kernel woke this worker only does not wait for his application."""
     application = Application()
     with team(application, size=1) as (worker,):
@@ -350,7 +355,7 @@ def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for():
         kept = worker.connect()
         kept.sendall(GET % b"/")
         assert read_answer(kept)[1]
-        with asleep(worker):
+        with asleep(worker, last):
             new = worker.connect()
             new.sendall(GET % b"/new")
             kept.sendall(GET % b"/slow")
@@ -365,7 +370,7 @@ def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for():
         application.go.set()
         assert read_answer(kept)[1]
         application.go.clear()
-        with asleep(worker):
+        with asleep(worker, last):
             assert exchange.give(received.gift, received.sock.fileno(), received.body)
             received.close()
             kept.sendall(GET % b"/slow")
@@ -374,6 +379,7 @@ def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for():
         deadline = time.monotonic() + 20
         while not worker.loop._away or worker.loop._owed:
             assert time.monotonic() < deadline
+        assert select.select([exchange.fileno()], [], [], 20)[0]
         again = exchange.take()
         assert again.gift == received.gift
         again.close()
