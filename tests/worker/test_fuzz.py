@@ -285,10 +285,15 @@ def test_connections_that_change_workers(pipelines, cuts):
     threads = [threading.Thread(target=_send, args=(*one[:2], cuts)) for one in clients]
     for thread in threads:
         thread.start()
-    for sock, _, expected in clients:
+    for client in clients:
+        sock, _, expected = client
         port = sock.getsockname()[1]
-        statuses = STATUS.findall(read_all(sock))
-        assert statuses == [b"200"] * len(expected)
+        try:
+            statuses = STATUS.findall(read_all(sock))
+            assert statuses == [b"200"] * len(expected)
+        except ConnectionResetError:
+            # What it sends behind the request that ends the connection may be answered by a reset.
+            assert len(expected) < len(pipelines[clients.index(client)])
         assert application.seen.pop(port, []) == expected
         sock.close()
     for thread in threads:

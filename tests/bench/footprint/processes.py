@@ -86,11 +86,16 @@ def processor_time(roots: list[int]) -> float:
 
 
 def come_to_rest(roots: list[int], least: int, patience: float = 240.0) -> None:
-    """Wait until there are at least so many processes and none of them computes any more."""
+    """Wait until there are at least so many processes and none of them computes any more.
+
+    Raises AssertionError when that does not come to be, and at once when one of the first has ended.
+    """
     deadline = time.monotonic() + patience
     before = _activity(roots)
     while time.monotonic() < deadline:
         time.sleep(_QUIET)  # a process that computes nothing gives no event to wait for
+        ended = [pid for pid in roots if _stat(pid)[0] == "Z"]
+        assert not ended, f"ended: {ended}"
         now = _activity(roots)
         if now == before and len(now) >= least:
             return

@@ -43,6 +43,8 @@ SERVERS = [
     "uWSGI",
     *PREFORKD,
 ]
+REFUSES = {69, 71, 78}
+"""Exit statuses of a preforkd that cannot do what its settings ask for."""
 FREEZING = """\
 import gc
 def when_ready(server):
@@ -77,7 +79,7 @@ class Running:
 
 @contextlib.contextmanager
 def started(case: Case, pause: float) -> Iterator[Running]:
-    """Run a server. Raises Skipped when its settings are not known there."""
+    """Run a server. Raises Skipped when its settings are not known there, or cannot be."""
     ports = [_free_port() for _ in range(MEASURED_UNRELATED if case.server == UNRELATED else 1)]
     log = case.folder / "log"
     commands = [_command(case, port) for port in ports]
@@ -106,6 +108,9 @@ def started(case: Case, pause: float) -> Iterator[Running]:
     try:
         yield Running([process.pid for process in processes], ports, log)
     except AssertionError as error:
+        if case.server in PREFORKD and processes[0].poll() in REFUSES:
+            why = next(line for line in log.read_text().splitlines() if "critical: " in line)
+            raise Skipped(why.rpartition("critical: ")[2].rpartition(".yaml:")[2]) from error
         raise AssertionError(f"{error}\n{log.read_text()[-3000:]}") from error
     finally:
         for process in processes:
