@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from preforkd.config.settings import Http
@@ -52,6 +53,19 @@ class Shared:
     tally: Tally
 
 
+class _Flow(FlowControl):  # type: ignore[misc]
+    """Says when reading goes on that had paused."""
+
+    def __init__(self, transport: Any, again: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._again = again
+
+    def resume_reading(self) -> None:
+        if self.read_paused:
+            self._again()
+        super().resume_reading()
+
+
 class Guarded(HttpToolsProtocol):  # type: ignore[misc]
     """One connection. ``peer``: who the client is, where the socket does not say it."""
 
@@ -86,6 +100,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._reading_again)
         if self._peer is not None:
             self.client = (self._peer.address, self._peer.port)
         self._expect(self._limits.header_timeout, self._head_is_late)
@@ -238,11 +253,15 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         else:
             self.transport.close()
 
+    def _reading_again(self) -> None:
+        # While the application does not take what has come, more is not read: not the client's fault.
+        if self._body_came:
+            self._body_came = self.loop.time()
+
     def _judge_body(self) -> None:
         if not self._body_came:
             return
         patience = self._limits.body_timeout
-        # While the application does not take what has come, more is not read: not the client's fault.
         since = self.loop.time() if self.flow.read_paused else self._body_came
         rest = since + patience - self.loop.time()
         if rest > 0:

@@ -5,6 +5,7 @@ import json
 import ssl
 import struct
 import threading
+import time
 
 import pytest
 from certificate import CERTIFICATE, KEY
@@ -194,10 +195,36 @@ def test_an_application_that_takes_its_time_with_a_body_is_waited_for():
             await asyncio.sleep(0.01)
         await show(scope, receive, send)
 
-    with asgi(slow, body_timeout=0.1) as worker, worker.connect() as sock:
+    with asgi(slow, body_timeout=1) as worker, worker.connect() as sock:
         sock.sendall(POST + b"Content-Length: 500000\r\n\r\n" + b"x" * 500_000)
-        threading.Timer(0.5, go.set).start()
+        threading.Timer(2.5, go.set).start()
         assert len(read_answer(sock)[1]) > 500_000
+
+
+def test_the_clients_time_begins_when_reading_goes_on():
+    """However long nothing was read before: it is not judged by what came before the pause."""
+    judged = []
+
+    async def slow(scope, receive, send):
+        if scope["type"] != "http":
+            raise RuntimeError  # no lifespan
+        protocol = receive.__self__.on_response.__self__
+        deadline = time.monotonic() + 20
+        while not (protocol.flow.read_paused and late(protocol)):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        protocol.flow.resume_reading()
+        protocol._judge_body()
+        judged.append(protocol.transport.is_closing())
+        await show(scope, receive, send)
+
+    def late(protocol):
+        return protocol.loop.time() > protocol._body_came + 1
+
+    with asgi(slow, body_timeout=1) as worker, worker.connect() as sock:
+        sock.sendall(POST + b"Content-Length: 500000\r\n\r\n" + b"x" * 500_000)
+        assert len(read_answer(sock)[1]) > 500_000
+    assert judged == [False]
 
 
 def test_one_connection_has_so_many_requests():
