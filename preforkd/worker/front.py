@@ -113,14 +113,15 @@ class Front:
         and what may be waiting behind it.
         """
         start = data.find(b"\r\n\r\n") + 4
-        if start < 4 or start == len(data) or data[:1] == b"\r":
-            return None
+        if start < 4 or start == len(data) or data[:1] != b"P":
+            return None  # what is sent ahead behind a GET would be judged twice
         try:
             known = self.known(data[:start])
         except RequestError:
             return None
         head = known.head
-        fits = len(data) - start <= head.length <= self.bounds.spool
+        most = min(self.bounds.spool, self.bounds.max_body)
+        fits = len(data) - start <= head.length <= most
         if head.length <= 0 or not fits or head.expects_continue or known.probe:
             return None
         return known, start

@@ -130,3 +130,11 @@ def test_what_may_be_answered_with_its_body_at_once(data, at_once):
     found = front().with_body(data)
     assert (found is not None) == at_once
     assert not at_once or found[1] == data.index(b"\r\n\r\n") + 4
+
+
+def test_a_body_that_is_too_large_is_for_the_reader_to_refuse():
+    """However much may be kept in memory."""
+    one = Front(0, BASE, Bounds(max_body=2, spool=9), write_patience=1, probes={})
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n"
+    assert one.with_body(head % 2 + b"ab")
+    assert one.with_body(head % 3 + b"abc") is None
