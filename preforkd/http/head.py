@@ -148,7 +148,7 @@ class HeadParser:
         if line[3] != b"1" or line[4] > b"1":
             _refuse("speak HTTP/1.1", "505 HTTP Version Not Supported")
         again = line[4] == b"1" and _AFTERMATH.isdisjoint(special)
-        self._judge_too(data, line[0], again=again)
+        self._judge_too(data, again=again)
         if self._url != line[2]:
             _refuse("the request line is malformed")
         return _judged(line[1].decode(), self._url, "1." + line[4].decode(), fields, special)
@@ -181,7 +181,7 @@ class HeadParser:
             _refuse("a header is too large", status)
         return lines
 
-    def _judge_too(self, data: bytes, line: bytes, *, again: bool) -> None:
+    def _judge_too(self, data: bytes, *, again: bool) -> None:
         # ``again``: afterwards, llhttp is where it began.
         self._url = b""
         parser = self._parser or httptools.HttpRequestParser(self)
@@ -191,7 +191,7 @@ class HeadParser:
         except httptools.HttpParserUpgrade:
             return  # it is answered as if it had not asked
         except httptools.HttpParserInvalidMethodError:
-            named = line.partition(b" ")[0].isupper()
+            named = data.partition(b" ")[0].isupper()
             _refuse(
                 "there is no such method", "501 Not Implemented" if named else "400 Bad Request"
             )
@@ -250,7 +250,7 @@ def _judged(
     )
 
 
-def _without_imitations(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def _without_imitations(fields: list[_Field]) -> list[_Field]:
     # To an application, X_A and X-A are the same header: one that came beside the other, or that
     # imitates one on which decisions rest, is an attack; any other is dropped, as by nginx.
     proper = {name for name, _ in fields if b"_" not in name}
@@ -276,9 +276,7 @@ def _is_host(value: bytes) -> bool:
 _is_known_host = lru_cache(_KNOWN)(_is_host)
 
 
-def _check_target(
-    method: str, target: bytes, fields: list[tuple[bytes, bytes]]
-) -> list[tuple[bytes, bytes]]:
+def _check_target(method: str, target: bytes, fields: list[_Field]) -> list[_Field]:
     if method == "CONNECT":
         _refuse("CONNECT is not supported", "501 Not Implemented")
     if _HASH_SIGN in target:

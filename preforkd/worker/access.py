@@ -157,18 +157,14 @@ class _Entries:
         )
 
     def write(self, entries: Sequence[bytes]) -> None:
-        send = self._journal.send_encoded
-        left = len(entries)
-        try:
-            for entry in entries:
-                if self._missed:
-                    send(b"PREFORKD_MISSED=%d\n%b" % (self._missed, entry))
-                    self._missed = 0
-                else:
-                    send(entry)
-                left -= 1
-        except OSError:
-            self._missed += left
+        for sent, entry in enumerate(entries):
+            missed = b"PREFORKD_MISSED=%d\n" % self._missed if self._missed else b""
+            try:
+                self._journal.send_encoded(missed + entry)
+            except OSError:
+                self._missed += len(entries) - sent
+                return
+            self._missed = 0
 
     def _about(self, remote: str, request: Head) -> bytes:
         fields = encoded(

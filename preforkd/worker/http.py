@@ -17,7 +17,6 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from typing import IO, Any
 
 from preforkd.apps import wsgi
@@ -112,7 +111,6 @@ class HttpLoop:
         self._application = application
         self._exchange = exchange
         self._access = open_access_log(settings.access_log)
-        self._unwritten: Sequence[bytes] = self._access.gathered if self._access is not None else ()
         self._hooks = hooks if hooks is not None and hooks.of_requests else None
         self._observed = self._access is not None or self._hooks is not None
         self._renderer = Renderer(http.server)
@@ -191,8 +189,8 @@ class HttpLoop:
         self._relief.end()
         if self._crew is not None:
             self._crew.end()
-        if self._unwritten:
-            self._write_access_log()
+        if self._access is not None:
+            self._access.flush()
 
     def _new_relief(self) -> Relief:
         return Relief(lambda: self._turn, self._relieve, self._gate.wake)
@@ -206,8 +204,6 @@ class HttpLoop:
         self._relief = self._new_relief()
         if self._crew is not None:
             self._crew.end()
-        if self._unwritten:
-            self._write_access_log()
         try:
             self._gate.fork_zygote()
         except BaseException:
@@ -235,8 +231,8 @@ class HttpLoop:
         """Wait for events, and attend to them: connections that are held first, then new ones."""
         gate = self._gate
         connections = self._connections
-        if self._unwritten:
-            self._write_access_log()
+        if self._access is not None:
+            self._access.flush()
         events = gate.poll(self._timeout())
         self._turn += 1
         # Before any of the others: the application may keep this worker.
@@ -256,10 +252,6 @@ class HttpLoop:
             self._attend_to_sources()
         if time.monotonic() >= self._soonest:
             self._expire()
-
-    def _write_access_log(self) -> None:
-        assert self._access is not None
-        self._access.flush()
 
     def _attend_to_sources(self) -> None:
         # What waits in the exchange was accepted before anything that waits at a listener: that is for

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from backend import BAD, serving
@@ -18,6 +19,8 @@ from preforkd.control.client import (
     ReloadFailedError,
 )
 from preforkd.errors import ExitStatus, SystemFailure
+
+FLOOD = Path(__file__).parents[1] / "flood.py"
 
 
 @pytest.fixture
@@ -163,22 +166,10 @@ def test_a_client_that_does_not_read_is_cut_off(path, caplog):
     ]
 
 
-FLOOD = """
-import socket, sys
-with socket.socket(socket.AF_UNIX) as sock:
-    sock.connect(sys.argv[1])
-    request = b'{"method":"org.varlink.service.GetInfo","oneway":true}' + bytes(1)
-    sock.sendall(request)
-    print(flush=True)
-    while True:
-        sock.sendall(request * 100)
-"""
-
-
 def test_a_client_that_asks_without_end_keeps_nobody_waiting(path):
     """It asks faster than it can be answered; others are answered meanwhile."""
     with serving(path):
-        command = [sys.executable, "-c", FLOOD, str(path)]
+        command = [sys.executable, FLOOD, str(path), "org.varlink.service.GetInfo"]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as flood:
             try:
                 assert flood.stdout.readline() == b"\n"
