@@ -12,9 +12,10 @@ The numbers are those of sysexits.h, so that ``RestartPreventExitStatus=78`` in 
 retry what only an edit can mend".
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
+
+from msgspec import Struct
 
 
 class ExitStatus(IntEnum):
@@ -77,8 +78,7 @@ class InternalError(PreforkdError):
     exit_status = ExitStatus.INTERNAL
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a setting was written: a file with line and column (from 1), or a command-line option.
 
     ``line`` 0 means that the place is the whole source (an option, an environment variable, the
@@ -93,8 +93,7 @@ class Place:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One thing that is wrong with a configuration.
 
     ``setting`` is the dotted path of the key (``timeouts.drain``), empty for the document itself.

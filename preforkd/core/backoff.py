@@ -5,7 +5,8 @@ slowed down: starts that fail, from the first (the next would fail as well), and
 been of use, from the sixth in a row (a crash at the first request, again and again).
 """
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 FIRST, FACTOR, CEILING = 0.25, 2.0, 30.0
 SHORT_LIFE = 1.0
@@ -15,8 +16,7 @@ MEMORY = 60.0
 """Seconds after which strikes are forgotten."""
 
 
-@dataclass(frozen=True, slots=True)
-class Strikes:
+class Strikes(Struct, frozen=True):
     """Failures of late, and the time (monotonic seconds) before which nothing is started."""
 
     boots: int = 0

@@ -5,7 +5,9 @@ something happens; when nobody says anything, nobody is busy.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from preforkd.core.events import PoolObserved
 
@@ -18,13 +20,12 @@ CALM = 1.0
 FIRST_STEP = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(Struct, frozen=True):
     """See the module; times are monotonic seconds."""
 
     size: int = 0
     """The size that the pool is to have; 0: nobody has wished for one yet."""
-    look: PoolObserved = field(default_factory=PoolObserved)
+    look: PoolObserved = PoolObserved()
     looked_at: float = -math.inf
     waiting_since: float | None = None
     """Since when every look has found somebody who waits, and no worker that is idle.

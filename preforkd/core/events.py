@@ -2,8 +2,6 @@
 
 An action that was performed is a fact too, so `Scoreboard.apply` takes both.  Workers and zygotes are known by
 numbers that are never used twice; a *slot* is the seat of a worker, a small number that is.
-
-They are Structs and no dataclasses: those take ten times the memory, each, in the master.
 """
 
 from msgspec import Struct

@@ -1,8 +1,9 @@
 """The nouns of the pool: states of workers, zygotes and generations, and why one of them failed."""
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from preforkd.errors import ExitStatus
 
@@ -65,8 +66,7 @@ class Blame(StrEnum):
         return ExitStatus[self.name]
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """Why something did not work: one line, evidence of any length, and what to do."""
 
     blame: Blame
@@ -75,8 +75,7 @@ class Failure:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What the policy may do. Numbers of workers, and seconds.
 
     ``floor`` workers make the service ready; ``target`` is the size to begin with, ``maximum`` the most it

@@ -7,8 +7,10 @@ already left: what children say is gossip, and arrives late.
 
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from preforkd.core import backoff, events as ev
 from preforkd.core.demand import Demand
@@ -27,8 +29,7 @@ REFORK_PAUSE = 10.0
 """Seconds before the next attempt to fork a zygote from a worker, twice as many after each failure."""
 
 
-@dataclass(slots=True)
-class WorkerRow:
+class WorkerRow(Struct):
     """One worker; ``since`` is when its state began, ``born`` when its fork was asked for."""
 
     worker: int
@@ -53,8 +54,7 @@ class WorkerRow:
     """Since when its process has been stopped."""
 
 
-@dataclass(slots=True)
-class ZygoteRow:
+class ZygoteRow(Struct):
     """One zygote."""
 
     zygote: int
@@ -70,8 +70,7 @@ class ZygoteRow:
     """Why it did not prove itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refork:
+class Refork(Struct, frozen=True):
     """What is wanted of a generation's next zygote, and how the last attempts failed."""
 
     due: str = ""
@@ -81,19 +80,18 @@ class Refork:
     retry_at: float = float("-inf")
 
 
-@dataclass(slots=True)
-class GenerationRow:
+class GenerationRow(Struct):
     """One generation: its role, when it began, and how its starts have failed of late."""
 
     generation: int
     role: Role
     since: float
-    strikes: backoff.Strikes = field(default_factory=backoff.Strikes)
+    strikes: backoff.Strikes = backoff.Strikes()
     failure: Failure | None = None
     """The last failure of a start; what a candidate is abandoned for."""
     fatal: bool = False
     """The failure is one that a candidate does not retry."""
-    refork: Refork = field(default_factory=Refork)
+    refork: Refork = Refork()
 
 
 class Scoreboard:

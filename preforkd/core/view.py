@@ -1,7 +1,8 @@
 """What a rule of the policy may look at, and questions that several rules ask."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from preforkd.core import events as ev
 from preforkd.core.model import Limits, WorkerState
@@ -10,8 +11,7 @@ from preforkd.core.scoreboard import GenerationRow, Scoreboard
 READY = frozenset({WorkerState.READY})
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """The scoreboard, the limits, and the time in monotonic seconds."""
 
     board: Scoreboard

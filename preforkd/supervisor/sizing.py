@@ -1,7 +1,8 @@
 """From settings to what the policy may do: how many workers, and how long each step may take."""
 
 import math
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from preforkd.config.settings import Settings
 from preforkd.core.model import Limits

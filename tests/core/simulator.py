@@ -12,7 +12,9 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from preforkd.core import events as ev, policy
 from preforkd.core.model import ALIVE, Blame, Failure, Limits, Role, WorkerState, ZygoteState

@@ -1,8 +1,8 @@
 """Renewal from within: spent workers, overdue requests, and zygotes forked from workers."""
 
-from dataclasses import replace
 from itertools import pairwise
 
+from msgspec.structs import replace
 from test_policy import LIMITS, Pool
 
 from preforkd.core import events as ev
