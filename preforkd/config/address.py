@@ -2,22 +2,21 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _PATH_LIMIT = 107
 """Bytes of a socket's path, its final NUL not counted. unix(7)"""
 
 
-@dataclass(frozen=True, slots=True)
-class TcpAddress:
+class TcpAddress(Struct, frozen=True):
     """A TCP address; ``host`` None is every address of the machine, v4 and v6."""
 
     host: str | None
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
+class UnixAddress(Struct, frozen=True):
     """The absolute path of a Unix socket."""
 
     path: str

@@ -1,15 +1,12 @@
 """What differs between two configurations, by what a reload can do about it."""
 
-from dataclasses import dataclass
-
 import msgspec
 
 from preforkd.config.fields import get, leaves
 from preforkd.config.settings import OnReload, Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """Dotted names of the settings that differ."""
 
     live: tuple[str, ...] = ()

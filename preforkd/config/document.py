@@ -6,9 +6,9 @@ sexagesimal number.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import yaml
+from msgspec import Struct
 
 from preforkd.errors import ConfigurationError, Place, Problem
 
@@ -24,8 +24,7 @@ _ALLOWED_TAGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
+class Scalar(Struct, frozen=True):
     """One value as it was written; ``quoted`` when it stood in quotes or a block."""
 
     text: str
@@ -38,24 +37,21 @@ class Scalar:
         return not self.quoted and self.text in _NULLS
 
 
-@dataclass(frozen=True, slots=True)
-class Sequence:
+class Sequence(Struct, frozen=True):
     """A list of nodes."""
 
     items: tuple["Node", ...]
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A key with its value."""
 
     key: Scalar
     value: "Node"
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(Struct, frozen=True):
     """Keys with values, in the order of the file; a duplicate key is left out, with a problem."""
 
     entries: tuple[Entry, ...]

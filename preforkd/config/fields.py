@@ -2,7 +2,6 @@
 
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from types import UnionType
@@ -34,8 +33,7 @@ class Form(StrEnum):
     SECTION = "section"
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """One setting; ``choices`` are words that may stand for a value, ``struct`` is a section's."""
 
     path: str

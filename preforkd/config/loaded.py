@@ -1,7 +1,8 @@
 """What was read of the configuration: the settings, and where each was written."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from preforkd.config.settings import Settings
 from preforkd.errors import Place
@@ -9,8 +10,7 @@ from preforkd.errors import Place
 DEFAULT_PATH = "/etc/preforkd.yaml"
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """Settings, the file they come from (None: none was there), and the place of each written one."""
 
     settings: Settings

@@ -7,8 +7,9 @@ of their own; everything else follows from the declarations.
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping as MappingOf
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from preforkd.config import units
 from preforkd.config.address import parse_address, parse_peers

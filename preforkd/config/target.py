@@ -5,8 +5,9 @@
 
 import difflib
 import re
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 KINDS = ("stream", "wsgi", "asgi")
 EXAMPLE = "wsgi:mysite.wsgi:application"
@@ -15,8 +16,7 @@ _VISIBLE = re.compile(r"[!-~]+")
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A parsed target; ``call`` says that the attribute is a factory to be called."""
 
     kind: str
@@ -25,8 +25,7 @@ class Target:
     call: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """An object by name: of a module, or the module itself (an empty attribute)."""
 
     module: str

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from preforkd.config.fields import get
 from preforkd.config.settings import Settings
@@ -11,8 +12,7 @@ from preforkd.config.target import is_request, no_refork
 _PROBE = re.compile(r"/[!-\"$->@-~]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Contradiction:
+class Contradiction(Struct, frozen=True):
     """The setting to blame, what is wrong, and what to do."""
 
     setting: str

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import msgspec
+
 import preforkd
 from preforkd.config import changes
 from preforkd.config.loaded import Loaded
@@ -417,7 +419,9 @@ class Master:
         try:
             loaded = read()
             differences = changes.changes(old, loaded.settings)
-            kept = replace(loaded, settings=changes.keeping_restart(old, loaded.settings))
+            kept = msgspec.structs.replace(
+                loaded, settings=changes.keeping_restart(old, loaded.settings)
+            )
             for setting in differences.restart:
                 logger.warning("%s has changed; only a restart of the service applies it", setting)
             if differences.live and not differences.generation and not fresh:
