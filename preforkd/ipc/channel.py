@@ -12,7 +12,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import msgspec
@@ -33,8 +32,7 @@ class MalformedMessageError(Exception):
     """The other side said something that is no message of its language."""
 
 
-@dataclass(frozen=True, slots=True)
-class Received(Generic[T]):
+class Received(msgspec.Struct, Generic[T], frozen=True):
     """A message, its descriptors (the receiver's to close), and the sender's pid."""
 
     message: T

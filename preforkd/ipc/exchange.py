@@ -9,7 +9,6 @@ import contextlib
 import os
 import socket
 from array import array
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
@@ -48,8 +47,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Gift).decode
 
 
-@dataclass(slots=True)
-class Received:
+class Received(msgspec.Struct):
     """A gift with its descriptors."""
 
     gift: Gift

@@ -15,8 +15,9 @@ import mmap
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 SIZE = 4096
 STACKS = 64 * 1024
@@ -35,8 +36,7 @@ class _Word(IntEnum):
     BELL = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """What a worker said of itself: counts since its start, and monotonic seconds."""
 
     busy_since: float | None

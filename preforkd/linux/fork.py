@@ -9,11 +9,11 @@ import select
 import sys
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Newborn:
+class Newborn(Struct, frozen=True):
     """In the grandchild: it goes on when its parent is the subreaper, and that one was told."""
 
     go: int

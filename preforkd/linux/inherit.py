@@ -6,11 +6,11 @@ sd_listen_fds(3), systemd.socket(5)
 import os
 import socket
 import stat
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Inherited:
+class Inherited(Struct, frozen=True):
     """A listening stream socket from systemd, with its FileDescriptorName= and its address."""
 
     name: str
@@ -18,8 +18,7 @@ class Inherited:
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """A descriptor that cannot be served, and why; it stays open and untouched."""
 
     name: str

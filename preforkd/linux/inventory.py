@@ -9,8 +9,9 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 _SERVICES = {
     1433: "SQL Server",
@@ -36,8 +37,7 @@ Descriptors = frozenset[tuple[int, int, int]]
 """Number, device and inode of each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(Struct, frozen=True):
     """An open descriptor with somebody or something at its other end.
 
     ``peer`` is an address or a path; ``service`` is the database that it probably is, or empty.

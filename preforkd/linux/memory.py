@@ -13,11 +13,11 @@ import os
 import select
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """A process's memory in bytes.
 
     ``private`` (USS) is what only this process has, ``pss`` adds its share of what several have.

@@ -11,9 +11,10 @@ import signal
 import sys
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+
+from msgspec import Struct
 
 _PR_SET_CHILD_SUBREAPER = 36
 _VICTIM = 200
@@ -21,8 +22,7 @@ _VICTIM = 200
 _ENDED = os.WEXITED | os.WNOHANG
 
 
-@dataclass(frozen=True, slots=True)
-class ExitReport:
+class ExitReport(Struct, frozen=True):
     """How a process ended: an exit status, or a signal."""
 
     code: int | None
