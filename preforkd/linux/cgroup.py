@@ -3,23 +3,23 @@
 import os
 import select
 import time
-from pathlib import Path
 
-_HIERARCHY = Path("/sys/fs/cgroup")
-_MEMBERSHIP = Path("/proc/self/cgroup")
+MEMBERSHIP = "/proc/self/cgroup"
+HIERARCHY = "/sys/fs/cgroup"
 
 
-def own_folder(membership: Path = _MEMBERSHIP, hierarchy: Path = _HIERARCHY) -> Path | None:
+def own_folder(membership: str = MEMBERSHIP, hierarchy: str = HIERARCHY) -> str | None:
     """Return the folder of this process's cgroup; None without version 2."""
     try:
-        lines = membership.read_text().splitlines()
+        with open(membership) as file:
+            lines = file.read().splitlines()
     except OSError:
         return None
     path = next((line[3:] for line in lines if line.startswith("0::")), None)
-    return None if path is None else hierarchy / path.lstrip("/")
+    return None if path is None else hierarchy + path.rstrip("/")
 
 
-def wait_until_alone(patience: float, folder: Path | None = None) -> list[int]:
+def wait_until_alone(patience: float, folder: str | None = None) -> list[int]:
     """Wait until no other process is in this process's cgroup, for at most so many seconds.
 
     Returns the pids of those that are still there; empty also without version 2. pidfd_open(2)
@@ -34,11 +34,12 @@ def wait_until_alone(patience: float, folder: Path | None = None) -> list[int]:
     return others
 
 
-def _others(folder: Path | None) -> list[int]:
+def _others(folder: str | None) -> list[int]:
     if folder is None:
         return []
     try:
-        pids = [int(line) for line in (folder / "cgroup.procs").read_text().split()]
+        with open(f"{folder}/cgroup.procs") as file:
+            pids = [int(line) for line in file]
     except OSError:
         return []
     # 0 is a process of another pid namespace.
@@ -64,7 +65,7 @@ def _wait_for_one(pids: list[int], patience: float) -> None:
 class OomKills:
     """How often the kernel has killed in this cgroup for want of memory."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: str | None = None) -> None:
         self._folder = folder or own_folder()
         self._count = self._read()
 
@@ -77,7 +78,8 @@ class OomKills:
         if self._folder is None:
             return 0
         try:
-            words = (self._folder / "memory.events").read_text().split()
+            with open(f"{self._folder}/memory.events") as file:
+                words = file.read().split()
             return int(words[words.index("oom_kill") + 1])
         except (OSError, ValueError, IndexError):
             return 0

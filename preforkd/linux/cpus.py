@@ -2,14 +2,11 @@
 
 import math
 import os
-from pathlib import Path
 
-from preforkd.linux.cgroup import own_folder
+from preforkd.linux.cgroup import HIERARCHY, MEMBERSHIP, own_folder
 
 
-def usable_cpus(
-    membership: Path = Path("/proc/self/cgroup"), hierarchy: Path = Path("/sys/fs/cgroup")
-) -> int:
+def usable_cpus(membership: str = MEMBERSHIP, hierarchy: str = HIERARCHY) -> int:
     """Return the CPUs of the affinity mask, or of the cgroup's quota (CPUQuota=) if it is less.
 
     At least 1. sched_getaffinity(2), cpu.max of cgroups(7) version 2
@@ -19,18 +16,20 @@ def usable_cpus(
     return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
 
 
-def _quota(membership: Path, hierarchy: Path) -> float | None:
+def _quota(membership: str, hierarchy: str) -> float | None:
     # The tightest of our own cgroup and all above it.
-    group = own_folder(membership, hierarchy)
-    if group is None:
-        return None
-    found = [_own_quota(folder) for folder in (group, *group.parents)]
+    folder = own_folder(membership, hierarchy) or ""
+    found = []
+    while len(folder) >= len(hierarchy):
+        found.append(_own_quota(folder))
+        folder = os.path.dirname(folder)
     return min((quota for quota in found if quota is not None), default=None)
 
 
-def _own_quota(folder: Path) -> float | None:
+def _own_quota(folder: str) -> float | None:
     try:
-        limit, period = (folder / "cpu.max").read_text().split()
+        with open(f"{folder}/cpu.max") as file:
+            limit, period = file.read().split()
         return None if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError):
         return None

@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 from collections.abc import Collection
-from pathlib import Path
 from typing import NoReturn
 
 from msgspec import Struct
@@ -111,10 +110,12 @@ def make_preferred_victim(preferred: bool = True) -> None:
 
     Where the score may not be changed, nothing happens. proc(5), /proc/pid/oom_score_adj
     """
-    path = Path("/proc/self/oom_score_adj")
+    path = "/proc/self/oom_score_adj"
     with contextlib.suppress(OSError, ValueError):
-        score = int(path.read_text()) + (_VICTIM if preferred else -_VICTIM)
-        path.write_text(str(max(-1000, min(1000, score))))
+        with open(path) as file:
+            score = int(file.read()) + (_VICTIM if preferred else -_VICTIM)
+        with open(path, "w") as file:
+            file.write(str(max(-1000, min(1000, score))))
 
 
 def reap(pidfd: int) -> ExitReport | None:
@@ -151,15 +152,23 @@ def _ended_child() -> int | None:
 
 def _zombies() -> list[int]:
     found: list[int] = []
-    for listing in Path("/proc/self/task").glob("*/children"):
-        for word in listing.read_text().split():
-            try:
-                result = os.waitid(os.P_PID, int(word), _ENDED | os.WNOWAIT)
-            except ChildProcessError:
-                continue
-            if result is not None:
-                found.append(int(word))
+    for pid in _children():
+        try:
+            result = os.waitid(os.P_PID, pid, _ENDED | os.WNOWAIT)
+        except ChildProcessError:
+            continue
+        if result is not None:
+            found.append(pid)
     return found
+
+
+def _children() -> list[int]:
+    pids: list[int] = []
+    for thread in os.listdir("/proc/self/task"):
+        # A thread may have ended meanwhile, and a kernel may keep no such list.
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:
+            pids += map(int, file.read().split())
+    return pids
 
 
 def _reap_pid(pid: int) -> ExitReport:

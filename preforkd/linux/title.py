@@ -6,7 +6,6 @@ overwritten there. proc(5): /proc/pid/cmdline, /proc/pid/stat (arg_start, arg_en
 
 import contextlib
 import ctypes
-from pathlib import Path
 
 _PR_SET_NAME = 15
 _COMM = b"preforkd"
@@ -38,9 +37,10 @@ def _area() -> tuple[int, int]:
     # The process's name stands in parentheses and may contain anything, so the fields are counted
     # from behind it.
     with contextlib.suppress(OSError, ValueError, IndexError):
-        fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+        with open("/proc/self/stat", "rb") as stat, open("/proc/self/cmdline", "rb") as line:
+            fields = stat.read().rpartition(b")")[2].split()
+            length = len(line.read())
         start, end = int(fields[45]), int(fields[46])
-        length = len(Path("/proc/self/cmdline").read_bytes())
         if 0 < start < end and end - start == length:
             return start, end - start
     return 0, 0

@@ -1,14 +1,14 @@
 """What a process has used: CPU time, descriptors. See proc(5)."""
 
 import os
-from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process, in user mode and in the kernel. Raises OSError."""
-    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
@@ -21,8 +21,9 @@ def descriptors(pid: int) -> int:
 
 def descriptor_limit(pid: int) -> int:
     """Return the soft limit of a process's descriptors. Raises OSError."""
-    for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
-        if line.startswith("Max open files"):
-            soft = line.split()[3]
-            return 1 << 30 if soft == "unlimited" else int(soft)
+    with open(f"/proc/{pid}/limits") as file:
+        for line in file:
+            if line.startswith("Max open files"):
+                soft = line.split()[3]
+                return 1 << 30 if soft == "unlimited" else int(soft)
     raise OSError("/proc/PID/limits has no open files")
