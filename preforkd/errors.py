@@ -12,6 +12,7 @@ The numbers are those of sysexits.h, so that ``RestartPreventExitStatus=78`` in 
 retry what only an edit can mend".
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Literal
 
@@ -123,3 +124,12 @@ class ConfigurationError(PreforkdError):
         tail = f" (and {more} more problem{'s' if more > 1 else ''})" if more > 0 else ""
         rest = "\n".join(str(problem) for problem in self.problems[1:])
         super().__init__(first + tail, hint=hint, detail=rest)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the question for the nearest of the words that are known; empty if none is near."""
+    # For those who mistype: difflib is 0.4 MB, and the master lives long.
+    import difflib  # noqa: PLC0415
+
+    close = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {close[0]}?" if close else ""

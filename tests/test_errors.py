@@ -7,6 +7,7 @@ from preforkd.errors import (
     Place,
     Problem,
     SystemFailure,
+    did_you_mean,
 )
 
 
@@ -30,3 +31,9 @@ def test_each_blame_has_its_own_status():
     assert ApplicationError("x").exit_status == ExitStatus.APPLICATION == 69
     assert SystemFailure("x").exit_status == ExitStatus.SYSTEM == 71
     assert ConfigurationError([]).exit_status == ExitStatus.CONFIGURATION == 78
+
+
+def test_the_nearest_word_is_asked_for():
+    """Only one that is near."""
+    assert did_you_mean("lisen", {"listen": 1, "workers": 2}) == "did you mean listen?"
+    assert did_you_mean("x", ["listen", "workers"]) == ""

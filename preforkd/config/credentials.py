@@ -3,8 +3,9 @@
 systemd.exec(5): LoadCredential=, SetCredentialEncrypted=, $CREDENTIALS_DIRECTORY
 """
 
-import difflib
 from pathlib import Path
+
+from preforkd.errors import did_you_mean
 
 KEY = "credential"
 
@@ -45,6 +46,5 @@ class Credentials:
             names = sorted(path.name for path in self._directory.iterdir())
         except OSError:
             names = []
-        close = difflib.get_close_matches(name, names, 1)
-        passed = f"did you mean {close[0]}?" if close else f"passed: {', '.join(names) or 'none'}"
+        passed = did_you_mean(name, names) or f"passed: {', '.join(names) or 'none'}"
         return f"the credential {name} cannot be read: {error.strerror}; {passed}"

@@ -4,7 +4,6 @@ The reader knows no setting by name except ``listen`` and ``app.target``, whose 
 of their own; everything else follows from the declarations.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping as MappingOf
 from typing import Any
@@ -19,7 +18,7 @@ from preforkd.config.fields import Field, Form, fields_of, leaves
 from preforkd.config.settings import Listen, Settings
 from preforkd.config.target import parse_reference, parse_target, parse_warm_up
 from preforkd.config.together import contradictions
-from preforkd.errors import Place, Problem
+from preforkd.errors import Place, Problem, did_you_mean
 
 _GRAMMARS: dict[str, Callable[[str], object]] = {
     "app.target": parse_target,
@@ -84,9 +83,8 @@ class Reader:
         name = entry.key.text
         prefix = next(iter(known.values())).path.rpartition(".")[0]
         elsewhere = [field.path for field in leaves() if field.name == name]
-        close = difflib.get_close_matches(name, known, 1)
-        if close:
-            hint = f"did you mean {close[0]}?"
+        if nearest := did_you_mean(name, known):
+            hint = nearest
         elif elsewhere:
             hint = f"it belongs elsewhere: {' or '.join(elsewhere)}"
         else:
@@ -268,9 +266,8 @@ def _parse(field: Field, text: str) -> Any:
 
 
 def _hint(field: Field, text: str) -> str:
-    close = difflib.get_close_matches(text.lower(), field.choices, 1)
-    if close:
-        return f"did you mean {close[0]}?"
+    if nearest := did_you_mean(text.lower(), field.choices):
+        return nearest
     if field.form in {Form.DURATION, Form.SIZE, Form.REQUESTS} and field.default is not None:
         return f"the default is {field.write(field.default)}"
     return ""

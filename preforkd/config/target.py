@@ -3,11 +3,11 @@
 ``()`` behind the attribute of a factory says that it is to be called.
 """
 
-import difflib
 import re
-from urllib.parse import urlsplit
 
 from msgspec import Struct
+
+from preforkd.errors import did_you_mean
 
 KINDS = ("stream", "wsgi", "asgi")
 EXAMPLE = "wsgi:mysite.wsgi:application"
@@ -47,6 +47,9 @@ def is_request(entry: str) -> bool:
 
 def parse_warm_up(entry: str) -> None:
     """Raise ValueError, which says why, if this is no entry of ``app.warm_up``."""
+    # The master uses this module, and has no URL to take apart.
+    from urllib.parse import urlsplit  # noqa: PLC0415
+
     if not is_request(entry):
         if not parse_reference(entry).attribute:
             raise ValueError(f"{entry!r} is neither MODULE:FUNCTION nor a path, for example /")
@@ -85,8 +88,7 @@ def parse_target(text: str) -> Target:
         raise ValueError(f"{text!r} is not KIND:MODULE:ATTRIBUTE, for example {EXAMPLE}")
     kind, module, attribute = parts
     if kind not in KINDS:
-        close = difflib.get_close_matches(kind, KINDS, 1)
-        meant = f"did you mean {close[0]}?" if close else f"it is one of {', '.join(KINDS)}"
+        meant = did_you_mean(kind, KINDS) or f"it is one of {', '.join(KINDS)}"
         raise ValueError(f"there is no kind {kind!r}: {meant}")
     _check_names(module, attribute)
     return Target(kind, module, attribute.removesuffix("()"), attribute.endswith("()"))
