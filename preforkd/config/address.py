@@ -1,6 +1,5 @@
 """Where to listen: ``host:port``, ``[v6]:port``, ``:port`` or ``unix:/path``."""
 
-import ipaddress
 import re
 
 from msgspec import Struct
@@ -42,22 +41,6 @@ def parse_address(text: str) -> TcpAddress | UnixAddress:
     if host and not re.fullmatch(r"[\w.:%-]+", host):
         raise ValueError(f"{host!r} is not the name or the address of a host")
     return TcpAddress(host or None, _port(port))
-
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def parse_peers(text: str) -> Network | None:
-    """Return the network that a text names; None for ``unix``: everybody on Unix sockets.
-
-    Raises ValueError that says what is wrong with it.
-    """
-    if text == "unix":
-        return None
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
-        raise ValueError(f"{error}; expected an address, a network or unix") from None
 
 
 def _unix(path: str) -> UnixAddress:

@@ -11,10 +11,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from preforkd.config import units
-from preforkd.config.address import parse_address, parse_peers
+from preforkd.config.address import parse_address
 from preforkd.config.credentials import KEY, Credentials
 from preforkd.config.document import Entry, Mapping, Node, Scalar, Sequence
 from preforkd.config.fields import Field, Form, fields_of, leaves
+from preforkd.config.peers import parse_peers
 from preforkd.config.settings import Listen, Settings
 from preforkd.config.target import parse_reference, parse_target, parse_warm_up
 from preforkd.config.together import contradictions

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from preforkd.config.address import parse_peers
+from preforkd.config.peers import parse_peers
 from preforkd.http.head import Head
 
 _FORWARDING = re.compile(rb"forwarded|x-forwarded(-.*)?|x-real-ip")
