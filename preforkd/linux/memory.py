@@ -4,7 +4,7 @@ proc(5), smaps_rollup; systemd.exec(5), MEMORY_PRESSURE_WATCH (254 and newer); t
 documentation of PSI
 """
 
-import base64
+import binascii
 import contextlib
 import ctypes
 import errno
@@ -105,7 +105,7 @@ class PressureWatch:
         if not path.startswith("/") or path == "/dev/null":
             return None
         with contextlib.suppress(OSError, ValueError):
-            return cls(path, base64.b64decode(environ.get("MEMORY_PRESSURE_WRITE", "")))
+            return cls(path, binascii.a2b_base64(environ.get("MEMORY_PRESSURE_WRITE", "")))
         return None
 
     def fileno(self) -> int:
