@@ -1,8 +1,17 @@
 """preforkd's command line; what it starts is proven with real processes."""
 
+import subprocess
+import sys
+
 import pytest
 
 from preforkd.cli import preforkd
+
+NOT_FOR_THE_MASTER = {
+    "argparse", "ast", "base64", "dataclasses", "difflib", "inspect", "ipaddress", "pathlib", "ssl",
+    "urllib.parse", "yaml",
+}  # fmt: skip
+"""Modules that cost it memory for ever, and of which it has no use."""
 
 
 def test_check_exits_by_blame(tmp_path, capsys):
@@ -49,3 +58,28 @@ def test_wrong_usage(arguments):
     with pytest.raises(SystemExit) as caught:
         preforkd.main(arguments)
     assert caught.value.code == 2
+
+
+def loaded_by(*modules):
+    """Return what a fresh interpreter has loaded when it has imported these.
+
+    Not what its site module loads, nor what typing_extensions does, which msgspec uses where it is installed.
+    """
+    program = (
+        "import sys, importlib; sys.path[:] = sys.argv[2:]\n"
+        "sys.modules.update(dict.fromkeys(('ssl', 'typing_extensions')))\n"
+        "for name in sys.argv[1].split(): importlib.import_module(name)\n"
+        "print(*(name for name, module in sys.modules.items() if module))"
+    )
+    command = [sys.executable, "-S", "-c", program, " ".join(modules), *sys.path]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_the_master_loads_little():
+    """What it has of the layers below it brings no module that is large and of no use to it."""
+    # Without what the supervisor and the control socket import themselves.
+    below = ("preforkd.config.", "preforkd.core.", "preforkd.ipc.", "preforkd.linux.")
+    whole = loaded_by("preforkd.cli.preforkd", "preforkd.supervisor.run")
+    parts = {name for name in whole if name.startswith(below)}
+    assert len(parts) > 30
+    assert not loaded_by("preforkd.cli.preforkd", *parts) & NOT_FOR_THE_MASTER
