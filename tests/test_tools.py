@@ -76,6 +76,7 @@ TESTED_ELSEWHERE = {
     "cli/zygote.py": "the ways from role to role: tests/process, by every worker there is",
     "config/loaded.py": "a record: test_sources and test_apart compare it",
     "config/settings.py": "declarations: test_derive, test_reader and test_together go through all",
+    "control/varlink.py": "declarations: test_service and test_describe go through all",
     "control/view.py": "records without a line of code",
     "core/events.py": "records without a line of code",
     "supervisor/master.py": "ties the parts together: tests/process, with real children",

@@ -10,7 +10,8 @@ import grp
 import os
 import socket
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 _CREDENTIALS = struct.Struct("3i")
 _SO_PEERGROUPS = 59
@@ -18,8 +19,7 @@ _GROUPS_ROOM = 1024
 """Bytes, the most that socket.getsockopt takes: 256 groups; of more none is believed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """The process that connected, as the kernel knew it then."""
 
     pid: int

@@ -1,17 +1,16 @@
-"""The Varlink interface ``io.preforkd.Manager``, one instance for each client.
-
-https://varlink.org; the interface description is made from these annotations, so method and
-parameter names are those of the wire.
-"""
+"""The Varlink interface ``io.preforkd.Manager``: its methods, and what the master does for each."""
 
 import logging
-from dataclasses import replace
-from typing import Protocol, TypedDict
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from asyncvarlink import TypedVarlinkErrorReply, VarlinkInterface, varlinkmethod
+import msgspec
+from msgspec.structs import replace
 
 from preforkd.control.access import Peer, may_command
+from preforkd.control.varlink import Answer, Error, Interface, Method
 from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
+from preforkd.core.model import Failure
 
 logger = logging.getLogger("preforkd.master")
 
@@ -19,61 +18,68 @@ INTERFACE = "io.preforkd.Manager"
 
 
 class Backend(Protocol):
-    """The master, as a client sees it."""
+    """The master, as a client sees it; ``tell`` is called once, at once or later."""
 
     def view(self) -> ServiceView:
         """Return all there is to see."""
 
-    async def memory(self) -> MemoryView:
+    def memory(self, tell: Callable[[MemoryView], None]) -> None:
         """Read the memory of all processes; milliseconds each, beside the loop."""
 
-    async def reload(self, fresh: bool) -> ReloadAnswer:
-        """Reload; return when the new generation serves, or the reload has failed."""
+    def reload(self, tell: Callable[[ReloadAnswer], None], *, fresh: bool) -> None:
+        """Reload; tell when the new generation serves, or the reload has failed."""
 
-    def stop(self, quick: bool) -> None:
+    def stop(self, *, quick: bool) -> None:
         """Begin to stop."""
 
-    async def refork(self) -> str:
-        """Fork the zygote anew from a warm worker; return what was achieved, or raise ReforkFailed."""
+    def refork(self, tell: Callable[[str | Failure], None]) -> None:
+        """Fork the zygote anew from a warm worker; tell what was achieved, or why not."""
 
-    def scale(self, size: int | None, by: int) -> int:
-        """Change the size: by so many, or (0) to this one, None being that of the settings; return it."""
+    def scale(self, size: int | None) -> int:
+        """Change the size to this one, None being that of the settings; return it."""
 
-
-class ReloadFailed(TypedVarlinkErrorReply, interface=INTERFACE):
-    """The reload failed, and what served serves on."""
-
-    class Parameters:
-        """Who has to act, why, the evidence, and what to do."""
-
-        blame: str
-        reason: str
-        detail: str
-        hint: str
+    def scale_by(self, step: int) -> int:
+        """Change the size by so many; return it."""
 
 
-class ReforkFailed(TypedVarlinkErrorReply, interface=INTERFACE):
-    """No zygote was forked from a worker, and nothing that serves was touched."""
-
-    class Parameters:
-        """Who has to act, why, the evidence, and what to do."""
-
-        blame: str
-        reason: str
-        detail: str
-        hint: str
+# --- the methods, and what they answer -----------------------------------------------------------
 
 
-class NotAllowed(TypedVarlinkErrorReply, interface=INTERFACE):
-    """The client may look, and give no commands."""
+class GetStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Return everything there is to see.
 
-    class Parameters:
-        """Who may."""
+    memory: what each process takes, too, which costs milliseconds for each.
+    """
 
-        reason: str
+    memory: bool | None = None
 
 
-class Done(TypedDict):
+class Status(msgspec.Struct, frozen=True):
+    """The answer to GetStatus."""
+
+    service: ServiceView
+
+
+class GetMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Return what each process takes."""
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """The answer to GetMemory."""
+
+    memory: MemoryView
+
+
+class Reload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Read the configuration again and return when it is in force.
+
+    fresh: start new workers even if nothing changed.
+    """
+
+    fresh: bool
+
+
+class Reloaded(msgspec.Struct, frozen=True):
     """The answer to a reload that succeeded."""
 
     generation: int
@@ -82,80 +88,145 @@ class Done(TypedDict):
     restart: list[str]
 
 
-class Manager(VarlinkInterface, name=INTERFACE):
-    """Look at a preforkd service, reload it, stop it."""
+class Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Begin to stop; quick: without letting requests finish."""
 
-    errors = (ReloadFailed, ReforkFailed, NotAllowed)
+    quick: bool
+
+
+class Stopping(msgspec.Struct, frozen=True):
+    """The answer to Stop."""
+
+
+class Refork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Fork the next zygote from a warm worker; return when a first worker of its own serves."""
+
+
+class Reforked(msgspec.Struct, frozen=True):
+    """The answer to a refork that succeeded."""
+
+    message: str
+
+
+class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Change the number of workers; return the number that there are to be.
+
+    size: so many, until the settings change. by: so many more, or fewer. Neither: what the settings say.
+    """
+
+    size: int | None = None
+    by: int | None = None
+
+
+class Scaled(msgspec.Struct, frozen=True):
+    """The answer to Scale."""
+
+    size: int
+
+
+# --- the errors ----------------------------------------------------------------------------------
+
+
+class ReloadFailed(Error, frozen=True):
+    """The reload failed, and what served serves on."""
+
+    of = INTERFACE
+    blame: str
+    reason: str
+    detail: str
+    hint: str
+
+
+class ReforkFailed(Error, frozen=True):
+    """No zygote was forked from a worker, and nothing that serves was touched."""
+
+    of = INTERFACE
+    blame: str
+    reason: str
+    detail: str
+    hint: str
+
+
+class NotAllowed(Error, frozen=True):
+    """The client may look, and give no commands."""
+
+    of = INTERFACE
+    reason: str
+
+
+class Manager:
+    """What one client may do; `interface` is how."""
 
     def __init__(self, backend: Backend, peer: Peer, group: str) -> None:
         self._backend = backend
         self._peer = peer
         self._group = group
-
-    @varlinkmethod(return_parameter="service")
-    async def GetStatus(self, *, memory: bool | None = None) -> ServiceView:  # noqa: N802 - of the wire
-        """Return everything there is to see.
-
-        memory: what each process takes, too, which costs milliseconds for each.
-        """
-        if not memory:
-            return self._backend.view()
-        return replace(self._backend.view(), memory=await self._backend.memory())
-
-    @varlinkmethod(return_parameter="memory")
-    async def GetMemory(self) -> MemoryView:  # noqa: N802
-        """Return what each process takes."""
-        return await self._backend.memory()
-
-    @varlinkmethod
-    async def Reload(self, *, fresh: bool) -> Done:  # noqa: N802
-        """Read the configuration again and return when it is in force.
-
-        fresh: start new workers even if nothing changed.
-        """
-        self._demand("Reload")
-        answer = await self._backend.reload(fresh)
-        if not answer.ok:
-            raise ReloadFailed(
-                blame=answer.blame or "internal",
-                reason=answer.message,
-                detail=answer.detail,
-                hint=answer.hint,
-            )
-        return Done(
-            generation=answer.generation or 0,
-            message=answer.message,
-            live=answer.live,
-            restart=answer.restart,
+        self.interface = Interface(
+            INTERFACE,
+            "Look at a preforkd service, reload it, stop it.",
+            (
+                Method(GetStatus, Status, self._get_status),
+                Method(GetMemory, Memory, self._get_memory),
+                Method(Reload, Reloaded, self._commanded(self._reload)),
+                Method(Refork, Reforked, self._commanded(self._refork)),
+                Method(Scale, Scaled, self._commanded(self._scale)),
+                Method(Stop, Stopping, self._commanded(self._stop)),
+            ),
+            (ReloadFailed, ReforkFailed, NotAllowed),
         )
 
-    @varlinkmethod
-    def Stop(self, *, quick: bool) -> None:  # noqa: N802
-        """Begin to stop; quick: without letting requests finish."""
-        self._demand("Stop")
-        self._backend.stop(quick)
-
-    @varlinkmethod(return_parameter="message")
-    async def Refork(self) -> str:  # noqa: N802
-        """Fork the next zygote from a warm worker; return when a first worker of its own serves."""
-        self._demand("Refork")
-        return await self._backend.refork()
-
-    @varlinkmethod(return_parameter="size")
-    def Scale(self, *, size: int | None = None, by: int | None = None) -> int:  # noqa: N802
-        """Change the number of workers; return the number that there are to be.
-
-        size: so many, until the settings change. by: so many more, or fewer. Neither: what the settings say.
-        """
-        self._demand("Scale")
-        return self._backend.scale(size, by or 0)
-
-    def _demand(self, command: str) -> None:
-        peer = self._peer
-        if not may_command(peer, self._group):
+    def _commanded(self, perform: Callable[[Any, Answer], None]) -> Callable[[Any, Answer], None]:
+        def checked(call: msgspec.Struct, answer: Answer) -> None:
+            command, peer = type(call).__name__, self._peer
+            if may_command(peer, self._group):
+                logger.info("%s by pid %d of user %d", command, peer.pid, peer.uid)
+                perform(call, answer)
+                return
             logger.warning("%s refused to pid %d of user %d", command, peer.pid, peer.uid)
             group = f", or a member of {self._group}" if self._group else ""
-            raise NotAllowed(
-                reason=f"{command} is for root and the user that preforkd runs as{group}"
-            )
-        logger.info("%s by pid %d of user %d", command, peer.pid, peer.uid)
+            whom = f"root and the user that preforkd runs as{group}"
+            answer(NotAllowed(f"{command} is for {whom}"))
+
+        return checked
+
+    def _get_status(self, call: GetStatus, answer: Answer) -> None:
+        def tell(memory: MemoryView) -> None:
+            view = self._backend.view()
+            answer(Status(replace(view, memory=memory)))
+
+        if call.memory:
+            self._backend.memory(tell)
+        else:
+            answer(Status(self._backend.view()))
+
+    def _get_memory(self, _call: GetMemory, answer: Answer) -> None:
+        self._backend.memory(lambda memory: answer(Memory(memory)))
+
+    def _reload(self, call: Reload, answer: Answer) -> None:
+        def tell(ended: ReloadAnswer) -> None:
+            if ended.ok:
+                number = ended.generation or 0
+                answer(Reloaded(number, ended.message, ended.live, ended.restart))
+            else:
+                blame = ended.blame or "internal"
+                answer(ReloadFailed(blame, ended.message, ended.detail, ended.hint))
+
+        self._backend.reload(tell, fresh=call.fresh)
+
+    def _refork(self, _call: Refork, answer: Answer) -> None:
+        def tell(ended: str | Failure) -> None:
+            if isinstance(ended, Failure):
+                blame = ended.blame.value
+                answer(ReforkFailed(blame, ended.reason, ended.detail, ended.hint))
+            else:
+                answer(Reforked(ended))
+
+        self._backend.refork(tell)
+
+    def _scale(self, call: Scale, answer: Answer) -> None:
+        backend = self._backend
+        answer(Scaled(backend.scale_by(call.by) if call.by else backend.scale(call.size)))
+
+    def _stop(self, call: Stop, answer: Answer) -> None:
+        self._backend.stop(quick=call.quick)
+        answer(Stopping())

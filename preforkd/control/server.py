@@ -1,25 +1,17 @@
 """The control socket: accepts clients within limits, so that none of them can harm the master."""
 
-import asyncio
 import logging
 import os
 import socket
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from asyncvarlink import (
-    VarlinkInterfaceRegistry,
-    VarlinkInterfaceServerProtocol,
-    VarlinkTransport,
-)
-from asyncvarlink.serviceinterface import VarlinkServiceInterface
+from collections.abc import Callable, Mapping
 
 import preforkd
-from preforkd.control.access import may_command, peer_of
+from preforkd.control.access import Peer, may_command, peer_of
 from preforkd.control.manager import INTERFACE, Backend, Manager
+from preforkd.control.service import END, Identity, MalformedError, Service
 from preforkd.errors import SystemFailure
 from preforkd.linux import bind
+from preforkd.linux.loop import Call, Loop
 
 logger = logging.getLogger("preforkd.master")
 
@@ -29,14 +21,14 @@ _RESERVED = 16
 """Seats that those who may only look cannot take."""
 MESSAGE = 64 * 1024
 """Bytes of one request."""
-UNREAD = 512
-"""Answers that a client may leave unread; the library sends all in one piece, of at most 1024 (IOV_MAX)."""
 PATIENCE = 60.0
 """Seconds that a client may be silent while nothing is asked of us, or not read our answer."""
 _FAREWELL = 2.0
 _PAUSE = 1.0
 """Seconds without accepting after the system had no descriptor for a client."""
 _BACKLOG = 16
+_AT_ONCE = 65536
+"""Bytes that are read, and at the most one request that is dealt with, before the loop turns again."""
 
 
 def resolve(setting: str, environ: Mapping[str, str]) -> str | None:
@@ -56,107 +48,160 @@ def default_path(environ: Mapping[str, str]) -> str:
     return f"{home}/preforkd/{INTERFACE}"
 
 
-class _Client(VarlinkInterfaceServerProtocol):
-    """One client; it is cut off when it says too much, or nothing for too long."""
+class _Client:
+    """One client: a request at a time is read, dealt with, and its answer sent, before the next.
 
-    def __init__(self, registry: VarlinkInterfaceRegistry) -> None:
-        super().__init__(registry)
-        self._unfinished = 0
-        self._pending = 0
-        self._unread = 0
-        self._timer: asyncio.TimerHandle | None = None
+    So one that asks faster than we answer, or does not read, waits, and nothing gathers here. It is
+    cut off when it says too much, or nothing for too long.
+    """
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._wait()
+    def __init__(
+        self, loop: Loop, sock: socket.socket, service: Service, ended: Callable[["_Client"], None]
+    ) -> None:
+        """Begin to read. Raises OSError."""
+        self._loop = loop
+        self._sock = sock
+        self._service = service
+        self._ended = ended
+        self._said = bytearray()
+        """What was read and not dealt with: at the end of it may be a part of a request."""
+        self._unsent = b""
+        self._asked = False
+        """A request is being dealt with."""
+        self._silent = False
+        """It says no more, and still hears."""
+        self._closed = False
+        self._next: Call | None = None
+        sock.setblocking(False)
+        loop.add_reader(sock.fileno(), self._read)
+        self._heard_at = loop.time()
+        self._timer = loop.call_later(PATIENCE, self._watch)
 
-    def message_received(self, data: bytes, fds: Any) -> None:
-        head, separator, tail = data.rpartition(b"\0")
-        self._unfinished = len(tail) if separator else self._unfinished + len(data)
-        if self._unfinished > MESSAGE or len(head) > MESSAGE:
-            logger.warning("a client of the control socket said too much, and is cut off")
-            self.abort()
-            return
+    def _read(self) -> None:
         try:
-            super().message_received(data, fds)
-        except (ValueError, RecursionError) as error:
-            # What is no UTF-8, or nested too deeply, the library does not answer.
-            logger.warning("a client of the control socket is cut off: %s", error)
+            data = self._sock.recv(_AT_ONCE)
+        except BlockingIOError:
+            return
+        except OSError:
             self.abort()
             return
-        if separator and self._transport is not None:
-            # The library reads on when what was asked has been dealt with, so that a client
-            # that asks faster than we answer waits, and its requests do not gather here.
-            self._transport.pause_reading()
-        self._wait()
+        self._heard_at = self._loop.time()
+        self._said += data
+        self._silent = not data
+        self._go_on()
 
-    def call_received(self, call: Any, fds: Any) -> "asyncio.Future[None] | None":
-        if self._transport is None or self._transport.is_closing():
-            return None  # it was cut off, and had said more before
-        future: asyncio.Future[None] | None = super().call_received(call, fds)
-        if future is not None:
-            self._pending += 1
-            future.add_done_callback(self._answered)
-        return future
-
-    def _answered(self, _future: "asyncio.Future[None]") -> None:
-        self._pending -= 1
-        self._wait()
-
-    def send_reply(self, *arguments: Any, **options: Any) -> "asyncio.Future[None]":
-        sent: asyncio.Future[None] = super().send_reply(*arguments, **options)
-        self._unread += 1
-        sent.add_done_callback(self._sent)
-        if self._unread > UNREAD:
-            logger.warning("a client of the control socket does not read, and is cut off")
+    def _go_on(self) -> None:
+        """Take up the next request if there is one, and listen only if there is none."""
+        if self._closed or self._asked or self._unsent:
+            return
+        end = self._said.find(END)
+        if end > MESSAGE or (end < 0 and len(self._said) > MESSAGE):
+            self._cut_off("said too much")
+        elif end >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+            message = bytes(self._said[:end])
+            del self._said[: end + 1]
+            self._deal_with(message)
+        elif self._silent:
             self.abort()
-        return sent
+        else:
+            self._loop.add_reader(self._sock.fileno(), self._read)
 
-    def _sent(self, _future: "asyncio.Future[None]") -> None:
-        self._unread -= 1
+    def _deal_with(self, message: bytes) -> None:
+        self._asked = True
+        try:
+            self._service.call(message, self._answer)
+        except MalformedError as error:
+            self._cut_off(f"is not understood: {error}")
+        except Exception:
+            logger.exception("a request of the control socket has failed")
+            self.abort()
 
-    def _wait(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._out_of_patience)
+    def _answer(self, answer: bytes) -> None:
+        if self._closed:
+            return
+        self._asked = False
+        self._heard_at = self._loop.time()
+        self._unsent = answer
+        self._send()
 
-    def _out_of_patience(self) -> None:
-        if self._pending:
-            self._wait()
+    def _send(self) -> None:
+        try:
+            if self._unsent:
+                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.abort()
+            return
+        if self._unsent:
+            self._loop.add_writer(self._sock.fileno(), self._send)
+            return
+        self._loop.remove_writer(self._sock.fileno())
+        self._next = self._loop.call_soon(self._go_on)
+
+    def _watch(self) -> None:
+        if self._asked:
+            self._heard_at = self._loop.time()
+        due = self._heard_at + PATIENCE
+        if self._loop.time() < due:
+            self._timer = self._loop.call_at(due, self._watch)
+        elif self._unsent:
+            self._cut_off("does not read")
+        else:
+            self.abort()
+
+    def _cut_off(self, why: str) -> None:
+        logger.warning("a client of the control socket %s, and is cut off", why)
+        self.abort()
+
+    def finish(self) -> None:
+        """Hang up as soon as the answer that is on its way has gone out."""
+        self._said.clear()
+        self._silent = True
+        if self._unsent:
+            self._loop.remove_reader(self._sock.fileno())
         else:
             self.abort()
 
     def abort(self) -> None:
-        """Cut the client off, with whatever it has not read."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        super().connection_lost(exc)
+        """Hang up, whatever has not gone out."""
+        if self._closed:
+            return
+        self._closed = True
+        self._timer.cancel()
+        if self._next is not None:
+            self._next.cancel()
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        self._ended(self)
 
 
 class ControlServer:
     """Serves `Manager` on a Unix socket; ``group`` may give commands too."""
 
-    def __init__(self, backend: Backend, group: str) -> None:
+    def __init__(self, loop: Loop, backend: Backend, group: str) -> None:
+        self._loop = loop
         self._backend = backend
         self._group = group
         self._sock: socket.socket | None = None
-        self._pause: asyncio.TimerHandle | None = None
+        self._pause: Call | None = None
         self._full = False
         """The last client was turned away, and it was said."""
-        self._clients: dict[_Client, VarlinkTransport] = {}
+        self._clients: set[_Client] = set()
+        self._closed: Callable[[], None] | None = None
 
-    async def start(self, path: str) -> None:
+    def start(self, path: str) -> None:
         """Bind the path and serve it. Raises SystemFailure.
 
         The file's mode lets everybody connect, and so read; who may command is decided by who asks.
         """
-        folder = Path(path).parent
+        folder = os.path.dirname(path) or "."
         try:
-            folder.mkdir(mode=0o755, exist_ok=True)
+            os.mkdir(folder, mode=0o755)
+        except FileExistsError:
+            pass
         except OSError as error:
             raise SystemFailure(f"{folder} cannot be made: {error.strerror}") from error
         self._sock = bind.bind_unix(path, 0o666, "", "", _BACKLOG)
@@ -165,7 +210,7 @@ class ControlServer:
     def _listen(self) -> None:
         self._pause = None
         assert self._sock is not None
-        asyncio.get_running_loop().add_reader(self._sock.fileno(), self._accept)
+        self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def set_group(self, group: str) -> None:
         """Let another group command, from the next client on."""
@@ -180,52 +225,57 @@ class ControlServer:
         except OSError as error:
             # The client waits in the kernel's queue, and would be told of again and again.
             logger.warning("control socket: %s; pausing", error.strerror)
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(self._sock.fileno())
-            self._pause = loop.call_later(_PAUSE, self._listen)
+            self._loop.remove_reader(self._sock.fileno())
+            self._pause = self._loop.call_later(_PAUSE, self._listen)
             return
         try:
             peer = peer_of(sock)
+            if self._has_seat(peer):
+                service = self._service_for(peer)
+                self._clients.add(_Client(self._loop, sock, service, self._gone))
+                return
         except OSError as error:
-            logger.debug("control socket: who connects is unknown: %s", error)
-            sock.close()
-            return
-        seats = CLIENTS - (0 if may_command(peer, self._group) else _RESERVED)
-        if len(self._clients) >= seats:
-            if not self._full:
-                text = "the control socket has %d clients; others are turned away, user %d first"
-                logger.warning(text, len(self._clients), peer.uid)
-            self._full = True
-            sock.close()
-            return
-        self._full = False
-        manager = Manager(self._backend, peer, self._group)
-        registry = VarlinkInterfaceRegistry()
-        registry.register_interface(manager)
-        registry.register_interface(
-            VarlinkServiceInterface("preforkd", "preforkd", preforkd.VERSION, "", registry)
-        )
-        client = _Client(registry)
-        # With a predictor of boundaries the library reads until nothing is there, which a client
-        # that writes faster puts off for ever; they matter only where descriptors are passed.
-        loop = asyncio.get_running_loop()
-        transport = VarlinkTransport(loop, sock, sock, client, boundary_predictor=None)
-        self._clients[client] = transport
-        transport.closed_future.add_done_callback(lambda _: self._clients.pop(client, None))
+            logger.debug("control socket: a client is lost: %s", error)
+        sock.close()
 
-    async def close(self) -> None:
-        """Take no more clients, let answers go out, hang up, and remove the socket's file."""
-        if self._sock is None:
+    def _has_seat(self, peer: Peer) -> bool:
+        seats = CLIENTS - (0 if may_command(peer, self._group) else _RESERVED)
+        full = len(self._clients) >= seats
+        if full and not self._full:
+            text = "the control socket has %d clients; others are turned away, user %d first"
+            logger.warning(text, len(self._clients), peer.uid)
+        self._full = full
+        return not full
+
+    def _service_for(self, peer: Peer) -> Service:
+        manager = Manager(self._backend, peer, self._group)
+        return Service(Identity("preforkd", "preforkd", preforkd.VERSION, ""), [manager.interface])
+
+    def _gone(self, client: _Client) -> None:
+        self._clients.discard(client)
+        if not self._clients and self._closed is not None:
+            closed, self._closed = self._closed, None
+            closed()
+
+    def close(self, closed: Callable[[], None]) -> None:
+        """Take no more clients, let answers go out, hang up, and remove the socket's file.
+
+        ``closed`` is called when all is over, which may be at once.
+        """
+        if self._sock is not None:
+            if self._pause is not None:
+                self._pause.cancel()
+            self._loop.remove_reader(self._sock.fileno())
+            bind.close_unix(self._sock)
+            self._sock = None
+        if not self._clients:
+            closed()
             return
-        if self._pause is not None:
-            self._pause.cancel()
-        asyncio.get_running_loop().remove_reader(self._sock.fileno())
-        bind.close_unix(self._sock)
-        self._sock = None
-        for transport in list(self._clients.values()):
-            transport.close()
-        waiting = [transport.closed_future for transport in self._clients.values()]
-        if waiting:
-            await asyncio.wait(waiting, timeout=_FAREWELL)
+        self._closed = closed
+        self._loop.call_later(_FAREWELL, self._abort)
+        for client in list(self._clients):
+            client.finish()
+
+    def _abort(self) -> None:
         for client in list(self._clients):
             client.abort()

@@ -1,10 +1,9 @@
 """What the control socket shows and answers, as plain records; seconds, counts and words."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerView:
+class WorkerView(msgspec.Struct, frozen=True):
     """One worker; ``busy_seconds`` is None while it is idle."""
 
     slot: int
@@ -23,8 +22,7 @@ class WorkerView:
     """The limit that it has reached; empty: none."""
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationView:
+class GenerationView(msgspec.Struct, frozen=True):
     """One generation and its zygote."""
 
     generation: int
@@ -34,8 +32,7 @@ class GenerationView:
     workers: int
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerView:
+class ListenerView(msgspec.Struct, frozen=True):
     """One listener; ``origin`` is ``systemd`` or ``bound``."""
 
     name: str
@@ -43,8 +40,7 @@ class ListenerView:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReloadView:
+class ReloadView(msgspec.Struct, frozen=True):
     """How the last reload ended; ``blame`` is None when it succeeded."""
 
     generation: int | None
@@ -56,8 +52,7 @@ class ReloadView:
     at_unix: float
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessMemory:
+class ProcessMemory(msgspec.Struct, frozen=True):
     """One process's memory in bytes; ``role`` is worker, zygote or master.
 
     ``uss`` is what it has to itself, ``pss`` adds its share of what several have, ``shared`` is all
@@ -75,8 +70,7 @@ class ProcessMemory:
     growth: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryView:
+class MemoryView(msgspec.Struct, frozen=True):
     """The memory of all processes, in bytes.
 
     ``unrelated`` estimates what the workers would take if each had loaded the application by itself;
@@ -89,8 +83,7 @@ class MemoryView:
     problems: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceView:
+class ServiceView(msgspec.Struct, frozen=True):
     """The whole service."""
 
     version: str
@@ -119,8 +112,7 @@ class ServiceView:
     """Only when it was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReloadAnswer:
+class ReloadAnswer(msgspec.Struct, frozen=True):
     """How a reload ended.
 
     ``live`` names settings that were changed without new workers, ``restart`` those that only a

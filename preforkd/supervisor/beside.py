@@ -1,17 +1,18 @@
 """Work that would keep the master's loop from its other work, done beside it in a thread."""
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
 from functools import partial
 from typing import NoReturn, TypeVar
 
+from preforkd.linux.loop import Loop
+
 Result = TypeVar("Result")
 
 
 def beside(
-    loop: asyncio.AbstractEventLoop,
+    loop: Loop,
     name: str,
     work: Callable[[], Result],
     done: Callable[[Callable[[], Result]], None],

@@ -1,14 +1,11 @@
 """Handles of the master's children: what the kernel knows of them, no opinions."""
 
-import asyncio
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from typing import Any
 
 import msgspec
@@ -58,8 +55,7 @@ main()
 """How another interpreter finds this preforkd and, after all of its own, the libraries it needs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True):
     """What a generation is started with."""
 
     generation: int
@@ -68,7 +64,7 @@ class Launch:
     environment: dict[str, str]
     exchange: tuple[socket.socket, socket.socket] | None = None
     """Where its workers leave connections for each other: for giving, for taking."""
-    origins: Mapping[str, Place] = field(default_factory=dict)
+    origins: Mapping[str, Place] = msgspec.field(default_factory=dict)
     """Where each setting was written, by its dotted name."""
 
     def waiting(self) -> int:
@@ -96,8 +92,7 @@ class Launch:
             sock.close()
 
 
-@dataclass(slots=True)
-class ZygoteHandle:
+class ZygoteHandle(msgspec.Struct):
     """A zygote's process and channel."""
 
     zygote: int
@@ -108,7 +103,7 @@ class ZygoteHandle:
     output: Output | None = None
     gossip: int = 0
     """How many of its messages were none, or not true."""
-    ration: Ration = field(default_factory=lambda: Ration(ZYGOTE_MESSAGES))
+    ration: Ration = msgspec.field(default_factory=lambda: Ration(ZYGOTE_MESSAGES))
 
     @property
     def name(self) -> str:
@@ -116,8 +111,7 @@ class ZygoteHandle:
         return f"zygote {self.zygote}"
 
 
-@dataclass(slots=True)
-class WorkerHandle:
+class WorkerHandle(msgspec.Struct):
     """A worker's channel and memory, and its process once it is known."""
 
     worker: int
@@ -132,13 +126,13 @@ class WorkerHandle:
     ready: bool = False
     """It has said so: it can be asked for its stacks."""
     serving: bool = False
-    silent: bool = field(default=False)
+    silent: bool = False
     """Its channel has ended or is not listened to any more."""
     deaf: bool = False
     """It does not read what it is told, and that was said."""
     gossip: int = 0
     """How many of its messages were none, or not true."""
-    ration: Ration = field(default_factory=lambda: Ration(WORKER_MESSAGES))
+    ration: Ration = msgspec.field(default_factory=lambda: Ration(WORKER_MESSAGES))
 
     @property
     def name(self) -> str:
@@ -164,7 +158,7 @@ def execute_zygote(
     Raises OSError when the interpreter cannot be executed. posix_spawn(3)
     """
     ours, theirs = pair()
-    home = str(Path(preforkd.__file__).resolve().parent.parent)
+    home = _root_of(preforkd.__file__)
     arguments = [python, "-c", _BOOTSTRAP, home, ":".join(_library_paths()), " " * _ROOM]
     try:
         # A duplicate is not close-on-exec, the original is.
@@ -212,9 +206,14 @@ def _outputs(output: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 def _library_paths() -> list[str]:
     # Where the libraries that a zygote and its workers import are installed for this interpreter.
-    places = [getattr(find_spec(name), "origin", None) for name in ("msgspec", "httptools")]
-    found = dict.fromkeys(str(Path(place).resolve().parent.parent) for place in places if place)
+    specs = [PathFinder.find_spec(name) for name in ("msgspec", "httptools")]
+    found = dict.fromkeys(_root_of(spec.origin) for spec in specs if spec and spec.origin)
     return list(found)
+
+
+def _root_of(package: str) -> str:
+    """Return the directory from which a package is imported, of which this is the __init__ file."""
+    return os.path.dirname(os.path.dirname(os.path.realpath(package)))
 
 
 def new_worker(
@@ -262,16 +261,3 @@ def kill(pidfd: int) -> None:
     """End a child that is of no use, and forget it; it is reaped as a stranger."""
     process.send_signal(pidfd, signal.SIGKILL)
     os.close(pidfd)
-
-
-def watch(
-    loop: asyncio.AbstractEventLoop, descriptor: int, callback: Callable[..., None], *args: Any
-) -> None:
-    """Call back whenever the descriptor is readable."""
-    loop.add_reader(descriptor, callback, *args)
-
-
-def unwatch(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
-    """Stop that; harmless for a descriptor that is not watched."""
-    if descriptor >= 0:
-        loop.remove_reader(descriptor)

@@ -4,12 +4,13 @@ Reading one process takes the kernel milliseconds, and there may be hundreds; so
 at a time and only when somebody asks, and who asks again at once gets the same answer.
 """
 
-import asyncio
 import os
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+
+import msgspec
 
 from preforkd.linux import memory
+from preforkd.linux.loop import Loop
 from preforkd.linux.memory import Usage
 from preforkd.supervisor.beside import beside
 
@@ -22,80 +23,72 @@ Reading = Usage | OSError
 """ProcessLookupError for a process that has ended, PermissionError for another user's."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(msgspec.Struct, frozen=True):
     pids: frozenset[int]
-    answer: asyncio.Future[None] | None
-    """None: the first reading of processes that have just begun."""
+    tell: Callable[[dict[int, Reading]], None]
+    first: bool = False
+    """The first one of a process that has just begun, and so of no use to others: it grows."""
 
 
 class Gauge:
-    """See the module; of one loop."""
+    """See the module."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
         self._questions: list[_Question] = []
         self._busy = False
         self._latest: dict[int, tuple[float, Reading]] = {}
         self._first: dict[int, int] = {}
 
-    async def read(self, pids: Collection[int]) -> dict[int, Reading]:
-        """Return the memory of these processes."""
-        loop = asyncio.get_running_loop()
-        old = self._old(pids, loop.time())
-        if old:
-            answer: asyncio.Future[None] = loop.create_future()
-            self._ask(loop, _Question(old, answer))
-            await answer
-        return {pid: self._latest[pid][1] for pid in pids}
+    def read(self, pids: Collection[int], tell: Callable[[dict[int, Reading]], None]) -> None:
+        """Tell the memory of these processes: at once if it is known, else in another turn."""
+        latest = self._fresh()
+        known = {pid: latest[pid][1] for pid in pids if pid in latest}
+        unknown = frozenset(pids) - known.keys()
+        if unknown:
+            self._ask(_Question(unknown, lambda readings: tell(known | readings)))
+        else:
+            tell(known)
 
     def watch(self, pid: int) -> None:
         """Take a first reading of a process that has just begun, so that its growth is known."""
-        self._ask(asyncio.get_running_loop(), _Question(frozenset({pid}), None))
+        self._ask(_Question(frozenset({pid}), self._begin, first=True))
 
     def growth(self, pid: int, usage: Usage) -> int | None:
         """Return the bytes that a process has to itself beyond its first reading; None if unknown."""
         first = self._first.get(pid)
         return None if first is None else usage.private - first
 
-    def _old(self, pids: Collection[int], now: float) -> frozenset[int]:
-        latest = self._latest
-        return frozenset(pid for pid in pids if pid not in latest or now - latest[pid][0] > FRESH)
+    def _fresh(self) -> dict[int, tuple[float, Reading]]:
+        now = self._loop.time()
+        return {pid: entry for pid, entry in self._latest.items() if now - entry[0] <= FRESH}
 
-    def _ask(self, loop: asyncio.AbstractEventLoop, question: _Question) -> None:
+    def _ask(self, question: _Question) -> None:
         self._questions.append(question)
         if not self._busy:
-            self._next(loop)
+            self._next()
 
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _next(self) -> None:
         questions, self._questions = self._questions, []
         self._busy = bool(questions)
         if questions:
             pids = frozenset().union(*(question.pids for question in questions))
             beside(
-                loop,
+                self._loop,
                 "gauge",
                 lambda: {pid: _read(pid) for pid in pids},
-                lambda readings: self._done(loop, questions, readings()),
+                lambda readings: self._done(questions, readings()),
             )
 
-    def _done(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        questions: list[_Question],
-        readings: dict[int, Reading],
-    ) -> None:
-        now = loop.time()
-        kept = {pid: entry for pid, entry in self._latest.items() if now - entry[0] <= FRESH}
-        self._latest = kept
+    def _done(self, questions: list[_Question], readings: dict[int, Reading]) -> None:
+        now = self._loop.time()
+        self._latest = self._fresh()
         for question in questions:
-            answered = {pid: readings[pid] for pid in question.pids}
-            if question.answer is None:
-                self._begin(answered)
-                continue
-            self._latest |= {pid: (now, reading) for pid, reading in answered.items()}
-            if not question.answer.done():
-                question.answer.set_result(None)
-        self._next(loop)
+            answer = {pid: readings[pid] for pid in question.pids}
+            if not question.first:
+                self._latest |= {pid: (now, reading) for pid, reading in answer.items()}
+            question.tell(answer)
+        self._next()
 
     def _begin(self, readings: dict[int, Reading]) -> None:
         for pid, reading in readings.items():

@@ -1,10 +1,10 @@
 """What the service says of itself to systemd: STATUS on change and seldom, and the watchdog's ping."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 
 from preforkd.core import catalog
+from preforkd.linux.loop import Call, Loop
 from preforkd.linux.notify import Notifier
 
 logger = logging.getLogger("preforkd.master")
@@ -20,15 +20,13 @@ _AGAIN = 2.0
 class Herald:
     """Says what ``text`` returns, the STATUS line."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, notifier: Notifier, text: Callable[[], str]
-    ) -> None:
+    def __init__(self, loop: Loop, notifier: Notifier, text: Callable[[], str]) -> None:
         self.notifier = notifier
         self._loop = loop
         self._text = text
         self._said = ""
         self._said_at = float("-inf")
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Call | None = None
 
     def line(self) -> str:
         """Return the STATUS line of now, for a message that carries it along with its news."""
@@ -61,14 +59,12 @@ class Herald:
 class Watchdog:
     """Pings from a loop that turned, if ``healthy`` says so; silent without WatchdogSec=."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, notifier: Notifier, healthy: Callable[[], bool]
-    ) -> None:
+    def __init__(self, loop: Loop, notifier: Notifier, healthy: Callable[[], bool]) -> None:
         self._loop = loop
         self._notifier = notifier
         self._healthy = healthy
         self._complained = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Call | None = None
 
     def start(self) -> None:
         """Ping now, and twice in each interval that systemd grants (sd_watchdog_enabled(3))."""
@@ -100,11 +96,11 @@ class Patience:
     unit grants. EXTEND_TIMEOUT_USEC, sd_notify(3)
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, notifier: Notifier) -> None:
+    def __init__(self, loop: Loop, notifier: Notifier) -> None:
         self._loop = loop
         self._notifier = notifier
         self._until = float("-inf")
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Call | None = None
 
     def ask(self, seconds: float) -> None:
         """Ask from now on, for so long at the most."""

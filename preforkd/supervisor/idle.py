@@ -4,9 +4,10 @@ Nothing is lost in between: systemd holds the sockets, and connections wait in t
 systemd.socket(5)
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Protocol
+
+from preforkd.linux.loop import Call, Loop
 
 
 class Watched(Protocol):
@@ -25,14 +26,12 @@ class IdleExit:
     One timer, due at the earliest moment at which it can be true.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, watched: Watched, leave: Callable[[], None]
-    ) -> None:
+    def __init__(self, loop: Loop, watched: Watched, leave: Callable[[], None]) -> None:
         self._loop = loop
         self._watched = watched
         self._leave = leave
         self._period = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Call | None = None
 
     def set_period(self, period: float) -> None:
         """Begin to watch, with this period from now on."""

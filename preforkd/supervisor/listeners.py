@@ -8,14 +8,14 @@ Copies of sockets that we bound ourselves are left with systemd (its file descri
 port stays open, and connections wait, while the service restarts or after its master was killed.
 """
 
-import difflib
 import logging
 import os
 import socket
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from preforkd.config.address import TcpAddress, UnixAddress, parse_address
 from preforkd.config.settings import Listen, Settings
@@ -28,8 +28,7 @@ logger = logging.getLogger("preforkd.master")
 _STORED = "preforkd-listener-"
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(msgspec.Struct, frozen=True):
     """A socket that workers accept on."""
 
     name: str
@@ -39,15 +38,14 @@ class Served:
     address: str
 
 
-@dataclass(slots=True)
-class Proposal:
+class Proposal(msgspec.Struct):
     """A set of sockets for a generation; ``bound`` maps each address to what is bound for it."""
 
     served: tuple[Served, ...]
-    bound: dict[str, list[socket.socket]] = field(default_factory=dict)
-    fresh: list[socket.socket] = field(default_factory=list)
+    bound: dict[str, list[socket.socket]] = {}
+    fresh: list[socket.socket] = []
     """Those that were bound for this proposal and are of no use without it."""
-    kept: list[tuple[Listen, socket.socket]] = field(default_factory=list)
+    kept: list[tuple[Listen, socket.socket]] = []
     """Those that are served already."""
 
     def pairs(self) -> tuple[tuple[str, socket.socket], ...]:
@@ -291,6 +289,8 @@ def _close(sock: socket.socket) -> None:
 
 def _not_passed(listen: Listen, passed: set[str], place: Place, index: int) -> Problem:
     names = ", ".join(sorted(passed)) or "none"
+    import difflib  # noqa: PLC0415 - large, and seldom needed
+
     close = difflib.get_close_matches(listen.name, passed, 1)
     if close:
         hint = f"did you mean {close[0]}?"

@@ -5,18 +5,19 @@ is told of them wants the next, until one finds nobody busy and nothing answered
 before. Then the bells are armed again, and nothing is read.
 """
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Glance:
+from preforkd.linux.loop import Call, Loop
+
+
+class Glance(msgspec.Struct, frozen=True):
     """What workers say of themselves: since when who is busy (loop time), and who has answered how much."""
 
-    busy: dict[int, float] = field(default_factory=dict)
-    requests: dict[int, int] = field(default_factory=dict)
+    busy: dict[int, float] = {}
+    requests: dict[int, int] = {}
 
 
 class Slots(Protocol):
@@ -35,13 +36,11 @@ class Lookout:
     ``tell`` is called with each glance and returns the seconds until the next one at the latest.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, slots: Slots, tell: Callable[[Glance], float]
-    ) -> None:
+    def __init__(self, loop: Loop, slots: Slots, tell: Callable[[Glance], float]) -> None:
         self._loop = loop
         self._slots = slots
         self._tell = tell
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Call | None = None
         self._last = Glance()
         self._awake = False
         self._quiet_at = loop.time()

@@ -1,18 +1,17 @@
 """The master: facts go in, the policy decides, the pool performs, and the service says what is true.
 
-Everything happens in one asyncio loop.  Facts are queued, never handled where they arise, so that
+Everything happens in one loop.  Facts are queued, never handled where they arise, so that
 an action whose effect is known at once (a fork that fails) does not re-enter what performed it.
 """
 
-import asyncio
 import logging
 import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 import preforkd
 from preforkd.config import changes
@@ -28,6 +27,7 @@ from preforkd.core.view import size_of
 from preforkd.errors import ExitStatus, PreforkdError
 from preforkd.ipc.exchange import pair
 from preforkd.linux import clock, cpus, logs, memory
+from preforkd.linux.loop import Call, Loop
 from preforkd.linux.notify import Notifier
 from preforkd.linux.title import Title
 from preforkd.supervisor import chronicle, reloads, sizing, view
@@ -49,8 +49,7 @@ _MARGIN = 10.0
 """Seconds that systemd is asked for beyond our own deadlines."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """What a generation was started with, until it serves or is given up."""
 
     generation: int
@@ -68,27 +67,28 @@ class Master:
 
     def __init__(
         self,
+        loop: Loop,
         read: Callable[[], Loaded],
         loaded: Loaded,
         listeners: Listeners,
         notifier: Notifier,
+        *,
         environment: dict[str, str],
     ) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop = loop
         self.loaded = loaded
         self.board = Scoreboard()
         self.life = State.STARTING
         self.exit_status = ExitStatus.OK
         self.restarting = False
         """The manager starts the service again at once (RestartKillSignal=SIGUSR2)."""
-        self.ended = asyncio.Event()
         self.began = time.monotonic()
         self.listeners = listeners
         self.reloads = reloads.Reloads()
         self.by_hand: int | None = None
         """The size that was asked for in place of that of the settings."""
         self.limits = self._limits(loaded.settings)
-        self.gauge = Gauge()
+        self.gauge = Gauge(loop)
         self.pool = Pool(self.loop, self.feed, self._bell)
         self.pool.tell_overdue = self._tell_overdue
         self.on_commit: Callable[[Settings], None] = lambda _settings: None
@@ -101,9 +101,9 @@ class Master:
         self._generation = 0
         self._delay_told = float("-inf")
         self._facts: deque[ev.Fact] = deque()
-        self._turning: asyncio.Handle | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._notice: asyncio.TimerHandle | None = None
+        self._turning: Call | None = None
+        self._timer: Call | None = None
+        self._notice: Call | None = None
         """Runs while the stop has been announced and nobody drains yet."""
         self._idle_exit = False
         self._title = Title()
@@ -138,17 +138,15 @@ class Master:
         self._patience.ask(self.limits.start + _MARGIN)
         self._watchdog.start()
 
-    def reload(self, *, fresh: bool) -> "asyncio.Future[ReloadAnswer]":
-        """Ask for a reload; the future holds how it ended. ``fresh``: new workers in any case."""
-        waiter: asyncio.Future[ReloadAnswer] = self.loop.create_future()
-        self._ask_reload(waiter, fresh=fresh)
-        return waiter
+    def reload(self, tell: reloads.Waiter, *, fresh: bool) -> None:
+        """Ask for a reload, and to be told how it ended. ``fresh``: new workers in any case."""
+        self._ask_reload(tell, fresh=fresh)
 
     def hang_up(self) -> None:
         """Reload, as SIGHUP asks for: nobody waits for the answer."""
         self._ask_reload(None, fresh=False)
 
-    def _ask_reload(self, waiter: "asyncio.Future[ReloadAnswer] | None", *, fresh: bool) -> None:
+    def _ask_reload(self, waiter: reloads.Waiter | None, *, fresh: bool) -> None:
         self.reloads.ask(waiter, fresh=fresh)
         if self.life is State.ENDED:
             self.reloads.refuse()
@@ -185,18 +183,17 @@ class Master:
         """Give the pool so many workers more, or fewer; return the size."""
         return self.scale(size_of(self.board, self.limits) + step)
 
-    def refork(self) -> "asyncio.Future[str]":
-        """Fork the zygote anew from the warmest worker; the future holds how it ended."""
-        waiter = self._reforks.ask()
+    def refork(self, tell: Callable[[str | Failure], None]) -> None:
+        """Fork the zygote anew from the warmest worker; tell what was achieved, or why not."""
+        self._reforks.ask(tell)
         current, kind = self.board.current, self.settings.app.target.partition(":")[0]
         if self.life is not State.SERVING or current is None:
             reason = f"the service is {self.life.value}; a refork needs one that serves"
-            self._reforks.fail(Failure(Blame.SYSTEM, reason))
+            self._reforks.end(Failure(Blame.SYSTEM, reason))
         elif reason := no_refork(kind):
-            self._reforks.fail(Failure(Blame.CONFIGURATION, reason))
+            self._reforks.end(Failure(Blame.CONFIGURATION, reason))
         else:
             self.feed(ev.ReforkRequested(self._overseer.warmest(), "asked for", urgent=True))
-        return waiter
 
     def say_status(self) -> None:
         """Log the STATUS line and each problem."""
@@ -224,9 +221,9 @@ class Master:
             self.loop.time(),
         )
 
-    async def memory(self) -> MemoryView:
+    def memory(self, tell: Callable[[MemoryView], None]) -> None:
         """Read the memory of all processes, beside the loop."""
-        return await view.memory_view(self.board, self.gauge)
+        view.memory_view(self.board, self.gauge, tell)
 
     def quiet_since(self) -> float | None:
         """Return since when no worker has been busy (loop time); None while one is."""
@@ -324,7 +321,7 @@ class Master:
                     f"generation {generation} serves",
                     PREFORKD_GENERATION=generation,
                 )
-                self._reforks.fail(Failure(Blame.SYSTEM, "a reload has come before"))
+                self._reforks.end(Failure(Blame.SYSTEM, "a reload has come before"))
                 self._happen(Event.PROMOTED)
             case ev.Abandon(failure=failure):
                 self._abandoned = failure
@@ -332,9 +329,9 @@ class Master:
             case ev.AdoptZygote(zygote=zygote):
                 row = self.board.zygotes.get(zygote)
                 pid = row.pid if row is not None else None
-                self._reforks.succeed(f"zygote {pid} was forked from a worker; the others follow")
+                self._reforks.end(f"zygote {pid} was forked from a worker; the others follow")
             case ev.GiveUpRefork(failure=failure):
-                self._reforks.fail(failure)
+                self._reforks.end(failure)
             case ev.Finish():
                 self._happen(Event.EMPTY)
             case _:
@@ -419,9 +416,7 @@ class Master:
         try:
             loaded = read()
             differences = changes.changes(old, loaded.settings)
-            kept = msgspec.structs.replace(
-                loaded, settings=changes.keeping_restart(old, loaded.settings)
-            )
+            kept = replace(loaded, settings=changes.keeping_restart(old, loaded.settings))
             for setting in differences.restart:
                 logger.warning("%s has changed; only a restart of the service applies it", setting)
             if differences.live and not differences.generation and not fresh:
@@ -540,7 +535,7 @@ class Master:
 
     def _refuse_reloads(self) -> None:
         self.reloads.refuse()
-        self._reforks.fail(Failure(Blame.SYSTEM, "the service is stopping"))
+        self._reforks.end(Failure(Blame.SYSTEM, "the service is stopping"))
 
     def _fail(self) -> None:
         assert self._abandoned is not None
@@ -574,7 +569,7 @@ class Master:
         self.feed(ev.StopRequested(quick=True))
 
     def _exit(self) -> None:
-        self.ended.set()
+        self.loop.stop()
 
 
 _EFFECTS: dict[Effect, Callable[[Master], None]] = {

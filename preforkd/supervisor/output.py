@@ -7,13 +7,13 @@ priority and fields. A pipe belongs to nobody's life: it is read until its last 
 Only where our own records go to the journal, too; elsewhere the children inherit what we have.
 """
 
-import asyncio
 import codecs
 import logging
 import os
 
 from preforkd.linux import logs
 from preforkd.linux.journal import Journal
+from preforkd.linux.loop import Loop
 
 logger = logging.getLogger("preforkd.master")
 
@@ -24,9 +24,7 @@ _AT_ONCE = 65536
 class Output:
     """The pipes of one child; hand out `theirs`, then say that they are `given`."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, journal: Journal, fields: dict[str, object]
-    ) -> None:
+    def __init__(self, loop: Loop, journal: Journal, fields: dict[str, object]) -> None:
         """Open the pipes and read them. Raises OSError."""
         self.theirs: tuple[int, ...] = ()
         """The descriptors to be 1 and 2 of the child."""
@@ -89,7 +87,7 @@ class Output:
 class Outputs:
     """Opens what children write to."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._journal: Journal | None = None
 

@@ -4,11 +4,11 @@ It holds what workers say of themselves against the limits of the settings. What
 against itself only; that the pool is to grow is the kernel's word about its queues, too.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from preforkd.config.settings import Settings
 from preforkd.core import catalog, events as ev
@@ -16,9 +16,10 @@ from preforkd.core.model import Limits, WorkerState
 from preforkd.core.renewal import spread
 from preforkd.core.scoreboard import Scoreboard, WorkerRow
 from preforkd.core.view import size_of
+from preforkd.linux.loop import Loop
 from preforkd.linux.memory import Usage
 from preforkd.supervisor import audit, chronicle
-from preforkd.supervisor.gauge import Gauge
+from preforkd.supervisor.gauge import Gauge, Reading
 from preforkd.supervisor.lookout import Glance, Lookout
 from preforkd.supervisor.pool import Pool
 
@@ -54,8 +55,7 @@ class Service(Protocol):
         """The settings in force."""
 
 
-@dataclass(slots=True)
-class _Told:
+class _Told(msgspec.Struct):
     """What was said of a worker's request that began at ``since``."""
 
     since: float
@@ -67,7 +67,7 @@ class Overseer:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         service: Service,
         pool: Pool,
         feed: Callable[[ev.Fact], None],
@@ -85,7 +85,7 @@ class Overseer:
         self._audited_at = float("-inf")
         self._refork_at = float("-inf")
         """Before this, no refork follows from requests."""
-        self._weighing: asyncio.Task[None] | None = None
+        self._weighing = False
         self._saturated_since: float | None = None
 
     def close(self) -> None:
@@ -226,19 +226,29 @@ class Overseer:
             reason = audit.reason_to_replace(pid, settings, reading.connections, share)
             if reason:
                 self._feed(ev.WorkerSpent(row.worker, reason))
-        if settings.memory.limit and (self._weighing is None or self._weighing.done()):
-            self._weighing = self._loop.create_task(self._weigh(settings.memory.limit))
+        if settings.memory.limit and not self._weighing:
+            self._weigh(settings.memory.limit)
 
     def _audited(self) -> Iterator[tuple[WorkerRow, int]]:
         for row in self._service.board.workers.values():
             if row.state is WorkerState.READY and not row.spent and row.pid is not None:
                 yield row, row.pid
 
-    async def _weigh(self, limit: int) -> None:
+    def _weigh(self, limit: int) -> None:
         # Beside the loop: reading the memory of many workers takes a while.
         rows = list(self._audited())
+
+        def weighed(readings: dict[int, Reading]) -> None:
+            self._weighing = False
+            self._retire_heavy(rows, readings, limit)
+
+        self._weighing = True
+        self._service.gauge.read([pid for _, pid in rows], weighed)
+
+    def _retire_heavy(
+        self, rows: list[tuple[WorkerRow, int]], readings: dict[int, Reading], limit: int
+    ) -> None:
         gauge = self._service.gauge
-        readings = await gauge.read([pid for _, pid in rows])
         weights: list[tuple[int, int | None, WorkerRow]] = []
         for row, pid in rows:
             usage = readings[pid]

@@ -5,7 +5,6 @@ ours and said so; what a child says is believed only of that child, and a pid on
 confirms that it is our child.  The policy is `preforkd.core.policy`.
 """
 
-import asyncio
 import contextlib
 import errno
 import logging
@@ -26,8 +25,9 @@ from preforkd.errors import Place
 from preforkd.ipc import messages
 from preforkd.ipc.channel import ChannelClosedError, MalformedMessageError, close_all
 from preforkd.linux import cgroup, process, stacks
+from preforkd.linux.loop import Loop
 from preforkd.supervisor import children
-from preforkd.supervisor.children import Launch, WorkerHandle, ZygoteHandle, unwatch, watch
+from preforkd.supervisor.children import Launch, WorkerHandle, ZygoteHandle
 from preforkd.supervisor.lookout import Glance
 from preforkd.supervisor.output import Outputs, discard
 from preforkd.supervisor.refork import Nursery
@@ -54,7 +54,7 @@ class Pool:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         report: Callable[[ev.Fact], None],
         bell: Callable[[], None],
     ) -> None:
@@ -152,8 +152,8 @@ class Pool:
             output.belongs_to(handle.pid)
             # Its standard error is ours to read now, and not the journal's any more.
             settings = replace(settings, log=replace(settings.log, target="journal"))
-        watch(self._loop, handle.channel.fileno(), self._hear_zygote, handle)
-        watch(self._loop, handle.pidfd, self._zygote_ended, handle)
+        self._loop.add_reader(handle.channel.fileno(), self._hear_zygote, handle)
+        self._loop.add_reader(handle.pidfd, self._zygote_ended, handle)
         self._report(ev.ZygoteSpawned(action.zygote, handle.pid))
         order = messages.Load(
             action.generation,
@@ -181,7 +181,7 @@ class Pool:
             except MalformedMessageError as error:
                 _gossip(handle, f"message ignored: {error}")
             except ChannelClosedError:
-                unwatch(self._loop, handle.channel.fileno())
+                self._loop.remove_reader(handle.channel.fileno())
                 return
             else:
                 if received is None:
@@ -215,8 +215,8 @@ class Pool:
         self._hear_zygote(handle)
         if handle.output is not None:
             handle.output.drain()
-        unwatch(self._loop, handle.pidfd)
-        unwatch(self._loop, handle.channel.fileno())
+        self._loop.remove_reader(handle.pidfd)
+        self._loop.remove_reader(handle.channel.fileno())
         handle.channel.close()
         os.close(handle.pidfd)
         del self._zygotes[handle.zygote]
@@ -233,8 +233,8 @@ class Pool:
         if handle is None:
             return
         self._zygotes[handle.zygote] = handle
-        watch(self._loop, handle.channel.fileno(), self._hear_zygote, handle)
-        watch(self._loop, handle.pidfd, self._zygote_ended, handle)
+        self._loop.add_reader(handle.channel.fileno(), self._hear_zygote, handle)
+        self._loop.add_reader(handle.pidfd, self._zygote_ended, handle)
         self._report(ev.ZygoteSpawned(handle.zygote, handle.pid))
 
     def _dismiss_zygote(self, action: ev.DismissZygote) -> None:
@@ -267,7 +267,7 @@ class Pool:
         if output is not None:
             output.given()
         self._workers[action.worker] = handle
-        watch(self._loop, handle.channel.fileno(), self._hear_worker, handle)
+        self._loop.add_reader(handle.channel.fileno(), self._hear_worker, handle)
 
     def _adopt(self, zygote: int | None, worker: int, pid: int) -> None:
         # The pid is a claim. Only a child of ours that is not known under another number is
@@ -289,7 +289,7 @@ class Pool:
         handle.pid, handle.pidfd = pid, pidfd
         if handle.output is not None:
             handle.output.belongs_to(pid)
-        watch(self._loop, pidfd, self._worker_ended, handle)
+        self._loop.add_reader(pidfd, self._worker_ended, handle)
         self._report(ev.WorkerForked(worker, pid))
         self._birth_settled()
 
@@ -340,7 +340,7 @@ class Pool:
             logger.warning(
                 "%s says more than %d things a second: it has to wait", handle.name, most
             )
-        unwatch(self._loop, handle.channel.fileno())
+        self._loop.remove_reader(handle.channel.fileno())
         self._loop.call_later(rest, self._listen_again, handle, hear)
         return True
 
@@ -348,7 +348,7 @@ class Pool:
         known = self._workers.get(handle.worker) if isinstance(handle, WorkerHandle) else handle
         silent = isinstance(handle, WorkerHandle) and handle.silent
         if known is handle and not silent and handle.channel.fileno() >= 0:
-            watch(self._loop, handle.channel.fileno(), hear, handle)
+            self._loop.add_reader(handle.channel.fileno(), hear, handle)
 
     def _worker_said(self, handle: WorkerHandle, message: messages.FromWorker) -> None:
         match message:
@@ -372,7 +372,7 @@ class Pool:
                 self._bell()
 
     def _worker_silent(self, handle: WorkerHandle) -> None:
-        unwatch(self._loop, handle.channel.fileno())
+        self._loop.remove_reader(handle.channel.fileno())
         handle.silent = True
         if handle.pid is None and (zygote := self._zygotes.get(handle.zygote)):
             self._hear_zygote(zygote)  # the word of its birth may be there, unread
@@ -403,11 +403,11 @@ class Pool:
 
     def _close_worker(self, handle: WorkerHandle) -> None:
         self._nursery.worker_ended(handle)
-        unwatch(self._loop, handle.channel.fileno())
+        self._loop.remove_reader(handle.channel.fileno())
         handle.channel.close()
         handle.board.close()
         if handle.pidfd is not None:
-            unwatch(self._loop, handle.pidfd)
+            self._loop.remove_reader(handle.pidfd)
             os.close(handle.pidfd)
         self._workers.pop(handle.worker, None)
         self._birth_settled()

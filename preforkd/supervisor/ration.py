@@ -1,13 +1,12 @@
 """How much a child may say: what goes beyond is read later, so that it costs the master little."""
 
-from dataclasses import dataclass
+import msgspec
 
 PERIOD = 1.0
 """Seconds for which a ration is."""
 
 
-@dataclass(slots=True)
-class Ration:
+class Ration(msgspec.Struct):
     """Counts the messages of one child; ``most`` of them are read in each period."""
 
     most: int

@@ -1,8 +1,8 @@
 """Zygotes that are forked from workers: those that are not born yet, and who waits for one."""
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from preforkd.core import events as ev
 from preforkd.core.model import Blame, Failure
@@ -16,39 +16,20 @@ class Waiters:
     """Those who have asked for a refork, and wait for what comes of it."""
 
     def __init__(self) -> None:
-        self._waiters: list[asyncio.Future[str]] = []
+        self._waiters: list[Callable[[str | Failure], None]] = []
 
-    def ask(self) -> "asyncio.Future[str]":
-        """Return a future: what was achieved, in words, or ReforkFailedError."""
-        waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        return waiter
+    def ask(self, tell: Callable[[str | Failure], None]) -> None:
+        """Have ``tell`` called, once, when it has ended: what was achieved, in words, or why not."""
+        self._waiters.append(tell)
 
-    def succeed(self, text: str) -> None:
-        """Tell all that it is done."""
-        for waiter in self._take():
-            waiter.set_result(text)
-
-    def fail(self, failure: Failure) -> None:
-        """Tell all that it has failed."""
-        for waiter in self._take():
-            waiter.set_exception(ReforkFailedError(failure))
-
-    def _take(self) -> list["asyncio.Future[str]"]:
+    def end(self, outcome: str | Failure) -> None:
+        """Tell all who wait how it has ended."""
         waiters, self._waiters = self._waiters, []
-        return [waiter for waiter in waiters if not waiter.done()]
+        for tell in waiters:
+            tell(outcome)
 
 
-class ReforkFailedError(Exception):
-    """The refork failed, and nothing that serves was touched."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.reason)
-        self.failure = failure
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
+class _Pending(msgspec.Struct, frozen=True):
     generation: int
     worker: int
     channel: Channel[messages.FromZygote]

@@ -1,8 +1,9 @@
 """Who waits for a reload, and what they are told: requests that arrive during one are merged."""
 
-import asyncio
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+
+import msgspec
 
 from preforkd.control.view import ReloadAnswer, ReloadView
 from preforkd.core.model import Blame, Failure
@@ -20,10 +21,13 @@ STOPPING = ReloadAnswer(
 )
 
 
-@dataclass(slots=True)
-class _Request:
+Waiter = Callable[[ReloadAnswer], None]
+"""Called once, when the reload has ended."""
+
+
+class _Request(msgspec.Struct):
     fresh: bool = False
-    waiters: list["asyncio.Future[ReloadAnswer]"] = field(default_factory=list)
+    waiters: list[Waiter] = []
 
 
 class Reloads:
@@ -34,7 +38,7 @@ class Reloads:
         self._next: _Request | None = None
         self._running: _Request | None = None
 
-    def ask(self, waiter: "asyncio.Future[ReloadAnswer] | None", *, fresh: bool) -> None:
+    def ask(self, waiter: Waiter | None, *, fresh: bool) -> None:
         """Remember that a reload is asked for; however many ask, it is one."""
         request = self._next or _Request()
         request.fresh = request.fresh or fresh
@@ -75,9 +79,8 @@ class Reloads:
 
 
 def _resolve(request: _Request | None, answer: ReloadAnswer) -> None:
-    for waiter in request.waiters if request else ():
-        if not waiter.done():  # one who hung up has cancelled his
-            waiter.set_result(answer)
+    for tell in request.waiters if request else ():
+        tell(answer)
 
 
 def success(

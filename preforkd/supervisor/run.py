@@ -1,6 +1,5 @@
 """The master's process: its loop, its signals, its sockets, and its exit status."""
 
-import asyncio
 import faulthandler
 import logging
 import os
@@ -10,15 +9,13 @@ from collections.abc import Callable, Mapping
 from preforkd.config.loaded import Loaded
 from preforkd.config.settings import Settings
 from preforkd.control import server as control
-from preforkd.control.manager import ReforkFailed
-from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
 from preforkd.errors import PreforkdError, SystemFailure
 from preforkd.linux import environment, inherit, logs, memory, process
+from preforkd.linux.loop import Loop
 from preforkd.linux.memory import PressureWatch
 from preforkd.linux.notify import Notifier
 from preforkd.supervisor.listeners import Listeners
 from preforkd.supervisor.master import Master
-from preforkd.supervisor.refork import ReforkFailedError
 
 logger = logging.getLogger("preforkd.master")
 
@@ -46,34 +43,36 @@ def run(read: Callable[[], Loaded], loaded: Loaded) -> int:
     listeners = Listeners(inherited, refused, notifier)
     memory.trim()
     try:
-        return asyncio.run(_run(read, loaded, listeners, notifier, original))
+        return _run(read, loaded, listeners, notifier, original)
     finally:
         notifier.close()
 
 
-async def _run(
+def _run(
     read: Callable[[], Loaded],
     loaded: Loaded,
     listeners: Listeners,
     notifier: Notifier,
     environ: Mapping[str, str],
 ) -> int:
-    master = Master(read, loaded, listeners, notifier, dict(os.environ))
+    loop = Loop()
+    master = Master(loop, read, loaded, listeners, notifier, environment=dict(os.environ))
     server: control.ControlServer | None = None
     pressure = PressureWatch.from_environment(environ)
     try:
-        _take_signals(master)
+        _take_signals(loop, master)
         if pressure is not None:
-            master.loop.add_reader(pressure.fileno(), _relieve, master, pressure)
-        server = await _open_control(master, loaded.settings, environ)
+            loop.add_reader(pressure.fileno(), _relieve, master, pressure)
+        server = _open_control(loop, master, loaded.settings, environ)
         master.start()
-        await master.ended.wait()
+        loop.run()
     finally:
         if pressure is not None:
-            master.loop.remove_reader(pressure.fileno())
+            loop.remove_reader(pressure.fileno())
             pressure.close()
         if server is not None:
-            await server.close()
+            server.close(loop.stop)
+            loop.run()
         master.close()
     return int(master.exit_status)
 
@@ -83,8 +82,7 @@ def _relieve(master: Master, pressure: PressureWatch) -> None:
     master.relieve()
 
 
-def _take_signals(master: Master) -> None:
-    loop = master.loop
+def _take_signals(loop: Loop, master: Master) -> None:
     stops = _Stops(master)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stops.take, number)
@@ -129,49 +127,15 @@ def _stop_for_restart(master: Master) -> None:
     master.stop()
 
 
-class _Backend:
-    """The master as the control socket sees it."""
-
-    def __init__(self, master: Master) -> None:
-        self._master = master
-
-    def view(self) -> ServiceView:
-        return self._master.view()
-
-    async def memory(self) -> MemoryView:
-        return await self._master.memory()
-
-    async def reload(self, fresh: bool) -> ReloadAnswer:
-        return await self._master.reload(fresh=fresh)
-
-    def stop(self, quick: bool) -> None:
-        self._master.stop(quick=quick)
-
-    async def refork(self) -> str:
-        try:
-            return await self._master.refork()
-        except ReforkFailedError as error:
-            failure = error.failure
-            raise ReforkFailed(
-                blame=failure.blame.value,
-                reason=failure.reason,
-                detail=failure.detail,
-                hint=failure.hint,
-            ) from error
-
-    def scale(self, size: int | None, by: int) -> int:
-        return self._master.scale_by(by) if by else self._master.scale(size)
-
-
-async def _open_control(
-    master: Master, settings: Settings, environ: Mapping[str, str]
+def _open_control(
+    loop: Loop, master: Master, settings: Settings, environ: Mapping[str, str]
 ) -> control.ControlServer | None:
     path = control.resolve(settings.control.socket, environ)
     if path is None:
         return None
-    server = control.ControlServer(_Backend(master), settings.control.group)
+    server = control.ControlServer(loop, master, settings.control.group)
     try:
-        await server.start(path)
+        server.start(path)
     except SystemFailure as error:
         if settings.control.socket:
             raise _named(error) from error

@@ -1,8 +1,9 @@
 """The service as the control socket shows it: the scoreboard, and what workers say of themselves."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+
+import msgspec
 
 from preforkd.control.view import (
     GenerationView,
@@ -20,13 +21,12 @@ from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow
 from preforkd.core.view import size_of
 from preforkd.linux import clock
 from preforkd.linux.memory import Usage
-from preforkd.supervisor.gauge import Gauge
+from preforkd.supervisor.gauge import Gauge, Reading
 from preforkd.supervisor.listeners import Served
 from preforkd.supervisor.pool import Pool
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(msgspec.Struct, frozen=True):
     """What the master knows besides the scoreboard; seconds."""
 
     version: str
@@ -111,18 +111,26 @@ def _generation(row: GenerationRow, board: Scoreboard) -> GenerationView:
 # --- memory --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Process:
+class _Process(msgspec.Struct, frozen=True):
     role: str
     pid: int
     slot: int | None = None
     generation: int | None = None
 
 
-async def memory_view(board: Scoreboard, gauge: Gauge) -> MemoryView:
-    """Read what all processes take and return it; one that ends meanwhile is left out."""
+def memory_view(board: Scoreboard, gauge: Gauge, tell: Callable[[MemoryView], None]) -> None:
+    """Read what all processes take and tell it; one that ends meanwhile is left out."""
     processes = list(_processes(board))
-    readings = await gauge.read([process.pid for process in processes])
+
+    def have_read(readings: dict[int, Reading]) -> None:
+        tell(_memory_view(processes, readings, gauge))
+
+    gauge.read([process.pid for process in processes], have_read)
+
+
+def _memory_view(
+    processes: list["_Process"], readings: dict[int, Reading], gauge: Gauge
+) -> MemoryView:
     known = [(process, readings[process.pid]) for process in processes]
     found = [(process, reading) for process, reading in known if isinstance(reading, Usage)]
     return MemoryView(

@@ -1,11 +1,11 @@
 """preforkctl: what a person reads, and what a program gets."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from backend import BAD, MEMORY, VIEW, serving
+from msgspec import to_builtins
 
 from preforkd.cli import preforkctl
 
@@ -34,7 +34,7 @@ def test_the_table_is_one_to_read():
     """Every line that an administrator looks for, in order."""
     import re
 
-    text = preforkctl.render(asdict(VIEW))
+    text = preforkctl.render(to_builtins(VIEW))
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
     assert words(text) == words(EXPECTED)
     rows = text.split("\n")[-3:]
@@ -56,8 +56,8 @@ not read: worker 102: Permission denied"""
 
 def test_the_table_of_memory():
     """Each process, the sum, the estimate, and what could not be read."""
-    assert preforkctl.render_memory(asdict(MEMORY)) == MEMORY_TABLE
-    partly = {**asdict(MEMORY), "unrelated": None, "problems": []}
+    assert preforkctl.render_memory(to_builtins(MEMORY)) == MEMORY_TABLE
+    partly = {**to_builtins(MEMORY), "unrelated": None, "problems": []}
     assert preforkctl.render_memory(partly).endswith("\n66.0M together (sum of PSS)")
 
 
@@ -86,10 +86,10 @@ def test_the_commands(tmp_path, capsys):
         shown = capsys.readouterr().out
         assert shown == "generation 4 serves\nneeds a restart: log.target\n"
         for size, asked in (
-            ("7", (7, 0)),
-            ("+1", (None, 1)),
-            ("-2", (None, -2)),
-            ("auto", (None, 0)),
+            ("7", 7),
+            ("+1", "by 1"),
+            ("-2", "by -2"),
+            ("auto", None),
         ):
             assert preforkctl.main(["--socket", path, "scale", size]) == 0
             assert backend.scaled == asked

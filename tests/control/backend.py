@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from preforkd.control.view import (
     ServiceView,
     WorkerView,
 )
+from preforkd.linux.loop import Loop
 
 VIEW = ServiceView(
     version="1.2",
@@ -65,53 +65,56 @@ class Backend:
     def __init__(self) -> None:
         self.answer = GOOD
         self.stopped: list[bool] = []
-        self.release: asyncio.Event | None = None
+        self.reforked = "zygote 4 was forked from a worker"
+        self.waiting: list | None = None
+        """Those who wait for a reload; None: nobody has to."""
 
     def view(self) -> ServiceView:
         return VIEW
 
-    async def memory(self) -> MemoryView:
-        return MEMORY
+    def memory(self, tell) -> None:
+        tell(MEMORY)
 
-    async def reload(self, fresh: bool) -> ReloadAnswer:
+    def reload(self, tell, *, fresh: bool) -> None:
         self.fresh = fresh
-        if self.release is not None:
-            await self.release.wait()
-        return self.answer
+        if self.waiting is None:
+            tell(self.answer)
+        else:
+            self.waiting.append(tell)
 
-    def stop(self, quick: bool) -> None:
+    def release(self) -> None:
+        """End the reload for which they wait."""
+        for tell in self.waiting:
+            tell(self.answer)
+
+    def stop(self, *, quick: bool) -> None:
         self.stopped.append(quick)
 
-    async def refork(self) -> str:
-        return "zygote 4 was forked from a worker"
+    def refork(self, tell) -> None:
+        tell(self.reforked)
 
-    def scale(self, size: int | None, by: int) -> int:
-        self.scaled = (size, by)
+    def scale(self, size: int | None) -> int:
+        self.scaled = size
+        return 5
+
+    def scale_by(self, step: int) -> int:
+        self.scaled = f"by {step}"
         return 5
 
 
 @contextmanager
 def serving(path):
     """A control socket in a loop of its own, with a backend to look at."""
-    backend = Backend()
-    started, loops = threading.Event(), []
-    stop = asyncio.Event()
-
-    async def live():
-        server = ControlServer(backend, "")
-        await server.start(str(path))
-        loops.append(asyncio.get_running_loop())
-        started.set()
-        await stop.wait()
-        await server.close()
-
-    thread = threading.Thread(target=lambda: asyncio.run(live()))
+    backend, loop = Backend(), Loop()
+    server = ControlServer(loop, backend, "")
+    server.start(str(path))
+    thread = threading.Thread(target=loop.run)
     thread.start()
-    assert started.wait(10)
-    backend.call = loops[0].call_soon_threadsafe
+    backend.call = loop.call_soon_threadsafe
     try:
         yield backend
     finally:
-        loops[0].call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(server.close, loop.stop)
         thread.join(10)
         assert not thread.is_alive()
+        loop.close()

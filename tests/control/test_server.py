@@ -1,15 +1,17 @@
 """The control socket, by clients of every kind."""
 
-import asyncio
 import contextlib
 import json
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import backend
 import pytest
 from backend import BAD, serving
+from msgspec.structs import replace
 
 from preforkd.control import server
 from preforkd.control.client import (
@@ -150,8 +152,9 @@ def test_a_client_that_says_too_much_is_cut_off(path):
         assert raw(path, b"x" * (10 << 20))
 
 
-def test_a_client_that_does_not_read_is_cut_off(path, caplog):
-    """Its unread answers do not gather; that is said once, and the next client is served."""
+def test_a_client_that_does_not_read_is_cut_off(path, caplog, monkeypatch):
+    """It waits as long as we are patient, and no answers gather; that is said once."""
+    monkeypatch.setattr(server, "PATIENCE", 0.3)
     request = b'{"method":"org.varlink.service.GetInfo"}\0'
     with serving(path):
         with socket.socket(socket.AF_UNIX) as sock:
@@ -164,6 +167,90 @@ def test_a_client_that_does_not_read_is_cut_off(path, caplog):
     assert [record.message for record in caplog.records] == [
         "a client of the control socket does not read, and is cut off"
     ]
+
+
+def read_answers(sock, number):
+    """Return so many answers, and that nothing else has come with them."""
+    data = b""
+    while data.count(b"\0") < number:
+        piece = sock.recv(1 << 20)
+        assert piece
+        data += piece
+    *answers, rest = data.split(b"\0")
+    assert rest == b""
+    return [json.loads(answer) for answer in answers]
+
+
+def test_answers_come_in_the_order_of_the_calls(path):
+    """Also where many were sent ahead and the first takes long; what is asked oneway has none."""
+    reload = b'{"method":"io.preforkd.Manager.Reload","parameters":{"fresh":true}}\0'
+    scale = b'{"method":"io.preforkd.Manager.Scale","oneway":true}\0'
+    info = b'{"method":"org.varlink.service.GetInfo"}\0'
+    with serving(path) as backend, socket.socket(socket.AF_UNIX) as sock:
+        backend.waiting = []
+        sock.settimeout(10)
+        sock.connect(str(path))
+        sock.sendall(reload + scale + info * 3 + b'{"method":"io.preforkd.')
+        assert call(path, "GetStatus")
+        backend.call(backend.release)
+        first, *others = read_answers(sock, 4)
+        assert first["parameters"]["message"] == "generation 4 serves"
+        assert all("interfaces" in answer["parameters"] for answer in others)
+        sock.sendall(b'Manager.GetMemory"}\0')
+        assert "memory" in read_answers(sock, 1)[0]["parameters"]
+        assert backend.scaled is None
+
+
+def test_a_client_that_has_said_all_gets_its_answers(path):
+    """It has closed its half, as nc -N does; then we hang up."""
+    with serving(path), socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(str(path))
+        sock.sendall(b'{"method":"org.varlink.service.GetInfo"}\0' * 3 + b'{"meth')
+        sock.shutdown(socket.SHUT_WR)
+        assert len(read_answers(sock, 3)) == 3
+        assert sock.recv(99) == b""
+
+
+def test_an_answer_larger_than_a_socket_takes_arrives(path, monkeypatch):
+    """In pieces, as the client reads it; others are answered meanwhile."""
+    problem = "x" * (4 << 20)
+    monkeypatch.setattr(backend, "VIEW", replace(backend.VIEW, problems=[problem]))
+    with serving(path), socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(str(path))
+        sock.sendall(b'{"method":"io.preforkd.Manager.GetStatus"}\0')
+        assert call(path, "GetMemory")
+        assert read_answers(sock, 1)[0]["parameters"]["service"]["problems"] == [problem]
+
+
+def test_the_largest_request_and_one_that_is_larger(path):
+    """A request may have so many bytes; more are too much, however they arrive."""
+    text = b'{"method":"org.varlink.service.GetInfo"'
+    largest = text + b" " * (server.MESSAGE - len(text) - 1) + b"}"
+    assert len(largest) == server.MESSAGE
+    with serving(path):
+        assert b"preforkd" in raw(path, largest + b"\0")
+        assert raw(path, b" " + largest + b"\0") == b""
+
+
+def test_an_answer_on_its_way_goes_out_before_the_end(path, monkeypatch):
+    """A server that closes waits for those who read, and not for those who do not."""
+    monkeypatch.setattr(server, "_FAREWELL", 0.5)
+    problem = "x" * (4 << 20)
+    monkeypatch.setattr(backend, "VIEW", replace(backend.VIEW, problems=[problem]))
+    with socket.socket(socket.AF_UNIX) as reads, socket.socket(socket.AF_UNIX) as silent:
+        reads.settimeout(10)
+        with serving(path) as service:
+            for sock in (reads, silent):
+                sock.connect(str(path))
+                sock.sendall(b'{"method":"io.preforkd.Manager.GetStatus"}\0')
+                sock.recv(1, socket.MSG_PEEK)
+            taken = []
+            reader = threading.Thread(target=lambda: taken.extend(read_answers(reads, 1)))
+            service.call(reader.start)
+        reader.join(10)
+        assert taken[0]["parameters"]["service"]["problems"] == [problem]
 
 
 def test_a_client_that_asks_without_end_keeps_nobody_waiting(path):
@@ -203,7 +290,7 @@ def test_more_clients_than_allowed_are_turned_away(path, monkeypatch):
 def test_a_waiting_client_does_not_keep_others_waiting(path):
     """While a reload runs, the status is told; one who hangs up changes nothing."""
     with serving(path) as backend:
-        backend.release = asyncio.Event()
+        backend.waiting = []
         with socket.socket(socket.AF_UNIX) as waiting, socket.socket(socket.AF_UNIX) as leaving:
             for sock in (waiting, leaving):
                 sock.settimeout(10)
@@ -213,14 +300,14 @@ def test_a_waiting_client_does_not_keep_others_waiting(path):
                 )
             leaving.close()
             assert call(path, "GetStatus")
-            backend.call(backend.release.set)
+            backend.call(backend.release)
             assert b"generation 4 serves" in waiting.recv(65536)
 
 
 def test_a_second_master_does_not_take_the_socket(path):
     """The live one keeps it."""
     with serving(path), pytest.raises(SystemFailure, match="another process listens there"):
-        asyncio.run(server.ControlServer(None, "").start(str(path)))
+        server.ControlServer(None, None, "").start(str(path))
 
 
 def test_where_the_socket_is():

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -87,25 +88,23 @@ def test_a_thousand_idle_clients(service):
 
 
 def test_a_flood_of_requests(service):
-    """A client that asks 20,000 times and reads nothing is cut off, with one line; others are answered."""
+    """A client that asks without reading is heard no more, at no cost; others are answered."""
     serve(service)
     before = memory(service.pid)
     with connected(service) as sock, Load(service.address, rate=100) as load:
         sock.setblocking(False)
-        sent, deadline = 0, time.monotonic() + 5
-        while sent < 20_000 * len(STATUS) and time.monotonic() < deadline:
-            try:
-                sent += sock.send(STATUS * 100)
-            except (BlockingIOError, BrokenPipeError):
-                break
+        deadline = time.monotonic() + 20
+        while select.select([], [sock], [], 0.5)[1]:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(BlockingIOError):
+                sock.send(STATUS * 100)
         assert service.control("status").returncode == 0
         load.wait_for(50)
         assert service.control("reload", "--fresh").returncode == 0
     assert load.result.lost == 0, load.result.bad
-    assert memory(service.pid) - before < 64 << 20
+    assert memory(service.pid) - before < 8 << 20
     assert service.control("status").returncode == 0
-    assert "does not read, and is cut off" in service.log
-    assert len(service.log) < 20_000, service.log[:5000]
+    assert "control socket" not in service.log
 
 
 def test_a_client_that_asks_without_end(service):

@@ -1,23 +1,27 @@
 """Work beside the loop."""
 
-import asyncio
 import threading
 
 import pytest
 
+from preforkd.linux.loop import Loop
 from preforkd.supervisor.beside import beside
 
 
 def outcome(work):
     """Return what `beside` hands over, and the thread in which it does."""
+    loop, heard = Loop(), []
 
-    async def live():
-        loop = asyncio.get_running_loop()
-        heard = loop.create_future()
-        beside(loop, "worker", work, heard.set_result)
-        return await asyncio.wait_for(heard, 20), threading.current_thread()
+    def hear(outcome):
+        heard.append((outcome, threading.current_thread()))
+        loop.stop()
 
-    return asyncio.run(live())
+    loop.call_later(20, pytest.fail, "nothing was heard")
+    beside(loop, "worker", work, hear)
+    loop.run()
+    loop.close()
+    (told,) = heard
+    return told
 
 
 def test_a_result_arrives_in_the_loop():
@@ -51,18 +55,17 @@ def test_without_a_thread(monkeypatch):
 
 def test_a_loop_that_has_ended_does_not_hear():
     """The work goes on and nobody is disturbed."""
-    go_on, thread = threading.Event(), []
+    go_on, begun, thread = threading.Event(), threading.Event(), []
 
     def works():
         thread.append(threading.current_thread())
+        begun.set()
         go_on.wait(20)
 
-    async def live():
-        beside(asyncio.get_running_loop(), "worker", works, lambda _: pytest.fail("heard"))
-        while not thread:
-            await asyncio.sleep(0)
-
-    asyncio.run(live())
+    loop = Loop()
+    beside(loop, "worker", works, lambda _: pytest.fail("heard"))
+    assert begun.wait(20)
+    loop.close()
     go_on.set()
     thread[0].join(20)
     assert not thread[0].is_alive()

@@ -1,6 +1,5 @@
 """The gauge: readings beside the loop, one at a time, and shared by all who ask at once."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -9,9 +8,40 @@ import threading
 import pytest
 
 from preforkd.linux import memory
+from preforkd.linux.loop import Loop
 from preforkd.linux.memory import Usage
 from preforkd.supervisor import gauge as module
 from preforkd.supervisor.gauge import Gauge
+
+
+class Scene(Gauge):
+    """A gauge, and a loop that runs until somebody has been told."""
+
+    def __init__(self):
+        self.loop = Loop()
+        super().__init__(self.loop)
+        self.loop.call_later(20, pytest.fail, "nobody was told")
+
+    def told(self, pids):
+        """Return what is told to one who asks."""
+        readings = []
+
+        def hear(reading):
+            readings.append(reading)
+            self.loop.stop()
+
+        self.read(pids, hear)
+        self.loop.run()
+        (reading,) = readings
+        return reading
+
+
+@pytest.fixture
+def gauge():
+    """See the class."""
+    scene = Scene()
+    yield scene
+    scene.loop.close()
 
 
 @pytest.fixture
@@ -42,108 +72,92 @@ sys.stdin.readline()
 """
 
 
-def test_a_process_that_grows():
+def test_a_process_that_grows(gauge):
     """A real reading; what a process takes after the first one is its growth."""
-
-    async def live(child):
-        gauge = Gauge()
-        assert child.stdout.readline() == b"begun\n"
-        gauge.watch(child.pid)
-        before = (await gauge.read([child.pid]))[child.pid]
-        child.stdin.write(b"\n")
-        assert child.stdout.readline() == b"grown\n"
-        gauge._latest.clear()
-        after = (await gauge.read([child.pid]))[child.pid]
-        return gauge.growth(child.pid, before), gauge.growth(child.pid, after)
-
     command = [sys.executable, "-c", GROWS]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     ) as child:
-        before, after = asyncio.run(live(child))
+        assert child.stdout.readline() == b"begun\n"
+        gauge.watch(child.pid)
+        before = gauge.told([child.pid])[child.pid]
+        child.stdin.write(b"\n")
+        assert child.stdout.readline() == b"grown\n"
+        gauge._latest.clear()
+        after = gauge.told([child.pid])[child.pid]
         child.stdin.close()
-    assert before < 1 << 20
-    assert after >= 15 << 20
+    assert gauge.growth(child.pid, before) < 1 << 20
+    assert gauge.growth(child.pid, after) >= 15 << 20
 
 
-def test_the_loop_goes_on_while_a_reading_takes_long(slow):
+def test_the_loop_goes_on_while_a_reading_takes_long(slow, gauge):
     """The kernel may take its time: what else the loop has to do is done meanwhile."""
-    may, begun, reads = slow
-
-    async def live():
-        gauge = Gauge()
-        asking = asyncio.create_task(gauge.read([1, 2]))
-        await asyncio.to_thread(begun.wait, 10)
-        assert not asking.done()
-        may.set()
-        return await asking
-
-    readings = asyncio.run(live())
+    may, _, reads = slow
+    gauge.loop.call_later(0.01, may.set)
+    readings = gauge.told([1, 2])
     assert {pid: reading.private for pid, reading in readings.items()} == {1: 1, 2: 2}
     assert threading.main_thread() not in {thread for _, thread in reads}
 
 
-def test_many_who_ask_at_once_cost_two_readings(slow):
+def test_many_who_ask_at_once_cost_two_readings(slow, gauge):
     """Those who ask while one is read share the next one; who asks soon after reads nothing."""
     may, begun, reads = slow
-
-    async def live():
-        gauge = Gauge()
-        first = asyncio.create_task(gauge.read([1]))
-        await asyncio.to_thread(begun.wait, 10)
-        others = [asyncio.create_task(gauge.read([1, 2])) for _ in range(100)]
-        gone = asyncio.create_task(gauge.read([2]))
-        await asyncio.sleep(0)
-        gone.cancel()
-        may.set()
-        answers = await asyncio.gather(first, *others)
-        assert all(answer[1].private == 1 for answer in answers)
-        await gauge.read([1, 2])
-        return gauge
-
-    asyncio.run(live())
+    answers = []
+    gauge.read([1], answers.append)
+    assert begun.wait(10)
+    for _ in range(100):
+        gauge.read([1, 2], answers.append)
+    may.set()
+    gauge.told([2])
+    assert len(answers) == 101
+    assert all(answer[1].private == 1 for answer in answers)
+    gauge.read([1, 2], answers.append)
+    assert {pid: reading.private for pid, reading in answers[-1].items()} == {1: 1, 2: 2}
     assert sorted(pid for pid, _ in reads) == [1, 1, 2]
 
 
-def test_what_has_ended_is_told_as_such(slow):
+def test_what_was_fresh_is_told_with_what_had_to_be_read(slow, gauge, monkeypatch):
+    """Also where it is not fresh any more when the rest has been read."""
+    may, _, reads = slow
+    may.set()
+    gauge.told([1])
+    now = gauge.loop.time()
+    monkeypatch.setattr(gauge.loop, "time", lambda: now)
+    gauge.read([1, 2], lambda readings: told.append(readings) or gauge.loop.stop())
+    now, told = now + 2 * module.FRESH, []
+    gauge.loop.run()
+    assert {pid: reading.private for pid, reading in told[0].items()} == {1: 1, 2: 2}
+    assert [pid for pid, _ in reads] == [1, 2]
+
+
+def test_what_has_ended_is_told_as_such(slow, gauge):
     """Beside it, what lives is read."""
     may, _, _ = slow
     may.set()
-    readings = asyncio.run(Gauge().read([404, 7]))
+    readings = gauge.told([404, 7])
     assert isinstance(readings[404], ProcessLookupError)
     assert readings[7].private == 7
 
 
-def test_a_number_that_comes_again_begins_anew(slow):
+def test_a_number_that_comes_again_begins_anew(slow, gauge):
     """Growth is since the watch of the process that has the number now; unknown without one."""
     may, _, _ = slow
     may.set()
-
-    async def live():
-        gauge = Gauge()
-        usage = Usage(rss=0, pss=0, private=107, anonymous=0, pss_files=None)
-        unknown = gauge.growth(7, usage)
-        gauge._first[7] = 100
-        known = gauge.growth(7, usage)
-        gauge.watch(7)
-        await gauge.read([8])
-        await gauge.read([9])
-        return unknown, known, gauge.growth(7, usage)
-
-    assert asyncio.run(live()) == (None, 7, 100)
+    usage = Usage(rss=0, pss=0, private=107, anonymous=0, pss_files=None)
+    assert gauge.growth(7, usage) is None
+    gauge._first[7] = 100
+    assert gauge.growth(7, usage) == 7
+    gauge.watch(7)
+    gauge.told([8])
+    assert gauge.growth(7, usage) == 100
 
 
-def test_first_readings_do_not_gather_for_ever(slow, monkeypatch):
+def test_first_readings_do_not_gather_for_ever(slow, gauge, monkeypatch):
     """Beyond a number, those of processes that have ended are dropped."""
     may, _, _ = slow
     may.set()
     monkeypatch.setattr(module, "_MANY", 3)
-
-    async def live():
-        gauge = Gauge()
-        gauge._first = {os.getpid(): 1, 2**22 + 1: 1, 2**22 + 2: 1, 2**22 + 3: 1}
-        gauge.watch(os.getpid())
-        await gauge.read([8])
-        return set(gauge._first)
-
-    assert asyncio.run(live()) == {os.getpid()}
+    gauge._first = {os.getpid(): 1, 2**22 + 1: 1, 2**22 + 2: 1, 2**22 + 3: 1}
+    gauge.watch(os.getpid())
+    gauge.told([8])
+    assert set(gauge._first) == {os.getpid()}

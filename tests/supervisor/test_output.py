@@ -1,10 +1,12 @@
 """What children write below Python: read from pipes, told to the journal with who it was."""
 
-import asyncio
 import os
 import subprocess
 import sys
 
+import pytest
+
+from preforkd.linux.loop import Loop
 from preforkd.supervisor.output import Output
 
 
@@ -22,17 +24,29 @@ class Journal:
 
 def play(scene, *, reads=True):
     """Run a scene with an output in a loop; return what the journal has got."""
-    journal = Journal(reads=reads)
-
-    async def run():
-        output = Output(asyncio.get_running_loop(), journal, {"PREFORKD_WORKER": 3})
-        try:
-            await scene(output)
-        finally:
-            output.close()
-
-    asyncio.run(run())
+    journal, loop = Journal(reads=reads), Loop()
+    loop.call_later(30, pytest.fail, "the scene does not end")
+    output = Output(loop, journal, {"PREFORKD_WORKER": 3})
+    try:
+        scene(output)
+    finally:
+        output.close()
+        loop.close()
     return journal.entries
+
+
+def read_until(output, done):
+    """Let the loop run until it is done, looking every few milliseconds."""
+    loop = output._loop
+
+    def look():
+        if done():
+            loop.stop()
+        else:
+            loop.call_later(0.005, look)
+
+    loop.call_soon(look)
+    loop.run()
 
 
 def shell(output, script):
@@ -49,7 +63,7 @@ def test_lines_have_priority_and_who_wrote_them():
     """Standard output informs, standard error warns, and a prefix of sd-daemon(3) says otherwise."""
     pids = []
 
-    async def scene(output):
+    def scene(output):
         script = "echo one; echo two >&2; echo '<3>three' >&2; echo >&2; printf 'no end'"
         pids.append(shell(output, script))
         output.drain()
@@ -69,10 +83,9 @@ def test_lines_have_priority_and_who_wrote_them():
 def test_it_is_read_until_the_last_writer_has_ended():
     """What a child of the child writes after its parent has ended arrives, without a drain."""
 
-    async def scene(output):
+    def scene(output):
         shell(output, "(read go < /dev/null; echo late >&2) &")
-        while output._streams:
-            await asyncio.sleep(0)
+        read_until(output, lambda: not output._streams)
 
     assert [entry["MESSAGE"] for entry in play(scene)] == ["late"]
 
@@ -80,7 +93,7 @@ def test_it_is_read_until_the_last_writer_has_ended():
 def test_letters_are_whole_though_they_come_in_pieces():
     """A letter of several bytes may be cut by the pipe; what is no UTF-8 is escaped."""
 
-    async def scene(output):
+    def scene(output):
         out, _ = output.theirs
         for piece in ("ä".encode()[:1], "ä".encode()[1:] + b"\n", b"\xff\n"):
             os.write(out, piece)
@@ -92,14 +105,13 @@ def test_letters_are_whole_though_they_come_in_pieces():
 def test_a_journal_that_does_not_read_stops_nobody():
     """A child that writes more than all buffers hold ends; its lines are lost."""
 
-    async def scene(output):
+    def scene(output):
         out, err = output.theirs
         code = "import os\nfor _ in range(20000): os.write(2, b'x' * 99 + b'\\n')"
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", code, stdout=out, stderr=err
-        )
-        output.given()
-        assert await asyncio.wait_for(child.wait(), 30) == 0
+        with subprocess.Popen([sys.executable, "-c", code], stdout=out, stderr=err) as child:
+            output.given()
+            read_until(output, lambda: child.poll() is not None)
+        assert child.returncode == 0
 
     assert play(scene, reads=False) == []
 
@@ -107,12 +119,11 @@ def test_a_journal_that_does_not_read_stops_nobody():
 def test_a_line_without_an_end_is_cut():
     """Memory for one line is limited."""
 
-    async def scene(output):
+    def scene(output):
         out, _ = output.theirs
         for _ in range(4):
             os.write(out, b"x" * 60000)
             output.drain()
-        await asyncio.sleep(0)
 
     entries = play(scene)
     assert len(entries) >= 3

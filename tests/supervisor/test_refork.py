@@ -1,6 +1,5 @@
 """Zygotes that are forked from workers: who waits for one, and those that are not born yet."""
 
-import asyncio
 import os
 
 import msgspec
@@ -12,28 +11,21 @@ from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
 from preforkd.linux import process
 from preforkd.supervisor.children import WorkerHandle
-from preforkd.supervisor.refork import Nursery, ReforkFailedError, Waiters
+from preforkd.supervisor.refork import Nursery, Waiters
 
 FAILURE = Failure(Blame.APPLICATION, "not now")
 
 
 def test_all_who_wait_are_told_once():
-    """How it ended, in words or as a failure; who hung up is nobody's concern."""
-
-    async def story():
-        waiters = Waiters()
-        first, second, gone = waiters.ask(), waiters.ask(), waiters.ask()
-        gone.cancel()
-        waiters.succeed("it is done")
-        waiters.fail(FAILURE)  # of nobody's refork
-        assert [await first, await second] == ["it is done"] * 2
-        third = waiters.ask()
-        waiters.fail(FAILURE)
-        with pytest.raises(ReforkFailedError) as caught:
-            await third
-        assert caught.value.failure is FAILURE
-
-    asyncio.run(story())
+    """How it ended, in words or as a failure."""
+    waiters, told = Waiters(), []
+    waiters.ask(lambda outcome: told.append(("first", outcome)))
+    waiters.ask(lambda outcome: told.append(("second", outcome)))
+    waiters.end("it is done")
+    waiters.end(FAILURE)  # of nobody's refork
+    waiters.ask(lambda outcome: told.append(("third", outcome)))
+    waiters.end(FAILURE)
+    assert told == [("first", "it is done"), ("second", "it is done"), ("third", FAILURE)]
 
 
 def claim(pid):

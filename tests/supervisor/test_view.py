@@ -1,6 +1,5 @@
 """The service as the control socket shows it."""
 
-import asyncio
 import os
 from types import SimpleNamespace
 
@@ -97,8 +96,8 @@ class Gauge:
     def __init__(self, readings):
         self.readings = readings
 
-    async def read(self, pids):
-        return {pid: self.readings[pid] for pid in pids}
+    def read(self, pids, tell):
+        tell({pid: self.readings[pid] for pid in pids})
 
     def growth(self, pid, usage):
         return 3 if pid == 51 else None
@@ -115,7 +114,9 @@ def test_the_memory_of_all_processes(board):
         50: usage(90, 30, 5, 80, 5),
         os.getpid(): usage(30, 20, 15, 16, 4),
     }
-    seen = asyncio.run(view.memory_view(board, Gauge(readings)))
+    told = []
+    view.memory_view(board, Gauge(readings), told.append)
+    (seen,) = told
     worker, zygote, master = seen.processes
     assert (worker.role, worker.slot, worker.generation, worker.pid) == ("worker", 2, 1, 51)
     assert (worker.uss, worker.pss, worker.shared, worker.growth) == (10, 40, 90, 3)
@@ -133,7 +134,9 @@ def test_what_cannot_be_read_is_said(board):
         50: ProcessLookupError(3, "No such process"),
         os.getpid(): usage(30, 20, 15, 16, None),
     }
-    seen = asyncio.run(view.memory_view(board, Gauge(readings)))
+    told = []
+    view.memory_view(board, Gauge(readings), told.append)
+    (seen,) = told
     assert [process.role for process in seen.processes] == ["master"]
     assert seen.problems == ["worker 51: Permission denied"]
     assert seen.unrelated is None
