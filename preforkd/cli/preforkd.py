@@ -1,13 +1,13 @@
 """``preforkd run``, ``preforkd check``, ``preforkd config`` and ``preforkd farewell``."""
 
-import contextlib
+import functools
 import gc
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace as Options
 from typing import TYPE_CHECKING
 
@@ -92,26 +92,11 @@ def _serve(options: Options) -> int:
     path: str | None = options.config
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     loaded = apart.load(path, settings, credentials)
-    # The master's own modules, and asyncio with them, are of no use to the other commands; nor is what
-    # reads the configuration to the master.
-    with _without_tls():
-        from preforkd.supervisor import run  # noqa: PLC0415
+    # The master's own modules are of no use to the other commands; nor is what reads the configuration
+    # to the master.
+    from preforkd.supervisor import run  # noqa: PLC0415
 
     return run.run(lambda: apart.load(path, settings, credentials), loaded)
-
-
-@contextlib.contextmanager
-def _without_tls() -> Iterator[None]:
-    # The master speaks no TLS. asyncio does without where there is no module ssl, and so OpenSSL, which
-    # is about 5 MB of a master of 30, is not loaded.
-    absent = "ssl" not in sys.modules
-    if absent:
-        sys.modules["ssl"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if absent:
-            del sys.modules["ssl"]
 
 
 def _fail_slowly(began: float) -> None:
@@ -209,7 +194,8 @@ def _parser() -> "argparse.ArgumentParser":
         prog="preforkd",
         description="A preforking server for Python under systemd.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # It would import shutil, and with it all kinds of compression, to find the width itself.
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=_width()),
     )
     parser.add_argument("--version", action="version", version=f"preforkd {preforkd.VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -234,6 +220,17 @@ def _parser() -> "argparse.ArgumentParser":
     farewell.set_defaults(command=_farewell)
     farewell.add_argument("master", nargs="?", type=int, metavar="PID", help="$MAINPID")
     return parser
+
+
+def _width() -> int:
+    # As shutil.get_terminal_size() finds it; two less, as argparse has it.
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 2:
+        return int(columns) - 2
+    try:
+        return (os.get_terminal_size().columns or 80) - 2
+    except OSError:
+        return 78
 
 
 def _take_settings(parser: "argparse.ArgumentParser") -> None:

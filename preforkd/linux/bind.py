@@ -28,8 +28,10 @@ def bind_tcp(host: str | None, port: int, backlog: int) -> list[socket.socket]:
     if host is None:
         return [_bind_everywhere(port, backlog)]
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    # A text would be encoded by IDNA, whose tables stay: 0.3 MB, and few have names that need them.
+    name = host.encode() if host.isascii() else host
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise SystemFailure(
             f"{where}: the host is not known: {error.strerror}",

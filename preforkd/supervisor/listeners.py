@@ -19,7 +19,7 @@ import msgspec
 
 from preforkd.config.address import TcpAddress, UnixAddress, parse_address
 from preforkd.config.settings import Listen, Settings
-from preforkd.errors import ConfigurationError, Place, Problem, SystemFailure
+from preforkd.errors import ConfigurationError, Place, Problem, SystemFailure, did_you_mean
 from preforkd.linux import bind
 from preforkd.linux.inherit import Inherited, Refused, restore_blocking, set_nonblocking
 
@@ -289,18 +289,13 @@ def _close(sock: socket.socket) -> None:
 
 def _not_passed(listen: Listen, passed: set[str], place: Place, index: int) -> Problem:
     names = ", ".join(sorted(passed)) or "none"
-    import difflib  # noqa: PLC0415 - large, and seldom needed
-
-    close = difflib.get_close_matches(listen.name, passed, 1)
-    if close:
-        hint = f"did you mean {close[0]}?"
-    elif passed:
-        hint = "names come from FileDescriptorName= of the socket unit"
+    if passed:
+        otherwise = "names come from FileDescriptorName= of the socket unit"
     else:
-        hint = "start the socket unit, or give the entry an address to bind"
+        otherwise = "start the socket unit, or give the entry an address to bind"
     return Problem(
         place,
         f"listen[{index}]",
         f"systemd passed no socket named {listen.name!r}; it passed: {names}",
-        hint,
+        did_you_mean(listen.name, passed) or otherwise,
     )
