@@ -123,6 +123,21 @@ def test_everybody_may_look_at_the_memory(machine):
     assert status(machine)["target"] == 3
 
 
+def test_the_master_is_small(machine):
+    """At most 30 MB resident and 12 MB of its own, also when all that it can do has been asked for once."""
+    start(machine, "workers: 8\n")
+    machine.run(
+        "preforkctl status; preforkctl reload --fresh; preforkctl scale +2; preforkctl refork"
+    )
+    machine.run("systemctl reload preforkd")
+    until(machine, lambda seen: seen["ready"] == 10 and len(seen["generations"]) == 1)
+    *_, master = json.loads(machine.run("preforkctl memory --json"))["processes"]
+    print(f"{machine.suite}: {master}")
+    assert master["role"] == "master"
+    assert master["rss"] <= 30e6
+    assert master["uss"] <= 12e6
+
+
 def test_a_refork_under_load_loses_nothing(machine):
     """All workers share what the warmest had built; the kernel's victims are workers before and after."""
     start(machine, "workers: 3\n")
