@@ -1,9 +1,13 @@
 """A small Varlink client for preforkctl: one call, one answer, no event loop."""
 
+import contextlib
 import json
+import os
+import select
 import socket
 from typing import Any
 
+from preforkd.control.access import peer_of
 from preforkd.errors import ExitStatus, PreforkdError
 
 _STATUS_BY_BLAME = {
@@ -82,12 +86,21 @@ class Client:
         return bytes(answer[:-1])
 
     def wait_for_end(self) -> None:
-        """Return when the master has closed the connection."""
-        try:
+        """Return when the master has ended.
+
+        Not when it hangs up: that it also does on who says nothing for a minute, and a stop may take
+        longer. Where its process cannot be seen from here (another pid namespace), that has to do.
+        """
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(peer_of(self._sock).pid)
+            try:
+                select.select([pidfd], [], [])
+            finally:
+                os.close(pidfd)
+            return
+        with contextlib.suppress(ConnectionResetError):
             while self._sock.recv(65536):
                 pass
-        except ConnectionResetError:
-            pass
 
     def close(self) -> None:
         """Hang up."""

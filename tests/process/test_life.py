@@ -80,6 +80,15 @@ def test_a_stop_lets_running_requests_finish(echo):
     assert "EXTEND_TIMEOUT_USEC" in said
 
 
+@pytest.mark.parametrize("quick", [False, True])
+def test_preforkctl_stop_returns_when_the_master_has_ended(echo, quick):
+    """Not before; quickly if that was asked for."""
+    stopped = echo.control("stop", *(["--quick"] if quick else []))
+    assert stopped.returncode == 0, stopped.stderr
+    assert echo.process.poll() == 0
+    assert "Stop by pid" in echo.log
+
+
 def test_a_drain_ends_with_its_timeout(service):
     """A request that outlasts timeouts.drain is cut off by SIGKILL, and the service ends."""
     port = free_port()
