@@ -9,6 +9,7 @@ import preforkd
 from preforkd.control.access import Peer, may_command, peer_of
 from preforkd.control.manager import INTERFACE, Backend, Manager
 from preforkd.control.service import END, Identity, MalformedError, Service
+from preforkd.core.ration import Ration
 from preforkd.errors import SystemFailure
 from preforkd.linux import bind
 from preforkd.linux.loop import Call, Loop
@@ -21,6 +22,8 @@ _RESERVED = 16
 """Seats that those who may only look cannot take."""
 MESSAGE = 64 * 1024
 """Bytes of one request."""
+LOOKS = 200
+"""Requests a second of all who may only look, together: beyond that they wait, so that the master has time."""
 PATIENCE = 60.0
 """Seconds that a client may be silent while nothing is asked of us, or not read our answer."""
 _FAREWELL = 2.0
@@ -56,12 +59,18 @@ class _Client:
     """
 
     def __init__(
-        self, loop: Loop, sock: socket.socket, service: Service, ended: Callable[["_Client"], None]
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        service: Service,
+        ration: Ration | None,
+        ended: Callable[["_Client"], None],
     ) -> None:
         """Begin to read. Raises OSError."""
         self._loop = loop
         self._sock = sock
         self._service = service
+        self._ration = ration
         self._ended = ended
         self._said = bytearray()
         """What was read and not dealt with: at the end of it may be a part of a request."""
@@ -72,9 +81,9 @@ class _Client:
         """It says no more, and still hears."""
         self._closed = False
         self._next: Call | None = None
-        sock.setblocking(False)
-        loop.add_reader(sock.fileno(), self._read)
         self._heard_at = loop.time()
+        sock.setblocking(False)
+        self._go_on_when_it_may()
         self._timer = loop.call_later(PATIENCE, self._watch)
 
     def _read(self) -> None:
@@ -112,7 +121,7 @@ class _Client:
         try:
             self._service.call(message, self._answer)
         except MalformedError as error:
-            self._cut_off(f"is not understood: {error}")
+            self._cut_off("said what is no call", f": {error}")
         except Exception:
             logger.exception("a request of the control socket has failed")
             self.abort()
@@ -138,7 +147,12 @@ class _Client:
             self._loop.add_writer(self._sock.fileno(), self._send)
             return
         self._loop.remove_writer(self._sock.fileno())
-        self._next = self._loop.call_soon(self._go_on)
+        self._go_on_when_it_may()
+
+    def _go_on_when_it_may(self) -> None:
+        # Connections count, too: a new one for each request is no way around.
+        rest = self._ration.take(self._loop.time()) if self._ration else 0.0
+        self._next = self._loop.call_later(rest, self._go_on)
 
     def _watch(self) -> None:
         if self._asked:
@@ -151,8 +165,8 @@ class _Client:
         else:
             self.abort()
 
-    def _cut_off(self, why: str) -> None:
-        logger.warning("a client of the control socket %s, and is cut off", why)
+    def _cut_off(self, why: str, detail: str = "") -> None:
+        logger.warning("a client of the control socket %s, and is cut off%s", why, detail)
         self.abort()
 
     def finish(self) -> None:
@@ -190,6 +204,7 @@ class ControlServer:
         self._full = False
         """The last client was turned away, and it was said."""
         self._clients: set[_Client] = set()
+        self._looks = Ration(LOOKS)
         self._closed: Callable[[], None] | None = None
 
     def start(self, path: str) -> None:
@@ -230,16 +245,18 @@ class ControlServer:
             return
         try:
             peer = peer_of(sock)
-            if self._has_seat(peer):
+            commands = may_command(peer, self._group)
+            if self._has_seat(peer, commands=commands):
                 service = self._service_for(peer)
-                self._clients.add(_Client(self._loop, sock, service, self._gone))
+                ration = None if commands else self._looks
+                self._clients.add(_Client(self._loop, sock, service, ration, self._gone))
                 return
         except OSError as error:
             logger.debug("control socket: a client is lost: %s", error)
         sock.close()
 
-    def _has_seat(self, peer: Peer) -> bool:
-        seats = CLIENTS - (0 if may_command(peer, self._group) else _RESERVED)
+    def _has_seat(self, peer: Peer, *, commands: bool) -> bool:
+        seats = CLIENTS - (0 if commands else _RESERVED)
         full = len(self._clients) >= seats
         if full and not self._full:
             text = "the control socket has %d clients; others are turned away, user %d first"

@@ -15,7 +15,7 @@ END = b"\0"
 
 
 class MalformedError(Exception):
-    """What a client said is no call."""
+    """What a client said is no call; the text says why."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class Service:
         try:
             call = _decoder.decode(message)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedError(f"what it said is no call: {error}") from error
+            raise MalformedError(str(error)) from error
 
         def answer(parameters: msgspec.Struct) -> None:
             send(b"" if call.oneway else _encoded(parameters))

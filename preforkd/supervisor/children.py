@@ -12,12 +12,12 @@ import msgspec
 
 import preforkd
 from preforkd.config.settings import Settings
+from preforkd.core.ration import Ration
 from preforkd.errors import Place
 from preforkd.ipc import exchange, messages, slots
 from preforkd.ipc.channel import Channel, pair
 from preforkd.linux import process, queues
 from preforkd.supervisor.output import Output
-from preforkd.supervisor.ration import Ration
 
 CHANNEL_DESCRIPTOR = 3
 _ROOM = 160

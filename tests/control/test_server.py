@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import backend
@@ -265,6 +266,31 @@ def test_a_client_that_asks_without_end_keeps_nobody_waiting(path):
                 assert flood.poll() is None
             finally:
                 flood.kill()
+
+
+def test_those_who_may_only_look_have_a_ration(path, monkeypatch):
+    """What goes beyond waits for the next second, and who may command does not wait with them."""
+    monkeypatch.setattr(server, "LOOKS", 4)
+    command = [False, True]
+    monkeypatch.setattr(server, "may_command", lambda peer, group: command.pop(0))
+    info = b'{"method":"org.varlink.service.GetInfo"}\0'
+    with (
+        serving(path),
+        socket.socket(socket.AF_UNIX) as looks,
+        socket.socket(socket.AF_UNIX) as own,
+    ):
+        for sock in (looks, own):
+            sock.settimeout(20)
+            sock.connect(str(path))
+            sock.sendall(info)
+            assert len(read_answers(sock, 1)) == 1
+        began = time.monotonic()
+        looks.sendall(info * 12)
+        own.sendall(info * 500)
+        assert len(read_answers(own, 500)) == 500
+        # Four in each second: there is one in the midst of them that has passed from end to end.
+        assert len(read_answers(looks, 12)) == 12
+        assert time.monotonic() - began > 0.9
 
 
 def test_a_silent_client_is_cut_off(path, monkeypatch):

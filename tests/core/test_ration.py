@@ -1,6 +1,6 @@
 """Rations: how much of what a child says is read."""
 
-from preforkd.supervisor.ration import Ration
+from preforkd.core.ration import Ration
 
 
 def test_what_goes_beyond_waits_for_the_next_second():

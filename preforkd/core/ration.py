@@ -1,4 +1,4 @@
-"""How much a child may say: what goes beyond is read later, so that it costs the master little."""
+"""How much somebody may say: what goes beyond is read later, so that it costs the master little."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ PERIOD = 1.0
 
 
 class Ration(msgspec.Struct):
-    """Counts the messages of one child; ``most`` of them are read in each period."""
+    """Counts messages; ``most`` of them are read in each period."""
 
     most: int
     since: float = float("-inf")
