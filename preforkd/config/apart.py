@@ -4,7 +4,10 @@ What reads it (YAML, the readers, the command line's defaults) is a tenth of the
 needed for a moment, at the start and at each reload.
 """
 
-import subprocess
+import contextlib
+import os
+import select
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -48,30 +51,65 @@ def load(
     Raises ConfigurationError with every problem there is, SystemFailure when no process can be had.
     """
     question = msgspec.msgpack.encode(Question(path, dict(options), credentials))
-    command = [sys.executable, "-c", _CHILD, *sys.path]
     try:
-        # In a group of its own: a terminal's Ctrl-C is the master's.
-        done = subprocess.run(
-            command,
-            input=question,
-            stdout=subprocess.PIPE,
-            timeout=PATIENCE,
-            check=False,
-            process_group=0,
-        )
+        data = _ask(question)
     except OSError as error:
         raise SystemFailure(
             f"no process can be had to read the configuration: {error.strerror}"
         ) from error
-    except subprocess.TimeoutExpired as error:
+    if data is None:
         raise SystemFailure(
             f"the configuration could not be read within {PATIENCE:g} s: {path or 'the default'}"
-        ) from error
+        )
     try:
-        answer = msgspec.msgpack.decode(done.stdout, type=Answer)
+        answer = msgspec.msgpack.decode(data, type=Answer)
     except msgspec.DecodeError as error:
         # Its exit status may be gone: the master reaps whom it does not know.
         raise InternalError("reading the configuration ended without a result") from error
     if answer.loaded is None:
         raise ConfigurationError(answer.problems)
     return answer.loaded
+
+
+def _ask(question: bytes) -> bytes | None:
+    # None: the process has not ended in time. Not by the module subprocess, which is half a MB with what
+    # it imports. Question and answer are files in memory: nobody waits for who reads or writes them.
+    with (
+        open(os.memfd_create("preforkd-question"), "wb") as asked,
+        open(os.memfd_create("preforkd-answer"), "rb") as answered,
+    ):
+        asked.write(question)
+        asked.flush()
+        asked.seek(0)  # the child's position is the same
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-c", _CHILD, *sys.path],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, asked.fileno(), 0),
+                (os.POSIX_SPAWN_DUP2, answered.fileno(), 1),
+            ],
+            setpgroup=0,  # a terminal's Ctrl-C is the master's
+        )
+        ended = _wait_for_end(pid)
+        answered.seek(0)
+        return answered.read() if ended else None
+
+
+def _wait_for_end(pid: int) -> bool:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True  # and the master has reaped it: it does whom it does not know
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    ended = False
+    try:
+        ended = bool(poll.poll(PATIENCE * 1000))
+    finally:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            if not ended:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.close(pidfd)
+    return ended

@@ -9,7 +9,7 @@ from preforkd.cli import preforkd
 
 NOT_FOR_THE_MASTER = {
     "argparse", "ast", "asyncio", "base64", "dataclasses", "difflib", "inspect", "ipaddress", "pathlib",
-    "shutil", "ssl", "stringprep", "urllib.parse", "yaml",
+    "shutil", "ssl", "stringprep", "subprocess", "urllib.parse", "yaml",
 }  # fmt: skip
 """Modules that cost it memory for ever, and of which it has no use."""
 

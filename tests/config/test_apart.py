@@ -63,6 +63,24 @@ def test_a_file_that_never_ends_is_given_up(tmp_path, monkeypatch):
         os.open(path, os.O_WRONLY | os.O_NONBLOCK)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_one_that_somebody_else_has_reaped_is_heard(tmp_path, monkeypatch, when):
+    """The master reaps whom it does not know, before its pidfd is opened or after."""
+    open_pidfd = os.pidfd_open
+
+    def open_it(pid):
+        if when == "before":
+            os.waitpid(pid, 0)
+        pidfd = open_pidfd(pid)
+        os.waitpid(pid, 0)
+        return pidfd
+
+    monkeypatch.setattr(os, "pidfd_open", open_it)
+    path = tmp_path / "preforkd.yaml"
+    path.write_text("workers: 3\n")
+    assert apart.load(str(path), {}, None).settings.workers.count == 3
+
+
 def test_no_process_and_one_that_breaks_are_told_apart(monkeypatch):
     """The first is the system's fault, the second our own."""
     monkeypatch.setattr(apart, "_CHILD", "raise SystemExit(3)")
