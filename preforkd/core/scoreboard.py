@@ -6,7 +6,6 @@ already left: what children say is gossip, and arrives late.
 """
 
 from collections.abc import Callable, Iterator
-from copy import copy
 from typing import Any
 
 from msgspec import Struct
@@ -114,10 +113,11 @@ class Scoreboard:
 
     def copy(self) -> "Scoreboard":
         """Return an independent scoreboard with equal rows."""
-        twin = copy(self)
-        twin.workers = {key: copy(row) for key, row in self.workers.items()}
-        twin.zygotes = {key: copy(row) for key, row in self.zygotes.items()}
-        twin.generations = {key: copy(row) for key, row in self.generations.items()}
+        twin = Scoreboard()
+        vars(twin).update(vars(self))
+        twin.workers = {key: replace(row) for key, row in self.workers.items()}
+        twin.zygotes = {key: replace(row) for key, row in self.zygotes.items()}
+        twin.generations = {key: replace(row) for key, row in self.generations.items()}
         return twin
 
     # --- questions -------------------------------------------------------------------------------
