@@ -12,6 +12,7 @@ from types import SimpleNamespace as Options
 from typing import TYPE_CHECKING
 
 import preforkd
+from preforkd.cli import lean  # noqa: F401 - before anything else loads msgspec
 from preforkd.cli.output import to_whoever_reads
 from preforkd.config import apart
 from preforkd.config.loaded import DEFAULT_PATH, Loaded

@@ -9,7 +9,7 @@ from preforkd.cli import preforkd
 
 NOT_FOR_THE_MASTER = {
     "argparse", "ast", "asyncio", "base64", "dataclasses", "difflib", "inspect", "ipaddress", "pathlib",
-    "shutil", "ssl", "stringprep", "subprocess", "urllib.parse", "yaml",
+    "shutil", "ssl", "stringprep", "subprocess", "typing_extensions", "urllib.parse", "yaml",
 }  # fmt: skip
 """Modules that cost it memory for ever, and of which it has no use."""
 
@@ -61,13 +61,9 @@ def test_wrong_usage(arguments):
 
 
 def loaded_by(*modules):
-    """Return what a fresh interpreter has loaded when it has imported these.
-
-    Not what its site module loads, nor what typing_extensions does, which msgspec uses where it is installed.
-    """
+    """Return what a fresh interpreter has loaded when it has imported these; nothing by its site module."""
     program = (
         "import sys, importlib; sys.path[:] = sys.argv[2:]\n"
-        "sys.modules['typing_extensions'] = None\n"
         "for name in sys.argv[1].split(): importlib.import_module(name)\n"
         "print(*(name for name, module in sys.modules.items() if module))"
     )
