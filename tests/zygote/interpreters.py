@@ -12,13 +12,18 @@ import preforkd
 
 TREE = Path(preforkd.__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TREE), "PYTHONDONTWRITEBYTECODE": "1"}
+_STANDIN = f"import sys; sys.path.append({str(Path(__file__).with_name('standin'))!r})\n"
+"""Behind all that the interpreter has: its own msgspec comes first."""
 _REFUSAL = "from preforkd.zygote import immortal; print(immortal.refusal())"
 
 
 def run(python: str, code: str, *arguments: str) -> str:
     """Run code in this interpreter, with this preforkd; return what it prints."""
     done = subprocess.run(
-        [python, "-c", code, *arguments], env=ENVIRONMENT, capture_output=True, text=True
+        [python, "-c", _STANDIN + code, *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -30,7 +35,7 @@ def suitable() -> list[str]:
     kept = Path.home().glob(".pyenv/versions/3.1[23].*/bin/python3")
     found: dict[str, str] = {}
     for python in (sys.executable, *filter(None, named), *map(str, kept)):
-        code = "import sys; print('%d.%d' % sys.version_info[:2]);" + _REFUSAL
+        code = _STANDIN + "print('%d.%d' % sys.version_info[:2]);" + _REFUSAL
         done = subprocess.run([python, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
         lines = done.stdout.splitlines()
         if done.returncode == 0 and lines[1:] == [""]:
