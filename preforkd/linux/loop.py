@@ -127,9 +127,13 @@ class Loop:
         before = calls.get(descriptor)
         calls[descriptor] = call
         try:
-            if known:
-                self._epoll.modify(descriptor, self._wanted(descriptor))
-            else:
+            if known and not self._renew(descriptor):
+                # It was closed while it was watched, and another one has its number.
+                self._unwatch(
+                    self._writers if calls is self._readers else self._readers, descriptor
+                )
+                known = False
+            if not known:
                 self._epoll.register(descriptor, self._wanted(descriptor))
         except BaseException:
             del calls[descriptor]
@@ -137,6 +141,13 @@ class Loop:
         finally:
             if before is not None:
                 before.cancel()
+
+    def _renew(self, descriptor: int) -> bool:
+        try:
+            self._epoll.modify(descriptor, self._wanted(descriptor))
+        except FileNotFoundError:
+            return False
+        return True
 
     def _unwatch(self, calls: dict[int, Call], descriptor: int) -> None:
         call = calls.pop(descriptor, None)

@@ -145,6 +145,15 @@ def test_a_descriptor_that_was_closed_first(loop):
     loop.run()
     os.close(again)
     os.close(writes)
+    reads, writes = os.pipe()
+    loop.add_writer(writes, pytest.fail, "a closed descriptor was called")
+    os.close(writes)
+    assert os.dup(reads) == writes
+    os.close(reads)
+    loop.add_reader(writes, loop.stop)
+    loop.run()
+    os.close(writes)
+    loop.remove_reader(writes)
     with pytest.raises(OSError, match="Bad file descriptor"):
         loop.add_reader(writes, pytest.fail, "it is closed")
     loop.remove_reader(writes)

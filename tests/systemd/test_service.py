@@ -113,7 +113,9 @@ def test_the_control_socket_speaks_varlink(machine):
         assert machine.suite == "bookworm"
         return
     path = "/run/preforkd/io.preforkd.Manager"
+    assert "io.preforkd.Manager" in machine.run(f"varlinkctl info {path}")
     assert "method Reload(" in machine.run(f"varlinkctl introspect {path} io.preforkd.Manager")
+    assert "method GetInfo(" in machine.run(f"varlinkctl introspect {path} org.varlink.service")
     assert '"serving"' in machine.run(
         f"varlinkctl call {path} io.preforkd.Manager.GetStatus '{{}}'"
     )
