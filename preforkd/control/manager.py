@@ -127,24 +127,22 @@ class Scaled(msgspec.Struct, frozen=True):
 # --- the errors ----------------------------------------------------------------------------------
 
 
-class ReloadFailed(Error, frozen=True):
+class _Failed(Error, frozen=True):
+    """Who has to act, why, the evidence, and what to do."""
+
+    of = INTERFACE
+    blame: str
+    reason: str
+    detail: str
+    hint: str
+
+
+class ReloadFailed(_Failed, frozen=True):
     """The reload failed, and what served serves on."""
 
-    of = INTERFACE
-    blame: str
-    reason: str
-    detail: str
-    hint: str
 
-
-class ReforkFailed(Error, frozen=True):
+class ReforkFailed(_Failed, frozen=True):
     """No zygote was forked from a worker, and nothing that serves was touched."""
-
-    of = INTERFACE
-    blame: str
-    reason: str
-    detail: str
-    hint: str
 
 
 class NotAllowed(Error, frozen=True):
