@@ -33,8 +33,8 @@ _fillings: list[list[object]] = []
 def fill() -> int:
     """Fill the holes and return how many bytes that took; what fills them stays.
 
-    May be called again: what filled holes before is let go first, so that it does not add up. Does
-    nothing where another allocator is in use.
+    May be called again: what filled holes before is let go first, so that it does not add up, but for
+    some pools each time (70 KB with CPython 3.13). Does nothing where another allocator is in use.
     """
     _fillings.clear()
     if os.environ.get("PYTHONMALLOC", "pymalloc") != "pymalloc" or sys.flags.dev_mode:

@@ -57,8 +57,8 @@ print(len(pages(new) & pages(survivors)))
     assert filled < scattered / 2
 
 
-def test_filling_again_adds_nothing_up():
-    """Ten times take no more than once, but for what the interpreter does meanwhile."""
+def test_filling_again_adds_little_up():
+    """What filled holes before is let go first: each time takes a few pools more than the one before, at most."""
     script = """
 first = holes.fill()
 for _ in range(9):
@@ -67,7 +67,7 @@ print(first, last)
 """
     first, last = map(int, run(script).split())
     assert first > 100_000
-    assert last < 1.2 * first
+    assert (last - first) / 9 < 128 * 1024
 
 
 def test_another_allocator_is_left_alone():
