@@ -1,10 +1,11 @@
 """The pool in words: the STATUS line, and what is wrong with it, for people."""
 
+import math
 from collections.abc import Callable, Iterator
 
 from preforkd.core.life import State
 from preforkd.core.model import ALIVE, COMING, Limits, WorkerState, ZygoteState
-from preforkd.core.scoreboard import GenerationRow, Scoreboard
+from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow
 from preforkd.core.view import size_of
 
 Clock = Callable[[float], str]
@@ -103,15 +104,33 @@ def _troubles_of_workers(
                 f"{name} was stopped by a signal at {clock(row.stopped_at)}, "
                 f"and is killed at {end} unless it goes on"
             )
-        elif row.state in COMING and now - row.born >= max(_PATIENCE, limits.boot / 3):
+        elif now < _worth_a_word_at(row, limits):
+            continue
+        elif row.state in COMING:
             end = clock(row.born + limits.boot)
             yield f"{name} has been starting since {clock(row.born)}, and is killed at {end}"
-        elif row.state is WorkerState.RETIRING and now - row.since >= limits.drain / 3:
+        else:
             end = clock(row.since + limits.drain)
             yield (
                 f"{name} was told to leave at {clock(row.since)} and is busy still; "
                 f"it is killed at {end}"
             )
+
+
+def _worth_a_word_at(row: WorkerRow, limits: Limits) -> float:
+    if row.state in COMING:
+        return row.born + max(_PATIENCE, limits.boot / 3)
+    if row.state is WorkerState.RETIRING:
+        return row.since + limits.drain / 3
+    return math.inf
+
+
+def next_problem_at(board: Scoreboard, limits: Limits, now: float) -> float:
+    """Return when `problems` says more than now, if nothing happens until then; inf for never."""
+    if board.current is None or board.stopping:
+        return math.inf
+    moments = (_worth_a_word_at(row, limits) for row in board.workers.values())
+    return min((moment for moment in moments if moment > now), default=math.inf)
 
 
 def _saturation(board: Scoreboard, limits: Limits, now: float, clock: Clock) -> Iterator[str]:

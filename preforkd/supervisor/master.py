@@ -5,6 +5,7 @@ an action whose effect is known at once (a fork that fails) does not re-enter wh
 """
 
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -341,8 +342,11 @@ class Master:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if wake_at is not None and not self._facts:
-            self._timer = self.loop.call_at(wake_at, self._turn_soon)
+        # What is wrong is to be said when it is, also where nothing else happens then.
+        due = status.next_problem_at(self.board, self.limits, self.loop.time())
+        due = min(due, math.inf if wake_at is None else wake_at)
+        if due < math.inf and not self._facts:
+            self._timer = self.loop.call_at(due, self._turn_soon)
 
     def _forget_launches(self) -> None:
         # The board learns of a candidate in the next turn only.

@@ -1,11 +1,13 @@
 """The pool in words."""
 
+import math
+
 from test_policy import LIMITS, Pool
 
 from preforkd.core import events as ev
 from preforkd.core.life import State
 from preforkd.core.model import Blame, Failure
-from preforkd.core.status import healthy, problems, summary
+from preforkd.core.status import healthy, next_problem_at, problems, summary
 
 
 def test_the_line_tells_the_truth():
@@ -88,6 +90,26 @@ def test_troubles_of_one_worker():
     pool.wait(LIMITS.boot / 2 - LIMITS.drain / 3)
     line = f"worker 3 has been starting since T{left:g}, and is killed at T{left + LIMITS.boot:g}"
     assert line in said(pool)
+
+
+def test_the_next_problem_is_known_beforehand():
+    """What comes by the passing of time alone is said at its moment, not when something else happens."""
+    pool = Pool().serve()
+    assert next_problem_at(pool.board, LIMITS, pool.now) == math.inf
+    pool.tell(ev.WorkerExited(1, "killed by SIGKILL"), ev.WorkerForked(3, 30))
+    pool.wait(0.5)
+    pool.tell(ev.WorkerSpent(2, "it has answered enough"))
+    moments = []
+    while (moment := next_problem_at(pool.board, LIMITS, pool.now)) < math.inf:
+        before = said(pool)
+        pool.now = moment - 0.001
+        assert said(pool) == before
+        pool.now = moment
+        assert len(said(pool)) > len(before)
+        moments.append(moment)
+    assert moments
+    pool.tell(ev.StopRequested())
+    assert next_problem_at(pool.board, LIMITS, 0.0) == math.inf
 
 
 def test_a_zygote_that_loads_again():

@@ -29,6 +29,8 @@ class hooks:
     def after_fork():
         if (HERE / "die").exists():
             os._exit(3)
+        while (HERE / "hang").exists():
+            time.sleep(0.05)
 """
 WHEN = r"(\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d \d\d:\d\d)"
 
@@ -87,6 +89,20 @@ def test_workers_that_cannot_start(service, started):
         "worker . ended before it was ready: exit status 3",
     )
     (service.folder / "die").unlink()
+    all_well(service)
+
+
+def test_a_worker_that_hangs_at_its_start(service, started):
+    """STATUS says so though nothing else happens: before it is killed, and without anybody looking."""
+    started("timeouts: {boot: 12s}\n")
+    (service.folder / "hang").touch()
+    os.kill(service.workers()[0], signal.SIGKILL)
+    said, deadline = "", time.monotonic() + 11
+    while "has been starting since" not in said and time.monotonic() < deadline:
+        said = (service.manager.listen(0.5) or {}).get("STATUS", said)
+    assert re.search(rf"worker \d has been starting since {WHEN}, and is killed at {WHEN}", said)
+    assert "did not" not in service.log
+    (service.folder / "hang").unlink()
     all_well(service)
 
 
