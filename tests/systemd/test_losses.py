@@ -114,7 +114,23 @@ def test_a_master_that_hangs_is_restarted(machine):
     journal = machine.journal()
     assert "watchdog" in journal
     assert "Fatal Python error: Aborted" in journal
-    assert "in run_forever" in journal  # where it hung
+    assert "preforkd/linux/loop.py" in journal  # where it hung
+
+
+def test_a_master_that_hangs_costs_no_request(machine):
+    """What its workers have in hand when the watchdog ends it is finished, too."""
+    drop_in(machine, "[Service]\nWatchdogSec=2\nTimeoutAbortSec=2\n")
+    (machine.root / "srv/slow.py").write_text(SLOW)
+    machine.configure("app: {target: 'wsgi:slow:application', directory: /srv}\n")
+    machine.run("systemctl start preforkd.socket preforkd.service")
+    asked = machine.start("curl -sf --max-time 60 'http://127.0.0.1:8080/?5'")
+    machine.until("preforkctl status", "busy for")
+    machine.run("kill -STOP $(systemctl show preforkd -p MainPID --value)")
+    answer, _ = asked.communicate(timeout=60)
+    assert answer == "slow", machine.journal()
+    machine.until("systemctl show preforkd -p NRestarts", "=1")
+    assert machine.run("curl -sf --max-time 60 http://127.0.0.1:8080/") == "slow"
+    assert "Watchdog timeout" in machine.journal()
 
 
 RACE = """
