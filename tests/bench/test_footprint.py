@@ -45,6 +45,9 @@ def test_the_section_is_written_again_in_its_place(tmp_path):
     folder.mkdir(parents=True)
     pool = [process(True, 30, 4)] * 16
     (folder / "x.json").write_text(json.dumps(record("preforkd", 16, pool)))
+    for number, title in enumerate(("hello, 8 workers, other, fast", "speed, hello")):
+        skip = {"title": title, "skipped": "it is not installed"}
+        (folder / f"{number}.json").write_text(json.dumps(skip))
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     for _ in range(2):
@@ -54,6 +57,8 @@ def test_the_section_is_written_again_in_its_place(tmp_path):
         assert text.endswith(report.END + "\nafter\n")
         assert "old" not in text
         assert "| preforkd | 4.0 | 480 |" in text
+        assert text.count("not measured") == 1
+        assert "- other, fast: not measured: it is not installed\n" in text
 
 
 def test_the_memory_of_this_process_is_in_proportion():
