@@ -75,6 +75,11 @@ class Journal:
         finally:
             os.close(descriptor)
 
+    @property
+    def closed(self) -> bool:
+        """Tell whether it has been."""
+        return self._sock.fileno() < 0
+
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()

@@ -40,20 +40,17 @@ def forget_context(*names: str) -> None:
         _context.pop(name, None)
 
 
-def configure(level: str, target: str, *, patient: bool = True) -> None:
+def configure(level: str, target: str) -> None:
     """Send records of this level and above to ``journal``, ``stderr``, or where it fits (``auto``).
 
-    ``patient``: a journal that does not read is given a second, once, and what it does not take goes to
-    standard error. A worker is not: what the journal misses is counted, and told with the next record.
-    What a journal that has gone would have got is on standard error in any case.
-    Nor does a standard error that nobody reads stop anybody: lines are lost then, and counted.
+    A journal that does not read is given a second, once, and what it does not take goes to standard
+    error, as what a journal that has gone would have got. Nor does a standard error that nobody reads
+    stop anybody: lines are lost then, and counted.
 
-    May be called again. The application's own records go the same way as long as it has not
-    configured the root logger.
+    May be called again, and is to be after an application has been loaded, which may have taken away
+    what is not its own. Its records go the same way as long as it has not configured the root logger.
     """
-    handler: logging.Handler = _journal_handler(target, patient) or _StderrHandler(
-        _PATIENCE if patient else 0.0
-    )
+    handler: _JournalHandler | _StderrHandler = _journal_handler(target) or _StderrHandler()
     root = logging.getLogger()
     ours = [known for known in root.handlers if isinstance(known, _Handlers)]
     if ours or not root.handlers:
@@ -69,6 +66,35 @@ def configure(level: str, target: str, *, patient: bool = True) -> None:
         own.removeHandler(old)
         old.close()
     own.addHandler(handler)
+    for name, each in own.manager.loggerDict.items():
+        if isinstance(each, logging.Logger) and f"{name}.".startswith("preforkd."):
+            each.__class__ = _Own
+
+
+class _Own(logging.Logger):
+    """One of ours: no application switches it off.
+
+    logging.config.dictConfig() does that, by default, to all loggers that it does not name.
+    """
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, _wanted: bool) -> None:
+        pass
+
+
+def hurry() -> None:
+    """Wait for nobody from now on: in a worker, whose zygote has configured this.
+
+    What a journal that does not read misses is counted, and told with the next record. To configure it
+    anew would write to a hundred pages that workers share.
+    """
+    for handler in logging.getLogger("preforkd").handlers:
+        if isinstance(handler, _Handlers):
+            handler.hurry()
 
 
 def to_journal() -> bool:
@@ -198,14 +224,14 @@ def capture_output() -> None:
         sys.stderr = _Output(logging.WARNING, 2)
 
 
-def _journal_handler(target: str, patient: bool) -> logging.Handler | None:
+def _journal_handler(target: str) -> "_JournalHandler | None":
     if target == "stderr":
         return None
     if target == "auto":
         ours = stderr_is_journal(os.environ.get("JOURNAL_STREAM", ""))
         if not ours or not os.path.exists(ADDRESS):
             return None
-    return _JournalHandler(Journal(wait=patient), patient)
+    return _JournalHandler()
 
 
 def priority(level: int) -> int:
@@ -228,10 +254,10 @@ class _Formatter(logging.Formatter):
 class _JournalHandler(logging.Handler):
     """Writes native entries; see `configure` for what the journal does not take."""
 
-    def __init__(self, journal: Journal, patient: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._journal = journal
-        self._patient = patient
+        self._journal = Journal()
+        self._patient = True
         self._missed = 0
         self._instead = _StandardError(0.0)
         self.setFormatter(_Formatter("%(message)s"))
@@ -242,6 +268,9 @@ class _JournalHandler(logging.Handler):
             fields = _fields(record, message)
             if self._missed:
                 fields["PREFORKD_MISSED"] = self._missed
+            if self._journal.closed:
+                # By logging.shutdown(), which logging.config.dictConfig() calls.
+                self._journal = Journal(wait=self._patient and not self._missed)
             try:
                 self._journal.send(fields)
             except OSError as error:
@@ -263,6 +292,13 @@ class _JournalHandler(logging.Handler):
         if self._missed:
             self._missed = 0
             self._journal.set_waiting(self._patient)
+
+    def hurry(self) -> None:
+        self._patient = False
+        self._missed = 0
+        # A socket of its own: what others send does not fill it.
+        self._journal.close()
+        self._journal = Journal(wait=False)
 
     def close(self) -> None:
         self._journal.close()
@@ -307,11 +343,14 @@ class _StandardError:
 class _StderrHandler(logging.Handler):
     """Writes lines to standard error in one piece, with the priority if the journal reads them."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._stream = _StandardError(patience)
+        self._stream = _StandardError(_PATIENCE)
         self._prefixed = stderr_is_journal(os.environ.get("JOURNAL_STREAM", ""))
         self.setFormatter(_Formatter("%(message)s"))
+
+    def hurry(self) -> None:
+        self._stream = _StandardError(0.0)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -150,7 +150,7 @@ def _live(seat: Seat) -> int:
     os.environ["PREFORKD_WORKER"] = str(seat.slot)
     os.environ["PREFORKD_GENERATION"] = str(seat.generation)
     logs.set_context(worker=seat.slot, generation=seat.generation)
-    logs.configure(seat.settings.log.level, seat.settings.log.target, patient=False)
+    logs.hurry()
     for number, descriptor in enumerate(seat.output, start=1):
         os.dup2(descriptor, number)
         os.close(descriptor)

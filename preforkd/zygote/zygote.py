@@ -167,6 +167,8 @@ def _load(
             _end_stray(children)
         _demand_descriptors(ours)
         children.release()
+        # Again: an application that configures logging takes away what is not its own.
+        logs.configure(loaded.settings.log.level, loaded.settings.log.target)
         _warn_before_fork(before)
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except PreforkdError as error:

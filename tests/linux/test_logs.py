@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import pytest
 from test_journal import parse
 
 CODE = """
@@ -81,12 +82,44 @@ def test_a_journal_that_is_gone_is_replaced_by_standard_error(tmp_path):
     assert os.path.exists(path)
 
 
+CONFIGURES = """
+import logging.config, sys
+from preforkd.linux import journal, logs
+logs.ADDRESS = sys.argv[1]
+logs.Journal = lambda wait=True: journal.Journal(sys.argv[1], wait=wait)
+ours, other = logging.getLogger("preforkd.worker"), logging.getLogger("preforkd_like")
+logs.configure("info", sys.argv[2])
+logging.config.dictConfig({"version": 1})
+ours.info("heard in the zygote")
+logs.hurry()
+logging.config.dictConfig({"version": 1})
+ours.info("heard in the worker")
+assert other.disabled
+"""
+
+
+@pytest.mark.parametrize("target", ["journal", "stderr"])
+def test_an_application_that_configures_logging_takes_nothing_away(tmp_path, target):
+    """dictConfig() closes all handlers, and disables the loggers that it does not name: not ours."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        sock.settimeout(5)
+        command = [sys.executable, "-c", CONFIGURES, str(tmp_path / "socket"), target]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        if target == "journal":
+            heard = [parse(sock.recv(65536))["MESSAGE"] for _ in range(2)]
+        else:
+            heard = [line.partition(": ")[2] for line in done.stderr.splitlines()]
+    assert heard == ["heard in the zygote", "heard in the worker"]
+
+
 STUCK = """
 import logging, os, sys
 from preforkd.linux import journal, logs
 logs.ADDRESS = sys.argv[1]
 logs.Journal = lambda wait=True: journal.Journal(sys.argv[1], wait=wait)
-logs.configure("info", "journal", patient=False)
+logs.configure("info", "journal")
+logs.hurry()
 logs.capture_output()
 for number in range(2000):
     logging.getLogger("preforkd").info("record %d", number)

@@ -263,6 +263,28 @@ def test_a_port_in_use_is_named_with_its_place(service):
     assert "hint: stop what listens there" in service.log
 
 
+LOGS = """
+import logging.config
+logging.config.dictConfig({
+    "version": 1,
+    "handlers": {"own": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["own"], "level": "DEBUG"},
+})
+
+def app(environ, start_response):
+    logging.getLogger("site").info("the application speaks")
+    raise RuntimeError("it broke")
+"""
+
+
+def test_an_application_that_configures_logging_takes_nothing_away(service):
+    """dictConfig() closes all handlers there are: preforkd's lines have who speaks nevertheless."""
+    address = service.serve("logs", LOGS, "workers: 1\n", "wsgi:logs:app")
+    assert b" 500 " in ask(address)
+    assert re.search(r"error: worker 1 \(generation 1\): .*(\n.*)*it broke", service.log)
+    assert service.log.count("the application speaks") == 1
+
+
 def test_unix_sockets_are_made_and_removed(service, tmp_path):
     """A Unix socket gets its mode, serves, and is removed at the end; a stale file is replaced."""
     path = tmp_path / "web.sock"
