@@ -63,6 +63,27 @@ def test_what_an_application_says_is_known_by_its_worker(machine):
     assert "geheim" not in machine.run("journalctl -u preforkd -o json --no-pager")
 
 
+CONFIGURES = """\
+import logging.config
+logging.config.dictConfig({"version": 1})
+
+def application(environ, start_response):
+    logging.config.dictConfig({"version": 1})
+    raise RuntimeError("it broke")
+"""
+
+
+def test_an_application_that_configures_logging_takes_nothing_away(machine):
+    """dictConfig(), while it is loaded and later: the failure of its request is in the journal."""
+    (machine.root / "srv/configures.py").write_text(CONFIGURES)
+    machine.configure("app: {target: 'wsgi:configures:application', directory: /srv}\nworkers: 1\n")
+    machine.run("systemctl start preforkd.socket")
+    machine.run("curl -s http://127.0.0.1:8080/")
+    said = "journalctl -u preforkd PREFORKD_WORKER=1 -p err -o json --no-pager"
+    machine.until(said, "it broke")
+    assert '"_TRANSPORT":"journal"' in machine.run(said)
+
+
 FLOOD = """
 import urllib.request
 for number in range(4000):
