@@ -105,6 +105,7 @@ class Client(threading.Thread):
         return bool(select.select([sock], [], [], 0)[0])  # the end, or what nobody asked for
 
     def _request(self, number: int) -> None:
+        before = self._sock
         sock = self._connect()
         if self._load.stream:
             self._stream(sock)
@@ -112,7 +113,15 @@ class Client(threading.Thread):
         close = "" if self._keep else "Connection: close\r\n"
         request = f"GET {self._load.path}?id={number} HTTP/1.1\r\nHost: load\r\n{close}\r\n"
         try:
-            sock.sendall(request.encode())
+            try:
+                sock.sendall(request.encode())
+            except BrokenPipeError:
+                if sock is not before:
+                    raise
+                # Kept, and closed by the server since it was looked at: nothing of this one was sent.
+                self._close()
+                sock = self._connect()
+                sock.sendall(request.encode())
             head, body = self._answer(sock)
         except TimeoutError as error:
             raise Bad("timeout") from error
