@@ -69,14 +69,20 @@ def application(environ, start_response):
 """
 
 
-def test_a_drain_may_take_longer_than_the_unit_grants(machine):
-    """TimeoutStopSec=10: a request of 25 s is finished, though systemd was reloaded meanwhile."""
-    drop_in(machine, "[Service]\nTimeoutStopSec=10\n")
+def asked_slowly(machine, seconds):
+    """Start the service, and return the client of a request that takes so long and is under way."""
     (machine.root / "srv/slow.py").write_text(SLOW)
     machine.configure("app: {target: 'wsgi:slow:application', directory: /srv}\n")
     machine.run("systemctl start preforkd.socket preforkd.service")
-    asked = machine.start("curl -sf --max-time 60 'http://127.0.0.1:8080/?25'")
+    asked = machine.start(f"curl -sf --max-time 60 'http://127.0.0.1:8080/?{seconds}'")
     machine.until("preforkctl status", "busy for")
+    return asked
+
+
+def test_a_drain_may_take_longer_than_the_unit_grants(machine):
+    """TimeoutStopSec=10: a request of 25 s is finished, though systemd was reloaded meanwhile."""
+    drop_in(machine, "[Service]\nTimeoutStopSec=10\n")
+    asked = asked_slowly(machine, 25)
     machine.run("systemctl stop --no-block preforkd.service")
     machine.until("systemctl show preforkd -p ActiveState", "=deactivating")
     machine.run("systemctl daemon-reload")
@@ -89,11 +95,7 @@ def test_a_drain_may_take_longer_than_the_unit_grants(machine):
 
 def test_a_killed_master_costs_no_request(machine):
     """SIGKILL: what its workers have in hand is finished before systemd ends them, and all starts again."""
-    (machine.root / "srv/slow.py").write_text(SLOW)
-    machine.configure("app: {target: 'wsgi:slow:application', directory: /srv}\n")
-    machine.run("systemctl start preforkd.socket preforkd.service")
-    asked = machine.start("curl -sf --max-time 60 'http://127.0.0.1:8080/?2'")
-    machine.until("preforkctl status", "busy for")
+    asked = asked_slowly(machine, 2)
     kill_master(machine, "preforkd")
     answer, _ = asked.communicate(timeout=60)
     assert answer == "slow", machine.journal()
@@ -120,11 +122,7 @@ def test_a_master_that_hangs_is_restarted(machine):
 def test_a_master_that_hangs_costs_no_request(machine):
     """What its workers have in hand when the watchdog ends it is finished, too."""
     drop_in(machine, "[Service]\nWatchdogSec=2\nTimeoutAbortSec=2\n")
-    (machine.root / "srv/slow.py").write_text(SLOW)
-    machine.configure("app: {target: 'wsgi:slow:application', directory: /srv}\n")
-    machine.run("systemctl start preforkd.socket preforkd.service")
-    asked = machine.start("curl -sf --max-time 60 'http://127.0.0.1:8080/?5'")
-    machine.until("preforkctl status", "busy for")
+    asked = asked_slowly(machine, 5)
     machine.run("kill -STOP $(systemctl show preforkd -p MainPID --value)")
     answer, _ = asked.communicate(timeout=60)
     assert answer == "slow", machine.journal()
