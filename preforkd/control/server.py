@@ -173,9 +173,7 @@ class _Client:
         """Hang up as soon as the answer that is on its way has gone out."""
         self._said.clear()
         self._silent = True
-        if self._unsent:
-            self._loop.remove_reader(self._sock.fileno())
-        else:
+        if not self._unsent:
             self.abort()
 
     def abort(self) -> None:
