@@ -140,13 +140,15 @@ def environ_for(head: Head, base: Environ) -> Environ:
         "REQUEST_URI": uri,
         "RAW_URI": uri,
     }
+    repeated: dict[str, list[str]] = {}
     for name, value in head.headers:
         key = (_known_key if len(name) <= _SHORT else _key)(name)
         if key in environ:
-            joint = "; " if name == b"cookie" else ","
-            environ[key] = f"{environ[key]}{joint}{value.decode('latin-1')}"
+            repeated.setdefault(key, [environ[key]]).append(value.decode("latin-1"))
         elif key:
             environ[key] = value.decode("latin-1")
+    for key, values in repeated.items():  # joined once: many may have the same name
+        environ[key] = ("; " if key == "HTTP_COOKIE" else ",").join(values)
     return environ
 
 

@@ -1,12 +1,15 @@
 """Requests out of bytes: fed with what arrives, it gives one complete request after the other."""
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Generic, Protocol, TypeVar
 
 from preforkd.http.body import Framing, Store, framing
 from preforkd.http.head import Bounds, Head, RequestError, refuse_early
+
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 
 class HasHead(Protocol):
@@ -82,9 +85,9 @@ class RequestReader(Generic[KnownHead]):
 
     def _take_head(self) -> bool:
         data = self.buffer
-        while data.startswith(b"\r\n"):
+        if data.startswith(b"\r\n"):
             # RFC 9112, 2.2: empty lines before a request are to be ignored.
-            data = self.buffer = data[2:]
+            data = self.buffer = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]
             self._searched = 0
         end = data.find(b"\r\n\r\n", self._searched)
         if end < 0:

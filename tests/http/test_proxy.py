@@ -1,11 +1,20 @@
 """Forwarded headers and the PROXY protocol."""
 
+import re
 import struct
 
 import pytest
+from hypothesis import given, strategies as st
 
 from preforkd.http.head import Bounds, HeadParser
-from preforkd.http.proxy import Origin, ProxyHeader, ProxyHeaderError, Trust, forwarded
+from preforkd.http.proxy import (
+    Origin,
+    ProxyHeader,
+    ProxyHeaderError,
+    Trust,
+    _elements,
+    forwarded,
+)
 
 TRUST = Trust(["10.0.0.0/8", "::1", "unix"])
 
@@ -50,6 +59,26 @@ def test_who_is_trusted():
 def test_what_the_proxies_said(fields, style, origin):
     """From the nearest outwards; what cannot be understood was not said."""
     assert forwarded(head(fields), style, TRUST) == origin
+
+
+@given(st.text('a," ;', max_size=40))
+def test_elements_are_split_at_commas_outside_of_quotes(text):
+    """As by the definition: a comma with an even number of quotes behind it."""
+    assert _elements(text) == re.split(r',(?=(?:[^"]*"[^"]*")*[^"]*$)', text)
+
+
+@pytest.mark.parametrize("unit", [",", ',"x"', 'for="', 'for="a,b",'])
+def test_a_long_forwarded_header_is_split_in_linear_time(unit):
+    """In quadratic time this would take hours: a client must not hold the worker by a header."""
+    fields = Fields(((b"forwarded", unit.encode() * 500_000 + b",for=1.1.1.1"),))
+    assert forwarded(fields, "forwarded", TRUST).address == "1.1.1.1"
+
+
+class Fields:
+    """A head of which only the headers count."""
+
+    def __init__(self, headers):
+        self.headers = headers
 
 
 def take(data, size):

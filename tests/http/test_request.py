@@ -67,6 +67,13 @@ def test_no_request_comes_after_a_refused_one():
         made.next()
 
 
+def test_empty_lines_before_a_request_are_skipped_in_linear_time():
+    """Line by line, a copy for each, a megabyte of them would take hours."""
+    made = reader()
+    made.feed(b"\r\n" * 2_000_000 + GET % b"2")
+    assert made.next().known.head.target == b"/2"
+
+
 @st.composite
 def conversations(draw):
     """Valid requests, and the bytes that carry them."""
