@@ -33,13 +33,13 @@ class Date:
 
     def __init__(self, form: bytes = b"Date: %b\r\n") -> None:
         self._form = form
-        self._until = 0.0
+        self._second = -1
         self._text = b""
 
     def line(self) -> bytes:
         """Return it."""
-        now = time.time()
-        if now >= self._until:
-            self._until = int(now) + 1.0
-            self._text = self._form % formatdate(int(now), usegmt=True).encode()
+        now = int(time.time())
+        if now != self._second:  # not only later: the clock may have been set back
+            self._second = now
+            self._text = self._form % formatdate(now, usegmt=True).encode()
         return self._text

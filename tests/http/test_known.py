@@ -21,7 +21,7 @@ def test_a_memory_is_bounded_and_never_wrong(most, kept):
 
 
 def test_the_date_is_made_once_a_second(monkeypatch):
-    """It is the present second's, from its beginning to its end."""
+    """It is the present second's, from its beginning to its end, and also when the clock is set back."""
     made, now = [], 1_800_000_000.0
 
     def formatdate(second, usegmt):
@@ -32,10 +32,11 @@ def test_the_date_is_made_once_a_second(monkeypatch):
     monkeypatch.setattr(known, "formatdate", formatdate)
     monkeypatch.setattr(known.time, "time", lambda: now)
     date = Date()
-    for now in (1_800_000_000.0, 1_800_000_000.99, 1_800_000_001.0, 1_800_000_001.5):
+    seconds = (1_800_000_000.0, 1_800_000_000.99, 1_800_000_001.0, 1_800_000_001.5)
+    for now in (*seconds, 1_799_996_400.0):
         line = date.line()
         assert line.startswith(b"Date: ")
         assert line.endswith(b" GMT\r\n")
         assert parsedate_to_datetime(line[6:].decode().strip()).timestamp() == int(now)
-    assert made == [1_800_000_000, 1_800_000_001]
+    assert made == [1_800_000_000, 1_800_000_001, 1_799_996_400]
     assert Date(b"%b").line() == line[6:-2]
