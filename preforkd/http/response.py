@@ -65,9 +65,14 @@ class Plan:
         """A Date header is to be added."""
         self.keep = True
         """The application does not wish the connection to end."""
-        lines = [f"HTTP/1.1 {status}\r\n"]
-        for name, value in headers:
-            self._add(lines, name, value)
+        # RFC 9112, 4: the space stays where the reason is empty.
+        lines = [f"HTTP/1.1 {status}\r\n" if len(status) > 3 else f"HTTP/1.1 {status} \r\n"]
+        for pair in headers:
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise ValueError(f"not a header, a tuple of a name and a value: {pair!r}")
+            self._add(lines, *pair)
+            if pair[0].lower() == "server":
+                server = ""
         if server:
             lines.append(server)
         self.head = "".join(lines).encode("latin-1")
@@ -115,16 +120,15 @@ class Renderer:
         Raises ValueError for what cannot be a status or a header.
         """
         try:
+            if headers.__class__ is not list:
+                headers = list(headers)  # a generator can be read only once
             key = (status, *headers)
             plan = self._plans.get(key)
         except TypeError:
             raise ValueError(f"not a list of headers: {headers!r}") from None
         if plan is not None:
             return plan
-        server = self._server
-        if server and any(name.lower() == "server" for name, _ in headers):
-            server = ""
-        plan = Plan(status, headers, server)
+        plan = Plan(status, headers, self._server)
         if len(plan.head) <= _KNOWN_SIZE:
             self._plans.keep(key, plan)
         return plan

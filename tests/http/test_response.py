@@ -16,7 +16,7 @@ def answer(*parts, status="200 OK", headers=(), whole=False, server="preforkd", 
     )
     options = {"head_only": False, "modern": True, "keep": True, **how}
     response = Response(sink, Renderer(server), **options)
-    response.start_response(status, list(headers))
+    response.start_response(status, list(headers) if headers == () else headers)
     for part in parts:
         if whole:
             response.whole(part)
@@ -116,6 +116,10 @@ def test_more_or_less_than_was_promised(whole):
         ("200 OK", [("Content-Length", "\N{SUPERSCRIPT TWO}")]),
         ("200 OK", [("Content-Length", "1"), ("content-length", "1")]),
         ("200 OK", [(["unhashable"], "x")]),
+        ("200 OK", {"TE": "x", "ab": "y"}),
+        ("200 OK", ["ab"]),
+        ("200 OK", [("a", "b", "c")]),
+        ("200 OK", None),
     ],
 )
 def test_no_header_is_split(status, headers):
@@ -142,6 +146,20 @@ def test_date_and_server_are_added_unless_they_are_there():
     head = answer()[0]
     assert head.count("Date:") == head.count("Server: preforkd") == 1
     assert "Server" not in answer(server="")[0]
+
+
+def test_headers_may_come_from_a_generator():
+    """They are all there, the second time as well."""
+    renderer = Renderer("s")
+    for _ in range(2):
+        plan = renderer.plan("200 OK", (pair for pair in [("X-A", "1"), ("X-B", "2")]))
+        assert plan.head == b"HTTP/1.1 200 OK\r\nX-A: 1\r\nX-B: 2\r\nServer: s\r\n"
+
+
+def test_a_status_without_a_reason_keeps_its_space():
+    """RFC 9112, section 4: the line is malformed without it."""
+    for status in ("204", "204 "):
+        assert answer(status=status)[0].startswith("HTTP/1.1 204 \r\n")
 
 
 def test_a_plan_is_made_once():
