@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from preforkd.config import units
-from preforkd.config.settings import Listen, OnReload, Settings
+from preforkd.config.settings import ALL, Listen, OnReload, Settings
 
 
 class Form(StrEnum):
@@ -47,6 +47,8 @@ class Field(msgspec.Struct, frozen=True):
     struct: type[msgspec.Struct] | None = None
     short: str = ""
     """The field of a section for which a single value may stand."""
+    kinds: tuple[str, ...] = ALL
+    """The kinds of application for which it has an effect."""
 
     @property
     def name(self) -> str:
@@ -99,8 +101,9 @@ def fields_of(struct: type[msgspec.Struct], prefix: str = "") -> tuple[Field, ..
     """Return the fields of a settings struct, in their order; paths begin with the prefix."""
     hints = typing.get_type_hints(struct, include_extras=True)
     defaults = struct()
+    kinds = getattr(struct, "KINDS", ALL)
     return tuple(
-        _field(prefix + info.name, hints[info.name], getattr(defaults, info.name))
+        _field(prefix + info.name, hints[info.name], getattr(defaults, info.name), kinds)
         for info in msgspec.structs.fields(struct)
     )
 
@@ -122,7 +125,7 @@ def get(settings: msgspec.Struct, path: str) -> Any:
     return value
 
 
-def _field(path: str, hint: Any, default: Any) -> Field:
+def _field(path: str, hint: Any, default: Any, kinds: tuple[str, ...]) -> Field:
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         short = getattr(hint, "SHORT", "")
         return Field(path, Form.SECTION, default, help=_summary(hint), struct=hint, short=short)
@@ -131,16 +134,19 @@ def _field(path: str, hint: Any, default: Any) -> Field:
     extra = meta.extra or {}
     form, number, choices = _form(plain, extra.get("kind"))
     bounds = number or meta
+    kinds = extra.get("kinds", kinds)
+    only = f" Only for kind {' and '.join(kinds)}." if kinds != ALL else ""
     return Field(
         path,
         form,
         default,
-        help=meta.description or "",
+        help=(meta.description or "") + only,
         on_reload=OnReload(extra["on_reload"]),
         ge=bounds.ge,
         le=bounds.le,
         choices=choices,
         struct=Listen if form is Form.LISTEN else None,
+        kinds=kinds,
     )
 
 

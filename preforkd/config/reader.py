@@ -44,13 +44,14 @@ class Reader:
 
     def settings(self, document: Mapping | None) -> Settings:
         """Return the settings of a document; defaults stand in for what has problems."""
-        values = self._section(document, fields_of(Settings)) if document else {}
-        settings = Settings(**values)
-        for found in contradictions(settings, self.secrets):
+        return Settings(**(self._section(document, fields_of(Settings)) if document else {}))
+
+    def check_together(self, settings: Settings) -> None:
+        """Note what does not fit together in the settings of the document and of what was read over it."""
+        for found in contradictions(settings, self.secrets, self.origins):
             # Defaults fit together: one of two that do not was written somewhere.
             if (place := self.origins.get(found.setting)) is not None:
                 self._blame(place, found.setting, found.message, found.hint)
-        return settings
 
     def override(self, settings: dict[str, Any], path: str, node: Node) -> None:
         """Read one setting from elsewhere (an option) into a flat mapping of paths to values."""

@@ -35,6 +35,10 @@ class Kind(StrEnum):
     """Octal permission bits, ``0660`` or ``660``. Held as int."""
 
 
+ALL, HTTP, WSGI = ("stream", "wsgi", "asgi"), ("wsgi", "asgi"), ("wsgi",)
+"""Kinds of application for which a setting has an effect; a section's ``KINDS`` are those of its settings."""
+
+
 def _meta(  # the one place that knows how our own facts travel in msgspec's
     help_: str,
     on_reload: OnReload,
@@ -42,10 +46,13 @@ def _meta(  # the one place that knows how our own facts travel in msgspec's
     ge: float | None = None,
     le: float | None = None,
     kind: Kind | None = None,
+    kinds: tuple[str, ...] | None = None,
 ) -> Meta:
-    extra = {"on_reload": on_reload.value}
+    extra: dict[str, object] = {"on_reload": on_reload.value}
     if kind is not None:
         extra["kind"] = kind.value
+    if kinds is not None:
+        extra["kinds"] = kinds
     return Meta(description=help_, ge=ge, le=le, extra=extra)
 
 
@@ -207,6 +214,7 @@ class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             GENERATION,
             ge=1,
             le=512,
+            kinds=WSGI,
         ),
     ] = 1
 
@@ -278,6 +286,7 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             ge=0.0,
             le=HOUR,
             kind=Kind.DURATION,
+            kinds=HTTP,
         ),
     ] = 0.0
 
@@ -376,7 +385,9 @@ class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The HTTP worker (kinds wsgi and asgi; min_rate, spool and answer_spool are for wsgi only)."""
+    """The HTTP worker."""
+
+    KINDS: ClassVar[tuple[str, ...]] = HTTP
 
     keep_alive: Annotated[
         float,
@@ -391,11 +402,13 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     header_timeout: Annotated[
         float,
         _meta(
-            "From the first byte of a request until the end of its headers.",
+            "From the first byte of a request until the end of its headers; also the time that a TLS "
+            "handshake and the PROXY protocol's header may take, for kind stream as well.",
             GENERATION,
             ge=0.1,
             le=HOUR,
             kind=Kind.DURATION,
+            kinds=ALL,
         ),
     ] = 15.0
     body_timeout: Annotated[
@@ -417,6 +430,7 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             ge=0,
             le=1 * GIB,
             kind=Kind.SIZE,
+            kinds=WSGI,
         ),
     ] = 256
     max_requests: Annotated[
@@ -485,15 +499,18 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             ge=0,
             le=1 * GIB,
             kind=Kind.SIZE,
+            kinds=WSGI,
         ),
     ] = 256 * KIB
     connections: Annotated[
         int,
         _meta(
-            "Open connections per worker; a worker that holds this many accepts no more.",
+            "Open connections per worker; a worker that holds this many accepts no more. For kind "
+            "stream: those whose TLS handshake or PROXY header is not complete.",
             GENERATION,
             ge=1,
             le=1_000_000,
+            kinds=ALL,
         ),
     ] = 10_000
     server: Annotated[
@@ -526,6 +543,7 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             ge=0,
             le=1024 * GIB,
             kind=Kind.SIZE,
+            kinds=WSGI,
         ),
     ] = 64 * MIB
 
@@ -568,6 +586,7 @@ class Proxy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "X-Forwarded-Proto; the application does not see those of anybody else. off: they are "
             "headers like others.",
             GENERATION,
+            kinds=HTTP,
         ),
     ] = "off"
 
@@ -590,7 +609,9 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class AccessLog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A line for each request (kinds wsgi and asgi)."""
+    """A line for each request."""
+
+    KINDS: ClassVar[tuple[str, ...]] = HTTP
 
     target: Annotated[
         str,

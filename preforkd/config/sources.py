@@ -50,11 +50,13 @@ def load(
     changed: dict[str, Any] = {}
     for setting, value in options.items():
         reader.override(changed, setting, _option_node(setting, value))
+    settings = _with(settings, changed)
+    reader.check_together(settings)
     problems = sorted(problems + reader.problems, key=_order)
     if problems:
         raise ConfigurationError(problems)
     secrets = frozenset(reader.secrets)
-    return Loaded(_with(settings, changed), reader.origins, found, secrets)
+    return Loaded(settings, reader.origins, found, secrets)
 
 
 def answer() -> None:

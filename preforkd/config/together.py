@@ -1,14 +1,18 @@
 """What no setting can tell by itself: settings that contradict each other, or need another one."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from msgspec import Struct
 
-from preforkd.config.fields import get
-from preforkd.config.settings import Settings
+from preforkd.config.fields import get, leaves
+from preforkd.config.settings import AccessLog, Listen, Settings
 from preforkd.config.target import is_request, no_refork
+from preforkd.errors import Place
 
+_OF_UNIX_SOCKETS = ("mode", "owner", "group")
+_OF_SOCKETS = ("backlog", *_OF_UNIX_SOCKETS)
+_DEFAULT = Listen()
 _PROBE = re.compile(r"/[!-\"$->@-~]*")
 
 
@@ -20,12 +24,23 @@ class Contradiction(Struct, frozen=True):
     hint: str
 
 
-def contradictions(settings: Settings, secrets: Collection[str]) -> Iterator[Contradiction]:
-    """Yield what does not fit together; ``secrets`` are settings whose values are in credentials."""
+def contradictions(
+    settings: Settings, secrets: Collection[str], origins: Mapping[str, Place]
+) -> Iterator[Contradiction]:
+    """Yield what does not fit together.
+
+    ``secrets`` are settings whose values are in credentials, ``origins`` those that were written, with
+    their places.
+    """
     yield from _in_listeners(settings, secrets)
-    yield from _in_application(settings)
+    if "app.target" in origins:  # else the command line of the service may name another kind
+        yield from _in_kind(settings, settings.app.target.partition(":")[0])
+    place = origins.get("listen")
+    if place is None or place.line:  # an option for a moment leaves the file as it is
+        yield from _without_listener(settings, secrets)
     yield from _in_sizes(settings)
     yield from _in_times(settings)
+    yield from _without_effect(settings, secrets)
 
 
 def _in_listeners(settings: Settings, secrets: Collection[str]) -> Iterator[Contradiction]:
@@ -33,10 +48,11 @@ def _in_listeners(settings: Settings, secrets: Collection[str]) -> Iterator[Cont
     hint = "list its addresses in proxy.trusted"
     for index, listen in enumerate(settings.listen):
         path = f"listen[{index}]"
-        if listen.tls and not settings.tls.certificate and "tls.certificate" not in secrets:
+        if listen.tls and not _has_certificate(settings, secrets):
             yield Contradiction(f"{path}.tls", "TLS needs a certificate", "set tls.certificate")
         if listen.proxy_protocol and not trusts:
             yield Contradiction(f"{path}.proxy_protocol", "no proxy is trusted", hint)
+        yield from _in_listener(listen, path)
     if settings.proxy.headers != "off" and not trusts:
         yield Contradiction("proxy.headers", "no proxy is trusted", hint)
     for setting in ("http.healthy", "http.ready"):
@@ -45,13 +61,63 @@ def _in_listeners(settings: Settings, secrets: Collection[str]) -> Iterator[Cont
             yield Contradiction(setting, f"{path!r} is no path", "for example /-/healthy")
 
 
-def _in_application(settings: Settings) -> Iterator[Contradiction]:
-    kind = settings.app.target.partition(":")[0]
+def _in_listener(listen: Listen, path: str) -> Iterator[Contradiction]:
+    names: tuple[str, ...]
+    if not listen.address:
+        names, why = _OF_SOCKETS, "the socket is systemd's"
+        hint = "write Backlog=, SocketMode=, SocketUser= or SocketGroup= in the socket unit"
+    elif not listen.address.startswith("unix:"):
+        names, why, hint = _OF_UNIX_SOCKETS, "it is for Unix sockets only", "leave it out"
+    else:
+        return
+    for name in names:
+        if getattr(listen, name) != getattr(_DEFAULT, name):
+            yield Contradiction(f"{path}.{name}", f"this has no effect: {why}", hint)
+
+
+def _has_certificate(settings: Settings, secrets: Collection[str]) -> bool:
+    return bool(settings.tls.certificate) or "tls.certificate" in secrets
+
+
+def _in_kind(settings: Settings, kind: str) -> Iterator[Contradiction]:
+    for field in leaves():
+        if kind not in field.kinds and get(settings, field.path) != field.default:
+            message = f"this has no effect for an application of kind {kind}"
+            hint = f"leave it out; it is for kind {' and '.join(field.kinds)}"
+            yield Contradiction(field.path, message, hint)
+    if kind == "stream" and not any(one.tls or one.proxy_protocol for one in settings.listen):
+        for setting in ("http.header_timeout", "http.connections"):
+            if get(settings, setting) != get(Settings(), setting):
+                message = "this has no effect for kind stream without tls and proxy_protocol"
+                yield Contradiction(setting, message, "leave it out")
     if kind != "wsgi" and any(map(is_request, settings.app.warm_up)):
         message = f"an application of kind {kind} is sent no requests"
         yield Contradiction("app.warm_up", message, "name functions: MODULE:FUNCTION")
     if settings.memory.refork.after and (reason := no_refork(kind)):
         yield Contradiction("memory.refork.after", reason, "leave it out")
+
+
+def _without_listener(settings: Settings, secrets: Collection[str]) -> Iterator[Contradiction]:
+    # What an administrator believes to be protected must not be served without a word.
+    if _has_certificate(settings, secrets) and not any(one.tls for one in settings.listen):
+        hint = "write tls: true in an entry of listen, or leave the certificate out"
+        yield Contradiction("tls.certificate", "no listener speaks TLS", hint)
+    proxied = any(one.proxy_protocol for one in settings.listen)
+    if settings.proxy.trusted and settings.proxy.headers == "off" and not proxied:
+        message = "nothing that these proxies say is used"
+        hint = "set proxy.headers, or proxy_protocol in an entry of listen"
+        yield Contradiction("proxy.trusted", message, hint)
+
+
+def _without_effect(settings: Settings, secrets: Collection[str]) -> Iterator[Contradiction]:
+    if settings.tls.key and not _has_certificate(settings, secrets):
+        yield Contradiction("tls.key", "a key needs a certificate", "set tls.certificate")
+    log = settings.access_log
+    if log.format != AccessLog().format and log.target in {"off", "journal"}:
+        message = f"this has no effect with access_log.target: {log.target}"
+        yield Contradiction("access_log.format", message, "it is for stderr or a file")
+    if settings.control.group and settings.control.socket == "off":
+        yield Contradiction("control.group", "there is no control socket", "leave it out")
 
 
 def _in_sizes(settings: Settings) -> Iterator[Contradiction]:

@@ -28,7 +28,7 @@ def test_the_same_comes_as_from_here(tmp_path):
     path = tmp_path / "preforkd.yaml"
     path.write_text(GOOD)
     (tmp_path / "key").write_text("hidden\n")
-    options: dict[str, str | list[str]] = {"workers.count": "7", "listen": [":1", ":2"]}
+    options: dict[str, str | list[str]] = {"log.level": "error", "listen": [":1", ":2"]}
     here = sources.load(str(path), options, Credentials(str(tmp_path)))
     there = apart.load(str(path), options, str(tmp_path))
     assert there == here

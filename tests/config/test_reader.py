@@ -17,6 +17,7 @@ def read(text):
     document, problems = read_document(textwrap.dedent(text).encode(), "f")
     reader = Reader()
     settings = reader.settings(document)
+    reader.check_together(settings)
     return settings, [str(problem) for problem in problems + reader.problems], reader.origins
 
 

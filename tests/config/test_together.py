@@ -63,11 +63,11 @@ def test_what_fits_together_is_not_told(tmp_path):
     path = tmp_path / "f.yaml"
     path.write_text(RIGHT)
     sources.load(str(path), {})
-    assert list(contradictions(Settings(), ())) == []
+    assert list(contradictions(Settings(), (), {})) == []
 
 
 def test_a_certificate_in_a_credential_is_one():
     """Its text may not be known here."""
     settings = Settings(listen=[Listen(address=":1", tls=True)])
-    assert [one.setting for one in contradictions(settings, ())] == ["listen[0].tls"]
-    assert list(contradictions(settings, {"tls.certificate"})) == []
+    assert [one.setting for one in contradictions(settings, (), {})] == ["listen[0].tls"]
+    assert list(contradictions(settings, {"tls.certificate"}, {})) == []
