@@ -5,9 +5,12 @@ systemd.exec(5): LoadCredential=, SetCredentialEncrypted=, $CREDENTIALS_DIRECTOR
 
 from pathlib import Path
 
+from preforkd.config.files import read_bounded
 from preforkd.errors import did_you_mean
 
 KEY = "credential"
+_SIZE_LIMIT = 1 << 20
+"""Bytes; systemd passes no larger ones."""
 
 
 class Credentials:
@@ -34,11 +37,15 @@ class Credentials:
                 f"there are no credentials: pass {name} by LoadCredential={name}:/path in the unit"
             )
         try:
-            return (self._directory / name).read_text().removesuffix("\n")
-        except UnicodeDecodeError:
-            raise ValueError(f"the credential {name} is no text") from None
+            data = read_bounded(str(self._directory / name), _SIZE_LIMIT + 1)
         except OSError as error:
             raise ValueError(self._unreadable(name, error)) from None
+        if len(data) > _SIZE_LIMIT:
+            raise ValueError(f"the credential {name} is larger than {_SIZE_LIMIT >> 20} MiB")
+        try:
+            return data.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise ValueError(f"the credential {name} is no text") from None
 
     def _unreadable(self, name: str, error: OSError) -> str:
         assert self._directory is not None

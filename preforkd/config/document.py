@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from preforkd.errors import ConfigurationError, Place, Problem
 
-_SIZE_LIMIT = 1 << 20
+SIZE_LIMIT = 1 << 20
+"""Bytes of a document."""
 _NODE_LIMIT = 20_000
 """Nodes after aliases are expanded: a bomb of aliases is refused, and does not go off."""
 _DEPTH_LIMIT = 32
@@ -88,9 +89,9 @@ def read_document(data: bytes, source: str) -> tuple[Mapping | None, list[Proble
 
 
 def _decode(data: bytes, source: str) -> str:
-    if len(data) > _SIZE_LIMIT:
+    if len(data) > SIZE_LIMIT:
         raise ConfigurationError(
-            [Problem(Place(source), "", f"the file is larger than {_SIZE_LIMIT >> 20} MiB")]
+            [Problem(Place(source), "", f"the file is larger than {SIZE_LIMIT >> 20} MiB")]
         )
     try:
         return data.decode("utf-8-sig")

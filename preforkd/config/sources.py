@@ -1,16 +1,25 @@
 """Where settings come from: the file, over it the command line, below both the defaults."""
 
+import errno
+import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from preforkd.config.apart import Answer, Question
 from preforkd.config.credentials import Credentials
-from preforkd.config.document import Mapping as Mapping_, Node, Scalar, Sequence, read_document
+from preforkd.config.document import (
+    SIZE_LIMIT,
+    Mapping as Mapping_,
+    Node,
+    Scalar,
+    Sequence,
+    read_document,
+)
 from preforkd.config.fields import Form, get, leaves
+from preforkd.config.files import read_bounded
 from preforkd.config.loaded import DEFAULT_PATH, Loaded
 from preforkd.config.reader import Reader
 from preforkd.config.settings import OnReload, Settings
@@ -101,14 +110,25 @@ def _order(problem: Problem) -> tuple[int, int]:
 def _find(path: str | None) -> str | None:
     if path is not None:
         return path
-    return DEFAULT_PATH if Path(DEFAULT_PATH).exists() else None
+    # A link that leads nowhere, or a folder that may not be entered, is no missing file.
+    try:
+        os.lstat(DEFAULT_PATH)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        pass
+    return DEFAULT_PATH
 
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_bounded(path, SIZE_LIMIT + 1)
     except OSError as error:
-        hint = "name an existing file, or none for the defaults" if not Path(path).exists() else ""
+        hints = {
+            errno.ENOENT: "put it back, or name an existing file",
+            errno.EACCES: f"user {os.geteuid()} must be able to read it and to enter its folders",
+        }
+        hint = hints.get(error.errno or 0, "")
         problem = Problem(Place(path), "", f"cannot be read: {error.strerror}", hint)
         raise ConfigurationError([problem]) from error
 

@@ -51,10 +51,11 @@ def test_every_problem_comes_with_its_place(tmp_path):
     assert len(there.value.problems) == 2
 
 
-def test_a_file_that_never_ends_is_given_up(tmp_path, monkeypatch):
-    """A FIFO that nobody writes to: the system's error, and no process is left."""
-    path = tmp_path / "preforkd.yaml"
+def test_a_reader_that_never_ends_is_given_up(tmp_path, monkeypatch):
+    """The system's error, and no process is left."""
+    path = tmp_path / "fifo"
     os.mkfifo(path)
+    monkeypatch.setattr(apart, "_CHILD", f"open({str(path)!r})")
     monkeypatch.setattr(apart, "PATIENCE", 0.5)
     with pytest.raises(SystemFailure, match=r"could not be read within 0\.5 s"):
         apart.load(str(path), {}, None)

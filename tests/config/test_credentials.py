@@ -59,3 +59,14 @@ def test_only_names_are_names(folder, name):
     """No way out of the folder."""
     with pytest.raises(ValueError, match="not the name of a credential"):
         Credentials(str(folder)).read(name)
+
+
+def test_a_credential_has_a_bound(folder):
+    """An endless one is refused with its place."""
+    key = folder / "credentials/key"
+    key.unlink()
+    key.symlink_to("/dev/zero")
+    with pytest.raises(
+        ConfigurationError, match=r"f:2:42: .*the credential key is larger than 1 MiB"
+    ):
+        sources.load(str(folder / "f"), {}, Credentials(str(folder / "credentials")))

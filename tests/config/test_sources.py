@@ -1,5 +1,7 @@
 """Files, options and defaults, one over the other."""
 
+import os
+
 import pytest
 
 from preforkd.config import sources
@@ -42,3 +44,42 @@ def test_the_effective_settings_know_where_they_come_from(tmp_path):
     assert entries["timeouts.start"].value_text == "1min"
     assert entries["timeouts.start"].place is None
     assert entries["listen"].value_text == "127.0.0.1:8080"
+
+
+def test_a_default_file_that_cannot_be_had_is_no_missing_one(tmp_path, monkeypatch):
+    """A link that leads nowhere, and a folder: an error that names the path, and no defaults."""
+    path = tmp_path / "preforkd.yaml"
+    monkeypatch.setattr(sources, "DEFAULT_PATH", str(path))
+    path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigurationError, match=f"{path}: cannot be read: No such file"):
+        sources.load(None, {})
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ConfigurationError, match=f"{path}: cannot be read: Is a directory"):
+        sources.load(None, {})
+
+
+def test_a_default_file_in_a_folder_that_may_not_be_entered_is_named(tmp_path, monkeypatch):
+    """With the path and who would have to be able to read it."""
+    path = str(tmp_path / "preforkd.yaml")
+    monkeypatch.setattr(sources, "DEFAULT_PATH", path)
+
+    def refuse(*_arguments, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ConfigurationError, match=f"{path}: .*Permission denied") as caught:
+        sources.load(None, {})
+    assert f"user {os.geteuid()} must be able to read it" in caught.value.problems[0].hint
+
+
+@pytest.mark.parametrize("endless", ["/dev/zero", "huge"])
+def test_a_file_is_read_within_bounds(tmp_path, endless):
+    """An endless device, and a file larger than any memory: both are refused as too large."""
+    if endless == "huge":
+        endless = str(tmp_path / "huge")
+        with open(endless, "wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(ConfigurationError, match="larger than 1 MiB"):
+        sources.load(endless, {})

@@ -1,0 +1,50 @@
+"""Reading a file that may be anything."""
+
+import os
+import threading
+
+import pytest
+
+from preforkd.config.files import read_bounded
+
+
+def test_no_more_than_the_limit_is_read(tmp_path):
+    """A file shorter than it, one as long, one longer, one without an end."""
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * 100_000)
+    assert read_bounded(str(path), 100_001) == b"x" * 100_000
+    assert read_bounded(str(path), 100_000) == b"x" * 100_000
+    assert read_bounded(str(path), 99_999) == b"x" * 99_999
+    assert read_bounded("/dev/zero", 200_000) == bytes(200_000)
+    assert read_bounded("/dev/null", 10) == b""
+
+
+def test_a_fifo_is_waited_for_until_the_limit(tmp_path):
+    """Nobody writes, or somebody writes and never ends: an error, and no empty or half file."""
+    path = str(tmp_path / "f")
+    os.mkfifo(path)
+    with pytest.raises(TimeoutError, match=r"did not come within 0\.05 s"):
+        read_bounded(path, 100, timeout=0.05)
+    holder = os.open(path, os.O_RDWR)
+    try:
+        os.write(holder, b"half")
+        with pytest.raises(TimeoutError):
+            read_bounded(path, 100, timeout=0.05)
+    finally:
+        os.close(holder)
+
+
+def test_a_fifo_that_is_written_is_read_to_its_end(tmp_path):
+    """As a shell's <(command) is: in pieces, as they come."""
+    path = str(tmp_path / "f")
+    os.mkfifo(path)
+
+    def write():
+        with open(path, "wb", buffering=0) as file:
+            file.write(b"one ")
+            file.write(b"two")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert read_bounded(path, 100) == b"one two"
+    writer.join()
