@@ -92,12 +92,11 @@ def _serve(options: Options) -> int:
     settings = _options(options)
     path: str | None = options.config
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    loaded = apart.load(path, settings, credentials)
     # The master's own modules are of no use to the other commands; nor is what reads the configuration
     # to the master.
     from preforkd.supervisor import run  # noqa: PLC0415
 
-    return run.run(lambda: apart.load(path, settings, credentials), loaded)
+    return run.run(lambda: apart.load(path, settings, credentials))
 
 
 def _fail_slowly(began: float) -> None:

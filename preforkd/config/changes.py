@@ -1,9 +1,13 @@
 """What differs between two configurations, by what a reload can do about it."""
 
+from collections.abc import Iterator
+
 import msgspec
 
 from preforkd.config.fields import get, leaves
-from preforkd.config.settings import OnReload, Settings
+from preforkd.config.loaded import Loaded
+from preforkd.config.settings import App, OnReload, Settings
+from preforkd.errors import Place, Problem
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -36,3 +40,33 @@ def keeping_restart(old: Settings, new: Settings) -> Settings:
         inner = msgspec.structs.replace(getattr(new, section), **{name: get(old, leaf.path)})
         new = msgspec.structs.replace(new, **{section: inner})
     return new
+
+
+def vanished(old: Loaded, new: Loaded, *, listen: bool) -> list[Problem]:
+    """Return what a reload must not replace by a default: it was written, and is not any more.
+
+    An empty, missing or truncated file is far more often an accident than a wish for the built-in demo
+    on its own port. ``listen``: the sockets that are served depend on the setting ``listen``.
+    """
+    if old.path is not None and new.path is None:
+        hint = "put it back; only a restart of the service applies the defaults"
+        return [Problem(Place(old.path), "", "the file is gone, and was there before", hint)]
+    if _in_file(old) and new.path == old.path and not _in_file(new):
+        hint = "put them back; only a restart of the service applies the defaults"
+        return [Problem(Place(new.path or ""), "", "the file contains no settings any more", hint)]
+    return list(_lost(old, new, ("app.target", "listen") if listen else ("app.target",)))
+
+
+def _in_file(loaded: Loaded) -> bool:
+    return any(place.source == loaded.path for place in loaded.origins.values())
+
+
+def _lost(old: Loaded, new: Loaded, settings: tuple[str, ...]) -> Iterator[Problem]:
+    hints = {
+        "app.target": f"put it back; for the built-in demo write {App().target}",
+        "listen": f"put it back; for the default write {Settings().listen[0].address}",
+    }
+    for setting in settings:
+        if setting in old.origins and setting not in new.origins:
+            message = f"it is not set any more; it was, at {old.origins[setting]}"
+            yield Problem(Place(new.path or "the configuration"), setting, message, hints[setting])

@@ -9,6 +9,10 @@ import stat
 
 from msgspec import Struct
 
+from preforkd.errors import SystemFailure
+
+_HINT = "whoever starts preforkd sets these variables: sd_listen_fds(3)"
+
 
 class Inherited(Struct, frozen=True):
     """A listening stream socket from systemd, with its FileDescriptorName= and its address."""
@@ -19,39 +23,65 @@ class Inherited(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """A descriptor that cannot be served, and why; it stays open and untouched."""
+    """A descriptor that cannot be served, and why; it stays open and untouched.
+
+    ``sock`` tells sockets from files (OpenFile= in the service unit).
+    """
 
     name: str
     fd: int
     reason: str
+    sock: bool = True
 
 
-def inherited_listeners() -> tuple[list[Inherited], list[Refused]]:
-    """Return what systemd passed to this process ($LISTEN_PID), in no order that means anything.
-
-    All of them are close-on-exec afterwards; no other property is changed.
-    """
-    if "LISTEN_FDS" not in os.environ:
-        return [], []
-    # It brings libsystemd, which is of no use where nothing is passed.
-    from systemd import daemon  # noqa: PLC0415
+class Passed(Struct, frozen=True):
+    """What systemd passed; ``foreign`` says why descriptors that were announced are not ours."""
 
     good: list[Inherited] = []
     bad: list[Refused] = []
-    for fd, name in daemon.listen_fds_with_names(unset_environment=False).items():
+    foreign: str = ""
+
+
+def inherited_listeners() -> Passed:
+    """Return what systemd passed to this process, in no order that means anything.
+
+    All of them are close-on-exec afterwards; no other property is changed. Raises SystemFailure when
+    $LISTEN_FDS, $LISTEN_PID or $LISTEN_FDNAMES contradict what is there.
+    """
+    announced, pid = os.environ.get("LISTEN_FDS", ""), os.environ.get("LISTEN_PID", "")
+    if announced in {"", "0"}:
+        return Passed()
+    if not (announced.isascii() and announced.isdecimal()):
+        raise SystemFailure(f"LISTEN_FDS={announced!r} is not a number of sockets", hint=_HINT)
+    if pid != str(os.getpid()):
+        whose = f"process {pid} (LISTEN_PID)" if pid else "nobody: LISTEN_PID is not set"
+        text = f"LISTEN_FDS={announced} is for {whose}; this is process {os.getpid()}"
+        what = "those sockets are not served; start preforkd as that process, by exec"
+        return Passed(foreign=f"{text}: {what}")
+    # It brings libsystemd, which is of no use where nothing is passed.
+    from systemd import daemon  # noqa: PLC0415
+
+    try:
+        descriptors = daemon.listen_fds_with_names(unset_environment=False)
+    except (OSError, ValueError) as error:
+        names = os.environ.get("LISTEN_FDNAMES")
+        given = f"LISTEN_FDS={announced}" + (f", LISTEN_FDNAMES={names}" if names else "")
+        message = f"the sockets that were announced cannot be had: {given}: {error}"
+        raise SystemFailure(message, hint=_HINT) from error
+    passed = Passed([], [])
+    for fd, name in descriptors.items():
         os.set_inheritable(fd, False)
-        reason = _unfit(fd)
+        is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
+        reason = _unfit(fd) if is_socket else "it is no socket; only ListenStream= can be served"
         if reason:
-            bad.append(Refused(name, fd, reason))
+            passed.bad.append(Refused(name, fd, reason, is_socket))
         else:
             sock = socket.socket(fileno=fd)
-            good.append(Inherited(name, sock, address_of(sock)))
-    return good, bad
+            passed.good.append(Inherited(name, sock, address_of(sock)))
+    return passed
 
 
 def _unfit(fd: int) -> str:
-    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-        return "it is no socket; only ListenStream= can be served"
     sock = socket.socket(fileno=fd)
     try:
         kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
@@ -59,6 +89,8 @@ def _unfit(fd: int) -> str:
         family = sock.family
     finally:
         sock.detach()
+    if kind == socket.SOCK_SEQPACKET:
+        return "it is a socket of packets; write ListenStream= instead of ListenSequentialPacket="
     if kind == socket.SOCK_DGRAM:
         return "it is a datagram socket; write ListenStream= instead of ListenDatagram="
     if kind != socket.SOCK_STREAM:
@@ -78,6 +110,33 @@ def address_of(sock: socket.socket) -> str:
         return "unix:" + text.replace("\0", "@")
     host, port = name[:2]
     return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def serves_path(sock: socket.socket, path: str) -> bool:
+    """Tell whether a listener is the Unix socket at this path."""
+    name = sock.getsockname()
+    if sock.family != socket.AF_UNIX or not isinstance(name, str):
+        return False
+    return os.path.realpath(name) == os.path.realpath(path)
+
+
+def serves_tcp(sock: socket.socket, host: str | None, port: int) -> bool:
+    """Tell whether a listener takes connections to this host (None: every address) and port."""
+    if sock.family not in {socket.AF_INET, socket.AF_INET6} or sock.getsockname()[1] != port:
+        return False
+    own = sock.getsockname()[0]
+    everywhere = own in {"0.0.0.0", "::"}  # noqa: S104 - compared only
+    if host is None:
+        return everywhere
+    families = {sock.family}
+    if everywhere and sock.family == socket.AF_INET6:
+        only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        families |= set() if only else {socket.AF_INET}
+    try:
+        found = socket.getaddrinfo(host.encode() if host.isascii() else host, port)
+    except OSError:
+        return False
+    return any(entry[0] in families and (everywhere or entry[4][0] == own) for entry in found)
 
 
 def set_nonblocking(sock: socket.socket) -> bool:

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -21,11 +21,25 @@ from preforkd.config.address import TcpAddress, UnixAddress, parse_address
 from preforkd.config.settings import Listen, Settings
 from preforkd.errors import ConfigurationError, Place, Problem, SystemFailure, did_you_mean
 from preforkd.linux import bind
-from preforkd.linux.inherit import Inherited, Refused, restore_blocking, set_nonblocking
+from preforkd.linux.inherit import (
+    Inherited,
+    Passed,
+    restore_blocking,
+    serves_path,
+    serves_tcp,
+    set_nonblocking,
+)
 
 logger = logging.getLogger("preforkd.master")
 
 _STORED = "preforkd-listener-"
+_OF_UNITS = {
+    "backlog": "the socket unit's Backlog= decides",
+    "mode": "the socket unit's SocketMode= decides",
+    "owner": "the socket unit's SocketUser= decides",
+    "group": "the socket unit's SocketGroup= decides",
+}
+"""Settings of an entry that do nothing for a socket from systemd."""
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -47,6 +61,10 @@ class Proposal(msgspec.Struct):
     """Those that were bound for this proposal and are of no use without it."""
     kept: list[tuple[Listen, socket.socket]] = []
     """Those that are served already."""
+    entries: int = 0
+    """How many entries of ``listen`` say something about what is served."""
+    notes: tuple[str, ...] = ()
+    """What is written and not served, or passed and not served, in words."""
 
     def pairs(self) -> tuple[tuple[str, socket.socket], ...]:
         """Return names and sockets, as a generation is started with them."""
@@ -71,24 +89,29 @@ def stored_name(address: str) -> str:
 
 
 class Listeners:
-    """The sockets from systemd and those of our own; `propose`, then `commit` or `roll_back`."""
+    """The sockets from systemd and those of our own; `propose`, then `commit` or `roll_back`.
 
-    def __init__(self, inherited: list[Inherited], refused: list[Refused], store: Store) -> None:
+    Raises ConfigurationError where systemd passed sockets, and none that can be served.
+    """
+
+    def __init__(self, passed: Passed, store: Store) -> None:
         self._store = store
-        self._inherited = [one for one in inherited if not one.name.startswith(_STORED)]
+        self._inherited = [one for one in passed.good if not one.name.startswith(_STORED)]
         self._stored: dict[str, list[socket.socket]] = {}
-        for one in inherited:
+        for one in passed.good:
             if one.name.startswith(_STORED):
                 self._stored.setdefault(one.name, []).append(one.sock)
         self._was_blocking: dict[int, bool] = {}
         self.current = Proposal(())
-        for record in refused:
-            logger.warning(
-                "descriptor %d from systemd, named %r, is not served: %s",
-                record.fd,
-                record.name,
-                record.reason,
-            )
+        self._unfit = [
+            f"the socket {record.name!r} from systemd (descriptor {record.fd}) is not served: {record.reason}"
+            for record in passed.bad
+        ]
+        self._foreign = passed.foreign
+        if not self._inherited and any(record.sock for record in passed.bad):
+            place, message = Place("systemd"), "no socket was passed that can be served"
+            problems = [Problem(place, "", text) for text in (message, *self._unfit)]
+            raise ConfigurationError(problems)
 
     @property
     def from_systemd(self) -> bool:
@@ -98,12 +121,16 @@ class Listeners:
     def propose(self, settings: Settings, places: Mapping[str, Place]) -> Proposal:
         """Return the sockets that these settings ask for, bound where they are not yet.
 
-        Raises ConfigurationError for a name that systemd did not pass and SystemFailure for an
-        address that cannot be bound, each naming the setting and its place.
+        An entry without a name is that of the passed sockets that serve its address; they get its name.
+        Raises ConfigurationError for a name that systemd did not pass and SystemFailure for an address
+        that cannot be bound, each naming the setting and its place.
         """
-        if self._inherited:
-            return Proposal(self._from_systemd(settings, places))
-        return self._bind_all(settings, places)
+        proposal = (self._from_systemd if self._inherited else self._bind_all)(settings, places)
+        notes = [*proposal.notes, *self._unfit]
+        proposal.notes = tuple([*notes, self._foreign] if self._foreign else notes)
+        for note in proposal.notes:
+            logger.warning("%s", note)
+        return proposal
 
     def commit(self, proposal: Proposal) -> None:
         """Make the proposal the current set; sockets that it does not contain are closed."""
@@ -152,7 +179,7 @@ class Listeners:
 
     # --- from systemd ----------------------------------------------------------------------------
 
-    def _from_systemd(self, settings: Settings, places: Mapping[str, Place]) -> tuple[Served, ...]:
+    def _from_systemd(self, settings: Settings, places: Mapping[str, Place]) -> Proposal:
         passed = {inherited.name for inherited in self._inherited}
         wanted = {listen.name for listen in settings.listen if listen.name}
         problems = [
@@ -162,30 +189,40 @@ class Listeners:
         ]
         if problems:
             raise ConfigurationError(problems)
+        described: dict[int, Listen] = {}
+        notes: list[str] = []
         for index, listen in enumerate(settings.listen):
             place = places.get(f"listen[{index}]") or places.get("listen")
-            if not listen.name and place is not None:
-                logger.warning(
-                    "%s: listen[%d]: %s is not bound: systemd passed sockets, and those are served",
-                    place,
-                    index,
-                    listen.address,
-                )
+            if not listen.name and place is None:
+                continue  # the default, which nobody has written
+            ours = [one for one in self._inherited if _describes(listen, one)]
+            described |= {one.sock.fileno(): listen for one in ours}
+            where = f"{place}: listen[{index}]"
+            notes += self._unserved(where, listen, ours)
+            if ours:
+                written = (name for name in _OF_UNITS if f"listen[{index}].{name}" in places)
+                notes += (f"{where}.{name} has no effect: {_OF_UNITS[name]}" for name in written)
         served = []
         for inherited in self._inherited:
-            if wanted and inherited.name not in wanted:
-                logger.warning(
-                    "the socket %r (%s) from systemd is not wanted: listen names only %s",
-                    inherited.name,
-                    inherited.address,
-                    ", ".join(sorted(wanted)),
+            descriptor = inherited.sock.fileno()
+            entry = described.get(descriptor)
+            if wanted and entry is None:
+                names = ", ".join(sorted(wanted))
+                notes.append(
+                    f"the socket {inherited.name!r} ({inherited.address}) from systemd is not served: "
+                    f"listen names only {names}"
                 )
                 continue
-            descriptor = inherited.sock.fileno()
             if descriptor not in self._was_blocking:
                 self._was_blocking[descriptor] = set_nonblocking(inherited.sock)
-            served.append(Served(inherited.name, inherited.sock, "systemd", str(inherited.address)))
-        return tuple(served)
+            name = inherited.name if entry is None or entry.name else entry.address
+            served.append(Served(name, inherited.sock, "systemd", str(inherited.address)))
+        return Proposal(tuple(served), entries=len(described), notes=tuple(notes))
+
+    def _unserved(self, where: str, listen: Listen, ours: list[Inherited]) -> Iterator[str]:
+        if listen.address and not any(_serves(one.sock, listen.address) for one in ours):
+            passed = ", ".join(one.address for one in ours or self._inherited)
+            yield f"{where}: {listen.address} is not served: systemd passed {passed} instead"
 
     # --- of our own ------------------------------------------------------------------------------
 
@@ -202,7 +239,7 @@ class Listeners:
         except BaseException:
             self.roll_back(proposal)
             raise
-        proposal.served = tuple(served)
+        proposal.served, proposal.entries = tuple(served), len(settings.listen)
         return proposal
 
     def _bound(
@@ -217,7 +254,7 @@ class Listeners:
             except SystemFailure as error:
                 error.message = f"{place}: listen[{index}]: {error.message}"
                 error.args = (error.message,)
-                error.hint = self._hint_of_our_own(listen) or error.hint
+                error.hint = self._foreign or self._hint_of_our_own(listen) or error.hint
                 raise
             proposal.fresh.extend(socks)
         else:
@@ -274,6 +311,17 @@ def _bind(listen: Listen) -> list[socket.socket]:
 def _demand_address(listen: Listen, place: Place, index: int) -> None:
     if not listen.address:
         raise ConfigurationError([_not_passed(listen, set(), place, index)])
+
+
+def _describes(listen: Listen, one: Inherited) -> bool:
+    return one.name == listen.name if listen.name else _serves(one.sock, listen.address)
+
+
+def _serves(sock: socket.socket, text: str) -> bool:
+    address = parse_address(text)
+    if isinstance(address, UnixAddress):
+        return serves_path(sock, address.path)
+    return serves_tcp(sock, address.host, address.port)
 
 
 def _served(listen: Listen, sock: socket.socket, origin: str) -> Served:

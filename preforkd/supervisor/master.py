@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 import preforkd
 from preforkd.config import changes
-from preforkd.config.loaded import Loaded
+from preforkd.config.loaded import DEFAULT_PATH, Loaded
 from preforkd.config.settings import Settings
 from preforkd.config.target import no_refork
 from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
@@ -25,7 +25,7 @@ from preforkd.core.life import Effect, Event, State
 from preforkd.core.model import Blame, Failure, Limits
 from preforkd.core.scoreboard import Scoreboard
 from preforkd.core.view import size_of
-from preforkd.errors import ExitStatus, PreforkdError
+from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
 from preforkd.ipc.exchange import pair
 from preforkd.linux import clock, cpus, logs, memory
 from preforkd.linux.loop import Call, Loop
@@ -133,6 +133,8 @@ class Master:
         proposal = self.listeners.propose(self.loaded.settings, self.loaded.origins)
         text = f"preforkd {preforkd.VERSION} starts: {self.loaded.path or 'built-in configuration'}"
         chronicle.say(catalog.STARTED, logging.INFO, text)
+        if "app.target" not in self.loaded.origins:
+            _warn_of_demo(self.loaded.path)
         for served in proposal.served:
             chronicle.tell_listener(served.name, served.address, served.origin)
         self._begin(Candidate(0, self.loaded, proposal, changes.Changes()))
@@ -214,6 +216,7 @@ class Master:
                 configuration=self.loaded.path,
                 last_reload=self.reloads.last,
                 served=self.listeners.current.served,
+                notes=list(self.listeners.current.notes),
                 by_hand=self.by_hand is not None,
             ),
             self.board,
@@ -384,7 +387,7 @@ class Master:
         if last is not None and not last.ok:
             when = clock.time_of_day(last.at_unix)
             parts.append(f"the last reload failed at {when}, nothing was changed: {last.message}")
-        return "; ".join(parts)
+        return "; ".join([*parts, *self.listeners.current.notes])
 
     # --- the daemon's own life -------------------------------------------------------------------
 
@@ -419,6 +422,7 @@ class Master:
         old = self.loaded.settings
         try:
             loaded = read()
+            self._demand_nothing_vanished(loaded)
             differences = changes.changes(old, loaded.settings)
             kept = replace(loaded, settings=changes.keeping_restart(old, loaded.settings))
             for setting in differences.restart:
@@ -431,6 +435,11 @@ class Master:
             self._refuse_reload(reloads.failure_from(error))
             return
         self._begin(Candidate(0, kept, proposal, differences))
+
+    def _demand_nothing_vanished(self, loaded: Loaded) -> None:
+        depends = self.listeners.current.entries > 0
+        if problems := changes.vanished(self.loaded, loaded, listen=depends):
+            raise ConfigurationError(problems)
 
     def _change_live(self, loaded: Loaded, differences: changes.Changes) -> None:
         self._adopt(loaded)
@@ -574,6 +583,11 @@ class Master:
 
     def _exit(self) -> None:
         self.loop.stop()
+
+
+def _warn_of_demo(path: str | None) -> None:
+    where = f"in {path}" if path else f"and {DEFAULT_PATH} does not exist"
+    logger.warning("the built-in demo is served: app.target is not set %s", where)
 
 
 _EFFECTS: dict[Effect, Callable[[Master], None]] = {

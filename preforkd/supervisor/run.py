@@ -23,26 +23,27 @@ _SAME_WISH = 0.1
 """Seconds in which a signal that comes twice has been sent once."""
 
 
-def run(read: Callable[[], Loaded], loaded: Loaded) -> int:
+def run(read: Callable[[], Loaded]) -> int:
     """Be the master until the service ends; return the exit status.
 
-    ``read`` returns the configuration as it is now, for reloads. Raises PreforkdError when the
-    service cannot begin: a socket that cannot be had, a control socket that was asked for.
+    ``read`` returns the configuration as it is now, for the start and for reloads. Raises PreforkdError
+    when the service cannot begin: a configuration that is not valid, a socket that cannot be had, a
+    control socket that was asked for.
     """
-    settings = loaded.settings
-    logs.configure(settings.log.level, settings.log.target)
-    process.set_child_subreaper()
-    # A master that hangs is ended by the watchdog's SIGABRT: where it hung is then in the log.
-    faulthandler.enable()
     notifier = Notifier.from_environment(os.environ)
-    inherited, refused = inherit.inherited_listeners()
-    clean = environment.clean(os.environ)
-    original = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(clean)
-    listeners = Listeners(inherited, refused, notifier)
-    memory.trim()
     try:
+        # Before the configuration is read: an instance that Accept=yes has started has none.
+        listeners = Listeners(inherit.inherited_listeners(), notifier)
+        loaded = read()
+        logs.configure(loaded.settings.log.level, loaded.settings.log.target)
+        process.set_child_subreaper()
+        # A master that hangs is ended by the watchdog's SIGABRT: where it hung is then in the log.
+        faulthandler.enable()
+        clean = environment.clean(os.environ)
+        original = dict(os.environ)
+        os.environ.clear()
+        os.environ.update(clean)
+        memory.trim()
         return _run(read, loaded, listeners, notifier, original)
     finally:
         notifier.close()

@@ -37,6 +37,8 @@ class Service(msgspec.Struct, frozen=True):
     configuration: str | None
     last_reload: ReloadView | None
     served: tuple[Served, ...]
+    notes: list[str]
+    """What is to be told besides the board's problems."""
     by_hand: bool
 
 
@@ -61,7 +63,7 @@ def service_view(
         busy=sum(worker.busy_seconds is not None for worker in workers),
         uptime_seconds=service.uptime,
         configuration=service.configuration,
-        problems=status.problems(board, limits, now, clock.time_of_day_at),
+        problems=status.problems(board, limits, now, clock.time_of_day_at) + service.notes,
         workers=workers,
         generations=[_generation(row, board) for row in board.generations.values()],
         listeners=[

@@ -6,23 +6,31 @@ import socket
 import subprocess
 import sys
 
-from preforkd.linux.inherit import restore_blocking, set_nonblocking
+import pytest
+
+from preforkd.linux.inherit import restore_blocking, serves_path, serves_tcp, set_nonblocking
 
 CODE = """
 import json, os
 from preforkd.linux import inherit
-good, bad = inherit.inherited_listeners()
+from preforkd.errors import SystemFailure
+try:
+    passed = inherit.inherited_listeners()
+except SystemFailure as error:
+    print(json.dumps({"error": error.message}))
+    raise SystemExit
 print(json.dumps({
-    "good": [[i.name, i.address, os.get_inheritable(i.sock.fileno()), i.sock.getblocking()] for i in good],
-    "bad": [[r.name, r.fd, r.reason] for r in bad],
+    "good": [[i.name, i.address, os.get_inheritable(i.sock.fileno()), i.sock.getblocking()] for i in passed.good],
+    "bad": [[r.name, r.fd, r.reason, r.sock] for r in passed.bad],
+    "foreign": passed.foreign,
 }))
 """
 # LISTEN_PID must name the process itself: the shell sets it and becomes the program.
 SHELL = 'export LISTEN_PID=$$; exec "$0" -c "$1"'
 
 
-def inherit(socks, names):
-    """Return what a process says that inherits these sockets as systemd passes them."""
+def inherit(socks, names, shell=SHELL, **more):
+    """Return what a process says that inherits these files as systemd passes them."""
     saved = {}
     try:
         for number in range(3, 3 + len(socks)):
@@ -35,8 +43,9 @@ def inherit(socks, names):
                 os.dup2(copy, 3 + index)
 
         environ = {**os.environ, "LISTEN_FDS": str(len(socks)), "LISTEN_FDNAMES": ":".join(names)}
+        environ |= more
         done = subprocess.run(
-            ["sh", "-c", SHELL, sys.executable, CODE],
+            ["sh", "-c", shell, sys.executable, CODE],
             env=environ,
             preexec_fn=place,
             close_fds=False,
@@ -69,12 +78,91 @@ def test_listeners_are_known_by_name_and_the_rest_is_refused(tmp_path):
         ["b", f"[::1]:{v6.getsockname()[1]}", False, True],
         ["c", f"unix:{tmp_path}/s", False, True],
     ]
-    (d, d_fd, d_reason), (e, _, e_reason) = said["bad"]
+    (d, d_fd, d_reason, _), (e, _, e_reason, _) = said["bad"]
     assert (d, d_fd, e) == ("d", 6, "e")
     assert "ListenStream= instead of ListenDatagram=" in d_reason
     assert "Accept=no" in e_reason
     for sock in socks:
         sock.close()
+
+
+def test_packets_and_files_are_told_apart(tmp_path):
+    """A socket of packets names its way out; what OpenFile= passes is no socket."""
+    packets = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    packets.bind(str(tmp_path / "s"))
+    packets.listen()
+    with packets, (tmp_path / "f").open("w") as file:
+        said = inherit([packets, file], ["a", "b"])
+    (_, _, reason, is_socket), (_, _, other, is_file) = said["bad"]
+    assert "ListenStream= instead of ListenSequentialPacket=" in reason
+    assert "it is no socket" in other
+    assert (is_socket, is_file) == (True, False)
+
+
+@pytest.mark.parametrize("pid", ["1", "", "x"])
+def test_sockets_for_another_process_are_not_taken(pid):
+    """Their number, whose they are, and who this is."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        said = inherit([sock], ["http"], 'echo $$ >&2; exec "$0" -c "$1"', LISTEN_PID=pid)
+    assert said["good"] == []
+    assert said["foreign"].startswith("LISTEN_FDS=1 is for ")
+    assert f"process {pid} (LISTEN_PID)" in said["foreign"] or not pid
+    assert "this is process " in said["foreign"]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"LISTEN_FDS": "one"},
+        {"LISTEN_FDS": "-1"},
+        {"LISTEN_FDS": "1.0"},
+        {"LISTEN_FDS": "9" * 30},
+        {"LISTEN_FDS": "900"},
+        {"LISTEN_FDNAMES": "a:b"},
+    ],
+)
+def test_variables_that_contradict_what_is_there_are_an_error(variables):
+    """No number, more than are open, other names: the variables are in the message."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        said = inherit([sock], ["http"], **variables)
+    for name, value in variables.items():
+        assert f"{name}=" in said["error"]
+        assert value in said["error"]
+
+
+@pytest.mark.parametrize("number", ["", "0"])
+def test_nothing_is_passed(number):
+    """An empty variable, or none of them, is no error."""
+    assert inherit([], [], LISTEN_FDS=number) == {"good": [], "bad": [], "foreign": ""}
+
+
+def test_which_listener_serves_an_address(tmp_path):
+    """The address itself, every address of its family, both families of a dual-stack listener."""
+    with socket.create_server(("127.0.0.1", 0)) as v4:
+        port = v4.getsockname()[1]
+        assert serves_tcp(v4, "127.0.0.1", port)
+        assert serves_tcp(v4, "localhost", port)
+        assert not serves_tcp(v4, "127.0.0.2", port)
+        assert not serves_tcp(v4, "127.0.0.1", port + 1)
+        assert not serves_tcp(v4, None, port)
+        assert not serves_tcp(v4, "no.such.host.invalid", port)
+        assert not serves_path(v4, "/run/x")
+    with socket.create_server(("0.0.0.0", 0)) as v4:
+        port = v4.getsockname()[1]
+        assert serves_tcp(v4, "127.0.0.2", port)
+        assert serves_tcp(v4, None, port)
+        assert not serves_tcp(v4, "::1", port)
+    for dual in (True, False):
+        six = socket.AF_INET6
+        with socket.create_server(("::", 0), family=six, dualstack_ipv6=dual) as v6:
+            port = v6.getsockname()[1]
+            assert serves_tcp(v6, "::1", port)
+            assert serves_tcp(v6, "127.0.0.1", port) == dual
+    with socket.create_server(str(tmp_path / "s"), family=socket.AF_UNIX) as unix:
+        (tmp_path / "link").symlink_to(tmp_path)
+        assert serves_path(unix, str(tmp_path / "link/s"))
+        assert not serves_path(unix, str(tmp_path / "t"))
+        assert not serves_tcp(unix, None, 80)
 
 
 def test_the_blocking_mode_is_put_back():

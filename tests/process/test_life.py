@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,7 +15,11 @@ import pytest
 from load import Load
 from service import HERE, ask, children_of, free_port, read_all, wait_until_gone
 
+sys.path.insert(0, str(HERE.parent / "worker"))
+from certificate import CERTIFICATE, KEY
+
 pytestmark = pytest.mark.process
+ECHO = f"{{target: 'wsgi:echo:application', directory: {HERE}}}"
 
 
 @pytest.fixture
@@ -389,6 +394,129 @@ def test_a_name_that_systemd_did_not_pass_is_an_error(service, tmp_path):
     assert (
         "systemd passed no socket named 'htpp'; it passed: http (did you mean http?)" in service.log
     )
+
+
+PASS = """\
+import os, socket, sys
+sock = eval(sys.argv[1])
+keep = os.dup(sock.fileno())
+os.dup2(keep, 3)
+os.environ.setdefault("LISTEN_FDS", "1")
+os.environ.setdefault("LISTEN_PID", str(os.getpid()))
+os.environ.setdefault("LISTEN_FDNAMES", "http")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes preforkd with a socket that is passed as systemd passes it."""
+
+
+def passing(sock):
+    """Return the command that passes the socket that this expression makes."""
+    return (sys.executable, "-c", PASS, sock)
+
+
+@pytest.mark.parametrize(
+    ("sock", "reason"),
+    [
+        ("socket.socket(type=socket.SOCK_DGRAM)", "ListenStream= instead of ListenDatagram="),
+        (
+            "socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)",
+            "ListenStream= instead of ListenSequentialPacket=",
+        ),
+        ("socket.socketpair()[0]", "write Accept=no in the socket unit"),
+    ],
+)
+def test_only_sockets_that_cannot_be_served_are_refused(service, sock, reason):
+    """Nothing is bound in their place: the reason in the log and in STATUS, even without a file."""
+    port = free_port()
+    arguments = ("--config", "/nowhere/0-127.0.0.1.yaml", "--listen", f"127.0.0.1:{port}")
+    service.start(*arguments, command=passing(sock), ready=False)
+    assert service.wait() == 78
+    assert reason in service.log
+    assert "listening on" not in service.log
+    assert "no socket was passed that can be served" in service.manager.wait_for("STATUS")["STATUS"]
+
+
+def test_sockets_for_another_process_are_told(service):
+    """Their descriptors stay where they are, and the port that is taken is explained by them."""
+    port = free_port()
+    sock = f"socket.create_server(('127.0.0.1', {port}))"
+    service.start(
+        *("--listen", f"127.0.0.1:{port}"),
+        command=passing(sock),
+        environ={"LISTEN_PID": "1"},
+        ready=False,
+    )
+    assert service.wait() == 71
+    assert "Address already in use" in service.log
+    assert f"hint: LISTEN_FDS=1 is for process 1 (LISTEN_PID); this is process {service.pid}" in (
+        service.log
+    )
+
+
+@pytest.mark.parametrize("variable", ["LISTEN_FDS", "LISTEN_FDNAMES"])
+def test_variables_of_passed_sockets_that_are_wrong_are_an_error(service, variable):
+    """The variable is named, and there is no traceback."""
+    service.start(
+        command=passing("socket.create_server(('127.0.0.1', 0))"),
+        environ={variable: "one:two"},
+        ready=False,
+    )
+    assert service.wait() == 71
+    assert f"{variable}=" in service.log
+    assert "one:two" in service.log
+    assert "Traceback" not in service.log
+
+
+def test_an_address_that_is_not_served_is_told_for_as_long(service):
+    """In STATUS and by preforkctl status, at the start and after a reload that names another one."""
+    port, other = free_port(), free_port()
+    path = service.configure(f"app: {ECHO}\nlisten: 127.0.0.1:{other}\n")
+    passed = f"socket.create_server(('127.0.0.1', {port}))"
+    service.start("--config", str(path), command=passing(passed), ready=False)
+    said = service.manager.wait_for("READY", "1")["STATUS"]
+    note = (
+        f"2:9: listen[0]: 127.0.0.1:{other} is not served: systemd passed 127.0.0.1:{port} instead"
+    )
+    assert note in said
+    assert note in service.control("status").stdout
+    assert note in service.log
+    service.configure(f"app: {ECHO}\nlisten: 127.0.0.1:{port}\n")
+    assert service.control("reload").returncode == 0
+    assert "is not served" not in service.control("status").stdout
+    assert "is not served" not in service.manager.wait_for("READY", "1")["STATUS"]
+    # Nothing that is served depends on it any more.
+    service.configure(f"app: {ECHO}\n")
+    answer = service.control("reload")
+    assert "listen: it is not set any more" in answer.stderr
+    assert answer.returncode == 78
+
+
+def test_an_entry_speaks_tls_on_the_passed_socket_of_its_address(service):
+    """Though systemd's name for it is another one."""
+    port = free_port()
+    certificate = service.folder / "chain.pem"
+    certificate.write_text(KEY + CERTIFICATE)
+    path = service.configure(
+        f"app: {ECHO}\nlisten: {{address: '127.0.0.1:{port}', tls: true}}\n"
+        f"tls: {{certificate: {certificate}}}\n"
+    )
+    passed = f"socket.create_server(('127.0.0.1', {port}))"
+    service.start("--config", str(path), command=passing(passed))
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.check_hostname = False
+    with (
+        socket.create_connection(("127.0.0.1", port), 20) as plain,
+        context.wrap_socket(plain) as secure,
+    ):
+        secure.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert secure.recv(99).startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_demo_is_never_served_in_silence(service):
+    """Where app.target is missing: a warning that names the file."""
+    path = service.configure(f"listen: 127.0.0.1:{free_port()}\n")
+    service.start("--config", str(path))
+    assert f"warning: the built-in demo is served: app.target is not set in {path}" in service.log
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")

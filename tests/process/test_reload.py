@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from load import Load
-from service import HERE, free_port
+from service import HERE, ask, free_port
 
 pytestmark = pytest.mark.process
 
@@ -185,3 +185,60 @@ def test_a_reload_moves_to_a_new_address(serving):
         load.wait_for(20)
     assert load.result.lost == 0
     assert [row["address"] for row in serving.status()["listeners"]] == [f"127.0.0.1:{other}"]
+
+
+LOST = {
+    "empty": ("", "the file contains no settings any more"),
+    "cut off": ("app:\n  target: wsgi:ec", "is not KIND:MODULE:ATTRIBUTE"),
+    "without an application": ("workers: 4\nlisten: :1\n", "app.target: it is not set any more"),
+    "without an address": (None, "listen: it is not set any more"),
+    "missing": ("missing", "cannot be read: No such file or directory"),
+    "a directory": ("directory", "cannot be read: Is a directory"),
+    "endless": ("/dev/zero", "the file is larger than 1 MiB"),
+}
+
+
+@pytest.mark.parametrize("how", ["reload", "SIGHUP"])
+@pytest.mark.parametrize("kind", LOST)
+def test_a_configuration_that_was_lost_changes_nothing(serving, kind, how):
+    """However it was lost, and whoever asks: refused with the reason, in STATUS too; all serves on."""
+    what, reason = LOST[kind]
+    path, before = serving.config, serving.status()
+    serving.manager.forget()
+    if what is None:
+        path.write_text(configuration(serving.port).partition("listen:")[0])
+    elif what == kind:
+        path.unlink()
+    elif kind == "a directory":
+        path.unlink()
+        path.mkdir()
+    elif kind == "endless":
+        path.unlink()
+        path.symlink_to(what)
+    else:
+        path.write_text(what)
+    if how == "reload":
+        answer = serving.control("reload")
+        assert (answer.returncode, reason in answer.stderr) == (78, True), answer.stderr
+    else:
+        os.kill(serving.pid, signal.SIGHUP)
+    said = serving.manager.wait_for("READY", "1")["STATUS"]
+    assert "the last reload failed" in said
+    assert reason in said
+    after = serving.status()
+    assert after["generation"] == before["generation"] == 1
+    assert [row["address"] for row in after["listeners"]] == [f"127.0.0.1:{serving.port}"]
+    assert ask(("127.0.0.1", serving.port)).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_application_of_the_command_line_needs_no_file(service):
+    """A reload without any file goes on working, by preforkctl and by SIGHUP."""
+    port = free_port()
+    arguments = ("wsgi:echo:application", "--directory", str(HERE), "--listen", f"127.0.0.1:{port}")
+    service.start(*arguments)
+    answer = service.control("reload", "--fresh")
+    assert (answer.returncode, answer.stdout) == (0, "generation 2 serves\n"), answer.stderr
+    service.manager.forget()
+    os.kill(service.pid, signal.SIGHUP)
+    assert "generation 3" in service.manager.wait_for("READY", "1")["STATUS"]
+    assert ask(("127.0.0.1", port)).startswith(b"HTTP/1.1 200 ")

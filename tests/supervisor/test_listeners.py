@@ -1,6 +1,5 @@
 """Which sockets are served, and who gives them back."""
 
-import logging
 import os
 import socket
 
@@ -8,7 +7,7 @@ import pytest
 
 from preforkd.config.settings import Listen, Settings
 from preforkd.errors import ConfigurationError, Place, SystemFailure
-from preforkd.linux.inherit import Inherited, Refused
+from preforkd.linux.inherit import Inherited, Passed, Refused
 from preforkd.supervisor.listeners import Listeners, stored_name
 
 
@@ -52,12 +51,13 @@ def names(proposal):
 
 def test_all_that_systemd_passes_is_served_unless_names_choose(passed, caplog):
     """Without names all; with names those, and the rest is said to be unwanted."""
-    listeners = Listeners(passed, [], Store())
+    listeners = Listeners(Passed(passed), Store())
     assert names(listeners.propose(Settings(), {})) == ["http", "admin"]
     chosen = Settings(listen=(Listen(name="admin"),))
     assert names(listeners.propose(chosen, {})) == ["admin"]
-    assert "'http'" in caplog.text
-    assert "is not wanted" in caplog.text
+    assert "the socket 'http'" in caplog.text
+    assert "is not served: listen names only admin" in caplog.text
+    assert len(listeners.propose(chosen, {}).notes) == 1
 
 
 def test_a_name_that_was_not_passed_is_an_error_with_its_place(passed):
@@ -65,32 +65,103 @@ def test_a_name_that_was_not_passed_is_an_error_with_its_place(passed):
     places = {"listen[0]": Place("f", 3, 5)}
     settings = Settings(listen=(Listen(name="htpp"),))
     with pytest.raises(ConfigurationError, match=r"f:3:5: listen\[0\].*'htpp'.*did you mean http"):
-        Listeners(passed, [], Store()).propose(settings, places)
+        Listeners(Passed(passed), Store()).propose(settings, places)
     with pytest.raises(ConfigurationError, match="it passed: none"):
-        Listeners([], [], Store()).propose(settings, places)
+        Listeners(Passed(), Store()).propose(settings, places)
 
 
 def test_an_address_is_not_bound_where_systemd_passes_sockets(passed, caplog, port):
-    """It is said, if it was written; the default is not worth a word."""
+    """It is told, if it was written; the default is not worth a word."""
     settings = Settings(listen=(Listen(address=f"127.0.0.1:{port}"),))
-    listeners = Listeners(passed, [], Store())
-    listeners.propose(settings, {})
-    assert "is not bound" not in caplog.text
-    listeners.propose(settings, {"listen[0]": Place("f", 1, 9)})
-    assert "f:1:9: listen[0]" in caplog.text
+    listeners = Listeners(Passed(passed), Store())
+    assert listeners.propose(settings, {}).notes == ()
+    proposal = listeners.propose(settings, {"listen[0]": Place("f", 1, 9)})
+    (note,) = proposal.notes
+    both = ", ".join(one.address for one in passed)
+    assert (
+        note == f"f:1:9: listen[0]: 127.0.0.1:{port} is not served: systemd passed {both} instead"
+    )
+    assert note in caplog.text
+    assert proposal.entries == 0
 
 
-def test_what_cannot_be_served_is_said(caplog):
-    """Descriptor, name and reason."""
-    with caplog.at_level(logging.WARNING):
-        Listeners([], [Refused("dns", 5, "it is a datagram socket")], Store())
-    assert "descriptor 5" in caplog.text
-    assert "datagram" in caplog.text
+def test_a_name_with_another_address_is_told(passed, port):
+    """The socket of that name is served, and the address that was written is not."""
+    settings = Settings(listen=(Listen(name="http", address=f"127.0.0.1:{port}"),))
+    proposal = Listeners(Passed(passed), Store()).propose(settings, {"listen[0]": Place("f", 1, 9)})
+    assert names(proposal) == ["http"]
+    assert any(f"systemd passed {passed[0].address} instead" in note for note in proposal.notes)
+
+
+def test_an_entry_without_a_name_is_that_of_its_address(passed, port):
+    """It gets the entry's name, so that its TLS is spoken; others are served as they are."""
+    settings = Settings(listen=(Listen(address=passed[1].address, tls=True),))
+    places = {"listen[0]": Place("f", 1, 9)}
+    proposal = Listeners(Passed(passed), Store()).propose(settings, places)
+    assert names(proposal) == ["http", passed[1].address]
+    assert proposal.notes == ()
+    assert proposal.entries == 1
+
+
+def test_what_the_socket_unit_decides_is_told(passed):
+    """Backlog and permissions of a socket from systemd; for one of our own they hold."""
+    settings = Settings(listen=(Listen(name="http", mode=0o600, backlog=9),))
+    places = {"listen[0]": Place("f", 1, 9), "listen[0].mode": Place("f", 1, 30)}
+    notes = Listeners(Passed(passed), Store()).propose(settings, places).notes
+    assert "f:1:9: listen[0].mode has no effect: the socket unit's SocketMode= decides" in notes
+    assert not any("backlog" in note for note in notes)
+
+
+def test_what_cannot_be_served_is_told(passed, caplog):
+    """Descriptor, name and reason, beside what is served."""
+    refused = Refused("dns", 5, "it is a datagram socket")
+    listeners = Listeners(Passed(passed, [refused]), Store())
+    (note,) = listeners.propose(Settings(), {}).notes
+    assert (
+        note
+        == "the socket 'dns' from systemd (descriptor 5) is not served: it is a datagram socket"
+    )
+    assert note in caplog.text
+
+
+def test_nothing_is_bound_in_place_of_sockets_that_cannot_be_served():
+    """Each is named with its reason; a file (OpenFile=) is no socket, and stands in nobody's way."""
+    refused = [Refused("dns", 3, "it is a datagram socket"), Refused("seq", 4, "it has packets")]
+    with pytest.raises(ConfigurationError) as caught:
+        Listeners(Passed([], refused), Store())
+    told = caught.value.report()
+    assert "no socket was passed that can be served" in told
+    assert "'dns' from systemd (descriptor 3) is not served: it is a datagram socket" in told
+    assert "'seq' from systemd (descriptor 4)" in told
+    Listeners(Passed([], [Refused("words", 3, "it is no socket", sock=False)]), Store())
+
+
+def test_stored_sockets_do_not_stand_for_those_of_the_socket_unit(port):
+    """A restart after the socket unit was changed to datagrams is refused as a start is."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        stored = Inherited(stored_name(f"127.0.0.1:{port}"), sock, f"127.0.0.1:{port}")
+        with pytest.raises(ConfigurationError, match="no socket was passed"):
+            Listeners(Passed([stored], [Refused("dns", 3, "it is a datagram socket")]), Store())
+
+
+def test_sockets_for_another_process_explain_why_a_port_is_taken(port):
+    """They are told among the notes, and as the hint where binding fails."""
+    listeners = Listeners(Passed(foreign="LISTEN_FDS=1 is for process 7"), Store())
+    settings = Settings(listen=(Listen(address=f"127.0.0.1:{port}"),))
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(SystemFailure, match="already in use") as caught,
+    ):
+        listeners.propose(settings, {})
+    assert caught.value.hint == "LISTEN_FDS=1 is for process 7"
+    proposal = listeners.propose(settings, {})
+    assert proposal.notes == ("LISTEN_FDS=1 is for process 7",)
+    listeners.roll_back(proposal)
 
 
 def test_systemds_sockets_are_given_back_as_they_were(passed):
     """Non-blocking while they are served, blocking again at the end, and still open."""
-    listeners = Listeners(passed, [], Store())
+    listeners = Listeners(Passed(passed), Store())
     listeners.commit(listeners.propose(Settings(), {}))
     assert not os.get_blocking(passed[0].sock.fileno())
     listeners.close()
@@ -99,7 +170,7 @@ def test_systemds_sockets_are_given_back_as_they_were(passed):
 
 def test_a_proposal_that_fails_takes_nothing_away(port):
     """The first address of a proposal is closed again when the second cannot be bound."""
-    listeners = Listeners([], [], Store())
+    listeners = Listeners(Passed(), Store())
     with pytest.raises(SystemFailure, match=r"f:2:3: listen\[1\]: 192.0.2.1:1"):
         listeners.propose(
             Settings(listen=(Listen(address=f"127.0.0.1:{port}"), Listen(address="192.0.2.1:1"))),
@@ -111,7 +182,7 @@ def test_a_proposal_that_fails_takes_nothing_away(port):
 def test_a_reload_keeps_what_it_wants_and_closes_the_rest(port, tmp_path):
     """The same socket serves on; one that is wanted no more is closed, its file removed."""
     web, unix = Listen(address=f"127.0.0.1:{port}"), Listen(address=f"unix:{tmp_path}/s")
-    listeners = Listeners([], [], Store())
+    listeners = Listeners(Passed(), Store())
     listeners.commit(listeners.propose(Settings(listen=(web, unix)), {}))
     first = listeners.current.served[0].sock
     proposal = listeners.propose(Settings(listen=(web,)), {})
@@ -134,7 +205,7 @@ def test_what_we_bound_survives_us(port, tmp_path):
     """A restart finds its sockets in the store; what is configured no more leaves it."""
     web, unix = Listen(address=f"127.0.0.1:{port}"), Listen(address=f"unix:{tmp_path}/s")
     both, store = Settings(listen=(web, unix)), Store()
-    first = Listeners([], [], store)
+    first = Listeners(Passed(), store)
     first.commit(first.propose(both, {}))
     assert sorted(store.names) == sorted([stored_name(web.address), stored_name(unix.address)])
     kept = [
@@ -144,7 +215,7 @@ def test_what_we_bound_survives_us(port, tmp_path):
     first.close(restarting=True)
     assert len(store.names) == 2
     assert (tmp_path / "s").exists()
-    second = Listeners(kept, [], store)
+    second = Listeners(Passed(kept), store)
     proposal = second.propose(Settings(listen=(web,)), {})
     assert [served.origin for served in proposal.served] == ["stored"]
     assert proposal.served[0].sock is kept[0].sock
@@ -166,7 +237,7 @@ def test_a_stored_unix_socket_without_its_file_is_bound_anew(tmp_path, caplog):
     path.unlink()
     store.names = [stored_name(unix.address)]
     kept = Inherited(stored_name(unix.address), old, unix.address)
-    listeners = Listeners([kept], [], store)
+    listeners = Listeners(Passed([kept]), store)
     proposal = listeners.propose(Settings(listen=(unix,)), {})
     assert [served.origin for served in proposal.served] == ["bound"]
     assert store.names == []

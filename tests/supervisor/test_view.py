@@ -61,6 +61,7 @@ def shown(board, **more):
             "configuration": None,
             "last_reload": None,
             "served": (Served("http", None, "stored", "[::]:80"),),
+            "notes": [],
             "by_hand": False,
             **more,
         }
@@ -140,3 +141,9 @@ def test_what_cannot_be_read_is_said(board):
     assert [process.role for process in seen.processes] == ["master"]
     assert seen.problems == ["worker 51: Permission denied"]
     assert seen.unrelated is None
+
+
+def test_what_was_decided_at_the_start_is_told_with_the_problems(board):
+    """Behind what the board knows."""
+    note = "f:1:9: listen[0]: :80 is not served"
+    assert shown(board, notes=[note]).problems == [*shown(board).problems, note]
