@@ -42,6 +42,8 @@ class PreforkdError(Exception):
     exit_status = ExitStatus.INTERNAL
     blame: Literal["configuration", "application", "system", "internal"] = "internal"
     """Who has to act, as it travels and is told."""
+    setting = ""
+    """The dotted name of the setting to blame, if there is one."""
 
     def __init__(self, message: str, *, hint: str = "", detail: str = "") -> None:
         super().__init__(message)
@@ -119,6 +121,7 @@ class ConfigurationError(PreforkdError):
 
     def __init__(self, problems: "list[Problem] | tuple[Problem, ...]", *, hint: str = "") -> None:
         self.problems = tuple(problems)
+        self.setting = self.problems[0].setting if self.problems else ""
         more = len(self.problems) - 1
         first = str(self.problems[0]) if self.problems else "the configuration is not valid"
         tail = f" (and {more} more problem{'s' if more > 1 else ''})" if more > 0 else ""

@@ -22,21 +22,23 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from preforkd.apps import loader
+from preforkd.apps import judge, loader
 from preforkd.config.target import parse_reference
 
 logger = logging.getLogger("preforkd.app")
 
 SETTING = "hooks"
-MOMENTS = (
-    "zygote_loaded",
-    "after_fork",
-    "before_refork",
-    "worker_started",
-    "worker_leaving",
-    "request_begun",
-    "request_ended",
-)
+MOMENTS = {
+    "zygote_loaded": 0,
+    "after_fork": 0,
+    "before_refork": 0,
+    "worker_started": 0,
+    "worker_leaving": 0,
+    "request_begun": 1,
+    "request_ended": 2,
+}
+"""The hooks that there are, and how many arguments each is passed."""
+_OF_REQUESTS = ("request_begun", "request_ended")
 
 
 class Hooks:
@@ -67,11 +69,11 @@ class Hooks:
         return ""
 
 
-def load(text: str) -> Hooks:
+def load(text: str, kind: str) -> Hooks:
     """Import what the setting names; empty: no hooks.
 
-    Raises ConfigurationError when it is not there, or what should be callable is not, and
-    ApplicationError when its code fails.
+    Raises ConfigurationError when it is not there, or has a hook that could not be called for this kind
+    of application, and ApplicationError when its code fails.
     """
     if not text:
         return Hooks()
@@ -86,6 +88,8 @@ def load(text: str) -> Hooks:
             raise loader.misnamed(
                 SETTING, f"{text} is a class: {name} needs an instance", hint=hint
             )
+        if reason := _useless(name, hook, kind):
+            raise loader.misnamed(SETTING, f"{text}: {name} {reason}")
     strange = _almost(holder)
     if not found:
         hint = strange[0] if strange else f"known are {', '.join(MOMENTS)}"
@@ -93,6 +97,18 @@ def load(text: str) -> Hooks:
     for meant in strange:
         logger.warning("hooks: %s: %s", text, meant)
     return Hooks(found)
+
+
+def _useless(name: str, hook: Any, kind: str) -> str:
+    """Return why a hook would not do what it is there for; empty: it will."""
+    count = MOMENTS[name]
+    if judge.is_async(hook):
+        return "is asynchronous: nobody would await it"
+    if not judge.takes(hook, count):
+        return f"cannot be called with {count} argument{'' if count == 1 else 's'}"
+    if kind != "wsgi" and name in _OF_REQUESTS:
+        return f"is called for kind wsgi only, and the application is of kind {kind}"
+    return ""
 
 
 def _wants_self(holder: Any, hook: Any) -> bool:

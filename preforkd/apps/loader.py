@@ -10,6 +10,7 @@ import sys
 import traceback
 from typing import Any
 
+from preforkd.apps import judge
 from preforkd.config.target import Reference, Target
 from preforkd.errors import ApplicationError, ConfigurationError, Place, PreforkdError, Problem
 
@@ -33,17 +34,15 @@ def prepare(directory: str, environment: dict[str, str]) -> None:
 def load(target: Target) -> Any:
     """Import the target and return the application object.
 
-    Raises ConfigurationError when what is named does not exist, and ApplicationError, with
-    the application's own traceback, when it exists and fails.
+    Raises ConfigurationError when what is named does not exist or is no application of its kind, and
+    ApplicationError, with the application's own traceback, when it exists and fails.
     """
     setting = "app.target"
     application = find(Reference(target.module, target.attribute, target.call), setting)
-    if not callable(application):
-        kind = type(application).__name__
-        raise misnamed(
-            setting,
-            f"{target.module}:{target.attribute} is not callable, it is of type {kind}",
-        )
+    if (found := judge.fault(application, target)) is not None:
+        what, hint = found
+        name = f"{target.module}:{target.attribute}" + ("()" if target.call else "")
+        raise misnamed(setting, f"{name} ({_where(target.module)}): {what}", hint=hint)
     return application
 
 
@@ -63,9 +62,11 @@ def _import(name: str, setting: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
+            parent = error.name.rpartition(".")[0]
+            about = f" ({parent} is {_where(parent)})" if parent in sys.modules else ""
             raise misnamed(
                 setting,
-                f"there is no module named {error.name!r}",
+                f"there is no module named {error.name!r}{about}",
                 hint="set app.directory to the folder that contains it, or app.python to the "
                 "interpreter of the virtual environment where it is installed",
                 detail=_search_path(),
@@ -118,11 +119,32 @@ def _no_attribute(target: Reference, holder: Any, name: str, setting: str) -> Pr
     names = [word for word in dir(holder) if not word.startswith("_")]
     close = difflib.get_close_matches(name, names, 3)
     hint = f"did you mean {' or '.join(close)}?" if close else ""
-    message = f"{target.module} has no attribute {name!r}"
+    hint = _hidden(target.module) or hint
+    message = f"{target.module} ({_where(target.module)}) has no attribute {name!r}"
     partial = getattr(getattr(holder, "__spec__", None), "_initializing", False)
     if partial:
         message += " yet: it is still being imported (a circular import)"
     return misnamed(setting, message, hint=hint)
+
+
+def _where(name: str) -> str:
+    """Return where a module that was imported came from."""
+    module = sys.modules.get(name)
+    if (file := getattr(module, "__file__", None)) is not None:
+        return str(file)
+    if places := list(getattr(module, "__path__", ())):
+        return f"a package without __init__.py in {', '.join(map(str, places))}"
+    return "built into the interpreter"
+
+
+def _hidden(name: str) -> str:
+    """Return a hint if the application's directory has a module of this name, and another one was found."""
+    path = os.path.join(os.getcwd(), *name.split("."))
+    found = os.path.realpath(_where(name))
+    for own in (f"{path}.py", os.path.join(path, "__init__.py")):
+        if os.path.exists(own) and os.path.realpath(own) != found:
+            return f"{own} is hidden by a module of the same name: give it another name"
+    return ""
 
 
 def misnamed(setting: str, message: str, *, hint: str = "", detail: str = "") -> ConfigurationError:

@@ -1,7 +1,7 @@
 """From what was written to `Settings`: every problem at once, each with its place.
 
-The reader knows no setting by name except ``listen`` and ``app.target``, whose texts have a grammar
-of their own; everything else follows from the declarations.
+The reader knows no setting by name except ``listen`` and those whose texts have a grammar of their
+own; everything else follows from the declarations.
 """
 
 import re
@@ -21,10 +21,22 @@ from preforkd.config.target import parse_reference, parse_target, parse_warm_up
 from preforkd.config.together import contradictions
 from preforkd.errors import Place, Problem, did_you_mean
 
+_FIELD_VALUE = re.compile(r"[!-~]([\t -~]*[!-~])?")
+
+
+def _check_field_value(text: str) -> None:
+    # RFC 9110, section 5.5, without what is not ASCII, which clients read in different ways.
+    if text and not _FIELD_VALUE.fullmatch(text):
+        raise ValueError(
+            f"{text!r} cannot be the value of a header: write printable ASCII characters"
+        )
+
+
 _GRAMMARS: dict[str, Callable[[str], object]] = {
     "app.target": parse_target,
     "app.warm_up": parse_warm_up,
     "hooks": lambda text: text and parse_reference(text),
+    "http.server": _check_field_value,
     "proxy.trusted": parse_peers,
 }
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

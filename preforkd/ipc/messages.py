@@ -186,5 +186,5 @@ def problem_of(error: PreforkdError) -> Problem:
         first = error.problems[0]
         hint = error.hint or first.hint
         reason = f"{first.setting}: {first.message}"
-        return Problem(error.blame, reason, detail, hint, first.setting)
-    return Problem(error.blame, error.message, detail, error.hint)
+        return Problem(error.blame, reason, detail, hint, error.setting)
+    return Problem(error.blame, error.message, detail, error.hint, error.setting)

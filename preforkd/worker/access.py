@@ -6,6 +6,7 @@ woken once. A journal that does not read is not waited for, and what it misses i
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -21,8 +22,11 @@ from preforkd.errors import SystemFailure
 from preforkd.http.head import Head
 from preforkd.http.known import Memory
 from preforkd.linux import logs
-from preforkd.linux.journal import Journal, encoded
+from preforkd.linux.journal import ADDRESS, Journal, encoded
 
+logger = logging.getLogger("preforkd.worker")
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 _TOGETHER = 32
 """Requests whose lines are written together, at the most: those that a worker which is killed takes with it."""
 _KNOWN, _KNOWN_SIZE = 256, 2048
@@ -82,14 +86,46 @@ def open_access_log(settings: Settings) -> AccessLog | None:
         # Where standard error is the journal, the line goes there without a detour, nor a wait.
         return AccessLog(line, _JournalLines().write if logs.to_journal() else _File(2).write)
     try:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        descriptor = os.open(settings.target, flags, 0o640)
+        descriptor = os.open(settings.target, _FLAGS | os.O_CREAT, 0o640)
     except OSError as error:
-        raise SystemFailure(
-            f"access_log.target: {settings.target}: {error.strerror}",
-            hint="name a file in a directory that preforkd may write to, for example by LogsDirectory=",
-        ) from error
+        raise _not_opened(settings.target, error) from error
     return AccessLog(line, _File(descriptor).write)
+
+
+def demand(settings: Settings) -> None:
+    """Try whether the access log can be opened, without creating it.
+
+    Raises SystemFailure. A journal that is not there only is told: it may come.
+    """
+    target = settings.target
+    if target == "journal" and not os.path.exists(ADDRESS):
+        logger.warning(
+            "access_log.target: %s does not exist: until it does, lines are lost", ADDRESS
+        )
+    if target in {"off", "journal", "stderr"}:
+        return
+    try:
+        # A FIFO that nobody reads would let each worker wait for ever.
+        os.close(os.open(target, _FLAGS | os.O_NONBLOCK))
+    except FileNotFoundError as error:
+        folder = os.path.dirname(target) or "."
+        if not os.path.isdir(folder):
+            raise _not_opened(target, error) from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+            number = errno.EROFS if read_only else errno.EACCES
+            raise _not_opened(target, OSError(number, os.strerror(number))) from error
+    except OSError as error:
+        raise _not_opened(target, error) from error
+
+
+def _not_opened(target: str, error: OSError) -> SystemFailure:
+    failure = SystemFailure(
+        f"access_log.target: {target}: {error.strerror}",
+        hint="name a file in a directory that preforkd may write to, for example by LogsDirectory=",
+    )
+    failure.setting = "access_log.target"
+    return failure
 
 
 class _File:

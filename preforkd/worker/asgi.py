@@ -10,6 +10,7 @@ protocol) is in `preforkd.worker.asgi_protocol`; what surrounds the application 
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import socket
 from collections.abc import Callable
@@ -63,6 +64,17 @@ class _State:
         return [(b"date", self._date()), *self._server]
 
 
+def demand_uvicorn() -> None:
+    """Raise ApplicationError if uvicorn, or what it needs, is not installed where the application is."""
+    try:
+        importlib.import_module("preforkd.worker.asgi_protocol")
+    except ImportError as error:
+        raise ApplicationError(
+            f"serving an ASGI application needs uvicorn: {error}",
+            hint="pip install 'preforkd[asgi]' into the application's environment",
+        ) from error
+
+
 def _new_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop  # noqa: PLC0415 - an optional extra
@@ -80,16 +92,12 @@ class AsgiServer:
     """
 
     def __init__(self, gate: Gate, application: Any, settings: Settings) -> None:
-        try:
-            import uvicorn  # noqa: PLC0415 - an optional extra
+        demand_uvicorn()
+        import uvicorn  # noqa: PLC0415 - an optional extra
 
-            from preforkd.worker.asgi_cycle import Heads  # noqa: PLC0415
-            from preforkd.worker.asgi_protocol import Guarded, Peer, Shared  # noqa: PLC0415
-        except ImportError as error:
-            raise ApplicationError(
-                f"serving an ASGI application needs uvicorn: {error}",
-                hint="pip install 'preforkd[asgi]' into the application's environment",
-            ) from error
+        from preforkd.worker.asgi_cycle import Heads  # noqa: PLC0415
+        from preforkd.worker.asgi_protocol import Guarded, Peer, Shared  # noqa: PLC0415
+
         http = settings.http
         self._gate = gate
         self._http = http

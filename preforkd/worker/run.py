@@ -26,7 +26,7 @@ from preforkd.ipc.channel import Channel, ChannelClosedError
 from preforkd.ipc.slots import SlotWriter
 from preforkd.linux import fork, limits, logs, process, stacks
 from preforkd.linux.disown import Children
-from preforkd.worker import randomness
+from preforkd.worker import preflight, randomness
 from preforkd.worker.gate import Gate, Listener
 
 logger = logging.getLogger("preforkd.worker")
@@ -96,16 +96,12 @@ class Server(Protocol):
 def preload(kind: str, settings: Settings) -> None:
     """Import what a worker of this kind runs, before the fork: the workers share it then.
 
-    What cannot be imported is left for the worker to say. Raises ConfigurationError for a certificate that
-    no worker could use: said once, and at once, instead of by each of them.
+    What every worker needs is tried as well; raises what `preflight.check` raises.
     """
     for name in _MODULES[kind]:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-    if kind != "stream" and any(listener.tls for listener in settings.listen):
-        from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL, for those who want it
-
-        tls.context(settings.tls)
+    preflight.check(kind, settings)
 
 
 class Reborn(BaseException):

@@ -203,7 +203,7 @@ def _load_order(
     target = parse_target(app.target)
     loader.prepare(app.directory, app.environment)
     application = loader.load(target)
-    found = hooks.load(settings.hooks)
+    found = hooks.load(settings.hooks, target.kind)
     warmup.run(app.warm_up, application, required=app.warm_up_required)
     found.call("zygote_loaded")
     # The application may have installed its own; the zygote must outlive a Ctrl-C that is the

@@ -16,10 +16,11 @@ def load(tmp_path, monkeypatch):
     before = set(sys.modules)
     numbers = iter(range(1000))
 
-    def load_text(text, attribute=""):
+    def load_text(text, attribute="", kind="wsgi"):
         name = f"hooks_of_{next(numbers)}"
         (tmp_path / f"{name}.py").write_text(text)
-        return hooks.load(name + (f":{attribute}" if attribute else "")), sys.modules.get(name)
+        reference = name + (f":{attribute}" if attribute else "")
+        return hooks.load(reference, kind), sys.modules.get(name)
 
     yield load_text
     for name in set(sys.modules) - before:
@@ -81,7 +82,7 @@ def test_whether_requests_have_hooks():
 
 def test_no_setting_no_hooks():
     """The default imports nothing."""
-    assert hooks.load("").call("after_fork") == ""
+    assert hooks.load("", "asgi").call("after_fork") == ""
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,10 @@ def test_no_setting_no_hooks():
         ("def f(): pass", "", "has none of the hooks", "known are zygote_loaded"),
         ("def after_forks(): pass", "", "none of the hooks", "did you mean after_fork by after_f"),
         ("class H:\n    def after_fork(self): pass", "H", "needs an instance", ":H() makes one"),
+        ("async def after_fork(): pass", "", "after_fork is asynchronous", ""),
+        ("def request_begun(): pass", "", "request_begun cannot be called with 1 argument", ""),
+        ("def request_ended(environ): pass", "", "request_ended cannot be called with 2 arg", ""),
+        ("def after_fork(worker): pass", "", "after_fork cannot be called with 0 arguments", ""),
     ],
 )
 def test_what_is_named_wrongly_is_the_administrators(load, text, attribute, words, hint):
@@ -102,10 +107,18 @@ def test_what_is_named_wrongly_is_the_administrators(load, text, attribute, word
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize("kind", ["stream", "asgi"])
+def test_hooks_of_requests_are_for_wsgi(load, kind):
+    """Elsewhere they would never be called; the others are for every kind."""
+    with pytest.raises(ConfigurationError, match="request_begun is called for kind wsgi only"):
+        load("def after_fork(): pass\ndef request_begun(environ): pass", kind=kind)
+    load("def after_fork(): pass\ndef worker_leaving(): pass", kind=kind)
+
+
 def test_a_module_that_is_not_there_or_fails(load):
     """The first is the administrator's, the second the application's."""
     with pytest.raises(ConfigurationError, match="hooks: there is no module named 'nowhere_to_be'"):
-        hooks.load("nowhere_to_be:x")
+        hooks.load("nowhere_to_be:x", "wsgi")
     with pytest.raises(ApplicationError, match="ZeroDivisionError"):
         load("1 / 0")
 

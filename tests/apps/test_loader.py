@@ -29,13 +29,13 @@ def load(text):
 def test_attributes_and_factories(home):
     """A plain attribute, a dotted one, and what a factory returns."""
     (home / "site_a.py").write_text(
-        "class Box:\n    inner = staticmethod(lambda: 1)\n"
-        "def app(): return 2\n"
-        "def make(): return lambda: 3\n"
+        "class Box:\n    inner = staticmethod(lambda e, s: 1)\n"
+        "def app(e, s): return 2\n"
+        "def make(): return lambda e, s: 3\n"
     )
-    assert load("wsgi:site_a:app")() == 2
-    assert load("wsgi:site_a:Box.inner")() == 1
-    assert load("wsgi:site_a:make()")() == 3
+    assert load("wsgi:site_a:app")(0, 0) == 2
+    assert load("wsgi:site_a:Box.inner")(0, 0) == 1
+    assert load("wsgi:site_a:make()")(0, 0) == 3
 
 
 def test_what_is_named_wrongly_is_the_administrators(home):
@@ -50,6 +50,36 @@ def test_what_is_named_wrongly_is_the_administrators(home):
     assert caught.value.hint == "did you mean application?"
     with pytest.raises(ConfigurationError, match="not callable, it is of type NoneType"):
         load("wsgi:site_b:application")
+
+
+def test_an_object_of_another_kind_is_refused_with_its_file_and_the_right_target(home):
+    """What the judge says, in the name of app.target."""
+    (home / "site_e.py").write_text("async def app(scope, receive, send): pass\ndef make(): pass\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load("wsgi:site_e:app")
+    assert caught.value.problems[0].setting == "app.target"
+    assert f"site_e:app ({home}/site_e.py): it is asynchronous" in caught.value.message
+    assert caught.value.hint == "write asgi:site_e:app"
+    with pytest.raises(
+        ConfigurationError, match=r"site_e:make\(\) .*: the factory has returned None"
+    ):
+        load("asgi:site_e:make()")
+
+
+def test_which_file_a_module_was(home):
+    """One of the standard library that has the name of the application's, a package, a built-in one."""
+    (home / "site.py").write_text("app = print\n")
+    (home / "folder").mkdir()
+    with pytest.raises(ConfigurationError) as caught:
+        load("wsgi:site:app")
+    assert f"site ({sys.modules['site'].__file__}) has no attribute 'app'" in caught.value.message
+    assert caught.value.hint.startswith(f"{home}/site.py is hidden by a module of the same name")
+    with pytest.raises(ConfigurationError, match=r"'site.app' \(site is /.*/site.py\)"):
+        load("wsgi:site.app:app")
+    with pytest.raises(ConfigurationError, match=r"sys \(built into the interpreter\) has no"):
+        load("wsgi:sys:app")
+    with pytest.raises(ConfigurationError, match=rf"without __init__.py in {home}/folder\) has no"):
+        load("wsgi:folder:app")
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def module(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "warm_site.py").write_text(
         "done = []\ndef warm(): done.append(1)\ndef broken(): raise KeyError('cache')\nx = 3\n"
+        "async def later(): done.append(2)\n"
     )
     yield
     sys.modules.pop("warm_site", None)
@@ -91,6 +92,7 @@ def test_functions_are_called(module):
             r"KeyError: 'cache' \(in broken, .*warm_site.py:3\)",
         ),
         ("warm_site:x", ConfigurationError, "is not callable, it is of type int"),
+        ("warm_site:later", ConfigurationError, "later is asynchronous: nobody would await it"),
         ("warm_site:y", ConfigurationError, "no attribute 'y'"),
         ("warm_sight:y", ConfigurationError, "no module named 'warm_sight'"),
         ("/", ApplicationError, "GET / was answered with 503 Gone Fishing"),

@@ -1,6 +1,7 @@
 """From documents to settings: every problem at once, each with its place and a hint."""
 # ruff: noqa: E501 - each problem is one line, and that is the claim
 
+import json
 import textwrap
 
 import pytest
@@ -97,6 +98,8 @@ def test_keys_with_nothing_behind_them_leave_the_defaults():
         ("app: {target: site}", "f:1:15: app.target: 'site' is not KIND:MODULE:ATTRIBUTE, for example wsgi:mysite.wsgi:application"),
         ("app: {target: 'asgi:a:b', warm_up: [/]}", "f:1:36: app.warm_up: an application of kind asgi is sent no requests (name functions: MODULE:FUNCTION)"),
         ("app: {warm_up: [a.b]}", "f:1:17: app.warm_up: 'a.b' is neither MODULE:FUNCTION nor a path, for example /"),
+        ('http: {server: "a\\r\\nb: c"}', r"f:1:16: http.server: 'a\r\nb: c' cannot be the value of a header: write printable ASCII characters"),
+        ('http: {server: "préfork ✓"}', "f:1:16: http.server: 'préfork ✓' cannot be the value of a header: write printable ASCII characters"),
         ("hooks: a b", "f:1:8: hooks: 'a b' is not the name of a module, for example mysite.wsgi"),
         ("app: {environment: {A-B: 1}}", "f:1:21: app.environment.A-B: 'A-B' is not the name of a variable"),
         ("app: {environment: [A]}", "f:1:20: app.environment: expected a mapping of names to values (write NAME: value)"),
@@ -146,3 +149,13 @@ def test_any_structure_is_read_or_refused(value):
 
     settings, _, _ = read(yaml.safe_dump({"app": value} if not isinstance(value, dict) else value))
     assert isinstance(settings, Settings)
+
+
+@pytest.mark.parametrize(("text", "fine"), [
+    ("preforkd", True), ("nginx/1.2 (a b)", True), ("~!\t%", True), ("", True), (" a", False), ("a ", False),
+    ("\ta", False), ("é", False), ("a\x7f", False), ("a\0b", False), ("a\nb", False), ("a\n", False),
+])  # fmt: skip
+def test_what_goes_into_a_header_can_be_sent(text, fine):
+    """Printable ASCII, with blanks inside: nothing that ends a line, and nothing that cannot be encoded."""
+    problems = read(f"http: {{server: {json.dumps(text)}}}")[1]
+    assert bool(problems) is not fine

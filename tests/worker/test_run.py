@@ -12,7 +12,7 @@ from preforkd.worker import run
 UNUSABLE = Settings(listen=[Listen(tls=True)], tls=Tls(certificate="/no/such.pem"))
 
 
-@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+@pytest.mark.parametrize("kind", ["stream", "wsgi", "asgi"])
 def test_a_certificate_is_tried_before_the_first_fork(kind):
     """One that no worker could use is said once, by its setting; one that can be used is nothing to say."""
     with pytest.raises(ConfigurationError, match=r"tls\.certificate: /no/such\.pem"):
@@ -22,13 +22,12 @@ def test_a_certificate_is_tried_before_the_first_fork(kind):
 
 
 def test_a_certificate_that_nobody_uses_is_not_read():
-    """No listener speaks TLS, or what serves there does not."""
+    """No listener speaks TLS."""
     run.preload("wsgi", Settings(tls=UNUSABLE.tls))
-    run.preload("stream", UNUSABLE)
 
 
-def test_what_cannot_be_imported_is_left_for_the_worker_to_say(monkeypatch):
-    """A missing extra is no failure of the zygote; what is there is imported nevertheless."""
+def test_what_can_be_done_without_is_not_demanded(monkeypatch):
+    """A missing uvloop is no failure; what is there is imported nevertheless."""
     monkeypatch.setitem(sys.modules, "uvloop", None)
     monkeypatch.delitem(sys.modules, "uvicorn.lifespan.on", raising=False)
     run.preload("asgi", Settings())

@@ -1,0 +1,141 @@
+"""Whether an object can be called as an application of its kind: judged when it is loaded.
+
+The judgement rests on signatures, and never calls the object. What has no signature that can be read,
+or takes any arguments, passes: a false refusal would keep out an application that works.
+"""
+
+import inspect
+import socketserver
+from collections.abc import Callable
+from typing import Any
+
+from preforkd.config.target import Target
+
+_ARGUMENTS = {
+    "stream": ("connection", "peer"),
+    "wsgi": ("environ", "start_response"),
+    "asgi": ("scope", "receive", "send"),
+}
+_ANSWERS = {"wsgi": "__iter__", "asgi": "__await__"}
+"""What the instances of a class must have that is itself the application."""
+
+
+def fault(application: Any, target: Target) -> tuple[str, str] | None:
+    """Return why this cannot be an application of the target's kind, and a hint; None if it can."""
+    kind = target.kind
+    name = f"{target.module}:{target.attribute}" + ("()" if target.call else "")
+    if not callable(application):
+        return _not_callable(application, target)
+    if inspect.isclass(application):
+        if kind == "stream" and issubclass(application, socketserver.BaseRequestHandler):
+            return None
+        if (found := _fault_of_class(application, kind, name)) is not None:
+            return found
+    if (found := _fault_of_manner(application, kind, name)) is not None:
+        return found
+    taken = _signature(application)
+    return None if taken is None else _fault_of_arguments(application, taken, kind, name)
+
+
+def is_async(function: Any) -> bool:
+    """Tell whether calling this returns a coroutine."""
+    return _is(inspect.iscoroutinefunction, function)
+
+
+def takes(function: Any, count: int) -> bool:
+    """Tell whether this can be called with so many arguments; True if that cannot be known."""
+    signature = _signature(function)
+    return signature is None or _takes(signature, count)
+
+
+def _is(what: Callable[[Any], bool], function: Any) -> bool:
+    return what(function) or (not inspect.isclass(function) and what(type(function).__call__))
+
+
+def _not_callable(application: Any, target: Target) -> tuple[str, str]:
+    if not target.call:
+        return f"it is not callable, it is of type {type(application).__name__}", ""
+    if inspect.iscoroutine(application):
+        application.close()
+        return "the factory is asynchronous, and there is no event loop yet", "write def"
+    made = "None" if application is None else f"an object of type {type(application).__name__}"
+    return f"the factory has returned {made}, which is not callable", ""
+
+
+def _fault_of_class(application: type, kind: str, name: str) -> tuple[str, str] | None:
+    new: Any = application.__new__
+    usual = type(application).__call__ is type.__call__ and new is object.__new__
+    needed = _ANSWERS.get(kind)
+    if not usual or needed is None or hasattr(application, needed):
+        return None
+    own = _signature(application)
+    hint = f"write {kind}:{name}()" if _takes(own, 0) else f"name an instance of {name}"
+    return f"it is a class whose instances have no {needed}: they are no answers", hint
+
+
+def _fault_of_manner(application: Any, kind: str, name: str) -> tuple[str, str] | None:
+    if kind != "asgi" and is_async(application):
+        known = _takes(_signature(application), 3)
+        hint = f"write asgi:{name}" if known else "write def instead of async def"
+        return f"it is asynchronous, and kind {kind} has no event loop", hint
+    if _is(inspect.isasyncgenfunction, application):
+        return "it is an asynchronous generator, whose code would never run", "it must not yield"
+    if kind == "stream" and _is(inspect.isgeneratorfunction, application):
+        return "it is a generator, whose code would never run", "a stream handler must not yield"
+    return None
+
+
+def _fault_of_arguments(
+    application: Any, signature: inspect.Signature, kind: str, name: str
+) -> tuple[str, str] | None:
+    wanted = _ARGUMENTS[kind]
+    if _takes(signature, len(wanted)):
+        return _fault_of_names(signature, kind, name)
+    if _takes(signature, 0):
+        hint = f"write {kind}:{name}(), if it is a factory"
+    elif kind == "asgi" and _takes(signature, 2):
+        hint = f"write wsgi:{name}, if it is a WSGI application"
+    elif kind != "asgi" and _is_handler(application):
+        hint = f"write stream:{name}"
+    elif kind != "asgi" and _takes(signature, 3):
+        hint = f"write asgi:{name}, if it is an ASGI application"
+    else:
+        hint = ""
+    return f"it takes {signature}, but kind {kind} passes ({', '.join(wanted)})", hint
+
+
+def _is_handler(application: Any) -> bool:
+    return inspect.isclass(application) and issubclass(application, socketserver.BaseRequestHandler)
+
+
+def _fault_of_names(signature: inspect.Signature, kind: str, name: str) -> tuple[str, str] | None:
+    parameters = list(signature.parameters.values())
+    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        return None
+    names = [one.name.lstrip("_") for one in parameters]
+    if kind == "stream" and names[:2] == ["environ", "start_response"]:
+        return f"it takes {signature} as a WSGI application does", f"write wsgi:{name}"
+    known = {"environ", "env", "start_response", "scope", "connection", "request"}
+    if _takes(signature, 0) and not known & set(names):
+        # An application without its arguments makes no sense, a factory without its options does.
+        hint = f"write {kind}:{name}()"
+        return f"it takes {signature}, all of them optional: it is a factory", hint
+    return None
+
+
+def _signature(function: Any) -> inspect.Signature | None:
+    try:
+        # What a decorator has wrapped may take other arguments than what is called.
+        return inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None
+
+
+def _takes(signature: inspect.Signature | None, count: int) -> bool:
+    if signature is None:
+        return False
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True

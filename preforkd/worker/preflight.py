@@ -1,0 +1,69 @@
+"""What every worker needs, tried once before the first fork, and by ``preforkd check --import``.
+
+What cannot be had is then said once, instead of by each worker until the start is given up. Nothing is
+left behind: no file is created.
+"""
+
+import logging
+import os
+import tempfile
+
+from preforkd.config.settings import Settings
+from preforkd.errors import ConfigurationError, Place, Problem, SystemFailure
+from preforkd.worker import access
+
+logger = logging.getLogger("preforkd.worker")
+
+_SHARED = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - where Python's tempfile looks as well
+
+
+def check(kind: str, settings: Settings) -> None:
+    """Try what the workers of this kind need with these settings.
+
+    Raises ConfigurationError (a certificate that cannot be used, a Server header that cannot be sent),
+    SystemFailure (an access log that cannot be opened, no directory for temporary files) and
+    ApplicationError (uvicorn is not installed where the application is).
+    """
+    if any(listener.tls for listener in settings.listen):
+        from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL, for those who want it
+
+        tls.context(settings.tls)
+    if kind == "stream":
+        return
+    if kind == "asgi":
+        from preforkd.worker.asgi import demand_uvicorn  # noqa: PLC0415
+
+        demand_uvicorn()
+    else:
+        _demand_spool()
+    access.demand(settings.access_log)
+    _demand_rendering(settings.http.server)
+
+
+def _demand_rendering(server: str) -> None:
+    from preforkd.http.response import Renderer  # noqa: PLC0415 - not for streams
+
+    try:
+        Renderer(server).plain("200 OK", "", keep=False)
+    except ValueError as error:
+        raise ConfigurationError([Problem(Place("settings"), "http.server", str(error))]) from error
+
+
+def _demand_spool() -> None:
+    before = tempfile.tempdir
+    try:
+        with tempfile.TemporaryFile():
+            found = tempfile.gettempdir()
+    except OSError as error:
+        directories = [os.environ.get("TMPDIR", ""), *_SHARED]
+        reason = f"no directory for large requests and answers: {error.strerror}"
+        if any(os.access(one, os.W_OK | os.X_OK) for one in directories if one):
+            logger.warning("%s; until there is one, they are refused", reason)
+            return  # a disk that is full need not stay full
+        hint = "name a directory in TMPDIR (app.environment) that preforkd may write to"
+        raise SystemFailure(reason, hint=hint) from error
+    finally:
+        tempfile.tempdir = before  # the application may name another directory
+    wanted = os.environ.get("TMPDIR", "")
+    if wanted and os.path.realpath(wanted) != os.path.realpath(found):
+        logger.warning("TMPDIR=%s cannot be written to: temporary files are in %s", wanted, found)
