@@ -110,10 +110,16 @@ class Gate:
 
     def take_signals(self) -> None:
         """Make SIGTERM a wish to leave, delivered through the epoll."""
+        self._pid = os.getpid()
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._asked_to_leave)
 
-    def _asked_to_leave(self, _number: int, _frame: object) -> None:
+    def _asked_to_leave(self, number: int, _frame: object) -> None:
+        if os.getpid() != self._pid:
+            # A child of the application's, whose own handler calls the one that it found here.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         self.leave()
 
     def leave(self) -> None:
