@@ -171,6 +171,8 @@ class DismissZygote(Struct, frozen=True):
     """Ask the zygote to leave."""
 
     zygote: int
+    followed: bool = False
+    """Another zygote of its generation goes on with what this one has loaded."""
 
 
 class KillZygote(Struct, frozen=True):

@@ -214,8 +214,14 @@ def _dismiss_zygotes(view: View) -> Iterator[ev.Action]:
             continue
         if row.state is ZygoteState.LOADING and (row.pid is not None or row.parent is not None):
             yield ev.KillZygote(row.zygote)
-        elif row.state is ZygoteState.READY:
+        elif _may_leave(view, row):
             yield ev.DismissZygote(row.zygote)
+
+
+def _may_leave(view: View, row: ZygoteRow) -> bool:
+    # Its exit handlers take away what the workers use (temporary directories, helper processes).
+    peopled = any(view.board.workers_of(row.generation))
+    return row.state is ZygoteState.READY and not peopled
 
 
 def _room(view: View) -> int:
@@ -301,7 +307,7 @@ def _end_zygotes(view: View) -> Iterator[ev.Action]:
     for row in view.board.zygotes.values():
         if row.state is ZygoteState.LOADING:
             yield ev.KillZygote(row.zygote)
-        elif row.state is ZygoteState.READY:
+        elif _may_leave(view, row):
             yield ev.DismissZygote(row.zygote)
 
 

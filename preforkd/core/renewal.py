@@ -167,4 +167,4 @@ def dismiss_predecessors(view: View) -> Iterator[ev.Action]:
             and row.zygote < newest.zygote
             and row.state is ZygoteState.READY
         ):
-            yield ev.DismissZygote(row.zygote)
+            yield ev.DismissZygote(row.zygote, followed=True)

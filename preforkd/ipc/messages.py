@@ -41,6 +41,9 @@ class Fork(Struct, frozen=True, tag="fork"):
 class Dismiss(Struct, frozen=True, tag="dismiss"):
     """Master to zygote: leave."""
 
+    followed: bool = False
+    """Another zygote goes on with what this one has loaded: its exit handlers must not take it away."""
+
 
 class Problem(Struct, frozen=True):
     """Why something did not work; the shape of `preforkd.core.model.Failure` on the wire."""

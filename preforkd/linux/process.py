@@ -49,16 +49,17 @@ def set_child_subreaper() -> None:
         raise OSError(number, os.strerror(number))
 
 
-def leave(status: int) -> NoReturn:
-    """End this process: the application's exit handlers run.
+def leave(status: int, *, handlers: bool = True) -> NoReturn:
+    """End this process: the application's exit handlers run, unless they are not to.
 
     The interpreter's own tidying, which would write to every shared page of the heap just before it is
     given back, does not; nor would it find immortal objects as it expects them.
     """
-    with contextlib.suppress(BaseException):
-        threading._shutdown()  # type: ignore[attr-defined]
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
+    if handlers:
+        with contextlib.suppress(BaseException):
+            threading._shutdown()  # type: ignore[attr-defined]
+        with contextlib.suppress(BaseException):
+            atexit._run_exitfuncs()
     with contextlib.suppress(BaseException):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -240,7 +240,7 @@ class Pool:
     def _dismiss_zygote(self, action: ev.DismissZygote) -> None:
         if handle := self._zygotes.get(action.zygote):
             with contextlib.suppress(ChannelClosedError, BlockingIOError):
-                handle.channel.send(messages.Dismiss())
+                handle.channel.send(messages.Dismiss(action.followed))
 
     def _kill_zygote(self, action: ev.KillZygote | ev.GiveUpRefork) -> None:
         if handle := self._zygotes.get(action.zygote):

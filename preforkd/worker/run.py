@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -24,7 +24,7 @@ from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError
 from preforkd.ipc.slots import SlotWriter
-from preforkd.linux import fork, limits, logs, process, stacks
+from preforkd.linux import exits, fork, limits, logs, process, stacks
 from preforkd.linux.disown import Children
 from preforkd.worker import preflight, randomness
 from preforkd.worker.gate import Gate, Listener
@@ -132,6 +132,21 @@ def run(seat: Seat) -> int:
     return _leave(status)
 
 
+class _Own:
+    """The descriptors that are the worker's own at this moment; ``more`` return some of them each."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self.more: list[Callable[[], Iterable[int]]] = []
+
+    def __call__(self) -> Iterator[int]:
+        yield self._seat.channel
+        for _, sock in self._seat.listeners:
+            yield sock.fileno()
+        for part in self.more:
+            yield from part()
+
+
 def _forget_the_worker(seat: Seat) -> None:
     stacks.write_no_more()
     os.close(seat.memory)
@@ -143,6 +158,16 @@ def _forget_the_worker(seat: Seat) -> None:
 
 
 def _live(seat: Seat) -> int:
+    own = _Own(seat)
+    children = Children(own)
+    try:
+        return _work(seat, own, children)
+    finally:
+        if children.here:
+            _end_stray()
+
+
+def _work(seat: Seat, own: _Own, children: Children) -> int:
     os.environ["PREFORKD_WORKER"] = str(seat.slot)
     os.environ["PREFORKD_GENERATION"] = str(seat.generation)
     logs.set_context(worker=seat.slot, generation=seat.generation)
@@ -160,6 +185,7 @@ def _live(seat: Seat) -> int:
     stacks.write_on_signal(seat.memory)
     process.make_preferred_victim()
     gate = Gate([Listener(name, sock) for name, sock in seat.listeners], channel, board)
+    own.more.append(gate.descriptors)
     gate.take_signals()
 
     def begin_to_leave() -> None:
@@ -172,6 +198,7 @@ def _live(seat: Seat) -> int:
     gate.refork_at_once = bool(no_refork(seat.kind))
     try:
         server = _server(seat, gate)
+        own.more.append(server.descriptors)
         server.prepare()
     except PreforkdError as error:
         _tell(channel, messages.Failed(messages.problem_of(error)))
@@ -183,17 +210,14 @@ def _live(seat: Seat) -> int:
         _tell(channel, messages.Failed(problem))
         return 1
     seat.hooks.call("worker_started")
-    children = Children(lambda: (channel.fileno(), *gate.descriptors(), *server.descriptors()))
     gate.on_refork = _Refork(seat, gate, channel, board, children)
     _tell(channel, messages.Ready())
     title("ready")
     if gate.wait_until_told():
         title("serving")
-        try:
-            server.serve()
-        finally:
-            if children.here:
-                _end_stray()
+        server.serve()
+        if children.here:
+            _end_stray()  # before the hook below is called in it
     seat.hooks.call("worker_leaving")
     gate.announce()
     title("leaving")
@@ -219,6 +243,7 @@ class _Refork:
             self.gate.abandon()
             self.board.close()
             born.wait()
+            exits.renew_multiprocessing()
             raise Reborn(descriptor)
         os.close(descriptor)
         if born is None:
@@ -234,10 +259,14 @@ class _Refork:
             return None, reason
         if reason := self.seat.hooks.call("before_refork"):
             return None, reason
+        # The zygote goes on with them, and this worker leaves before long: nobody takes them away.
+        withheld = exits.Withheld()
+        withheld.withhold()
         try:
             with self.children.spared():
                 return fork.double_fork(), ""
         except OSError as error:
+            withheld.give_back()
             return None, f"fork: {error.strerror}"
 
 

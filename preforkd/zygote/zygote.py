@@ -27,7 +27,7 @@ from preforkd.config.target import parse_target
 from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, Received, close_all
-from preforkd.linux import fork, inventory, logs
+from preforkd.linux import exits, fork, inventory, logs, process
 from preforkd.linux.disown import Children
 from preforkd.linux.inventory import Descriptors
 from preforkd.linux.title import Title
@@ -112,16 +112,23 @@ def serve(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | None:
     Returns None when this process is to end, a Birth in a new worker.
     """
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}")
+    withheld = exits.Withheld()
+    exits.flush_logging()
     while True:
         try:
             received = channel.receive(wait=True)
         except ChannelClosedError:
+            withheld.give_back()
             return None
         assert received is not None
         message = received.message
         if isinstance(message, messages.Dismiss):
+            if message.followed:
+                process.leave(0, handlers=False)
+            withheld.give_back()
             return None
         if isinstance(message, messages.Fork):
+            withheld.withhold()
             birth = _fork(channel, loaded, message, received.descriptors)
             if birth is not None:
                 return birth
@@ -278,9 +285,10 @@ def _fork(
     if isinstance(pid, fork.Newborn):
         channel.close()
         pid.wait()
+        exits.renew_multiprocessing()
         seat_channel, memory, *output = descriptors
         return Birth(loaded, order.worker, order.slot, seat_channel, memory, tuple(output))
-    process, go = pid
-    _tell(channel, messages.Forked(order.worker, process))
+    born, go = pid
+    _tell(channel, messages.Forked(order.worker, born))
     os.close(go)
     return None

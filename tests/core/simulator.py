@@ -148,6 +148,8 @@ class World:
         for action in plan.actions:
             self.seen[type(action).__name__] += 1
             self._check_action(action, backing_off)
+            if isinstance(action, ev.DismissZygote):
+                self._check_dismissal(self.board.zygotes[action.zygote], action.followed)
             self.board.apply(action, self.now)
         self._check_after(plan, serving_before, current_before is not None)
         self.wake_at = plan.wake_at
@@ -186,6 +188,16 @@ class World:
             self._grown_at = self.now
         elif size < before and reason != "memory is short" and self.now - self._grown_at < 10.0:
             raise Violation(9, f"shrinks to {size} after {self.now - self._grown_at} s")
+
+    def _check_dismissal(self, row, followed: bool) -> None:
+        newer = any(
+            other.generation == row.generation and other.zygote > row.zygote and other.adopted
+            for other in self.board.zygotes.values()
+        )
+        if followed and not newer:
+            raise Violation(10, f"{row} is dismissed as if {followed=}")
+        if not followed and any(self.board.workers_of(row.generation)):
+            raise Violation(10, f"{row} is dismissed while workers of its generation live")
 
     def _check_kill(self, row) -> None:
         quick = self.board.stopping is not None and self.board.stopping.quick

@@ -129,7 +129,20 @@ def test_a_reload_does_not_retire_before_the_new_ones_serve():
     assert pool.tell(ev.WorkerForked(3, 23), ev.WorkerReady(3), ev.WorkerForked(4, 24)) == []
     actions = pool.tell(ev.WorkerReady(4))
     assert actions[:3] == [ev.Promote(2), ev.ServeWorker(3), ev.ServeWorker(4)]
-    assert set(actions[3:]) == {ev.RetireWorker(1), ev.RetireWorker(2), ev.DismissZygote(1)}
+    assert set(actions[3:]) == {ev.RetireWorker(1), ev.RetireWorker(2)}
+
+
+def test_a_zygote_leaves_after_the_last_of_its_workers():
+    """At a reload as at a stop: what its exit handlers take away is used until then."""
+    pool = Pool().serve()
+    pool.tell(ev.GenerationRequested(2), ev.ZygoteSpawned(2, 11), ev.ZygoteLoaded(2))
+    pool.tell(ev.WorkerForked(3, 23), ev.WorkerReady(3))
+    pool.tell(ev.WorkerForked(4, 24), ev.WorkerReady(4))
+    assert pool.tell(ev.WorkerExited(1, "exit status 0")) == []
+    assert pool.tell(ev.WorkerExited(2, "exit status 0")) == [ev.DismissZygote(1)]
+    assert ev.DismissZygote(2) not in pool.tell(ev.StopRequested())
+    assert pool.tell(ev.WorkerExited(3, "")) == []
+    assert pool.tell(ev.WorkerExited(4, "")) == [ev.DismissZygote(2)]
 
 
 def test_a_small_surge_goes_in_steps():
@@ -166,7 +179,7 @@ def test_a_stop_retires_then_kills_at_the_deadline():
     """Workers are told to leave; those that stay are killed when the drain's time is over."""
     pool = Pool().serve()
     actions = pool.tell(ev.StopRequested())
-    assert set(actions) == {ev.DismissZygote(1), ev.RetireWorker(1), ev.RetireWorker(2)}
+    assert set(actions) == {ev.RetireWorker(1), ev.RetireWorker(2)}
     assert pool.wake_at == pool.now + 3.0
     assert pool.wait(2.9) == []
     kinds = {type(action) for action in pool.wait(0.2)}

@@ -91,7 +91,7 @@ def test_a_refork_goes_from_a_worker_to_the_last_old_one():
     assert pool.tell(ev.ZygoteLoaded(2)) == [ev.ForkWorker(3, 3, 1, 2)]
     actions = pool.tell(ev.WorkerForked(3, 33), ev.WorkerReady(3))
     assert ev.AdoptZygote(2) in actions
-    assert kinds(actions, ev.DismissZygote) == [ev.DismissZygote(1)]
+    assert kinds(actions, ev.DismissZygote) == [ev.DismissZygote(1, followed=True)]
     assert kinds(actions, ev.RetireWorker) == [ev.RetireWorker(1)]
     assert kinds(actions, ev.ForkWorker) == [ev.ForkWorker(4, 4, 1, 2)]
     pool.tell(ev.WorkerExited(1, ""), ev.ZygoteExited(1, ""))
