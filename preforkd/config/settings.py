@@ -277,6 +277,19 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             kind=Kind.DURATION,
         ),
     ] = 0.0
+    heartbeat: Annotated[
+        float,
+        _meta(
+            "How long a worker's loop may stand still while connections wait and no request explains "
+            "it. Then the worker's stacks are logged, the worker is killed and another takes its place. "
+            "A request explains it with kind wsgi and stream, unless there are workers.threads; an "
+            "asyncio loop has to turn beside its requests. 0: for ever.",
+            LIVE,
+            ge=0.0,
+            le=DAY,
+            kind=Kind.DURATION,
+        ),
+    ] = 30.0
     drain_notice: Annotated[
         float,
         _meta(

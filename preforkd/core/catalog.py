@@ -162,10 +162,11 @@ WORKER_SPENT = Entry(
 )
 REQUEST_OVERDUE = Entry(
     "f435c563b35e4da79308a8508648166d",
-    "Worker @PREFORKD_WORKER@ was killed for a request that took too long",
-    "The application had a request for longer than timeouts.request. The stacks of all threads of the "
-    "worker are in the log: they show where it was. The client sees its connection end, and another "
-    "worker takes the seat at once.",
+    "Worker @PREFORKD_WORKER@ was killed: the application took too long",
+    "The application had a request for longer than timeouts.request, or kept the worker's loop from "
+    "turning for timeouts.heartbeat while connections waited. The stacks of all threads of the worker "
+    "are in the log: they show where it was. Its clients see their connections end, and another worker "
+    "takes the seat at once.",
 )
 REQUEST_SLOW = Entry(
     "104a6c173735416888baf12132e6ae41",

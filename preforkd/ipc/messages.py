@@ -154,7 +154,10 @@ class Refork(Struct, frozen=True, tag="refork"):
 
 
 class Rearm(Struct, frozen=True, tag="rearm"):
-    """Master to worker: look at the sockets anew; one that was woken for them cannot come."""
+    """Master to worker: look at the sockets anew, and show in the slot that the loop turns (a beat).
+
+    Connections wait, and the worker that was woken for them may be unable to come.
+    """
 
 
 class Overdue(Struct, frozen=True, tag="overdue"):

@@ -10,11 +10,12 @@ the worker's stacks, which it writes when the master asks by a signal: the file'
 sides share, is where they begin, and the size is sealed, so that no worker writes without end.
 """
 
+import contextlib
 import fcntl
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 
 from msgspec import Struct
@@ -26,6 +27,7 @@ LINE = 256
 """Bytes of the line: what does not fill it is followed by NULs."""
 _LINE_AT = 1024
 _WORDS = 16
+_NO_LINE = bytes(LINE)
 
 
 class _Word(IntEnum):
@@ -33,6 +35,7 @@ class _Word(IntEnum):
     REQUESTS = 1
     CONNECTIONS = 2
     ACCEPTED = 3
+    BEATS = 4
     BELL = 8
 
 
@@ -126,6 +129,10 @@ class SlotReader(_Page):
         since = self._words[0] / 1e9
         return (since if 0 < since <= now else None), self._words[1]
 
+    def condition(self) -> tuple[int, int]:
+        """Return how often the worker has shown that its loop turns, and its open connections."""
+        return self._words[_Word.BEATS], self._words[_Word.CONNECTIONS]
+
     def arm(self) -> None:
         """Ask to be told when the worker next becomes busy."""
         self._words[_Word.BELL] = 1
@@ -169,6 +176,26 @@ class SlotWriter(_Page):
         words[1] = count = words[1] + 1
         if count == self._limit:
             self.on_limit()
+
+    @contextlib.contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Be busy with application code that belongs to no request.
+
+        While a request runs, that one's time counts.
+        """
+        if self._words[0]:
+            yield
+            return
+        self.show(_NO_LINE)
+        self.busy()
+        try:
+            yield
+        finally:
+            self._words[0] = 0
+
+    def beat(self) -> None:
+        """Show that the loop turns; because the master asked."""
+        self._words[4] += 1
 
     def connections(self, count: int) -> None:
         """Say how many connections are open."""

@@ -1,23 +1,35 @@
 """When the slots are looked at: only while something happens.
 
 A worker that becomes busy rings (its slot's bell); from then on looks follow each other, as soon as whoever
-is told of them wants the next, until one finds nobody busy and nothing answered since the one
-before. Then the bells are armed again, and nothing is read.
+is told of them wants the next, until one finds nobody busy, nothing answered since the one before, and no
+connection that waits. Then the bells are armed again, and nothing is read. A connection for which nobody
+has rung a moment later starts the looks as well: the workers may all hang outside a request.
 """
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
 
+from preforkd.linux import queues
 from preforkd.linux.loop import Call, Loop
+
+PATIENCE = 1.0
+"""Seconds from a connection's arrival to a look, unless a worker rings before."""
 
 
 class Glance(msgspec.Struct, frozen=True):
-    """What workers say of themselves: since when who is busy (loop time), and who has answered how much."""
+    """What workers say of themselves.
+
+    Since when who is busy (loop time), who has answered how much, how often each has shown that its loop
+    turns, and how many connections each has open.
+    """
 
     busy: dict[int, float] = {}
     requests: dict[int, int] = {}
+    beats: dict[int, int] = {}
+    connections: dict[int, int] = {}
 
 
 class Slots(Protocol):
@@ -33,13 +45,25 @@ class Slots(Protocol):
 class Lookout:
     """See the module.
 
-    ``tell`` is called with each glance and returns the seconds until the next one at the latest.
+    ``tell`` is called with each glance and returns the seconds until the next one at the latest;
+    ``listeners`` returns the sockets at which connections wait for workers.
     """
 
-    def __init__(self, loop: Loop, slots: Slots, tell: Callable[[Glance], float]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        slots: Slots,
+        tell: Callable[[Glance], float],
+        listeners: Callable[[], Iterable[socket.socket]],
+    ) -> None:
         self._loop = loop
         self._slots = slots
         self._tell = tell
+        self._listeners = listeners
+        self.held = False
+        """Whoever is told of the looks waits for something, and wants them to go on."""
+        self._watched: list[int] = []
+        """Descriptors of listeners: whoever arrives there is noticed, once."""
         self._timer: Call | None = None
         self._last = Glance()
         self._awake = False
@@ -54,30 +78,49 @@ class Lookout:
         if not self._awake:
             self._awake = True
             self._last = Glance()
+            self.close()
             self._look()
+
+    def _arrived(self) -> None:
+        self.unwatch()
+        self._timer = self._loop.call_later(PATIENCE, self.bell)
 
     def _look(self) -> None:
         now = self._loop.time()
         glance = self._slots.glance(now)
-        quiet = _quiet(glance, self._last)
+        quiet = self._is_quiet(glance)
         if quiet:
             self._slots.arm()
             # One that became busy between the look and the arming did not ring.
             glance = self._slots.glance(now)
-            quiet = _quiet(glance, self._last)
+            quiet = self._is_quiet(glance)
         self._last = glance
-        if quiet:
+        delay = self._tell(glance)
+        if quiet and not self.held:
             self._awake = False
             self._quiet_at = now
-        delay = self._tell(glance)
-        if self._awake:
+            self._watch()
+        else:
             self._timer = self._loop.call_later(delay, self._look)
 
+    def _is_quiet(self, glance: Glance) -> bool:
+        if glance.busy or glance.requests != self._last.requests:
+            return False
+        return not any(queues.readable(sock) for sock in self._listeners())
+
+    def _watch(self) -> None:
+        for sock in self._listeners():
+            self._loop.add_reader(sock.fileno(), self._arrived)
+            self._watched.append(sock.fileno())
+
+    def unwatch(self) -> None:
+        """Stop watching the listeners until the next quiet: one may be closed."""
+        while self._watched:
+            self._loop.remove_reader(self._watched.pop())
+
     def close(self) -> None:
-        """Look no more."""
+        """Look no more until the next bell."""
+        self.unwatch()
         if self._timer is not None:
             self._timer.cancel()
-
-
-def _quiet(glance: Glance, last: Glance) -> bool:
-    return not glance.busy and glance.requests == last.requests
+            self._timer = None

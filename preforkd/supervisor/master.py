@@ -495,6 +495,7 @@ class Master:
             number = candidate.generation
             text = f"reload: generation {number} serves"
             chronicle.say(catalog.RELOADED, logging.INFO, text, PREFORKD_GENERATION=number)
+        self._overseer.lookout.unwatch()
         self.listeners.commit(candidate.proposal)
         self._adopt(candidate.loaded)
         self._outcome = reloads.success(
@@ -503,6 +504,7 @@ class Master:
             candidate.changes.live,
             candidate.changes.restart,
         )
+        self._overseer.lookout.bell()
 
     def _adopt(self, loaded: Loaded) -> None:
         settings = loaded.settings

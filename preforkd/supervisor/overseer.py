@@ -5,6 +5,7 @@ against itself only; that the pool is to grow is the kernel's word about its que
 """
 
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -41,6 +42,8 @@ _REFORK_PAUSE = 60.0
 """Seconds between two reforks that follow from requests, at the least."""
 _WORST = 3
 _SOON = 0.005
+_HELD_UP = 5.0
+"""Seconds between two looks that tell that the master itself was held up, and the workers maybe with it."""
 
 
 class Service(Protocol):
@@ -62,6 +65,14 @@ class _Told(msgspec.Struct):
     slow: bool = False
 
 
+class _Asked(msgspec.Struct):
+    """A worker was asked to show that its loop turns."""
+
+    beats: int
+    """How often it had shown that before."""
+    since: float
+
+
 class Overseer:
     """See the module; facts go to ``feed``, and ``changed`` is called after each look."""
 
@@ -73,7 +84,7 @@ class Overseer:
         feed: Callable[[ev.Fact], None],
         changed: Callable[[], None],
     ) -> None:
-        self.lookout = Lookout(loop, pool, self._seen)
+        self.lookout = Lookout(loop, pool, self._seen, self._listeners)
         self._loop = loop
         self._service = service
         self._pool = pool
@@ -82,6 +93,11 @@ class Overseer:
         self._told: dict[int, _Told] = {}
         self._late: dict[int, float] = {}
         """Workers that are to be killed for their request, and when that began."""
+        self._asked: dict[int, _Asked] = {}
+        """Workers that were asked whether their loops turn."""
+        self._silent: frozenset[int] = frozenset()
+        """Those of them that have not answered since the look before."""
+        self._looked_at = float("-inf")
         self._audited_at = float("-inf")
         self._refork_at = float("-inf")
         """Before this, no refork follows from requests."""
@@ -96,6 +112,7 @@ class Overseer:
         now = self._loop.time()
         waiting = self._observe(glance, now)
         self._watch_warmth(glance, now)
+        self._watch_loops(glance, waiting, now)
         due = [self._watch_requests(glance, now), now + self._pace(waiting)]
         if now - self._audited_at >= _AUDIT:
             self._audited_at = now
@@ -106,7 +123,7 @@ class Overseer:
     def _pace(self, waiting: int) -> float:
         timeouts = self._service.settings.timeouts
         board, limits = self._service.board, self._service.limits
-        periods = [PERIOD, timeouts.request, timeouts.slow]
+        periods = [PERIOD, timeouts.request, timeouts.slow, timeouts.heartbeat]
         if limits.elastic and size_of(board, limits) < limits.maximum:
             periods.append(_URGENT if waiting else _QUICK)
         return min(period for period in periods if period > 0)
@@ -117,9 +134,15 @@ class Overseer:
         """Report a look; return how many connections wait."""
         held = sum(now - since >= _HELD for since in glance.busy.values())
         current = self._service.board.current
-        waiting = self._pool.waiting(current.generation) if glance.busy and current else 0
-        self._feed(ev.PoolObserved(frozenset(glance.busy), held, waiting))
+        waiting = self._pool.waiting(current.generation) if current else 0
+        # A worker whose loop stands still is not idle, whatever it says.
+        busy = self._silent.union(glance.busy)
+        self._feed(ev.PoolObserved(busy, held, waiting if busy else 0))
         return waiting
+
+    def _listeners(self) -> list[socket.socket]:
+        current = self._service.board.current
+        return self._pool.listeners(current.generation) if current else []
 
     def settled(self) -> None:
         """Say that the pool is saturated, or is not any more; to be called when facts were applied."""
@@ -136,6 +159,55 @@ class Overseer:
             waiting = self._service.board.demand.look.waiting
             text = f"all workers have been busy for {now - since:.1f} s, and {waiting} connections wait"
             chronicle.say(catalog.SATURATED, logging.WARNING, text)
+
+    # --- loops -----------------------------------------------------------------------------------
+
+    def _watch_loops(self, glance: Glance, waiting: int, now: float) -> None:
+        """Ask workers whether their loops turn, and act on those that do not answer.
+
+        Each second while connections wait, and now and then those that have connections open.
+        """
+        limit = self._service.settings.timeouts.heartbeat
+        if now - self._looked_at > _HELD_UP:
+            self._asked.clear()
+        self._looked_at = now
+        asked, self._asked = self._asked, {}
+        excused = frozenset() if self._turns_beside_requests() else glance.busy.keys()
+        every, asks = PERIOD if waiting else _AUDIT, False
+        for row in self._judged() if limit else ():
+            worker, beats = row.worker, glance.beats.get(row.worker, 0)
+            if worker in excused:
+                continue
+            before = asked.get(worker)
+            if before is None or (before.beats != beats and now - before.since >= every):
+                if not waiting and not glance.connections.get(worker):
+                    continue
+                self._pool.rouse(worker)
+                before, asks = _Asked(beats, now), True
+            self._asked[worker] = before
+            if before.beats == beats and now - before.since >= limit and not row.overdue:
+                text = f"its loop has not turned for {now - before.since:.1f} s, and clients wait"
+                self._feed(ev.WorkerOverdue(worker, text))
+        silent = {
+            worker
+            for worker, one in asked.items()
+            if worker in self._asked and one.beats == glance.beats.get(worker, 0)
+        }
+        for worker in asked.keys() - silent - self._late.keys():
+            known = self._service.board.workers.get(worker)
+            if known is not None and known.overdue:
+                self._feed(ev.WorkerRecovered(worker))
+        self._silent = frozenset(silent)
+        self.lookout.held = bool(silent) or asks
+
+    def _turns_beside_requests(self) -> bool:
+        settings = self._service.settings
+        return settings.app.target.startswith("asgi:") or settings.workers.threads > 1
+
+    def _judged(self) -> Iterator[WorkerRow]:
+        for row in self._service.board.workers.values():
+            if row.serving and row.state is WorkerState.READY and row.stopped_at is None:
+                yield row
 
     # --- requests --------------------------------------------------------------------------------
 

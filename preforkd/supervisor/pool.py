@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -92,22 +93,35 @@ class Pool:
         """Return what all workers say of themselves."""
         busy: dict[int, float] = {}
         requests: dict[int, int] = {}
+        beats: dict[int, int] = {}
+        connections: dict[int, int] = {}
         for handle in self._workers.values():
             since, count = handle.board.activity(now)
             requests[handle.worker] = count
+            beats[handle.worker], connections[handle.worker] = handle.board.condition()
             if since is not None:
                 busy[handle.worker] = since
-        return Glance(busy, requests)
+        return Glance(busy, requests, beats, connections)
 
     def busy_with(self, worker: int) -> str:
-        """Return what a worker says that it is busy with; empty if it does not."""
+        """Return what a worker says that it is busy with; empty if it does not, or is idle."""
         handle = self._workers.get(worker)
-        return handle.board.line() if handle else ""
+        return handle.board.line() if handle and handle.board.since() else ""
 
     def waiting(self, generation: int) -> int:
         """Return how many connections wait for a worker of this generation to take them."""
         launch = self.launches.get(generation)
         return launch.waiting() if launch is not None else 0
+
+    def listeners(self, generation: int) -> list[socket.socket]:
+        """Return the sockets at which this generation accepts."""
+        launch = self.launches.get(generation)
+        return [sock for _, sock in launch.listeners] if launch is not None else []
+
+    def rouse(self, worker: int) -> None:
+        """Ask a worker to show that its loop turns."""
+        if handle := self._workers.get(worker):
+            self._tell(handle, messages.Rearm())
 
     def forget_launch(self, generation: int, heir: int | None) -> None:
         """Give up what a generation was started with: it is no more.

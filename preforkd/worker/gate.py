@@ -307,13 +307,15 @@ class Gate:
             case messages.Notice():
                 self.noticed = True
             case messages.Rearm():
+                self.board.beat()
                 for descriptor in self._sources:
                     self.rearm(descriptor)
             case messages.Overdue(since=since):
                 if since == self.board.since():
                     self.on_overdue()
             case messages.Trim():
-                memory.trim()
+                with self.board.occupied():  # the collector runs finalizers of the application
+                    memory.trim()
                 logger.debug("memory is short: garbage collected, free memory given back")
             case _:
                 pass

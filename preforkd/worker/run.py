@@ -257,7 +257,9 @@ class _Refork:
     def _fork(self) -> tuple[tuple[int, int] | fork.Newborn | None, str]:
         if reason := no_refork(self.seat.kind):
             return None, reason
-        if reason := self.seat.hooks.call("before_refork"):
+        with self.board.occupied():
+            reason = self.seat.hooks.call("before_refork")
+        if reason:
             return None, reason
         # The zygote goes on with them, and this worker leaves before long: nobody takes them away.
         withheld = exits.Withheld()

@@ -34,6 +34,7 @@ SETTINGS = {
     "timeouts.drain": (ALL, 9),
     "timeouts.request": (ALL, 9),
     "timeouts.slow": (ALL, 9),
+    "timeouts.heartbeat": (ALL, 9),
     "timeouts.drain_notice": (HTTP, 9),
     "reload.surge": (ALL, 2),
     "memory.limit": (ALL, "1G"),

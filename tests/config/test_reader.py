@@ -85,7 +85,7 @@ def test_keys_with_nothing_behind_them_leave_the_defaults():
         ("workers: {min: 2}", "f:1:16: workers.min: min needs a max (set workers.max as well; a fixed size is workers.count)"),
         ("workers: {min: 9, max: 8}", "f:1:16: workers.min: 9 is more than workers.max, 8 (write no more than max)"),
         ("timeouts: {request: 2s, slow: 3s}", "f:1:31: timeouts.slow: no request lasts so long: timeouts.request ends it before (write less than timeouts.request)"),
-        ("timeouts: 30", "f:1:11: timeouts: a mapping is expected (with keys of: start, boot, drain, request, slow, drain_notice)"),
+        ("timeouts: 30", "f:1:11: timeouts: a mapping is expected (with keys of: start, boot, drain, request, slow, heartbeat, drain_notice)"),
         ("timeouts: {drain: 1:30}", "f:1:19: timeouts.drain: '1:30' is not a duration, for example 30s, 1min 30s or 500ms (the default is 30s)"),
         ("timeouts: {drain: 2d}", "f:1:19: timeouts.drain: 2d is out of bounds; expected a duration from 0s to 1d"),
         ("memory: {refork: {after: 5min}}", "f:1:26: memory.refork.after: '5min' is not a number of requests, for example 2000 requests (the default is 0)"),

@@ -52,6 +52,7 @@ class Fates:
     is_spent: float = 0.0
     is_overdue: float = 0.0
     is_stopped: float = 0.0
+    hangs: float = 0.0
     refork_fails: float = 0.0
     refork_hangs: float = 0.0
     refork_is_never_born: float = 0.0
@@ -99,6 +100,7 @@ class World:
         self._pids = itertools.count(100)
         self.load = 0
         """Requests that are served at a time, or wait."""
+        self._hung: set[int] = set()
         self._looking = False
         self._grown_at = -math.inf
 
@@ -274,7 +276,7 @@ class World:
             case ev.ServeWorker(worker=worker):
                 self._serve(worker)
             case ev.RetireWorker(worker=worker):
-                if not self._meets("ignores_retirement"):
+                if worker not in self._hung and not self._meets("ignores_retirement"):
                     delay = self.chance.choice([0.0, 0.1, 0.5])
                     self.later(delay, lambda: self._worker_gone(worker, "exit status 0"))
             case ev.KillWorker(worker=worker):
@@ -379,8 +381,16 @@ class World:
         if self._meets("is_overdue"):
             overdue = ev.WorkerOverdue(worker, "simulated")
             self.later(self.chance.uniform(0.1, 30.0), lambda: self.fact(overdue))
+        if self._meets("hangs"):
+            self.later(self.chance.uniform(0.1, 30.0), lambda: self._hangs(worker))
         if self._meets("is_stopped"):
             self.later(self.chance.uniform(0.1, 30.0), lambda: self._stopped(worker))
+
+    def _hangs(self, worker: int) -> None:
+        # Outside any request: found out by its silence, if somebody waits for it.
+        self._hung.add(worker)
+        if self.load:
+            self.later(30.0, lambda: self.fact(ev.WorkerOverdue(worker, "simulated")))
 
     def _stopped(self, worker: int) -> None:
         self.fact(ev.WorkerStopped(worker))

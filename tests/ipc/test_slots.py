@@ -123,3 +123,29 @@ def test_activity_is_what_read_returns(page):
     reading = reader.read(now)
     assert reader.activity(now) == (reading.busy_since, reading.requests)
     assert reader.activity(0.0) == (None, 1)
+
+
+def test_application_code_outside_a_request_is_busy(page):
+    """It rings, is no request, and hides no request that runs already."""
+    _, reader, writer, rings = page
+    reader.arm()
+    writer.show(slots.as_line(b"GET / HTTP/1.1"))
+    with writer.occupied():
+        assert reader.since()
+        assert reader.line() == ""
+    assert rings == [1]
+    assert (reader.since(), reader.read(1e18).requests) == (0, 0)
+    writer.busy(7)
+    with writer.occupied():
+        assert reader.since() == 7
+    assert reader.since() == 7
+
+
+def test_a_beat_shows_that_the_loop_turns(page):
+    """One for each question."""
+    _, reader, writer, _ = page
+    assert reader.condition() == (0, 0)
+    writer.beat()
+    writer.beat()
+    writer.connections(7)
+    assert reader.condition() == (2, 7)

@@ -1,9 +1,25 @@
 """Looks at the slots: from a bell until all is quiet, and never else."""
 
-import pytest
-from test_herald import Loop
+import socket
 
-from preforkd.supervisor.lookout import Glance, Lookout
+import pytest
+from test_herald import Loop as Clock
+
+from preforkd.supervisor.lookout import PATIENCE, Glance, Lookout
+
+
+class Loop(Clock):
+    """A clock, its timers, and what is watched."""
+
+    def __init__(self):
+        super().__init__()
+        self.readers = {}
+
+    def add_reader(self, descriptor, callback):
+        self.readers[descriptor] = callback
+
+    def remove_reader(self, descriptor):
+        del self.readers[descriptor]
 
 
 class Slots:
@@ -22,7 +38,13 @@ class Slots:
 
 
 @pytest.fixture
-def scene():
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+@pytest.fixture
+def scene(listener):
     """A clock, slots, what was seen, and a lookout that looks every half second."""
     loop, slots, seen = Loop(), Slots(), []
 
@@ -30,7 +52,7 @@ def scene():
         seen.append(glance)
         return 0.5
 
-    return loop, slots, seen, Lookout(loop, slots, tell)
+    return loop, slots, seen, Lookout(loop, slots, tell, lambda: [listener])
 
 
 def test_a_bell_starts_the_looking_and_quiet_ends_it(scene):
@@ -66,3 +88,60 @@ def test_who_becomes_busy_while_the_bells_are_armed_is_seen(scene):
     loop.run(0.5)
     assert seen[-1].busy == {2: 100.0}
     assert lookout.quiet_since() is None
+
+
+def quieten(loop, lookout):
+    """Let the looking begin and end."""
+    lookout.bell()
+    loop.run(1)
+    assert lookout.quiet_since() is not None
+
+
+def test_a_connection_that_nobody_takes_starts_the_looking(scene, listener):
+    """A moment after it arrived, without a bell; it goes on as long as the connection waits."""
+    loop, slots, _, lookout = scene
+    quieten(loop, lookout)
+    looks = slots.looks
+    with socket.create_connection(listener.getsockname()):
+        loop.readers[listener.fileno()]()
+        assert not loop.readers  # once: a thousand more that arrive cost the master nothing
+        loop.run(PATIENCE * 0.9)
+        assert slots.looks == looks
+        loop.run(10)
+        assert slots.looks > looks + 10
+        assert lookout.quiet_since() is None
+        listener.accept()[0].close()
+        loop.run(1)
+    assert lookout.quiet_since() is not None
+    assert not loop.timers
+    assert listener.fileno() in loop.readers
+
+
+def test_a_connection_that_is_taken_is_looked_for_once(scene, listener):
+    """And a bell that rings meanwhile has been the reason to look already."""
+    loop, slots, _, lookout = scene
+    quieten(loop, lookout)
+    loop.readers[listener.fileno()]()
+    slots.now = Glance({1: 100.0}, {1: 0})
+    lookout.bell()
+    assert len(loop.timers) == 1
+    slots.now = Glance({}, {1: 0})
+    loop.run(10)
+    looks = slots.looks
+    loop.readers[listener.fileno()]()
+    loop.run(10)
+    assert slots.looks == looks + 3  # two, and one after the bells were armed
+    assert not loop.timers
+
+
+def test_a_listener_can_be_closed(scene, listener):
+    """Nothing is watched then; the next quiet watches those that there are."""
+    loop, _, _, lookout = scene
+    quieten(loop, lookout)
+    lookout.unwatch()
+    assert not loop.readers
+    lookout.unwatch()
+    quieten(loop, lookout)
+    assert loop.readers
+    lookout.close()
+    assert not loop.readers

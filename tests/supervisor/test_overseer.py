@@ -5,7 +5,7 @@ import logging
 import pytest
 from test_herald import Loop
 
-from preforkd.config.settings import Settings, Timeouts
+from preforkd.config.settings import App, Settings, Timeouts, Workers
 from preforkd.core import events as ev
 from preforkd.core.model import Limits, WorkerState
 from preforkd.core.scoreboard import GenerationRow, Role, Scoreboard, WorkerRow
@@ -21,6 +21,7 @@ class Pool:
 
     def __init__(self, loop):
         self.loop, self.now, self.queue, self.asked = loop, Glance(), 0, []
+        self.roused = []
 
     def glance(self, now):
         return self.now
@@ -30,6 +31,12 @@ class Pool:
 
     def waiting(self, generation):
         return self.queue
+
+    def listeners(self, generation):
+        return []
+
+    def rouse(self, worker):
+        self.roused.append(worker)
 
     def busy_with(self, worker):
         return "GET /slow HTTP/1.1"
@@ -93,7 +100,7 @@ def test_looks_become_facts(scene):
     pool.now, pool.queue = Glance({1: 100.0, 2: 99.0}, {1: 3}), 4
     watch.lookout.bell()
     assert facts == [ev.PoolObserved(frozenset({1, 2}), 1, 4)]
-    pool.now = Glance({}, {1: 3})
+    pool.now, pool.queue = Glance({}, {1: 3}), 0
     loop.run(5)
     assert facts[-1] == ev.PoolObserved(frozenset(), 0, 0)
     assert not loop.timers
@@ -198,3 +205,97 @@ def test_saturation_is_said_at_its_beginning_and_its_end(scene, caplog):
     loop.run(1)
     watch.settled()
     assert caplog.text.count("no connection waits any more") == 1
+
+
+BEAT = Timeouts(heartbeat=10.0)
+
+
+def test_a_worker_whose_loop_stands_still_is_overdue(scene):
+    """It says that it is idle, connections wait, and it does not answer; meanwhile it counts as busy."""
+    loop, pool, service, facts, watch = scene(timeouts=BEAT)
+    pool.now, pool.queue = Glance({2: 100.0}, {}, {1: 5}), 3
+    watch.lookout.bell()
+    assert pool.roused == [1]
+    loop.run(9.5)
+    assert pool.roused == [1]
+    assert not of(facts, ev.WorkerOverdue)
+    assert facts[-1].busy == {1, 2}
+    loop.run(1)
+    (overdue,) = of(facts, ev.WorkerOverdue)
+    assert overdue.worker == 1
+    assert "its loop has not turned for 10.0 s" in overdue.reason
+    pool.now = Glance({2: 100.0}, {}, {1: 6})
+    loop.run(1)
+    assert of(facts, ev.WorkerRecovered) == [ev.WorkerRecovered(1)]
+    assert not service.board.workers[1].overdue
+
+
+def test_a_loop_that_turns_is_left_alone(scene):
+    """However long connections wait; it is asked again each second."""
+    loop, pool, _, facts, watch = scene(timeouts=BEAT)
+    pool.queue = 3
+    pool.now = Glance({2: 100.0}, {}, {1: 0})
+
+    def answer(worker):
+        pool.roused.append(worker)
+        pool.now = Glance({2: 100.0}, {}, {1: len(pool.roused)})
+
+    pool.rouse = answer
+    watch.lookout.bell()
+    loop.run(40)
+    assert not of(facts, ev.WorkerOverdue)
+    assert 30 < len(pool.roused) < 45
+    assert {fact.busy for fact in of(facts, ev.PoolObserved)} == {frozenset({2})}
+
+
+@pytest.mark.parametrize("change", ["a request", "switched off", "held up"])
+def test_who_does_not_answer_may_have_a_reason(scene, change):
+    """A request has it, the setting is off, or the master itself stood still."""
+    timeouts = Timeouts(heartbeat=0.0) if change == "switched off" else BEAT
+    loop, pool, _, facts, watch = scene(timeouts=timeouts)
+    pool.queue = 3
+    pool.now = busy = Glance({2: 100.0}, {}, {1: 0})
+    watch.lookout.bell()
+    for _ in range(6):
+        loop.run(6)
+        if change == "a request":
+            pool.now = Glance({1: loop.now, 2: 100.0}, {}, {1: 0})
+            loop.run(2)
+            pool.now = busy
+        elif change == "held up":
+            loop.now += 6
+    assert not of(facts, ev.WorkerOverdue)
+
+
+@pytest.mark.parametrize("how", ["asgi", "threads"])
+def test_a_request_is_no_reason_where_loops_turn_beside_requests(scene, how):
+    """An asyncio loop, and one whose threads have the requests."""
+    settings = {
+        "asgi": {"app": App(target="asgi:site:app")},
+        "threads": {"workers": Workers(threads=2)},
+    }
+    loop, pool, _, facts, watch = scene(timeouts=BEAT, **settings[how])
+    pool.now, pool.queue = Glance({1: 100.0}, {}, {1: 5, 2: 1}), 3
+    watch.lookout.bell()
+    for beats in range(12):
+        pool.now = Glance({1: 100.0}, {}, {1: 5, 2: beats})
+        loop.run(1)
+    assert [fact.worker for fact in of(facts, ev.WorkerOverdue)] == [1]
+
+
+def test_who_has_connections_open_is_asked_now_and_then(scene):
+    """Their clients may wait, unseen by the kernel's queue; the looks go on until it has answered."""
+    loop, pool, _, facts, watch = scene(timeouts=BEAT)
+    pool.now = Glance({}, {}, {1: 5, 2: 1}, {1: 3, 2: 0})
+    watch.lookout.bell()
+    loop.run(8)
+    assert pool.roused == [1]
+    assert watch.lookout.quiet_since() is None
+    pool.now = Glance({}, {}, {1: 6, 2: 1}, {1: 3, 2: 0})
+    loop.run(30)
+    assert pool.roused == [1]
+    assert watch.lookout.quiet_since() is not None
+    watch.lookout.bell()
+    loop.run(12)
+    assert pool.roused == [1, 1]
+    assert [fact.worker for fact in of(facts, ev.WorkerOverdue)] == [1]

@@ -4,7 +4,9 @@ import os
 import resource
 import socket
 import threading
+import time
 
+import pytest
 from serving import read_all, serving
 
 from preforkd.ipc import messages
@@ -23,6 +25,19 @@ def test_stream_connections_one_at_a_time():
         with worker.connect() as sock:
             assert read_all(sock) == b"hi"
         assert worker.slot.read(1e18).accepted == 4
+
+
+@pytest.mark.parametrize("kind", ["stream", "wsgi", "asgi"])
+def test_a_loop_shows_that_it_turns_when_it_is_asked(kind):
+    """However it serves, also while it is idle; unasked it writes nothing."""
+    with serving(greet, kind=kind) as worker:
+        assert worker.slot.condition()[0] == 0
+        for count in (1, 2):
+            worker.master.send(messages.Rearm())
+            deadline = time.monotonic() + 20
+            while worker.slot.condition()[0] != count:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
 
 
 def test_a_retired_worker_accepts_no_more():
