@@ -208,6 +208,13 @@ REFORK_FAILED = Entry(
     "The zygote before goes on, and nothing that serves was touched. The message says why; the next "
     "attempt waits, longer after each failure.",
 )
+LINES_LOST = Entry(
+    "16be9f54f4684cd68a60b0fdabb31d5f",
+    "Lines of the log were lost",
+    "More was logged or printed than the journal took. Each process waits for a journal that is behind, for "
+    "a second at the most, and drops lines only then: systemd-journald was stopped, hung, or had no time. "
+    "Raise its CPUWeight=, or log less.",
+)
 
 ENTRIES = (
     STARTED,
@@ -240,4 +247,5 @@ ENTRIES = (
     SATURATED,
     REFORK,
     REFORK_FAILED,
+    LINES_LOST,
 )

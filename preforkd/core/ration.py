@@ -7,7 +7,7 @@ PERIOD = 1.0
 
 
 class Ration(msgspec.Struct):
-    """Counts messages; ``most`` of them are read in each period."""
+    """Counts messages, or lines; ``most`` of them are read in each period."""
 
     most: int
     since: float = float("-inf")
@@ -15,9 +15,9 @@ class Ration(msgspec.Struct):
     exceeded: bool = False
     """It has been, at some time."""
 
-    def take(self, now: float) -> float:
-        """Count one message at this time; return for how many seconds none is to be read after it."""
+    def take(self, now: float, count: int = 1) -> float:
+        """Count messages at this time; return for how many seconds none is to be read after them."""
         if now - self.since >= PERIOD:
             self.since, self.read = now, 0
-        self.read += 1
+        self.read += count
         return self.since + PERIOD - now if self.read >= self.most else 0.0

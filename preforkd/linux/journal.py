@@ -16,21 +16,23 @@ from collections.abc import Mapping
 ADDRESS = "/run/systemd/journal/socket"
 
 
+_SEND_BUFFER = 8 << 20
+"""Bytes on their way that are asked for, as libsystemd does; net.core.wmem_max bounds it."""
+
+
 class Journal:
     """Sends entries; raises OSError when the journal does not take one.
 
-    ``wait``: a journal that does not read is given a second, once: until it reads again, no more.
+    ``wait``: a send waits for a journal that is behind, as libsystemd's does, but for a second at the most;
+    after a second in vain no send waits until the journal has taken an entry.
     """
 
     def __init__(self, address: str = ADDRESS, *, wait: bool = True) -> None:
         self._address = address
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         bound_sending(self._sock, 1.0)
-        self.set_waiting(wait)
-
-    def set_waiting(self, wait: bool) -> None:
-        """Give a journal that does not read a second from now on, or no time at all."""
-        self._flags = 0 if wait else socket.MSG_DONTWAIT
+        self._usual = self._flags = 0 if wait else socket.MSG_DONTWAIT
 
     def send(self, fields: Mapping[str, object]) -> None:
         """Send one entry; names are upper-case, values any text."""
@@ -39,11 +41,16 @@ class Journal:
     def send_encoded(self, data: bytes) -> None:
         """Send one entry as `encoded` returns it."""
         try:
-            self._send(data)
-        except OSError as error:
-            if error.errno not in {errno.EMSGSIZE, errno.ENOBUFS}:
-                raise
-            self._send_by_memory(data)
+            try:
+                self._send(data)
+            except OSError as error:
+                if error.errno not in {errno.EMSGSIZE, errno.ENOBUFS}:
+                    raise
+                self._send_by_memory(data)
+        except BlockingIOError:
+            self._flags = socket.MSG_DONTWAIT
+            raise
+        self._flags = self._usual
 
     def _send(self, data: bytes) -> None:
         # Connected, as the path need not be looked up then; systemd keeps the socket when journald
@@ -74,11 +81,6 @@ class Journal:
             self._sock.sendmsg([b""], ancillary, self._flags, self._address)
         finally:
             os.close(descriptor)
-
-    @property
-    def closed(self) -> bool:
-        """Tell whether it has been."""
-        return self._sock.fileno() < 0
 
     def close(self) -> None:
         """Close the socket."""

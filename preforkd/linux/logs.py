@@ -1,6 +1,8 @@
 """Where log records go: the journal with its fields, or lines on standard error.
 
-The three processes configure it alike; `set_context` adds who is speaking.
+The three processes configure it alike; `set_context` adds who is speaking. An application finds logging as
+the interpreter leaves it: records of preforkd go past what it configures, and what its own loggers let
+through and no handler of its own takes goes the way of preforkd's records.
 """
 
 import contextlib
@@ -9,10 +11,13 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from preforkd.linux.journal import ADDRESS, Journal, stderr_is_journal
+from preforkd.core import catalog
+from preforkd.core.text import printable_lines
+from preforkd.linux.journal import ADDRESS, Journal, encoded, stderr_is_journal
 from preforkd.linux.streams import write_patiently
 
 IDENTIFIER = "preforkd"
@@ -24,8 +29,10 @@ _PRIORITIES = (
     (logging.INFO, 6),
     (logging.DEBUG, 7),
 )
-_PATIENCE = 1.0
-"""Seconds that whoever reads standard error may keep the master waiting."""
+PATIENCE = 1.0
+"""Seconds that whoever reads standard error may keep a process waiting."""
+_RETRY = 1.0
+"""Seconds between attempts to say that lines were lost."""
 _context: dict[str, Any] = {}
 
 
@@ -40,6 +47,11 @@ def forget_context(*names: str) -> None:
         _context.pop(name, None)
 
 
+def who() -> dict[str, object]:
+    """Return the journal fields of this process."""
+    return {f"PREFORKD_{name.upper()}": value for name, value in _context.items()}
+
+
 def configure(level: str, target: str) -> None:
     """Send records of this level and above to ``journal``, ``stderr``, or where it fits (``auto``).
 
@@ -47,36 +59,79 @@ def configure(level: str, target: str) -> None:
     error, as what a journal that has gone would have got. Nor does a standard error that nobody reads
     stop anybody: lines are lost then, and counted.
 
-    May be called again, and is to be after an application has been loaded, which may have taken away
-    what is not its own. Its records go the same way as long as it has not configured the root logger.
+    May be called again, and is to be after an application has been loaded, so that loggers which came
+    since then are preforkd's as well.
     """
-    handler: _JournalHandler | _StderrHandler = _journal_handler(target) or _StderrHandler()
-    root = logging.getLogger()
-    ours = [known for known in root.handlers if isinstance(known, _Handlers)]
-    if ours or not root.handlers:
-        for known in ours:
-            root.removeHandler(known)
-            known.close()
-        root.addHandler(handler)
+    global _sender, _handler, _level  # noqa: PLW0603 - logging itself is global
+    before = _handler
+    if _sender is not None:
+        _sender.close()
+    native = _is_native(target)
+    _sender = Sender(who, Journal()) if native else None
+    _handler = _JournalHandler() if native else _StderrHandler()
+    _level = logging.getLevelNamesMapping()[level.upper()]
+    if logging.lastResort in (_INTERPRETERS, before):
+        logging.lastResort = _handler
     own = logging.getLogger("preforkd")
-    own.setLevel(level.upper())
-    # An application that sends the root elsewhere does not get preforkd's records.
+    own.setLevel(_level)
     own.propagate = False
-    for old in list(own.handlers):
-        own.removeHandler(old)
-        old.close()
-    own.addHandler(handler)
+    own.handlers[:] = [_handler]
     for name, each in own.manager.loggerDict.items():
         if isinstance(each, logging.Logger) and f"{name}.".startswith("preforkd."):
             each.__class__ = _Own
 
 
-class _Own(logging.Logger):
-    """One of ours: no application switches it off.
+def close() -> None:
+    """Close the socket to the journal; a record that comes after all goes to standard error."""
+    if _sender is not None:
+        _sender.close()
+
+
+def renew() -> None:
+    """Give this process, which a zygote has forked, its own socket to the journal.
+
+    What others send does not fill it then. To configure logging anew would write to a hundred pages that
+    workers share.
+    """
+    global _sender  # noqa: PLW0603
+    if _sender is not None:
+        _sender.close()
+        _sender = Sender(who, Journal())
+        _sender.on_loss = _tell_losses_later
+    if isinstance(_handler, _StderrHandler):
+        _handler.forget_losses()
+
+
+def sender() -> "Sender":
+    """Return what sends this process's entries, also where its records go to standard error."""
+    global _sender  # noqa: PLW0603
+    if _sender is None:
+        _sender = Sender(who, Journal())
+        _sender.on_loss = _tell_losses_later
+    return _sender
+
+
+def to_journal() -> bool:
+    """Tell whether this process's records go to the journal."""
+    return isinstance(_handler, _JournalHandler)
+
+
+def tell_losses() -> None:
+    """Say how many lines of this process were lost, if any were: it is about to end."""
+    if _sender is not None:
+        with contextlib.suppress(OSError):
+            _sender.tell_losses()
+
+
+def keep_enabled(name: str) -> None:
+    """Have an application's configuration of logging not switch this logger off, which is not preforkd's.
 
     logging.config.dictConfig() does that, by default, to all loggers that it does not name.
     """
+    logging.getLogger(name).__class__ = _Enabled
 
+
+class _Enabled(logging.Logger):
     @property
     def disabled(self) -> bool:
         return False
@@ -86,37 +141,115 @@ class _Own(logging.Logger):
         pass
 
 
-def hurry() -> None:
-    """Wait for nobody from now on: in a worker, whose zygote has configured this.
+class _Own(_Enabled):
+    """One of ours: levels, handlers and filters that an application sets are not asked."""
 
-    What a journal that does not read misses is counted, and told with the next record. To configure it
-    anew would write to a hundred pages that workers share.
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+        return level >= _level
+
+    def handle(self, record: logging.LogRecord) -> None:
+        if _handler is not None:
+            _handler.handle(record)
+
+
+class Sender:
+    """Sends entries to a journal. What was lost is counted, and told before the next entry.
+
+    ``who`` returns the journal fields of whose lines they are.
     """
-    for handler in logging.getLogger("preforkd").handlers:
-        if isinstance(handler, _Handlers):
-            handler.hurry()
+
+    def __init__(self, who: Callable[[], Mapping[str, object]], journal: Journal) -> None:
+        self._who = who
+        self._journal = journal
+        self._telling = threading.Lock()
+        self.lost = 0
+        """Lines that were lost and not told of yet."""
+        self.on_loss: Callable[[], None] = lambda: None
+        """Called when the first line is lost of those that are told of together."""
+
+    def send(self, entry: bytes) -> None:
+        """Send an entry as `preforkd.linux.journal.encoded` returns it. Raises OSError."""
+        if self.lost:
+            self.tell_losses()
+        self._journal.send_encoded(entry)
+
+    def submit(self, entry: bytes) -> None:
+        """Send an entry; one that the journal does not take is lost."""
+        try:
+            self.send(entry)
+        except OSError:
+            self.lose(1)
+
+    def lose(self, lines: int) -> None:
+        """Count lines as lost."""
+        first = not self.lost
+        self.lost += lines
+        if first:
+            self.on_loss()
+
+    def tell_losses(self) -> None:
+        """Say how many lines were lost, if any were. Raises OSError."""
+        # Not twice: another thread, or the one that this signal handler interrupts, says it.
+        if not self._telling.acquire(blocking=False):
+            return
+        try:
+            if lost := self.lost:
+                self._journal.send(_loss(lost, self._who()))
+                self.lost -= lost
+        finally:
+            self._telling.release()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._journal.close()
 
 
-def to_journal() -> bool:
-    """Tell whether this process's records go to the journal."""
-    own = logging.getLogger("preforkd")
-    return any(isinstance(handler, _JournalHandler) for handler in own.handlers)
+def _loss(lines: int, fields: Mapping[str, object]) -> dict[str, object]:
+    if "PREFORKD_WORKER" in fields:
+        speaker = f"worker {fields['PREFORKD_WORKER']}"
+    elif "PREFORKD_GENERATION" in fields:
+        speaker = f"the zygote of generation {fields['PREFORKD_GENERATION']}"
+    else:
+        speaker = "the master"
+    return {
+        "MESSAGE": f"{lines} lines of {speaker} were lost: the journal did not take them",
+        "PRIORITY": priority(logging.WARNING),
+        "SYSLOG_IDENTIFIER": IDENTIFIER,
+        "MESSAGE_ID": catalog.LINES_LOST.id,
+        "PREFORKD_MISSED": lines,
+        **fields,
+    }
+
+
+def _tell_losses_later() -> None:
+    # By a thread, which lives until it is said: a process that lost lines may have nothing more to say.
+    with contextlib.suppress(RuntimeError):  # then the next line says it
+        threading.Thread(target=_tell_until_taken, name="preforkd-losses", daemon=True).start()
+
+
+def _tell_until_taken() -> None:
+    while _sender is not None and _sender.lost:
+        time.sleep(_RETRY)
+        tell_losses()
 
 
 class Lines:
     """Text that somebody prints, piece by piece: each line becomes an entry of its own.
 
-    ``fields`` returns who speaks. A line's priority is ``level``, or what it begins with: ``<3>``, as
-    sd-daemon(3) has it. ``journal`` is one that is not waited for: what it misses is lost.
+    ``fields`` returns who speaks, ``take`` gets each entry, encoded. A line's priority is ``level``, or
+    what it begins with: ``<3>``, as sd-daemon(3) has it.
     """
 
     LIMIT = 48 * 1024
     """Characters after which a line is cut, as LineMax= of journald.conf(5) does."""
 
     def __init__(
-        self, level: int, fields: Callable[[], Mapping[str, object]], journal: Journal
+        self,
+        level: int,
+        fields: Callable[[], Mapping[str, object]],
+        take: Callable[[bytes], object],
     ) -> None:
-        self._journal = journal
+        self._take = take
         self._priority = priority(level)
         self._fields = fields
         self._rest = ""
@@ -142,18 +275,12 @@ class Lines:
         if not line:
             return
         fields = {
-            "MESSAGE": line,
+            "MESSAGE": printable_lines(line),
             "PRIORITY": number,
             "SYSLOG_IDENTIFIER": IDENTIFIER,
             **self._fields(),
         }
-        with contextlib.suppress(OSError):
-            self._journal.send(fields)
-
-
-def who() -> dict[str, object]:
-    """Return the journal fields of this process."""
-    return {f"PREFORKD_{name.upper()}": value for name, value in _context.items()}
+        self._take(encoded(fields))
 
 
 class _Bytes(io.RawIOBase):
@@ -179,7 +306,7 @@ class _Output(io.TextIOBase):
     """
 
     def __init__(self, level: int, descriptor: int) -> None:
-        self._lines = Lines(level, who, Journal(wait=False))
+        self._lines = Lines(level, who, lambda entry: sender().submit(entry))
         self._descriptor = descriptor
         # Threads may print at once; a signal handler may print while its own thread does.
         self._lock = threading.RLock()
@@ -224,14 +351,10 @@ def capture_output() -> None:
         sys.stderr = _Output(logging.WARNING, 2)
 
 
-def _journal_handler(target: str) -> "_JournalHandler | None":
-    if target == "stderr":
-        return None
-    if target == "auto":
-        ours = stderr_is_journal(os.environ.get("JOURNAL_STREAM", ""))
-        if not ours or not os.path.exists(ADDRESS):
-            return None
-    return _JournalHandler()
+def _is_native(target: str) -> bool:
+    if target != "auto":
+        return target == "journal"
+    return stderr_is_journal(os.environ.get("JOURNAL_STREAM", "")) and os.path.exists(ADDRESS)
 
 
 def priority(level: int) -> int:
@@ -248,7 +371,7 @@ def _speaker() -> str:
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return _speaker() + super().format(record)
+        return printable_lines(_speaker() + super().format(record))
 
 
 class _JournalHandler(logging.Handler):
@@ -256,57 +379,26 @@ class _JournalHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._journal = Journal()
-        self._patient = True
-        self._missed = 0
-        self._instead = _StandardError(0.0)
+        self._instead = StandardError(0.0)
         self.setFormatter(_Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = self.format(record)
-            fields = _fields(record, message)
-            if self._missed:
-                fields["PREFORKD_MISSED"] = self._missed
-            if self._journal.closed:
-                # By logging.shutdown(), which logging.config.dictConfig() calls.
-                self._journal = Journal(wait=self._patient and not self._missed)
+            sending = sender()
             try:
-                self._journal.send(fields)
+                sending.send(encoded(_fields(record, message)))
             except OSError as error:
-                self._miss()
-                if self._patient or not isinstance(error, BlockingIOError):
-                    self._instead.write(f"<{priority(record.levelno)}>{message}\n")
-            else:
-                self._reached()
+                # A worker's standard error is read by the master, which has no other journal.
+                elsewhere = "worker" not in _context or not isinstance(error, BlockingIOError)
+                if not (elsewhere and self._instead.write(_marked(record, message))):
+                    sending.lose(1)
         except Exception:  # logging must not fail what it reports about
             self.handleError(record)
 
-    def _miss(self) -> None:
-        # One wait is enough: a master that waits for each of a hundred lines feeds no watchdog.
-        self._missed += 1
-        if self._missed == 1:
-            self._journal.set_waiting(False)
-
-    def _reached(self) -> None:
-        if self._missed:
-            self._missed = 0
-            self._journal.set_waiting(self._patient)
-
-    def hurry(self) -> None:
-        self._patient = False
-        self._missed = 0
-        # A socket of its own: what others send does not fill it.
-        self._journal.close()
-        self._journal = Journal(wait=False)
-
-    def close(self) -> None:
-        self._journal.close()
-        super().close()
-
 
 def _fields(record: logging.LogRecord, message: str) -> dict[str, object]:
-    fields: dict[str, object] = {
+    return {
         "MESSAGE": message,
         "PRIORITY": priority(record.levelno),
         "SYSLOG_IDENTIFIER": IDENTIFIER,
@@ -314,56 +406,76 @@ def _fields(record: logging.LogRecord, message: str) -> dict[str, object]:
         "CODE_FILE": record.pathname,
         "CODE_LINE": record.lineno,
         "CODE_FUNC": record.funcName,
+        **who(),
+        **getattr(record, "journal", {}),
     }
-    for name in ("worker", "generation"):
-        if name in _context:
-            fields[f"PREFORKD_{name.upper()}"] = _context[name]
-    fields.update(getattr(record, "journal", {}))
-    return fields
 
 
-class _StandardError:
+class StandardError:
     """Standard error, for what must not stop us; whoever reads it is given ``patience`` seconds once."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._missed = 0
 
-    def write(self, text: str) -> None:
+    def write(self, text: str) -> bool:
+        """Write lines; tell whether they were taken. What is not is lost, and counted."""
         patience = 0.0 if self._missed else self._patience
         if self._missed:
             text = f"({self._missed} lines were lost here: nobody read them)\n{text}"
         with contextlib.suppress(OSError):
             if write_patiently(2, text.encode("utf-8", "backslashreplace"), patience):
                 self._missed = 0
-            else:
-                self._missed += 1
+                return True
+            self._missed += 1
+        return False
 
 
 class _StderrHandler(logging.Handler):
-    """Writes lines to standard error in one piece, with the priority if the journal reads them."""
+    """Writes a record in one piece: with its priority if the journal reads it, else with the time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._stream = _StandardError(_PATIENCE)
+        self._stream = StandardError(PATIENCE)
         self._prefixed = stderr_is_journal(os.environ.get("JOURNAL_STREAM", ""))
         self.setFormatter(_Formatter("%(message)s"))
 
-    def hurry(self) -> None:
-        self._stream = _StandardError(0.0)
+    def forget_losses(self) -> None:
+        """Begin to count anew: those that were lost are another process's to tell."""
+        self._stream = StandardError(PATIENCE)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = self.format(record)
             if self._prefixed:
-                mark = f"<{priority(record.levelno)}>"
-                text = "".join(f"{mark}{line}\n" for line in message.split("\n"))
+                text = _marked(record, message)
             else:
                 level = "" if record.levelno == logging.INFO else record.levelname.lower() + ": "
-                text = f"preforkd[{os.getpid()}]: {level}{message}\n"
+                head = f"{_time_of(record.created)} preforkd[{os.getpid()}]: {level}"
+                text = f"{head}{_indented(message)}\n"
             self._stream.write(text)
         except Exception:
             self.handleError(record)
 
 
-_Handlers = (_JournalHandler, _StderrHandler)
+def _marked(record: logging.LogRecord, message: str) -> str:
+    mark = f"<{priority(record.levelno)}>"
+    return "".join(f"{mark}{line}\n" for line in _indented(message).split("\n"))
+
+
+def _indented(message: str) -> str:
+    # So that no line of an application's text passes for a record.
+    return message.replace("\n", "\n\t")
+
+
+def _time_of(seconds: float) -> str:
+    # 2026-11-27T14:03:21.250+01:00, as journalctl -o short-iso-precise writes it, to the millisecond.
+    local = time.localtime(seconds)
+    zone = time.strftime("%z", local)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{int(seconds % 1 * 1000):03d}{zone[:3]}:{zone[3:]}"
+
+
+_INTERPRETERS = logging.lastResort
+_sender: Sender | None = None
+_handler: _JournalHandler | _StderrHandler | None = None
+_level = logging.INFO

@@ -252,6 +252,7 @@ class Master:
 
     def close(self) -> None:
         """Stop all timers and give the sockets back."""
+        self.pool.close()
         self._idle.close()
         self._watchdog.close()
         self._overseer.close()

@@ -76,6 +76,10 @@ class Pool:
         self._oom_kills = cgroup.OomKills()
         self._outputs = Outputs(loop)
 
+    def close(self) -> None:
+        """Tell what children have written, and read no more."""
+        self._outputs.close()
+
     def perform(self, action: ev.Action) -> None:
         """Carry out one action; what it leads to is reported."""
         if (method := _PERFORM.get(type(action))) is not None:

@@ -2,7 +2,7 @@
 
 Off by default. What is answered in one turn of the worker's loop is written together, before the loop waits
 again: by one write(2) to a file that is opened for appending, or as datagrams to a journal that has to be
-woken once. A journal that does not read is not waited for, and what it misses is counted.
+woken once. A journal that is behind is waited for as `preforkd.linux.journal` says; what it misses is counted.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from preforkd.errors import SystemFailure
 from preforkd.http.head import Head
 from preforkd.http.known import Memory
 from preforkd.linux import logs
-from preforkd.linux.journal import ADDRESS, Journal, encoded
+from preforkd.linux.journal import ADDRESS, encoded
 
 logger = logging.getLogger("preforkd.worker")
 
@@ -83,8 +83,8 @@ def open_access_log(settings: Settings) -> AccessLog | None:
         entries = _Entries()
         return AccessLog(entries.entry, entries.write)
     if settings.target == "stderr":
-        # Where standard error is the journal, the line goes there without a detour, nor a wait.
-        return AccessLog(line, _JournalLines().write if logs.to_journal() else _File(2).write)
+        # Where standard error is the journal, the line goes there without a detour.
+        return AccessLog(line, (_JournalLines() if logs.to_journal() else _StandardError()).write)
     try:
         descriptor = os.open(settings.target, _FLAGS | os.O_CREAT, 0o640)
     except OSError as error:
@@ -148,30 +148,33 @@ class _File:
             os.write(self._descriptor, piece)
 
 
-class _JournalLines:
-    """Lines as they would be in a file; what the journal does not take is lost."""
+class _StandardError(_File):
+    """Standard error: a pipe, maybe, that nobody reads."""
 
     def __init__(self) -> None:
-        self._lines = logs.Lines(logging.INFO, logs.who, Journal(wait=False))
+        super().__init__(2)
+        self._stream = logs.StandardError(logs.PATIENCE)
+
+    def _write(self, piece: bytes) -> None:
+        self._stream.write(piece.decode())
+
+
+class _JournalLines:
+    """Lines as they would be in a file."""
+
+    def __init__(self) -> None:
+        self._lines = logs.Lines(logging.INFO, logs.who, logs.sender().submit)
 
     def write(self, lines: Sequence[bytes]) -> None:
         self._lines.write(b"".join(lines).decode())
 
 
 class _Entries:
-    """Native entries with fields; ``missed`` is told with the next one that is taken."""
+    """Native entries with fields."""
 
     def __init__(self) -> None:
-        self._journal = Journal(wait=False)
-        self._missed = 0
-        self._worker = encoded(
-            {
-                "PRIORITY": 6,
-                "SYSLOG_IDENTIFIER": "preforkd",
-                "PREFORKD_WORKER": os.environ.get("PREFORKD_WORKER", ""),
-                "PREFORKD_GENERATION": os.environ.get("PREFORKD_GENERATION", ""),
-            }
-        )
+        self._sender = logs.sender()
+        self._worker = encoded({"PRIORITY": 6, "SYSLOG_IDENTIFIER": "preforkd", **logs.who()})
         self._requests: Memory[tuple[str, str, bytes, str], bytes] = Memory(_KNOWN)
         """What entries say of requests that came before, up to the status at the message's end."""
 
@@ -193,14 +196,8 @@ class _Entries:
         )
 
     def write(self, entries: Sequence[bytes]) -> None:
-        for sent, entry in enumerate(entries):
-            missed = b"PREFORKD_MISSED=%d\n" % self._missed if self._missed else b""
-            try:
-                self._journal.send_encoded(missed + entry)
-            except OSError:
-                self._missed += len(entries) - sent
-                return
-            self._missed = 0
+        for entry in entries:
+            self._sender.submit(entry)
 
     def _about(self, remote: str, request: Head) -> bytes:
         fields = encoded(

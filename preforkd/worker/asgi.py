@@ -21,6 +21,7 @@ from preforkd.config.settings import Settings
 from preforkd.errors import ApplicationError
 from preforkd.http.known import Date
 from preforkd.http.proxy import ProxyHeader, ProxyHeaderError, Trust
+from preforkd.linux import logs
 from preforkd.worker import asgi_surroundings as surroundings, tls
 from preforkd.worker.gate import Accepted, Gate
 
@@ -125,6 +126,7 @@ class AsgiServer:
             timeout_keep_alive=http.keep_alive,
             proxy_headers=False,
         )
+        logs.keep_enabled("uvicorn.error")  # it tells of an application's exceptions
         self._loop = _new_loop()
         asyncio.set_event_loop(self._loop)
 

@@ -171,7 +171,7 @@ def _work(seat: Seat, own: _Own, children: Children) -> int:
     os.environ["PREFORKD_WORKER"] = str(seat.slot)
     os.environ["PREFORKD_GENERATION"] = str(seat.generation)
     logs.set_context(worker=seat.slot, generation=seat.generation)
-    logs.hurry()
+    logs.renew()
     for number, descriptor in enumerate(seat.output, start=1):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -341,4 +341,5 @@ def _say_soon(channel: Channel[messages.ToWorker], message: messages.FromWorker)
 
 def _leave(status: int) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    logs.tell_losses()
     process.leave(status)

@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from datetime import datetime, timedelta
 
 import pytest
 from test_journal import parse
@@ -14,7 +16,7 @@ import logging, sys
 from preforkd.linux import journal, logs
 if len(sys.argv) > 2:
     logs.ADDRESS = sys.argv[2]
-    logs.Journal = lambda wait=True: journal.Journal(sys.argv[2], wait=wait)
+    logs.Journal = lambda: journal.Journal(sys.argv[2])
 logs.configure("info", sys.argv[1])
 logs.configure("info", sys.argv[1])
 logger = logging.getLogger("preforkd.master")
@@ -43,11 +45,14 @@ def run(*arguments):
 
 def test_lines_on_standard_error():
     """One record each, with who speaks; the application's own too; once, though configured twice."""
+    begun = datetime.now().astimezone()
     lines = run("stderr").split("\n")
     assert lines[0].endswith(": first")
-    assert lines[0].startswith("preforkd[")
+    when, name, _ = lines[0].split(" ", 2)
+    assert name.startswith("preforkd[")
+    assert begun - timedelta(seconds=1) < datetime.fromisoformat(when) < datetime.now().astimezone()
     assert lines[1].endswith("warning: worker 3 (generation 2): two")
-    assert lines[2] == "lines"
+    assert lines[2] == "\tlines"
     assert lines[3].endswith("the application's")
     assert "ZeroDivisionError" in "\n".join(lines)
     assert sum("first" in line for line in lines) == 1
@@ -78,7 +83,9 @@ def test_a_journal_that_is_gone_is_replaced_by_standard_error(tmp_path):
     """What the journal does not take is not lost."""
     path = tmp_path / "gone"
     path.write_text("")
-    assert "<6>first" in run("journal", str(path))
+    said = run("journal", str(path))
+    assert "<6>first" in said
+    assert "<4>\tlines" in said
     assert os.path.exists(path)
 
 
@@ -86,12 +93,12 @@ CONFIGURES = """
 import logging.config, sys
 from preforkd.linux import journal, logs
 logs.ADDRESS = sys.argv[1]
-logs.Journal = lambda wait=True: journal.Journal(sys.argv[1], wait=wait)
+logs.Journal = lambda: journal.Journal(sys.argv[1])
 ours, other = logging.getLogger("preforkd.worker"), logging.getLogger("preforkd_like")
 logs.configure("info", sys.argv[2])
 logging.config.dictConfig({"version": 1})
 ours.info("heard in the zygote")
-logs.hurry()
+logs.renew()
 logging.config.dictConfig({"version": 1})
 ours.info("heard in the worker")
 assert other.disabled
@@ -117,23 +124,24 @@ STUCK = """
 import logging, os, sys
 from preforkd.linux import journal, logs
 logs.ADDRESS = sys.argv[1]
-logs.Journal = lambda wait=True: journal.Journal(sys.argv[1], wait=wait)
+logs.Journal = lambda: journal.Journal(sys.argv[1])
 logs.configure("info", "journal")
-logs.hurry()
+logs.renew()
+logs.set_context(worker=3)
 logs.capture_output()
 for number in range(2000):
     logging.getLogger("preforkd").info("record %d", number)
     print("printed", number)
 os.write(2, b"burst over\\n")
 sys.stdin.read(1)
-logging.getLogger("preforkd").info("last")
 """
 
 
 def test_a_stuck_journal_does_not_stop_a_worker(tmp_path):
-    """Records and prints are dropped without waiting; how many records were is told later."""
+    """Records and prints wait a second in all, then they are dropped; how many is told by itself."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "socket"))
+        sock.settimeout(30)
         with subprocess.Popen(
             [sys.executable, "-c", STUCK, str(tmp_path / "socket")],
             stdin=subprocess.PIPE,
@@ -141,24 +149,58 @@ def test_a_stuck_journal_does_not_stop_a_worker(tmp_path):
             text=True,
         ) as child:
             assert child.stderr.readline() == "burst over\n"
-            sock.setblocking(False)
-            first = parse(sock.recv(65536))
-            with contextlib.suppress(BlockingIOError):
-                while sock.recv(65536):
-                    pass
+            entries = [parse(sock.recv(65536))]
+            while "PREFORKD_MISSED" not in entries[-1]:
+                entries.append(parse(sock.recv(65536)))
             child.communicate("x")
             assert child.returncode == 0
-        last = parse(sock.recv(65536))
-    assert first["MESSAGE"] == "record 0"
-    assert last["MESSAGE"] == "last"
-    assert int(last["PREFORKD_MISSED"]) > 1000
+    last = entries.pop()
+    assert entries[0]["MESSAGE"].endswith("record 0")
+    lost = 4000 - len(entries)
+    assert lost > 1000
+    assert last["MESSAGE"] == f"{lost} lines of worker 3 were lost: the journal did not take them"
+    assert last["PREFORKD_WORKER"] == "3"
+
+
+BURST = """
+import logging, sys
+from preforkd.linux import journal, logs
+logs.ADDRESS = sys.argv[1]
+logs.Journal = lambda: journal.Journal(sys.argv[1])
+logs.configure("info", "journal")
+logs.renew()
+logs.capture_output()
+for number in range(3000):
+    logging.getLogger("preforkd").info("record %d", number)
+    print("printed", number)
+"""
+
+
+def test_a_burst_is_lost_by_nobody(tmp_path):
+    """A journal that reads, slower than lines are written, gets every one."""
+    entries = []
+
+    def read(sock):
+        with contextlib.suppress(TimeoutError):
+            while True:
+                entries.append(sock.recv(65536))
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        sock.settimeout(3)
+        reader = threading.Thread(target=read, args=(sock,))
+        reader.start()
+        subprocess.run([sys.executable, "-c", BURST, str(tmp_path / "socket")], check=True)
+        reader.join()
+    assert len(entries) == 6000
+    assert parse(entries[-1])["MESSAGE"] == "printed 2999"
 
 
 IMPATIENT = """
 import logging, sys, time
 from preforkd.linux import journal, logs
 logs.ADDRESS = sys.argv[1]
-logs.Journal = lambda wait=True: journal.Journal(sys.argv[1], wait=wait)
+logs.Journal = lambda: journal.Journal(sys.argv[1])
 logs.configure("info", "journal")
 begun = time.monotonic()
 for number in range(3000):
@@ -182,7 +224,7 @@ STREAMS = """
 import logging, sys
 from preforkd.linux import journal, logs
 logs.ADDRESS = sys.argv[1]
-logs.Journal = lambda wait=True: journal.Journal(sys.argv[1], wait=wait)
+logs.Journal = lambda: journal.Journal(sys.argv[1])
 logs.configure("info", "journal")
 logs.set_context(generation=2)
 logs.capture_output()
@@ -212,3 +254,122 @@ def test_an_application_may_use_its_streams_as_ever(tmp_path):
         ("utf-8 backslashreplace False 2", "6"),
     ]
     assert {entry["PREFORKD_WORKER"] for entry in entries} == {"3"}
+
+
+AS_THE_INTERPRETER = """
+import io, logging, logging.config, sys
+from preforkd.linux import journal, logs
+logs.ADDRESS = sys.argv[1]
+logs.Journal = lambda: journal.Journal(sys.argv[1])
+logs.configure("info", "journal")
+root = logging.getLogger()
+assert (root.handlers, root.level, root.hasHandlers()) == ([], logging.WARNING, False)
+application, ours = logging.getLogger("site"), logging.getLogger("preforkd.worker")
+logs.keep_enabled("kept")
+exec(sys.argv[2])
+logs.configure("info", "journal")
+logs.set_context(worker=3, generation=2)
+application.info("info")
+application.warning("warning")
+ours.info("ours")
+assert not logging.getLogger("kept").disabled
+"""
+DICTIONARY = """
+logging.config.dictConfig({
+    "version": 1,
+    "handlers": {"own": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr"}},
+    "root": {"handlers": ["own"], "level": "DEBUG"},
+})
+application = logging.getLogger("late")
+"""
+FILE = """
+logging.config.fileConfig(io.StringIO('''
+[loggers]
+keys = root
+[handlers]
+keys = own
+[formatters]
+keys =
+[logger_root]
+handlers = own
+[handler_own]
+class = StreamHandler
+args = ()
+'''))
+application = logging.getLogger("late")
+"""
+RECIPE_OF_LOGURU = """
+for name in list(logging.root.manager.loggerDict):
+    logging.getLogger(name).handlers = []
+    logging.getLogger(name).propagate = True
+logging.root.handlers = [logging.StreamHandler()]
+"""
+CONFIGURATIONS = {
+    "": ("", ["warning", "ours"]),
+    "application.setLevel('INFO')": ("", ["info", "warning", "ours"]),
+    "logging.basicConfig(level='INFO', format='%(levelname)s=%(message)s')": (
+        "INFO=info\nWARNING=warning\n",
+        ["ours"],
+    ),
+    "logging.basicConfig(force=True)": ("WARNING:site:warning\n", ["ours"]),
+    "application.addHandler(logging.StreamHandler())": ("warning\n", ["ours"]),
+    DICTIONARY: ("info\nwarning\n", ["ours"]),
+    FILE: ("warning\n", ["ours"]),
+    RECIPE_OF_LOGURU: ("warning\n", ["ours"]),
+    "logging.disable()": ("", ["ours"]),
+    "for one in (ours, ours.parent): one.setLevel('CRITICAL')": ("", ["warning", "ours"]),
+    "ours.addFilter(lambda record: False)": ("", ["warning", "ours"]),
+    "logging.lastResort = None": ('No handlers could be found for logger "site"\n', ["ours"]),
+}
+
+
+@pytest.mark.parametrize("code", CONFIGURATIONS)
+def test_an_application_finds_logging_as_the_interpreter_leaves_it(tmp_path, code):
+    """What it configures is in force, once; what it leaves alone goes to the journal, with fields."""
+    stderr, journal = CONFIGURATIONS[code]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        sock.settimeout(5)
+        command = [sys.executable, "-c", AS_THE_INTERPRETER, str(tmp_path / "socket"), code]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        entries = [parse(sock.recv(65536)) for _ in journal]
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recv(65536)
+    assert done.stderr == stderr
+    assert [entry["MESSAGE"] for entry in entries] == [
+        f"worker 3 (generation 2): {text}" for text in journal
+    ]
+    said = {"warning": ("4", "site"), "info": ("6", "site"), "ours": ("6", "preforkd.worker")}
+    for entry, text in zip(entries, journal, strict=True):
+        assert (entry["PRIORITY"], entry["LOGGER"]) == said[text]
+        assert entry["PREFORKD_WORKER"] == "3"
+
+
+UNSAFE = """
+import logging, sys
+from preforkd.linux import journal, logs
+logs.Journal = lambda: journal.Journal(sys.argv[2])
+logs.configure("info", sys.argv[1])
+text = "\\x1b]0;title\\x07\\npreforkd[1]: generation 99 serves"
+logging.getLogger("preforkd").info(text)
+logs.capture_output()
+if len(sys.argv) > 2:
+    print("\\x1b[31mred\\x1b[0m \\x1b[2J")
+"""
+
+
+def test_control_characters_reach_no_terminal_and_forge_no_line(tmp_path):
+    """Escapes are written out, in records and in what is printed; a line that follows is indented."""
+    command = [sys.executable, "-c", UNSAFE]
+    done = subprocess.run([*command, "stderr"], capture_output=True, text=True, check=True)
+    first, second = done.stderr.splitlines()
+    assert first.endswith(r": \x1b]0;title\x07")
+    assert second == "\tpreforkd[1]: generation 99 serves"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        sock.settimeout(5)
+        subprocess.run([*command, "journal", str(tmp_path / "socket")], check=True)
+        entries = [parse(sock.recv(65536))["MESSAGE"] for _ in range(2)]
+    assert entries[0].startswith(r"\x1b]0;title\x07")
+    assert entries[1] == r"red \x1b[2J"

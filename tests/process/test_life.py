@@ -269,25 +269,43 @@ def test_a_port_in_use_is_named_with_its_place(service):
 
 
 LOGS = """
-import logging.config
-logging.config.dictConfig({
+import logging, logging.config
+DICTIONARY = {
     "version": 1,
     "handlers": {"own": {"class": "logging.StreamHandler"}},
     "root": {"handlers": ["own"], "level": "DEBUG"},
-})
+}
+CONFIGURE
 
 def app(environ, start_response):
-    logging.getLogger("site").info("the application speaks")
+    logging.getLogger("site").warning("the application speaks")
     raise RuntimeError("it broke")
+
+async def main(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    app(None, None)
 """
+CONFIGURING = {
+    "logging.config.dictConfig(DICTIONARY)": "the application speaks",
+    "logging.basicConfig(format='%(levelname)s=%(message)s')": "WARNING=the application speaks",
+    "": r"\S+ preforkd\[\d+\]: warning: worker 1 \(generation 1\): the application speaks",
+}
 
 
-def test_an_application_that_configures_logging_takes_nothing_away(service):
-    """dictConfig() closes all handlers there are: preforkd's lines have who speaks nevertheless."""
-    address = service.serve("logs", LOGS, "workers: 1\n", "wsgi:logs:app")
+@pytest.mark.parametrize("code", CONFIGURING, ids=["dictConfig", "basicConfig", "none"])
+@pytest.mark.parametrize("target", ["wsgi:logs:app", "asgi:logs:main"])
+def test_an_application_that_configures_logging_takes_nothing_away(service, code, target):
+    """What it configures is in force; preforkd's lines have who speaks, and nothing comes twice."""
+    address = service.serve("logs", LOGS.replace("CONFIGURE", code), "workers: 1\n", target)
     assert b" 500 " in ask(address)
-    assert re.search(r"error: worker 1 \(generation 1\): .*(\n.*)*it broke", service.log)
-    assert service.log.count("the application speaks") == 1
+    assert service.stop() == 0
+    lines = service.log.splitlines()
+    (said,) = [line for line in lines if "the application speaks" in line]
+    assert re.fullmatch(CONFIGURING[code], said)
+    assert len([line for line in lines if line.endswith("RuntimeError: it broke")]) == 1
+    if target.startswith("wsgi"):
+        assert re.search(r"error: worker 1 \(generation 1\): .*(\n.*)*it broke", service.log)
 
 
 def test_unix_sockets_are_made_and_removed(service, tmp_path):

@@ -15,6 +15,8 @@ from preforkd.config.settings import AccessLog
 from preforkd.errors import SystemFailure
 from preforkd.http.head import Head
 from preforkd.ipc.exchange import Exchange, pair
+from preforkd.linux import logs
+from preforkd.linux.journal import Journal
 from preforkd.worker import access
 from preforkd.worker.access import Answered, combined_line, open_access_log
 
@@ -60,12 +62,13 @@ def test_json_lines(tmp_path):
     assert 0 <= entry["seconds"] < 10
 
 
-def test_the_journal_gets_fields_and_is_not_waited_for(tmp_path, monkeypatch):
-    """A journal that does not read costs entries, which are counted, and no time."""
+def test_the_journal_gets_fields_and_what_it_misses_is_told(tmp_path, monkeypatch):
+    """A journal that does not read costs entries, which are counted, and a second once."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "socket"))
-        journal = access.Journal(str(tmp_path / "socket"), wait=False)
-        monkeypatch.setattr(access, "Journal", lambda wait: journal)
+        journal = Journal(str(tmp_path / "socket"))
+        sender = logs.Sender(lambda: {"PREFORKD_WORKER": 3}, journal)
+        monkeypatch.setattr(logs, "sender", lambda: sender)
         log = open_access_log(AccessLog(target="journal"))
         one = Answered("::1", head(b"/a"), 200, 3, 0.25)
         for _ in range(3000):
@@ -76,14 +79,18 @@ def test_the_journal_gets_fields_and_is_not_waited_for(tmp_path, monkeypatch):
         assert b"PREFORKD_STATUS=200\n" in first
         assert b"PREFORKD_DURATION_USEC=250000\n" in first
         journald.setblocking(False)
+        taken = 1
         with contextlib.suppress(BlockingIOError):
             while journald.recv(65536):
-                pass
+                taken += 1
         log.log(one)
         log.log(one)
         log.flush()
-        assert re.search(rb"PREFORKD_MISSED=[1-9]\d*\n", journald.recv(65536))
-        assert b"MISSED" not in journald.recv(65536)
+        lost = 3000 - taken
+        told = b"MESSAGE=%d lines of worker 3 were lost: the journal did not take them\n" % lost
+        assert told in journald.recv(65536)
+        for _ in range(2):
+            assert b"MESSAGE=::1 GET /a" in journald.recv(65536)
         journal.close()
 
 
