@@ -1,8 +1,10 @@
 """Stream handlers: one connection at a time, as a function or in the manner of socketserver."""
 
+import contextlib
 import fcntl
 import inspect
 import logging
+import select
 import socket
 import socketserver
 import termios
@@ -12,6 +14,11 @@ from typing import Any
 logger = logging.getLogger("preforkd.app")
 
 _NOTHING = bytes(4)
+_GOODBYE = 2.0
+"""Seconds for a client to make room for the end of a TLS connection."""
+_GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError)
+# By their names: OpenSSL is not loaded for those who do not want it.
+_GONE_OVER_TLS = {"SSLEOFError", "SSLZeroReturnError"}
 
 StreamHandler = Callable[[socket.socket, Any], None]
 
@@ -46,20 +53,43 @@ def call(handler: StreamHandler, connection: socket.socket, peer: Any) -> None:
 
     What the handler has sent is delivered even when the client has sent more than was read:
     closing a socket with unread input resets it, so the sending side is shut first and a little
-    of the rest is read away.
+    of the rest is read away. Over TLS the client is told that nothing was cut off (close_notify), unless
+    the handler has failed; one that hands the connection to a child must detach its own copy.
     """
     try:
         handler(connection, peer)
+        secure = getattr(connection, "unwrap", None)
+        if secure is not None and connection.fileno() >= 0:
+            _say_goodbye(connection, secure)
         if _has_unread(connection):
             _part(connection)
-    except (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError) as error:
-        logger.debug("connection from %s: %s", peer, error)
     except SystemExit:
         raise
-    except BaseException:
-        logger.exception("the handler failed on a connection from %s", peer)
+    except BaseException as error:
+        if isinstance(error, _GONE) or type(error).__name__ in _GONE_OVER_TLS:
+            logger.debug("connection from %s: %s", peer, error)
+        else:
+            logger.exception("the handler failed on a connection from %s", peer)
     finally:
         connection.close()
+
+
+def _say_goodbye(connection: socket.socket, unwrap: Callable[[], Any]) -> None:
+    # The client's own goodbye is not waited for; room for ours is, for a moment.
+    with contextlib.suppress(OSError, ValueError):
+        connection.setblocking(False)
+        try:
+            unwrap()
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if type(error).__name__ == "SSLWantWriteError":
+                poll = select.poll()
+                poll.register(connection, select.POLLOUT)
+                if poll.poll(_GOODBYE * 1000):
+                    unwrap()
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
 
 
 def _has_unread(connection: socket.socket) -> bool:

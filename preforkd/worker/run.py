@@ -98,7 +98,10 @@ def preload(kind: str, settings: Settings) -> None:
 
     What every worker needs is tried as well; raises what `preflight.check` raises.
     """
-    for name in _MODULES[kind]:
+    names = _MODULES[kind]
+    if kind == "stream" and _opens(settings):
+        names += ("preforkd.worker.opening",)
+    for name in names:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     preflight.check(kind, settings)
@@ -281,7 +284,7 @@ def _end_stray() -> None:
 
 
 def _server(seat: Seat, gate: Gate) -> Server:
-    if seat.kind != "stream":
+    if seat.kind != "stream" or _opens(seat.settings):
         # Each connection takes a descriptor; systemd's soft limit is 1024.
         limits.raise_descriptor_limit(seat.settings.http.connections + _DESCRIPTORS)
     if seat.kind == "asgi":
@@ -296,9 +299,22 @@ def _server(seat: Seat, gate: Gate) -> Server:
     if seat.kind == "stream":
         from preforkd.worker import stream  # noqa: PLC0415
 
+        openings = None
+        if _opens(seat.settings):
+            from preforkd.worker.opening import Openings  # noqa: PLC0415
+
+            openings = Openings(gate, seat.settings)
         # The connection is the handler's: it may have forked the child to serve it.
-        return _Simple(lambda: stream.serve(gate, seat.application), lambda: ())
+        return _Simple(
+            lambda: stream.serve(gate, seat.application, openings),
+            lambda: openings.descriptors() if openings is not None else (),
+        )
     raise ApplicationError(f"there is no kind of application named {seat.kind!r}")
+
+
+def _opens(settings: Settings) -> bool:
+    # Something precedes the handler's part of a stream connection.
+    return any(listener.tls or listener.proxy_protocol for listener in settings.listen)
 
 
 def _exchange(seat: Seat) -> Any:

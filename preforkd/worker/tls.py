@@ -16,14 +16,15 @@ from preforkd.errors import ConfigurationError, Place, Problem
 _BEGIN = "-----BEGIN"
 
 
-def context(settings: Settings) -> ssl.SSLContext:
-    """Return the context for our side.
+def context(settings: Settings, protocols: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
+    """Return the context for our side; ``protocols`` are those that are offered (ALPN).
 
     Certificate and key are paths, or their text as it comes out of a credential. Raises
     ConfigurationError that names the setting.
     """
     made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    made.set_alpn_protocols(["http/1.1"])
+    if protocols:
+        made.set_alpn_protocols(list(protocols))
     # A resumed session saves a handshake, and needs no memory of ours: tickets.
     key = settings.key or settings.certificate
     with _as_path(settings.certificate) as certificate, _as_path(key) as key_path:
@@ -75,12 +76,19 @@ class TlsSocket:
 
     def __init__(self, sock: socket.socket, settings: ssl.SSLContext) -> None:
         sock.setblocking(False)
+        # Who was reset already is found here: wrap_socket() of older Pythons leaves a socket unclosed.
+        sock.getpeername()
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = settings.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         self._said_goodbye = False
         self.wants_write = False
         """The handshake waits for room to send."""
+
+    @property
+    def socket(self) -> ssl.SSLSocket:
+        """The socket of Python's module ssl."""
+        return self._sock
 
     def handshake(self) -> bool:
         """Make the next step; True when it is done. Raises OSError."""

@@ -98,3 +98,60 @@ def test_a_certificate_that_cannot_be_used_changes_nothing(serving):
     assert "tls.certificate" in serving.log
     assert {shown(serving) for _ in range(10)} == {CERTIFICATE}
     assert serving.status()["ready"] == 2
+
+
+STREAM = """
+import os
+
+def handle(connection, peer):
+    connection.sendall(f"{type(connection).__name__} {peer[0]} {os.getpid()} ".encode())
+    connection.sendall(connection.recv(100))
+"""
+HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n"
+
+
+@pytest.fixture
+def streaming(service):
+    service.port = free_port()
+    (service.folder / "streaming.py").write_text(STREAM)
+    (service.folder / "chain.pem").write_text(CERTIFICATE + KEY)
+    service.configure(
+        f"app: {{target: 'stream:streaming:handle', directory: {service.folder}}}\n"
+        f"listen: [{{address: 127.0.0.1:{service.port}, tls: true, proxy_protocol: true}}]\n"
+        f"workers: 1\ntls: {{certificate: {service.folder}/chain.pem}}\n"
+        "proxy: {trusted: [127.0.0.1]}\n"
+    )
+    return service.start("--config", str(service.config))
+
+
+def test_streams_speak_tls_and_the_proxy_protocol(streaming):
+    """The handler has a TLS socket and the client as its peer; one that is slow holds nobody up."""
+    with socket.create_connection(("127.0.0.1", streaming.port)) as slow:
+        slow.sendall(HEADER[:9])
+        for _ in range(3):
+            sock = socket.create_connection(("127.0.0.1", streaming.port), timeout=30)
+            sock.sendall(HEADER)
+            context = ssl.create_default_context(cadata=CERTIFICATE)
+            with context.wrap_socket(sock, server_hostname="localhost") as sock:
+                sock.sendall(b"hello")
+                (pid,) = streaming.workers()
+                assert sock.recv(100) == f"SSLSocket 192.0.2.7 {pid} ".encode()
+                assert sock.recv(100) == b"hello"
+                assert sock.recv(100) == b""
+
+
+def test_a_zygote_from_a_stream_worker_leaves_its_clients_alone(streaming):
+    """Reforked while a client's TLS handshake is to come: that worker goes on with it."""
+    (worker,) = streaming.workers()
+    sock = socket.create_connection(("127.0.0.1", streaming.port), timeout=30)
+    sock.sendall(HEADER)
+    streaming.until(lambda status: status["workers"][0]["connections"] == 1)
+    assert streaming.control("refork").returncode == 0
+    context = ssl.create_default_context(cadata=CERTIFICATE)
+    with context.wrap_socket(sock, server_hostname="localhost") as sock:
+        sock.sendall(b"hello")
+        assert sock.recv(100) == f"SSLSocket 192.0.2.7 {worker} ".encode()
+        assert sock.recv(100) == b"hello"
+        assert sock.recv(100) == b""
+    streaming.until(lambda status: streaming.workers() not in ([], [worker]))
+    assert streaming.stop() == 0

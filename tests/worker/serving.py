@@ -14,6 +14,7 @@ from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
 from preforkd.worker import http, stream
 from preforkd.worker.gate import Gate, Listener
+from preforkd.worker.opening import Openings
 
 
 class Worker:
@@ -56,7 +57,8 @@ class Worker:
             whole = whole or Settings(http=Http(**settings), access_log=access or AccessLog())
             serve = lambda: serve_asgi(gate, application, whole)  # noqa: E731
         else:
-            serve = lambda: stream.serve(gate, application)  # noqa: E731
+            openings = Openings(gate, whole) if whole is not None else None
+            serve = lambda: stream.serve(gate, application, openings)  # noqa: E731
         self.thread = threading.Thread(target=serve, daemon=True)
         self.thread.start()
 
