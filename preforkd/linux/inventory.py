@@ -55,12 +55,16 @@ class Connection(Struct, frozen=True):
 def threads() -> list[str]:
     """Return the names of this process's other threads, in the order of their start.
 
-    Those that Python does not know (of libraries in C) are named as the kernel does, proc(5) comm.
+    Those that Python does not know (of libraries in C) are named as the kernel does, proc(5) comm;
+    without /proc they are not found.
     """
     own = threading.get_native_id()
     known = {thread.native_id: thread.name for thread in threading.enumerate()}
     found = []
-    for entry in sorted(map(int, os.listdir("/proc/self/task"))):
+    entries = sorted(_numbers("/proc/self/task"))
+    if not entries:
+        return [name for number, name in known.items() if number != own]
+    for entry in entries:
         if entry == own:
             continue
         name = known.get(entry)
@@ -73,15 +77,22 @@ def threads() -> list[str]:
 
 
 def descriptors() -> Descriptors:
-    """Return what is open in this process."""
+    """Return what is open in this process; nothing without /proc."""
     return frozenset(_descriptors())
 
 
 def _descriptors() -> Iterator[tuple[int, int, int]]:
-    for number in map(int, os.listdir("/proc/self/fd")):
+    for number in _numbers("/proc/self/fd"):
         with suppress(OSError):  # the one that listed them
             status = os.fstat(number)
             yield number, status.st_dev, status.st_ino
+
+
+def _numbers(folder: str) -> list[int]:
+    try:
+        return list(map(int, os.listdir(folder)))
+    except OSError:
+        return []
 
 
 def connections(but: Descriptors = frozenset()) -> list[Connection]:

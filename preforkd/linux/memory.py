@@ -41,13 +41,13 @@ def usage(pid: int | str = "self") -> Usage:
     """Return the memory of a process.
 
     Raises ProcessLookupError when there is no such process (any more), PermissionError when it is
-    another user's, and OSError where the kernel has no smaps_rollup.
+    another user's, and OSError where there is no /proc or the kernel has no smaps_rollup.
     """
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
             text = file.read()
     except FileNotFoundError as error:
-        if os.path.exists(f"/proc/{pid}/stat"):
+        if os.path.exists(f"/proc/{pid}/stat") or not os.path.exists("/proc/self/stat"):
             raise
         raise ProcessLookupError(error.errno, f"there is no process {pid}") from error
     sizes = {

@@ -165,7 +165,11 @@ def _zombies() -> list[int]:
 
 def _children() -> list[int]:
     pids: list[int] = []
-    for thread in os.listdir("/proc/self/task"):
+    try:
+        threads = os.listdir("/proc/self/task")
+    except OSError:  # no /proc: those that have ended are found one by one
+        return pids
+    for thread in threads:
         # A thread may have ended meanwhile, and a kernel may keep no such list.
         with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:
             pids += map(int, file.read().split())

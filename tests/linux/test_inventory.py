@@ -119,3 +119,23 @@ def test_what_was_open_before_is_not_told(before):
             os.dup2(second.fileno(), number)
             found = {found.descriptor for found in inventory.connections(but=known)}
             assert number in found
+
+
+def test_without_proc_nothing_is_found_but_pythons_own(monkeypatch):
+    """No /proc, or one that may not be read: threads by Python's names, no descriptors, no error."""
+
+    def refuse(path):
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait, name="metrics-flusher")
+    thread.start()
+    try:
+        assert "metrics-flusher" in inventory.threads()
+        assert threading.current_thread().name not in inventory.threads()
+        assert inventory.descriptors() == frozenset()
+        assert inventory.connections() == []
+    finally:
+        stop.set()
+        thread.join()

@@ -5,6 +5,7 @@ import select
 
 import pytest
 
+from preforkd.linux import memory
 from preforkd.linux.memory import PressureWatch, trim, usage
 
 
@@ -123,3 +124,16 @@ def test_another_users_process_is_not_read():
             os._exit(0)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_without_proc_nobody_is_taken_for_gone(monkeypatch):
+    """The file is missing, the process may well be there: an error that is told."""
+
+    def refuse(path, *_arguments):
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(memory, "open", refuse, raising=False)
+    monkeypatch.setattr(os.path, "exists", lambda _path: False)
+    with pytest.raises(FileNotFoundError) as caught:
+        usage(os.getpid())
+    assert type(caught.value) is FileNotFoundError

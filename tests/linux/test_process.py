@@ -69,6 +69,25 @@ def test_strangers_are_reaped_and_those_we_know_are_left():
     os.close(pidfd)
 
 
+def test_without_proc_strangers_are_reaped_all_the_same(monkeypatch):
+    """Those that the kernel names before one that is known; behind it when that one is reaped."""
+
+    def refuse(path):
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    known = child("raise SystemExit(5)")
+    pidfd = process.open_child(known)
+    stranger = child("pass")
+    for pid in (known, stranger):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    reaped = process.reap_strangers({known})
+    assert process.reap(pidfd).code == 5
+    reaped += process.reap_strangers(set())
+    assert [pid for pid, _ in reaped] == [stranger]
+    os.close(pidfd)
+
+
 def test_a_stranger_whom_another_thread_has_reaped(monkeypatch):
     """Who started it was faster: nobody knows how it ended, and that is no error."""
     gone = child("pass")

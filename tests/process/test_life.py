@@ -537,6 +537,52 @@ def test_the_demo_is_never_served_in_silence(service):
     assert f"warning: the built-in demo is served: app.target is not set in {path}" in service.log
 
 
+WITHOUT_PROC = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
+ANY_KIND = """
+import os
+
+def wsgi(environ, start_response):
+    if environ["PATH_INFO"] == "/orphan" and os.fork() == 0:
+        os._exit(0 if os.fork() else 3)
+    start_response("200 OK", [])
+    return [b"here"]
+
+async def asgi(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"here"})
+
+def stream(connection, peer):
+    connection.recv(4096)
+    connection.sendall(b"here")
+"""
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi", "stream"])
+def test_without_proc_all_is_served(service, kind):
+    """Loaded, reloaded, a killed worker replaced, an orphan reaped, stopped; only counts are missing."""
+    works = subprocess.run([*WITHOUT_PROC, "true"], capture_output=True, check=False)
+    if works.returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    if kind == "asgi":
+        pytest.importorskip("uvicorn")
+    (service.folder / "anykind.py").write_text(ANY_KIND)
+    port = free_port()
+    app = f"{{target: '{kind}:anykind:{kind}', directory: {service.folder}}}"
+    path = service.configure(f"app: {app}\nlisten: 127.0.0.1:{port}\nworkers: 2\n")
+    service.start("--config", str(path), command=WITHOUT_PROC)
+    address = ("127.0.0.1", port)
+    assert b"here" in ask(address, "/orphan")
+    os.kill(service.workers()[0], signal.SIGKILL)
+    service.until(lambda status: status["ready"] == 2 and "killed by SIGKILL" in service.log)
+    answer = service.control("reload", "--fresh")
+    assert answer.returncode == 0, answer.stderr
+    assert b"here" in ask(address)
+    assert "No such file or directory" in service.control("memory").stdout
+    assert service.stop() == 0
+    assert "Traceback" not in service.log
+
+
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_an_idle_service_does_not_wake_up(service):
     """After a connection all is quiet within 2.5 s: no process makes another system call."""
