@@ -28,7 +28,7 @@ _SIZE = "^[0-9]+(\\.[0-9]+)?\\s*([KMGTkmgt]?)(i?B)?$"
 _HEAD = """\
 # /etc/preforkd.yaml: the configuration of preforkd.
 #
-# Every setting is here, as a comment and with its default; none is needed, nor is the file.
+# Every setting is here, as a comment and with its default; none is needed.
 # preforkd check shows what is wrong with a file, preforkd config what is in force and why,
 # systemctl reload preforkd applies it. Durations: 30s, 1min 30s. Sizes: 64K, 256M.
 """

@@ -678,8 +678,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tuple[Listen, ...],
         _meta(
             "The sockets to listen on: an address, or a list of addresses or mappings. Sockets that "
-            "systemd passes come first: where it passes any, only those are served, and an entry here "
-            "with a name says that this one must be among them.",
+            "systemd passes come first: where it passes any, only those are served. An entry here with a "
+            "name says that this one must be among them, one without a name is that of the passed "
+            "socket with its address.",
             GENERATION,
         ),
     ] = (Listen(address="127.0.0.1:8080"),)

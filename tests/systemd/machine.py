@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import preforkd
@@ -124,10 +125,13 @@ def remove_cgroup(group: Path) -> None:
 class Machine:
     """A machine that is booted from a copy of the image."""
 
-    def __init__(self, image: Image, folder: Path) -> None:
+    def __init__(
+        self, image: Image, folder: Path, prepare: Callable[[Path], None] = lambda _root: None
+    ) -> None:
         self.suite = image.suite
         self.root = folder / "root"
         run("cp", "-a", str(image.root), str(self.root))
+        prepare(self.root)
         self._cgroup = own_cgroup(f"preforkd-machine-{os.getpid()}-{next(_numbers)}")
         enter = f"echo $$ > {self._cgroup}/cgroup.procs; " if self._cgroup else ""
         with (folder / "console").open("wb") as console:

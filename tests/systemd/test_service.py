@@ -4,7 +4,7 @@ import re
 import sys
 
 import pytest
-from machine import DJANGO, ECHO, NC, TREE, drop_in, finish
+from machine import DJANGO, ECHO, NC, TREE, Machine, drop_in, finish, run
 
 sys.path.insert(0, str(TREE / "tests/worker"))
 import certificate
@@ -237,3 +237,109 @@ def test_a_reload_by_signal_waits_as_well(machine):
     # The protocol has no word for a failure; the status line has.
     machine.run("systemctl reload preforkd")
     assert "wrokers" in machine.run("systemctl show preforkd -p StatusText")
+
+
+CLIENT = """\
+[Unit]
+DefaultDependencies=no
+After=preforkd.socket
+[Service]
+ExecStart=/usr/bin/python3 -c "import socket; socket.create_connection(('127.0.0.1', 8080)).recv(1)"
+[Install]
+WantedBy=sockets.target
+"""
+
+
+@pytest.mark.parametrize("fault", ["wrokers: 3\n", "app: {target: 'wsgi:no_such:module'}\n"])
+def test_a_boot_ends_though_the_service_cannot_start(image, tmp_path, fault):
+    """A client waits in the socket, so that the service is started again and again: the boot ends."""
+
+    def prepare(root):
+        (root / "etc/preforkd.yaml").write_text(fault)
+        (root / "etc/systemd/system/client.service").write_text(CLIENT)
+        run(
+            "systemctl", f"--root={root}", "enable", "client", "preforkd.socket", "preforkd.service"
+        )
+
+    machine = Machine(image, tmp_path, prepare)
+    try:
+        assert machine.show("multi-user.target", "ActiveState") == "active"
+        assert "Startup finished" in machine.journal("-b _PID=1")
+        # All that while it was tried, and the client was kept.
+        machine.until("journalctl -b -u preforkd -g 'the service cannot start' -o cat | wc -l", "3")
+        assert machine.show("client.service", "ActiveState") == "active"
+        machine.configure(ECHO)
+        machine.until("systemctl show preforkd -p ActiveState", "=active")
+    finally:
+        machine.stop()
+
+
+def test_units_are_enabled_one_by_one(machine):
+    """The service without the socket, which would have it listen elsewhere after the next boot."""
+    enabled = (
+        "systemctl is-enabled preforkd.socket preforkd.service preforkd@x.socket preforkd@x.service"
+    )
+    machine.run("systemctl enable preforkd.service preforkd@x.service")
+    assert machine.call(enabled).stdout.split() == ["disabled", "enabled"] * 2
+    machine.run("systemctl enable preforkd.socket preforkd@x.socket")
+    assert machine.call(enabled).stdout.split() == ["enabled"] * 4
+
+
+def test_an_address_that_no_socket_serves_is_told(machine):
+    """By systemctl status and preforkctl status, as long as it is written."""
+    machine.configure(f"{ECHO}listen: 127.0.0.1:8081\n")
+    machine.run("systemctl start preforkd.socket preforkd.service")
+    note = "listen[0]: 127.0.0.1:8081 is not served: systemd passed 127.0.0.1:8080 instead"
+    assert note in machine.run("systemctl status preforkd")
+    assert note in machine.run("preforkctl status")
+    machine.configure(f"{ECHO}listen: 127.0.0.1:8080\n")
+    machine.run("systemctl reload preforkd")
+    assert "is not served" not in machine.run("systemctl status preforkd; preforkctl status")
+
+
+@pytest.mark.parametrize(
+    ("listen", "reason"),
+    [
+        ("ListenDatagram=127.0.0.1:8080", "write ListenStream= instead of ListenDatagram="),
+        ("ListenSequentialPacket=/run/x.sock", "ListenStream= instead of ListenSequentialPacket="),
+    ],
+)
+def test_only_sockets_that_cannot_be_served(machine, listen, reason):
+    """The start fails with the reason, and nothing is bound in their place."""
+    drop_in(machine, f"[Socket]\nListenStream=\n{listen}\n", "preforkd.socket")
+    machine.configure(ECHO)
+    machine.run("systemctl start preforkd.socket")
+    assert machine.call("systemctl start preforkd.service").returncode != 0
+    assert machine.show("preforkd.service", "ExecMainStatus") == "78"
+    assert reason in machine.journal()
+    assert "listening on" not in machine.journal()
+
+
+def test_accept_yes_is_named(machine):
+    """Though the instance that it starts for each connection has no configuration file."""
+    drop_in(machine, "[Socket]\nAccept=yes\n", "preforkd.socket")
+    machine.run("systemctl start preforkd.socket")
+    machine.run(
+        "python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 8080)).recv(1)'"
+    )
+    machine.until(
+        "journalctl -b -o cat SYSLOG_IDENTIFIER=preforkd", "write Accept=no in the socket unit"
+    )
+
+
+@pytest.mark.parametrize("lost", ["mv /etc/preforkd.yaml /x", ": >/etc/preforkd.yaml"])
+def test_a_lost_configuration_is_no_wish_for_the_demo(machine, lost):
+    """A reload is refused and all serves on; without its file the service does not start either."""
+    machine.configure(ECHO + "listen: 127.0.0.1:8082\n")
+    machine.run("systemctl start preforkd.service")
+    machine.run(lost)
+    assert machine.call("systemctl reload preforkd").returncode != 0
+    assert "the last reload failed" in machine.show("preforkd", "StatusText")
+    machine.run("curl -sf 'http://127.0.0.1:8082/?id=1'")
+    assert machine.call("curl -sf http://127.0.0.1:8080/").returncode != 0
+    machine.run("kill -HUP $(systemctl show preforkd -p MainPID --value)")
+    machine.until("journalctl -u preforkd -g 'reload failed' -o cat | wc -l", "2")
+    machine.run("curl -sf 'http://127.0.0.1:8082/?id=1'")
+    if "mv" in lost:
+        assert machine.call("systemctl restart preforkd").returncode != 0
+        assert "/etc/preforkd.yaml: cannot be read: No such file" in machine.journal()
