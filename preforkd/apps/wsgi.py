@@ -106,6 +106,12 @@ class FileWrapper:
         return offset, max(0, status.st_size - offset)
 
 
+def server_name(host: str) -> str:
+    """Return a local address as it stands in the URLs of clients (RFC 3875, section 4.1.14)."""
+    host = host.partition("%")[0]
+    return f"[{host}]" if ":" in host else host
+
+
 def base_environ(server: str, port: str, *, secure: bool, threads: bool) -> Environ:
     """Return what the requests of one listener have in common."""
     return {

@@ -5,6 +5,8 @@ Not beside the addresses to listen on, which the master reads as well: ipaddress
 
 import ipaddress
 
+_MAPPED = 96
+"""Bits before an IPv4 address that is mapped into IPv6."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -16,6 +18,11 @@ def parse_peers(text: str) -> Network | None:
     if text == "unix":
         return None
     try:
-        return ipaddress.ip_network(text)
+        network = ipaddress.ip_network(text)
     except ValueError as error:
         raise ValueError(f"{error}; expected an address, a network or unix") from None
+    # Clients with an IPv4 address are known by that, whatever the socket that they came to.
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None and network.prefixlen >= _MAPPED:
+        return ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED))
+    return network

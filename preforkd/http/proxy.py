@@ -6,7 +6,6 @@ Only a trusted peer's word counts: everybody else can write these bytes too.
 
 import ipaddress
 import re
-import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from functools import lru_cache
 from preforkd.config.peers import parse_peers
 from preforkd.http.head import Head
 
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _FORWARDING = re.compile(rb"forwarded|x-forwarded(-.*)?|x-real-ip")
 _PAIR = re.compile(
     r'[ \t]*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)=(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z:\[\]]+)|"([^"\\]*)")[ \t]*'
@@ -49,12 +49,9 @@ class Trust:
         if not address:
             return self.unix
         try:
-            ip = ipaddress.ip_address(address.partition("%")[0])
+            ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
         except ValueError:
             return False
-        mapped = getattr(ip, "ipv4_mapped", None)
-        if mapped is not None:
-            ip = mapped
         return any(ip.version == net.version and ip in net for net in self._networks)
 
 
@@ -128,9 +125,14 @@ def _address(text: str) -> str | None:
     if match is None:
         return None
     try:
-        return str(ipaddress.ip_address(match[1] or match[2] or match[3]))
+        return str(_plain(ipaddress.ip_address(match[1] or match[2] or match[3])))
     except ValueError:
         return None
+
+
+def _plain(address: _Address) -> _Address:
+    """Return an IPv4 address for one that is mapped into IPv6."""
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 class ProxyHeader:
@@ -189,7 +191,7 @@ class ProxyHeader:
                 raise ProxyHeaderError("the PROXY header is malformed") from None
             if {address.version, other.version} != {version} or int(match[3]) > 65535:
                 raise ProxyHeaderError("the PROXY header is malformed")
-            self.source = str(address), match[3].decode()
+            self.source = str(_plain(address)), match[3].decode()
 
     def _read_v2(self, data: bytes) -> None:
         if data[12] >> 4 != 2 or data[12] & 15 > 1:
@@ -203,6 +205,5 @@ class ProxyHeader:
             return  # unspecified, or a Unix socket
         if len(body) < 2 * size + 4:
             raise ProxyHeaderError("the PROXY header is malformed")
-        address = socket.inet_ntop(socket.AF_INET if size == 4 else socket.AF_INET6, body[:size])
         (port,) = struct.unpack_from("!H", body, 2 * size)
-        self.source = address, str(port)
+        self.source = str(_plain(ipaddress.ip_address(body[:size]))), str(port)

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import IO, Any, Protocol
 
+from preforkd.apps import wsgi
 from preforkd.http.request import Request, RequestReader
 from preforkd.http.response import ClientGoneError, Response
 from preforkd.worker.front import Front, Known
+from preforkd.worker.gate import as_ipv4
 
 FIRST_LOOK = 4096
 """Bytes that are taken where mostly a small request is; what is behind a head is copied."""
@@ -108,7 +110,8 @@ class Connection:
     __slots__ = (
         "_overflow", "_pending", "_pending_size", "_reader", "_smooth", "after_sending", "body_since",
         "closed", "ended", "fd", "front", "gone", "leaving", "left", "more", "opening", "plain", "quiet",
-        "registered", "remote", "remote_port", "request", "response", "served", "sock", "unread", "waiting",
+        "registered", "remote", "remote_port", "request", "response", "served", "server_name", "sock",
+        "unread", "waiting",
     )  # fmt: skip
 
     def __init__(self, sock: Socket, front: Front, remote: str, remote_port: str) -> None:
@@ -117,6 +120,8 @@ class Connection:
         self.front = front
         self.remote = remote
         self.remote_port = remote_port
+        self.server_name = _server_name(sock) if front.anywhere else ""
+        """The address that the client has connected to, where the listener does not say it."""
         self.plain = True
         """Not TLS: the descriptor is all there is of it."""
         self.waiting = Waiting.NOTHING
@@ -411,3 +416,8 @@ def smooth(sock: Socket) -> None:
     """Let the parts of an answer not wait for the client's delayed acknowledgement (tcp(7))."""
     if isinstance(sock, socket.socket) and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _server_name(sock: Socket) -> str:
+    assert isinstance(sock, socket.socket)
+    return wsgi.server_name(as_ipv4(sock.getsockname())[0])

@@ -69,8 +69,11 @@ class Front:
         answer_spool: int = 0,
         style: str = "off",
         trust: proxy.Trust | None = None,
+        anywhere: bool = False,
     ) -> None:
         self.index = index
+        self.anywhere = anywhere
+        """The listener has every address of the machine: a connection has one of them."""
         self.bounds = bounds
         self.write_patience = write_patience
         """Seconds for a client to take some of an answer: ``min_rate`` bytes in each of them."""

@@ -36,6 +36,16 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE = 0.5
 """Seconds without accepting after the system ran out of descriptors or memory."""
 _EVENTS = 64
+_MAPPED = "::ffff:"
+"""How an IPv4 address begins that a socket for IPv6 tells. RFC 4291, 2.5.5.2"""
+
+
+def as_ipv4(address: Any) -> Any:
+    """Return an IPv4 client's address as a socket for IPv4 tells it; any other as it is."""
+    host: str = address[0]
+    if host.startswith(_MAPPED) and ":" not in (mapped := host[len(_MAPPED) :]):
+        return mapped, address[1]
+    return address
 
 
 @dataclass(slots=True)
@@ -74,6 +84,8 @@ class Gate:
         self.board = board
         self.retiring = False
         self.linger = 0.0
+        self.within: float | None = None
+        """Seconds that a worker that is to leave has for it; None: as its settings say."""
         self.master_gone = False
         self.noticed = False
         """The service will stop soon, and serves on meanwhile."""
@@ -213,6 +225,8 @@ class Gate:
         if not again:
             self.rearm(descriptor)
         self.board.accepted()
+        if listener.kind[0] == socket.AF_INET6:
+            peer = as_ipv4(peer)
         return Accepted(sock, peer, listener)
 
     # --- waiting ---------------------------------------------------------------------------------
@@ -301,9 +315,10 @@ class Gate:
             case messages.Serve(requests=requests):
                 self._serving = True
                 self.board.limit(requests)
-            case messages.Retire(linger=linger):
+            case messages.Retire(linger=linger, within=within):
                 self.retiring = True
                 self.linger = linger
+                self.within = within
             case messages.Notice():
                 self.noticed = True
             case messages.Rearm():

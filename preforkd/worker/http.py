@@ -42,6 +42,7 @@ _GOODBYE = 2.0
 """Seconds for a client to take an answer that was given before it had sent everything."""
 _BURST = 16
 """Requests that a client may have sent ahead before others have their turn."""
+_ANYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound here
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 
 
@@ -56,9 +57,10 @@ class _Entrance:
         self.tls = context(settings.tls) if entry is not None and entry.tls else None
         self.proxy_protocol = entry is not None and entry.proxy_protocol
         sock = listener.sock
-        server, port = "localhost", "80"
+        server, port, anywhere = "localhost", "80", False
         if sock.family != socket.AF_UNIX:
-            server, port = sock.getsockname()[0], str(sock.getsockname()[1])
+            host, number = sock.getsockname()[:2]
+            server, port, anywhere = wsgi.server_name(host), str(number), host in _ANYWHERE
         base = wsgi.base_environ(
             server, port, secure=self.tls is not None, threads=settings.workers.threads > 1
         )
@@ -84,6 +86,7 @@ class _Entrance:
                 probes=probes,
                 style=settings.proxy.headers,
                 trust=trust,
+                anywhere=anywhere,
             )
             for trust in (None, loop.trust)
         ]
@@ -683,6 +686,8 @@ class HttpLoop:
         if known.remote is None:
             environ["REMOTE_ADDR"] = connection.remote
             environ["REMOTE_PORT"] = connection.remote_port
+        if connection.server_name:
+            environ["SERVER_NAME"] = connection.server_name
         if length:
             wsgi.set_body(environ, body, length)
         else:

@@ -27,6 +27,9 @@ def test_who_is_trusted():
     """Networks, addresses, mapped addresses, Unix sockets."""
     assert [TRUST.trusts(peer) for peer in ("10.1.2.3", "::1", "", "::ffff:10.0.0.1")] == [True] * 4
     assert [TRUST.trusts(peer) for peer in ("11.0.0.1", "::2", "nonsense")] == [False] * 3
+    mapped = Trust(["::ffff:10.0.0.0/104", "::ffff:1.2.3.4", "2001:db8::/32"])
+    peers = ("10.9.9.9", "::ffff:10.9.9.9", "1.2.3.4", "2001:db8::1", "11.0.0.1", "1.2.3.5")
+    assert [mapped.trusts(peer) for peer in peers] == [True] * 4 + [False] * 2
     assert not Trust([])
     assert not Trust(["1.2.3.4"]).trusts("")
 
@@ -40,6 +43,9 @@ def test_who_is_trusted():
         (b"X-Forwarded-For: 1.1.1.1:80\r\n", "x-forwarded", Origin("1.1.1.1")),
         (b"X-Forwarded-For: [2001:db8::1]:80\r\n", "x-forwarded", Origin("2001:db8::1")),
         (b"X-Forwarded-For: 2001:db8::1\r\n", "x-forwarded", Origin("2001:db8::1")),
+        (b"X-Forwarded-For: ::ffff:1.1.1.1\r\n", "x-forwarded", Origin("1.1.1.1")),
+        (b"X-Forwarded-For: [::ffff:101:101]:80, ::ffff:10.0.0.1\r\n", "x-forwarded", Origin("1.1.1.1")),
+        (b'Forwarded: for="[::ffff:1.1.1.1]:80"\r\n', "forwarded", Origin("1.1.1.1")),
         (b"X-Forwarded-For: evil, 10.0.0.1\r\n", "x-forwarded", Origin("10.0.0.1")),
         (b"X-Forwarded-For: evil\r\n", "x-forwarded", Origin()),
         (b"X-Forwarded-For:\r\n", "x-forwarded", Origin()),
@@ -103,6 +109,8 @@ def v2(command, family, body):
 
 FOUR = bytes([1, 2, 3, 4, 5, 6, 7, 8]) + struct.pack("!HH", 1000, 80)
 
+MAPPED = bytes(10) + b"\xff\xff\1\2\3\4"
+
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
 @pytest.mark.parametrize(
@@ -110,11 +118,13 @@ FOUR = bytes([1, 2, 3, 4, 5, 6, 7, 8]) + struct.pack("!HH", 1000, 80)
     [
         (b"PROXY TCP4 1.2.3.4 5.6.7.8 1000 80\r\n", ("1.2.3.4", "1000")),
         (b"PROXY TCP6 2001:db8::1 ::1 1000 80\r\n", ("2001:db8::1", "1000")),
+        (b"PROXY TCP6 ::ffff:1.2.3.4 ::ffff:5.6.7.8 1000 80\r\n", ("1.2.3.4", "1000")),
         (b"PROXY UNKNOWN\r\n", None),
         (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", None),
         (v2(0x21, 0x11, FOUR), ("1.2.3.4", "1000")),
         (v2(0x21, 0x11, FOUR + b"\x04\x00\x05hello"), ("1.2.3.4", "1000")),
         (v2(0x21, 0x21, bytes(15) + b"\1" + bytes(16) + FOUR[8:]), ("::1", "1000")),
+        (v2(0x21, 0x21, MAPPED + bytes(16) + FOUR[8:]), ("1.2.3.4", "1000")),
         (v2(0x20, 0x00, b""), None),
         (v2(0x21, 0x00, b"abc"), None),
         (v2(0x21, 0x31, bytes(216)), None),
