@@ -438,12 +438,11 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         _meta(
             "Bytes per second that a request's body must bring, and that the client must read of an "
-            "answer, on the average, once body_timeout has passed. 0: as slow as it likes.",
+            "answer, on the average of each body_timeout. 0: as slow as it likes.",
             GENERATION,
             ge=0,
             le=1 * GIB,
             kind=Kind.SIZE,
-            kinds=WSGI,
         ),
     ] = 256
     max_requests: Annotated[

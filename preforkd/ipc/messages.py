@@ -137,6 +137,8 @@ class Retire(Struct, frozen=True, tag="retire"):
     """
 
     linger: float = 0.0
+    within: float | None = None
+    """Seconds until a worker that has not left is killed; None: as its settings say."""
 
 
 class Notice(Struct, frozen=True, tag="notice"):

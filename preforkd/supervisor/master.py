@@ -285,6 +285,7 @@ class Master:
         # Retired at a reload, a worker may keep its idle connections for a while.
         stopping = self.board.stopping is not None
         self.pool.linger = 0.0 if stopping else sizing.linger_of(self.loaded.settings)
+        self.pool.drain = self.limits.drain
         for action in plan.actions:
             self._write_down(action)
             self.pool.perform(action)

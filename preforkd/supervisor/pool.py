@@ -61,6 +61,8 @@ class Pool:
     ) -> None:
         self.launches: dict[int, Launch] = {}
         self.linger = 0.0
+        self.drain: float | None = None
+        """What a worker that is to leave is told of its time: see `messages.Retire`."""
         """Seconds that a retiring worker's idle connections may stay open."""
         self._requests = 0
         self.tell_overdue: Callable[[int, str], None] = lambda _worker, _stacks: None
@@ -378,7 +380,7 @@ class Pool:
             case messages.Leaving():
                 self._report(ev.WorkerLeaving(handle.worker))
                 # One that only says so is made to: it would be killed with clients of its own later.
-                self._tell(handle, messages.Retire())
+                self._tell(handle, messages.Retire(within=self.drain))
             case messages.Spent():
                 requests = handle.board.read(self._loop.time()).requests
                 self._report(ev.WorkerSpent(handle.worker, f"it has answered {requests} requests"))
@@ -453,7 +455,7 @@ class Pool:
 
     def _retire_worker(self, action: ev.RetireWorker) -> None:
         if handle := self._workers.get(action.worker):
-            self._tell(handle, messages.Retire(self.linger))
+            self._tell(handle, messages.Retire(self.linger, self.drain))
 
     def _tell(self, handle: WorkerHandle, message: messages.ToWorker) -> None:
         try:

@@ -28,6 +28,12 @@ from preforkd.worker.gate import Accepted, Gate
 logger = logging.getLogger("preforkd.worker")
 
 _Headers = list[tuple[bytes, bytes]]
+_LAST_WORDS = 5.0
+"""Seconds before it is killed when a worker cancels what still runs; a quarter of its time at the most."""
+_LINGER = 0.8
+"""The part of the time before that for which idle connections, and WebSockets, may stay."""
+_NAMED = 5
+"""Requests that are named when they are cancelled."""
 
 
 class _Connections(set[Any]):
@@ -48,6 +54,20 @@ class _Connections(set[Any]):
     def remove(self, item: Any) -> None:
         super().remove(item)
         self._changed()
+
+
+class _Silence(logging.Filter):
+    """Keeps tracebacks of what is no fault of anybody here out of uvicorn's log."""
+
+    cancelled = False
+    """Requests were cancelled, and that was said."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is to be logged."""
+        if record.msg == "Invalid UTF-8 sequence received from client.":
+            return False  # which any client can send, and whose connection ends with 1007
+        error = record.exc_info[1] if record.exc_info else None
+        return not (self.cancelled and isinstance(error, asyncio.CancelledError))
 
 
 class _State:
@@ -102,6 +122,8 @@ class AsgiServer:
         http = settings.http
         self._gate = gate
         self._http = http
+        self._within = settings.timeouts.drain
+        self._silence = _Silence()
         self._protocol, self._peer = Guarded, Peer
         self._trust = Trust(settings.proxy.trusted)
         named = {entry.name or entry.address: entry for entry in settings.listen}
@@ -127,6 +149,7 @@ class AsgiServer:
             proxy_headers=False,
         )
         logs.keep_enabled("uvicorn.error")  # it tells of an application's exceptions
+        logging.getLogger("uvicorn.error").addFilter(self._silence)
         self._loop = _new_loop()
         asyncio.set_event_loop(self._loop)
 
@@ -269,9 +292,34 @@ class AsgiServer:
     # --- the end ---------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
+        within = self._within if self._gate.within is None else self._gate.within
+        last_words = min(_LAST_WORDS, within / 4)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within - last_words):
+                await self._finish(min(self._gate.linger, _LINGER * (within - last_words)))
+                return
+        # What has no end of its own (events for a browser, a long poll) must not keep the
+        # application from its shutdown.
+        self._silence.cancelled = True
+        tasks = self._openings | self._state.tasks
+        requests = self._shared.tally.running()
+        logger.warning(
+            "%d requests were not finished %g s before the end of timeouts.drain, and are cancelled%s",
+            len(requests),
+            last_words,
+            "".join(f"; {request}" for request in requests[:_NAMED]),
+        )
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=last_words / 2)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+
+    async def _finish(self, linger: float) -> None:
         if self._openings:
             await asyncio.wait(self._openings)
-        await self._until_closed(self._gate.linger)
+        await self._until_closed(linger)
         for connection in list(self._state.connections):
             connection.shutdown()
         await self._until_closed(None)

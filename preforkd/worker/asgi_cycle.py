@@ -30,10 +30,12 @@ _JOINED = 64 * 1024
 class Head:
     """A status and headers as they are sent; all but what one answer may add."""
 
-    __slots__ = ("bodiless", "chunked", "close", "date", "length", "text")
+    __slots__ = ("bodiless", "chunked", "close", "date", "length", "status", "text")
 
     def __init__(self, status: int, headers: _Headers, server: bytes) -> None:
+        self.status = status
         self.bodiless = status in {204, 304}
+        """No body follows, whatever a Content-Length says."""
         self.length: int | None = None
         self.chunked = False
         """The application frames its answer so, and lets us do it."""
@@ -66,6 +68,10 @@ class Head:
             ]
         elif name == b"date":
             self.date = False
+        if self.bodiless and name == b"transfer-encoding":
+            return
+        if self.status == 204 and name == b"content-length":
+            return
         lines.append(b"%b: %b\r\n" % (name, value))
 
 
@@ -102,6 +108,7 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         # What uvicorn's own would set, without looking anything up again.
         self.scope = protocol.scope
         self.transport = protocol.transport
+        self._sending = protocol.sending
         self.flow = protocol.flow
         self.logger = protocol.logger
         self.message_event = asyncio.Event()
@@ -115,7 +122,7 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         self.response_complete = False
         self.chunked_encoding = False
         self.expected_content_length = 0
-        self._head: Head | None = None
+        self._head: Any = None  # a Head, once the application has given it
         self._heads = heads
         self._tally = tally
 
@@ -130,6 +137,8 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
             await super().run_asgi(app)
         finally:
             tally.end(self)
+            if self.transport.is_closing():
+                self._sending.watch()
 
     async def send_500_response(self) -> None:
         """Answer for an application that has failed; nothing was sent."""
@@ -162,7 +171,7 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         head = b""
         if not self.response_started:
             head = self._begin(self._head)
-        if self.scope["method"] == "HEAD":
+        if self._head.bodiless or self.scope["method"] == "HEAD":
             self.expected_content_length = 0
             body = b""
         elif self.chunked_encoding:

@@ -5,6 +5,10 @@ settings are those of the WSGI worker and mean the same.
 """
 
 import asyncio
+import fcntl
+import socket
+import struct
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,13 +18,17 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 
 from preforkd.config.settings import Http
 from preforkd.worker.asgi_cycle import Cycle, Heads
 from preforkd.worker.asgi_surroundings import Application, Tally
+from preforkd.worker.gate import as_ipv4
 
 _KNOWN_TARGET = 256
 """Bytes of a target up to which its parts are remembered."""
+_ACKED = struct.Struct("120xQ")
+"""tcpi_bytes_acked in the kernel's struct tcp_info."""
 
 
 @lru_cache(maxsize=256)
@@ -66,8 +74,97 @@ class _Flow(FlowControl):  # type: ignore[misc]
         super().resume_reading()
 
 
+class Sending:
+    """Ends a connection whose client takes too little of what is to be sent to it.
+
+    While something is unsent, the client must take http.min_rate bytes a second, judged every
+    http.body_timeout. ``always``: look also when nobody has called `watch`.
+    """
+
+    def __init__(self, loop: Any, transport: Any, limits: Http, *, always: bool = False) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._patience = limits.body_timeout
+        self._least = limits.min_rate * limits.body_timeout
+        self._always = always
+        self._timer: asyncio.TimerHandle | None = None
+        self._lost = False
+        self._unsent = 0
+        self._taken = (0, 0)
+
+    def watch(self) -> None:
+        """Begin to judge, if something is unsent and it is not judged already."""
+        if self._timer is not None or self._lost:
+            return
+        self._unsent = self._transport.get_write_buffer_size()
+        if self._unsent or self._always:
+            self._taken = self._progress()
+            self._timer = self._loop.call_later(self._patience, self._judge)
+
+    def stop(self) -> None:
+        """Judge no more: the connection is lost."""
+        self._lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _judge(self) -> None:
+        self._timer = None
+        if self._unsent and self._transport.get_write_buffer_size():
+            acked, other = self._progress()
+            enough = acked - self._taken[0] >= max(1, min(self._least, self._unsent))
+            if not enough and other == self._taken[1]:
+                self._transport.abort()
+                return
+        self.watch()
+
+    def _progress(self) -> tuple[int, int]:
+        """Return the bytes that a TCP client has acknowledged; of others, what changes as they read."""
+        sock = self._transport.get_extra_info("socket")
+        try:
+            if sock.family != socket.AF_UNIX:
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED.size)
+                return _ACKED.unpack(info)[0], 0
+            queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        except OSError:
+            return 0, 0
+        unread: int = struct.unpack("i", queued)[0]
+        return 0, unread + self._transport.get_write_buffer_size()
+
+
+@lru_cache(maxsize=8)
+def _websocket_class(base: Any) -> Any:
+    """Return uvicorn's protocol for WebSockets with what it lacks."""
+
+    class Talking(base):  # type: ignore[misc]
+        sending: Sending
+        names: tuple[Any, Any]
+        """Server and client, where we know them better than the socket."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.server, self.client = self.names
+            self.sending.watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.sending.stop()
+            super().connection_lost(exc)
+
+        if not hasattr(base, "asgi_send"):  # where send() is the application's
+
+            async def send(self, message: Any) -> None:
+                if message["type"] == "websocket.send" and self.transport.is_closing():
+                    # Not the application's fault, which would be logged for each such client.
+                    raise ClientDisconnected
+                await super().send(message)
+
+    return Talking
+
+
 class Guarded(HttpToolsProtocol):  # type: ignore[misc]
     """One connection. ``peer``: who the client is, where the socket does not say it."""
+
+    parser: Any
+    server: Any
 
     def __init__(self, shared: Shared, peer: Peer | None, **how: Any) -> None:
         super().__init__(**how)
@@ -90,10 +187,15 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         self._body_size = 0
         self._body_came = 0.0
         """When the last part of a body came, by the loop's clock; 0: none is due."""
+        self._window = (0.0, 0)
+        """When the present judgement of the body's pace began, and the size that it had then."""
         self.cycle: Cycle | None = None
         self._requests = 0
         self._upgraded = False
         """The connection belongs to a WebSocket."""
+        self._websocket: Any = None
+        self._ignored = False
+        """The head that has just been read asks for a protocol that we do not speak."""
 
     # --- what arrives ----------------------------------------------------------------------------
 
@@ -101,8 +203,12 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         """Begin to wait for a request."""
         super().connection_made(transport)
         self.flow = _Flow(transport, self._reading_again)
+        self.sending = Sending(self.loop, transport, self._limits)
+        self.server = as_ipv4(self.server) if self.server else None
         if self._peer is not None:
             self.client = (self._peer.address, self._peer.port)
+        elif self.client:
+            self.client = as_ipv4(self.client)
         self._expect(self._limits.header_timeout, self._head_is_late)
 
     def data_received(self, data: bytes) -> None:
@@ -112,15 +218,46 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
             self._due = 0.0
         elif self._body_came:
             self._body_came = self.loop.time()
-        super().data_received(data)
+        rest: Any = data
+        while rest is not None:
+            rest = self._feed(rest)
         if not self._due and not self._upgraded and not self.transport.is_closing():
             cycle = self.cycle
             if self._head_begun or cycle is None or cycle.response_complete:
                 self._expect(self._limits.header_timeout, self._head_is_late)
 
+    def _feed(self, data: Any) -> Any:
+        """Take apart what arrived; return what is left after a head that has to be read again."""
+        try:
+            if self._ignored:
+                self._read_again()
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._ignored:
+                return memoryview(data)[upgrade.args[0] :]
+            self.handle_websocket_upgrade()
+        return None
+
+    def _read_again(self) -> None:
+        """Read a head without the Upgrade that we ignore: the parser takes it for the head's end.
+
+        RFC 9110, section 7.8. What follows is the request's body, and not another request.
+        """
+        headers, target = self.headers, self.url
+        method, version = self.scope["method"].encode(), self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b\r\n" % (method, target, version)]
+        lines += [b"%b: %b\r\n" % field for field in headers if field[0] != b"upgrade"]
+        self._ignored = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(b"".join(lines) + b"\r\n")
+        self.headers[:] = headers
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
         self._stop_timer()
+        self.sending.stop()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -148,11 +285,13 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
             or self._field_count > limits.max_fields
         ):
             self._refuse("431 Request Header Fields Too Large")
+        if not self._head_begun:
+            return  # a trailer: it comes from whoever wrote the body, and is no header
         name = name.lower()
         if name == b"content-length":
             if int(value) > limits.max_body:
                 self._refuse("413 Content Too Large")
-            self._has_body = True
+            self._has_body = self._has_body or int(value) > 0
         elif name == b"transfer-encoding":
             self._has_body = True
         elif name == b"expect" and value.lower() == b"100-continue":
@@ -161,15 +300,17 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_headers_complete(self) -> None:
         """Let the application begin, and wait for the body."""
-        self._due = 0.0
-        self._head_begun = False
         parser, scope = self.parser, self.scope
         scope["method"] = parser.get_method().decode("ascii")
         version = parser.get_http_version()
         if version != "1.1":
             scope["http_version"] = version
-        if parser.should_upgrade() and self._should_upgrade():
+        if parser.should_upgrade():
+            self._judge_upgrade(version)
             return
+        self._due = 0.0
+        self._head_begun = False
+        self._head_size = self._field_count = 0  # of the trailers, from here on
         split = _split if len(self.url) <= _KNOWN_TARGET else _split.__wrapped__
         scope["path"], scope["raw_path"], scope["query_string"] = split(self.url)
         self._requests += 1
@@ -187,8 +328,20 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, shared.application))
         if self._has_body:
-            self._body_came = self.loop.time()
+            self._body_came = now = self.loop.time()
+            self._window = (now, 0)
             self._expect(limits.body_timeout, self._judge_body)
+
+    def _judge_upgrade(self, version: str) -> None:
+        if self.scope["method"] == "CONNECT":
+            self._refuse("501 Not Implemented")
+        self._ignored = version == "1.0" or not self._should_upgrade()
+        if self._ignored:
+            return
+        if self._has_body:
+            self._refuse("400 Bad Request")  # a handshake has none
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._refuse("400 Bad Request")  # the connection still belongs to an answer
 
     def _begin(self, cycle: Cycle) -> None:
         task = self.loop.create_task(cycle.run_asgi(self._shared.application))
@@ -204,6 +357,8 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_message_complete(self) -> None:
         """Wait for the application."""
+        if self.parser.should_upgrade():
+            return
         if self._body_came:
             self._body_came = self._due = 0.0
         super().on_message_complete()
@@ -218,7 +373,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
             self._begin(self.pipeline.pop()[0])
         elif not self._body_came and not self._head_begun:
             self._idle = True
-            self._expect(self._limits.keep_alive, self.transport.close)
+            self._expect(self._limits.keep_alive, self._close)
 
     # --- what does not arrive --------------------------------------------------------------------
 
@@ -256,18 +411,37 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
     def _reading_again(self) -> None:
         # While the application does not take what has come, more is not read: not the client's fault.
         if self._body_came:
-            self._body_came = self.loop.time()
+            self._restart_body()
+
+    def _restart_body(self) -> None:
+        self._body_came = now = self.loop.time()
+        self._window = (now, self._body_size)
 
     def _judge_body(self) -> None:
         if not self._body_came:
             return
-        patience = self._limits.body_timeout
-        since = self.loop.time() if self.flow.read_paused else self._body_came
-        rest = since + patience - self.loop.time()
+        if self.cycle is not None and self.cycle.waiting_for_100_continue:
+            self._restart_body()
+        patience, now = self._limits.body_timeout, self.loop.time()
+        came, (began, size) = self._body_came, self._window
+        if self.flow.read_paused:
+            came = began = now
+        elif now - began >= patience:
+            if self._body_size - size < self._limits.min_rate * patience:
+                self.transport.abort()  # the application is told http.disconnect
+                return
+            began = now
+            self._window = (now, self._body_size)
+        rest = min(came, began) + patience - now
         if rest > 0:
             self._expect(rest, self._judge_body)
         else:
-            self.transport.abort()  # the application is told http.disconnect
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Let the application wait for the client, and the client not for ever."""
+        super().pause_writing()
+        self.sending.watch()
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -295,7 +469,11 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
             b"\r\n",
         ]
         self.transport.write(b"\r\n".join(lines)[:-2] + b"\r\n" + body)
+        self._close()
+
+    def _close(self) -> None:
         self.transport.close()
+        self.sending.watch()
 
     def shutdown(self) -> None:
         """Part from an idle client; one from whom a request is due is served first."""
@@ -306,18 +484,33 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
     # --- WebSockets ------------------------------------------------------------------------------
 
     def handle_websocket_upgrade(self) -> None:
-        """Let uvicorn's WebSocket protocol go on, with the client that we know."""
-        self._upgraded = True
+        """Let uvicorn's WebSocket protocol go on, with the server and the client that we know."""
         self._due = 0.0
+        self._head_begun = False
+        self.ws_protocol_class = self._talking
+        try:
+            super().handle_websocket_upgrade()
+            begun = getattr(self._websocket, "handshake_initiated", True)
+        except Exception as error:
+            self.logger.debug("WebSocket handshake: %s", error)
+            begun = False
+        self._upgraded = True
         self._stop_timer()
-        peer, base = self._peer, self.config.ws_protocol_class
-        if peer is not None:
+        if not begun:
+            self._refuse_handshake()
 
-            def connection_made(protocol: Any, transport: Any) -> None:
-                base.connection_made(protocol, transport)
-                protocol.client = (peer.address, peer.port)
+    def _refuse_handshake(self) -> None:
+        # The library cannot read the head (a header is too long for it), and would say nothing for ever.
+        if (protocol := self._websocket) is not None:
+            protocol.sending.stop()
+            self.connections.discard(protocol)
+        self.connections.add(self)
+        self.transport.set_protocol(self)
+        self.send_400_response("")
 
-            self.ws_protocol_class = type(
-                base.__name__, (base,), {"connection_made": connection_made}
-            )
-        super().handle_websocket_upgrade()
+    def _talking(self, **how: Any) -> Any:
+        protocol = _websocket_class(self.config.ws_protocol_class)(**how)
+        protocol.names = self.server, self.client
+        protocol.sending = Sending(self.loop, self.transport, self._limits, always=True)
+        self._websocket = protocol
+        return protocol

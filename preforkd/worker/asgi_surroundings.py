@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from preforkd.config.settings import Settings
 from preforkd.http import proxy
@@ -18,6 +18,12 @@ from preforkd.worker.gate import Gate
 Application = Callable[[Any, Any, Any], Any]
 
 
+class Running(Protocol):
+    """A request that runs."""
+
+    scope: Any
+
+
 class Tally:
     """Tells the slot which requests run. ``probes``: the paths of our own health, which are not counted."""
 
@@ -25,7 +31,7 @@ class Tally:
         self._gate = gate
         self._board = gate.board
         self._probes = probes
-        self._running: dict[object, int] = {}
+        self._running: dict[Running, int] = {}
         """When each request began, the oldest first."""
 
     def leaving(self) -> bool:
@@ -40,13 +46,18 @@ class Tally:
             and scope["method"] in {"GET", "HEAD"}
         )
 
-    def begin(self, request: object) -> None:
+    def running(self) -> list[str]:
+        """Return method and path of the requests that run, the oldest first."""
+        scopes = [request.scope for request in self._running]
+        return [f"{scope['method']} {scope['path']!r}" for scope in scopes]
+
+    def begin(self, request: Running) -> None:
         """Let a request run."""
         self._running[request] = since = time.monotonic_ns()
         if len(self._running) == 1:
             self._board.busy(since)
 
-    def end(self, request: object) -> None:
+    def end(self, request: Running) -> None:
         """Count a request that has run."""
         del self._running[request]
         self.count()

@@ -43,7 +43,7 @@ SETTINGS = {
     "http.keep_alive": (HTTP, 9),
     "http.header_timeout": (HTTP, 9),
     "http.body_timeout": (HTTP, 9),
-    "http.min_rate": (WSGI, 9),
+    "http.min_rate": (HTTP, 9),
     "http.max_requests": (HTTP, 9),
     "http.max_line": (HTTP, 999),
     "http.max_field": (HTTP, 999),

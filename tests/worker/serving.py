@@ -30,10 +30,13 @@ class Worker:
         beside=None,
         exchange=None,
         hooks=None,
+        listener=None,
         **settings,
     ) -> None:
         """``whole`` are all settings; ``beside`` is a worker whose listener is shared."""
-        if beside is not None:
+        if listener is not None:
+            self.listener = listener
+        elif beside is not None:
             self.listener = beside.listener.dup()
         else:
             self.listener = socket.create_server(("127.0.0.1", 0))
@@ -71,8 +74,8 @@ class Worker:
             sock.sendall(data)
             return read_all(sock)
 
-    def retire(self, linger: float = 0.0) -> None:
-        self.master.send(messages.Retire(linger))
+    def retire(self, linger: float = 0.0, within: float | None = None) -> None:
+        self.master.send(messages.Retire(linger, within))
 
     def ended(self) -> bool:
         self.thread.join(20)

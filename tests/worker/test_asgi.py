@@ -1,7 +1,9 @@
 """The ASGI worker: uvicorn's protocols with our limits, and what surrounds the application."""
 
 import asyncio
+import contextlib
 import json
+import socket
 import ssl
 import struct
 import threading
@@ -354,6 +356,327 @@ def test_a_retiring_worker_answers_what_has_begun():
         quiet.sendall(GET % (b"/first", b""))
         assert b"connection: close" in read_all(quiet)
         assert worker.ended()
+
+
+def endless(events):
+    """Return an application of server-sent events without an end; what happens goes to ``events``."""
+
+    async def application(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            events.append("shutdown")
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            while True:
+                part = {"type": "http.response.body", "body": b"data: x\n\n", "more_body": True}
+                await send(part)
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            events.append("cancelled")
+            raise
+
+    return application
+
+
+def test_what_has_no_end_is_cancelled_before_the_worker_is_killed(caplog):
+    """Then the lifespan's shutdown runs; the log names the request, without a traceback."""
+    events = []
+    with asgi(endless(events)) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/events", b""))
+        assert b"data: x" in sock.recv(65536) + sock.recv(65536)
+        worker.retire(within=1.0)
+        assert worker.ended()
+        assert read_all(sock).endswith(b"data: x\n\n\r\n")
+    assert events == ["cancelled", "shutdown"]
+    (record,) = caplog.records
+    assert "1 requests were not finished 0.25 s before" in record.getMessage()
+    assert "GET '/events'" in record.getMessage()
+
+
+def test_a_client_that_reads_nothing_does_not_keep_a_leaving_worker():
+    """What it has not taken is given up at the end of the worker's time, and the shutdown runs."""
+    events = []
+
+    async def much(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await endless(events)(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 50_000_000})
+
+    with asgi(much) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/much", b""))
+        assert sock.recv(10)
+        worker.retire(within=1.0)
+        assert worker.ended()
+    assert events == ["shutdown"]
+
+
+def test_a_websocket_is_told_before_the_end_of_a_short_drain():
+    """However long idle connections might stay: its client is told to come back, not cut off."""
+    client = pytest.importorskip("websockets.sync.client")
+    closed = pytest.importorskip("websockets.exceptions").ConnectionClosed
+    with asgi() as worker, client.connect(f"ws://127.0.0.1:{worker.address[1]}/") as talks:
+        talks.recv()
+        worker.retire(linger=60.0, within=1.0)
+        with pytest.raises(closed) as caught:
+            talks.recv()
+        assert caught.value.rcvd.code == 1012
+        assert worker.ended()
+
+
+UPGRADE = b"POST /a HTTP/1.1\r\nHost: h\r\nConnection: close, Upgrade\r\nUpgrade: %b\r\n"
+INNER = b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+@pytest.mark.parametrize("protocol", [b"foo", b"h2c", b"websocket, foo", b"h2c\r\nX: y"])
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+def test_an_upgrade_that_is_not_spoken_is_ignored(protocol, chunked, step):
+    """The body belongs to the request, in whatever pieces it comes, and is no request of its own."""
+    body = b"Content-Length: %d\r\n\r\n%b" % (len(INNER), INNER)
+    if chunked:
+        body = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(INNER), INNER)
+    data = UPGRADE % protocol + body
+    with asgi() as worker, worker.connect() as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(data), step):
+            sock.sendall(data[at : at + step])
+        head, _, text = read_all(sock).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"upgrade" in head  # the application may see what was asked for
+        assert text.endswith(b"/a " + INNER)
+        assert worker.slot.read(1e18).requests == 1
+
+
+def test_what_follows_an_upgrade_that_is_not_spoken_is_the_next_request():
+    """Pipelined requests that all ask for it are all answered, in their order, whatever their number."""
+    one = b"GET /%d HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n"
+    with asgi() as worker:
+        answer = worker.ask(b"".join(one % i for i in range(500)) + GET % (b"/last", CLOSE))
+    paths = [part.split(b") ")[1].split(b" ")[0] for part in answer.split(b"HTTP/1.1 200 ")[1:]]
+    assert paths == [*(b"/%d" % i for i in range(500)), b"/last"]
+
+
+@pytest.mark.parametrize("target", [b"h:80", b"http://h/", b"/a"])
+def test_no_tunnel_is_opened(target):
+    """CONNECT is refused: what follows it must not be taken for requests."""
+    with asgi() as worker:
+        answer = worker.ask(b"CONNECT %b HTTP/1.1\r\nHost: h\r\n\r\n" % target + INNER)
+        assert answer.startswith((b"HTTP/1.1 501 ", b"HTTP/1.1 400 "))
+        assert answer.count(b"HTTP/1.1") == 1
+        assert worker.slot.read(1e18).requests == 0
+
+
+def test_an_old_client_gets_no_websocket():
+    """RFC 9110, 7.8: an Upgrade in HTTP/1.0 is ignored."""
+    with asgi() as worker:
+        answer = worker.ask(SHAKE.replace(b"HTTP/1.1", b"HTTP/1.0") % b"")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("step", [1, 1 << 20])
+def test_trailers_are_dropped(step):
+    """They are no headers, of this request or the next, and do not say who the client is."""
+    proxy = Proxy(trusted=("127.0.0.1",), headers="x-forwarded")
+    trailers = b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-User: admin\r\n"
+    trailers += b"Expect: 100-continue\r\n"
+    chunks = b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n" + trailers + b"\r\n"
+    data = POST + b"X-Forwarded-For: 9.9.9.9\r\n" + chunks + GET % (b"/z", CLOSE)
+    with asgi(whole=Settings(proxy=proxy)) as worker, worker.connect() as sock:
+        for at in range(0, len(data), step):
+            sock.sendall(data[at : at + step])
+        first, second = read_all(sock).split(b"HTTP/1.1 200 ")[1:]
+    assert b"http ('9.9.9.9', 0) / hi" in first
+    assert b"x-names: host x-forwarded-for transfer-encoding\r\n" in first
+    assert b"http ('127.0.0.1'" in second
+    assert b"x-names: host connection\r\n" in second
+
+
+def test_too_many_trailers_are_refused():
+    """They are counted though they are dropped."""
+    chunks = b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
+    with asgi(max_fields=20) as worker:
+        assert (
+            worker.ask(POST + chunks + b"a: b\r\n" * 20 + b"\r\n" + GET % (b"/", CLOSE)).count(
+                b"HTTP/1.1 200 "
+            )
+            == 2
+        )
+        answer = worker.ask(POST + chunks + b"a: b\r\n" * 21 + b"\r\n")
+        assert b" 200 " not in answer
+
+
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("part", [b"", b"body"])
+def test_an_answer_without_a_body_may_tell_its_length(status, part):
+    """A Content-Length of 304 is that of what is not sent; nothing follows the head."""
+
+    async def fresh(scope, receive, send):
+        headers = [(b"content-length", b"4"), (b"etag", b"x")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": part})
+
+    with asgi(fresh) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/", b"") + GET % (b"/", CLOSE))
+        answer = read_all(sock)
+    first, second, rest = answer.split(b"\r\n\r\n")
+    assert rest == b""
+    for head in (first, second):
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert (b"content-length: 4" in head) == (status == 304)
+        assert b"transfer-encoding" not in head
+
+
+SHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%b\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        (b"GET", b"Content-Length: 5\r\n"),
+        (b"GET", b"Transfer-Encoding: chunked\r\n"),
+        (b"GET", b"Cookie: " + b"x" * 10_000 + b"\r\n"),  # more than the WebSocket library takes
+        (b"PUT", b"Content-Length: 5\r\n"),
+    ],
+)
+def test_a_handshake_that_cannot_be_taken_is_refused(method, fields, caplog):
+    """It is answered, the connection ends and is forgotten, and nobody's log is filled."""
+    with asgi() as worker, worker.connect() as sock:
+        sock.sendall(method + (SHAKE % fields)[3:])
+        assert read_all(sock).startswith(b"HTTP/1.1 400 ")
+        with worker.connect() as other:
+            other.sendall(SHAKE % b"Content-Length: 0\r\n")
+            assert other.recv(100).startswith(b"HTTP/1.1 101 ")
+        worker.retire()
+        assert worker.ended()
+    assert not caplog.records
+
+
+def test_a_handshake_behind_a_request_waits_for_nobody():
+    """The connection still belongs to the first answer: nothing is mixed into it."""
+    with asgi() as worker:
+        data = GET % (b"/", b"") + SHAKE % b""
+        assert refused(worker, data)
+
+
+def masked(opcode, payload):
+    return bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        masked(1, b"\xff"),
+        masked(1, b"fine") + masked(1, b"\xff"),
+        masked(1, b"fine") + masked(3, b"a reserved opcode"),
+        masked(1, b"fine") + b"\x81\x01x",  # not masked
+    ],
+)
+def test_what_any_client_may_send_is_not_logged(frames, caplog):
+    """Text that is not UTF-8, or no frame: the connection ends, without a traceback."""
+    with asgi() as worker, worker.connect() as sock:
+        sock.sendall(SHAKE % b"")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 101 ")
+        sock.sendall(frames)
+        read_all(sock)
+        worker.retire()
+        assert worker.ended()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_client_that_does_not_read_is_parted_from(secure):
+    """While its answer is sent, and behind it: the kernel's patience has no end."""
+    settings = listening(
+        tls=secure,
+        http=Http(body_timeout=0.3),
+        tls_section=Tls(certificate=CERTIFICATE, key=KEY),
+    )
+    ended = threading.Event()
+
+    async def much(scope, receive, send):
+        if scope["type"] != "http":
+            raise RuntimeError  # no lifespan
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(1 if scope["path"] == "/whole" else 1000):
+            part = {"type": "http.response.body", "body": b"x" * 20_000_000, "more_body": True}
+            await send(part)
+        await send({"type": "http.response.body", "body": b""})
+        ended.set()
+
+    with asgi(much, whole=settings) as worker:
+        for path in (b"/whole", b"/parts"):
+            sock = worker.connect()
+            if secure:
+                context = ssl.create_default_context(cadata=CERTIFICATE)
+                sock = context.wrap_socket(sock, server_hostname="localhost")
+            ended.clear()
+            sock.sendall(GET % (path, CLOSE))
+            assert ended.wait(20)
+            deadline = time.monotonic() + 20
+            while worker.slot.read(1e18).connections:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            sock.close()
+
+
+def test_a_client_that_reads_slowly_is_waited_for():
+    """Enough in each body_timeout is enough."""
+
+    async def much(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 12_000_000})
+
+    with asgi(much, body_timeout=0.3, min_rate=1000) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/", CLOSE))
+        size = 0
+        while piece := sock.recv(400_000):
+            size += len(piece)
+            time.sleep(0.03)
+        assert size > 12_000_000
+
+
+def test_a_body_must_come_at_a_pace_all_the_time():
+    """Much at the beginning does not pay for bytes one by one afterwards."""
+    told = threading.Event()
+
+    async def reads(scope, receive, send):
+        if scope["type"] != "http":
+            raise RuntimeError  # no lifespan
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        told.set()
+
+    with asgi(reads, body_timeout=0.3, min_rate=1000) as worker, worker.connect() as sock:
+        sock.sendall(POST + b"Content-Length: 900000\r\n\r\n" + b"x" * 500_000)
+        while not told.wait(0.05):
+            with contextlib.suppress(OSError):
+                sock.sendall(b"x")
+
+
+def test_a_client_that_waits_for_100_is_not_late():
+    """The application has not asked for the body yet."""
+
+    async def slow(scope, receive, send):
+        if scope["type"] != "http":
+            raise RuntimeError  # no lifespan
+        await asyncio.sleep(1)
+        await show(scope, receive, send)
+
+    head = POST + b"Content-Length: 3\r\nExpect: 100-continue\r\n" + CLOSE + b"\r\n"
+    with asgi(slow, body_timeout=0.2) as worker, worker.connect() as sock:
+        sock.sendall(head)
+        assert sock.recv(100).startswith(b"HTTP/1.1 100 ")
+        sock.sendall(b"abc")
+        assert read_all(sock).endswith(b"/ abc")
 
 
 def test_a_websocket_is_no_request_that_is_late():
