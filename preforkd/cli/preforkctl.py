@@ -13,6 +13,7 @@ from typing import Any
 import preforkd
 from preforkd.cli.output import to_whoever_reads
 from preforkd.control.client import Client
+from preforkd.core.text import printable, printable_lines
 from preforkd.errors import ExitStatus, PreforkdError
 
 _EPILOG = """\
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             client.close()
     except PreforkdError as error:
-        print(f"preforkctl: {error.report()}", file=sys.stderr)
+        print(printable_lines(f"preforkctl: {error.report()}"), file=sys.stderr)
         return error.exit_status
 
 
@@ -62,7 +63,7 @@ def _status(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(service, indent=2))
     else:
-        print(render(service, bold=_bold if _coloured() else str))
+        print(render(_shown(service), bold=_bold if _coloured() else str))
     return ExitStatus.OK
 
 
@@ -71,13 +72,13 @@ def _memory(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(memory, indent=2))
     else:
-        print(render_memory(memory, bold=_bold if _coloured() else str))
+        print(render_memory(_shown(memory), bold=_bold if _coloured() else str))
     return ExitStatus.OK
 
 
 def _reload(client: Client, options: argparse.Namespace) -> int:
     answer = client.call("Reload", fresh=options.fresh)
-    print(answer["message"])
+    print(printable(answer["message"]))
     if answer["restart"]:
         print("needs a restart: " + ", ".join(answer["restart"]))
     return ExitStatus.OK
@@ -103,7 +104,7 @@ def _size(text: str) -> str:
 
 
 def _refork(client: Client, _options: argparse.Namespace) -> int:
-    print(client.call("Refork")["message"])
+    print(printable(client.call("Refork")["message"]))
     return ExitStatus.OK
 
 
@@ -111,6 +112,15 @@ def _stop(client: Client, options: argparse.Namespace) -> int:
     client.call("Stop", quick=options.quick)
     client.wait_for_end()
     return ExitStatus.OK
+
+
+def _shown(value: Any) -> Any:
+    # What a service says holds texts of clients and applications, and this is an administrator's terminal.
+    if isinstance(value, dict):
+        return {name: _shown(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_shown(inner) for inner in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 # --- what a person reads -------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from preforkd.config import apart
 from preforkd.config.loaded import DEFAULT_PATH, Loaded
 from preforkd.core import catalog
 from preforkd.core.model import Failure
+from preforkd.core.text import printable, printable_lines
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
 from preforkd.linux import cgroup, environment, logs, streams
 from preforkd.linux.journal import stderr_is_journal
@@ -50,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _complain(error: PreforkdError) -> None:
     if isinstance(error, ConfigurationError):
         for problem in error.problems:
-            print(f"preforkd: {problem}", file=sys.stderr)
+            print(printable(f"preforkd: {problem}"), file=sys.stderr)
         if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+            print(printable(f"hint: {error.hint}"), file=sys.stderr)
     else:
-        print(f"preforkd: {error.report()}", file=sys.stderr)
+        print(printable_lines(f"preforkd: {error.report()}"), file=sys.stderr)
 
 
 # --- the commands --------------------------------------------------------------------------------
@@ -136,7 +137,8 @@ def _complain_of(failure: Failure) -> None:
     lines = [failure.reason, failure.detail.rstrip("\n")]
     if failure.hint:
         lines.append(f"hint: {failure.hint}")
-    print("preforkd: " + "\n".join(line for line in lines if line), file=sys.stderr)
+    text = "\n".join(line for line in lines if line)
+    print(printable_lines(f"preforkd: {text}"), file=sys.stderr)
 
 
 def _config(options: Options) -> int:
@@ -144,7 +146,7 @@ def _config(options: Options) -> int:
 
     loaded = _load_for_a_look(options.config, _options(options))
     rows = [
-        (entry.setting, entry.value_text, str(entry.place or "default"))
+        (entry.setting, printable(entry.value_text), str(entry.place or "default"))
         for entry in sources.effective(loaded)
     ]
     first, second = (max(len(row[column]) for row in rows) for column in (0, 1))

@@ -29,7 +29,8 @@ class Credentials:
         Raises ValueError that says what is wrong.
         """
         if not name or "/" in name or name.startswith("."):
-            raise ValueError(f"{name!r} is not the name of a credential")
+            # Not shown: it may be the value.
+            raise ValueError("this is not the name of a credential: write a file name without /")
         if self._directory is None:
             if self._checking:
                 return None

@@ -18,3 +18,5 @@ class Loaded(Struct, frozen=True):
     path: str | None = None
     secrets: frozenset[str] = frozenset()
     """Dotted names of values that came from credentials, not to be shown."""
+    secret_texts: tuple[str, ...] = ()
+    """These values, as they were read."""

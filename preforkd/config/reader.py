@@ -19,6 +19,7 @@ from preforkd.config.peers import parse_peers
 from preforkd.config.settings import Listen, Settings
 from preforkd.config.target import parse_reference, parse_target, parse_warm_up
 from preforkd.config.together import contradictions
+from preforkd.core.text import masked
 from preforkd.errors import Place, Problem, did_you_mean
 
 _FIELD_VALUE = re.compile(r"[!-~]([\t -~]*[!-~])?")
@@ -45,11 +46,13 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 class Reader:
     """Reads documents into settings; ``problems`` and ``origins`` gather along the way.
 
-    ``secrets`` are the paths of values that came from credentials.
+    ``secrets`` are the paths of values that came from credentials, ``secret_texts`` these values: no problem
+    shows them.
     """
 
     def __init__(self, credentials: Credentials | None = None) -> None:
         self.secrets: set[str] = set()
+        self.secret_texts: set[str] = set()
         self._credentials = credentials or Credentials(None)
         self.problems: list[Problem] = []
         self.origins: dict[str, Place] = {}
@@ -76,6 +79,7 @@ class Reader:
             self.origins[path] = node.place
 
     def _blame(self, place: Place, setting: str, message: str, hint: str = "") -> None:
+        message, hint = (masked(text, self.secret_texts) for text in (message, hint))
         self.problems.append(Problem(place, setting, message, hint))
 
     # --- mappings --------------------------------------------------------------------------------
@@ -144,7 +148,10 @@ class Reader:
         except ValueError as error:
             self._blame(name.place, path, str(error))
             return None
-        return None if text is None else Scalar(text, True, node.place)
+        if text is None:
+            return None
+        self.secret_texts.add(text)
+        return Scalar(text, True, node.place)
 
     def _struct(self, field: Field, node: Node) -> tuple[bool, Any]:
         assert field.struct is not None
@@ -163,7 +170,8 @@ class Reader:
         return True, field.struct(**values)
 
     def _scalar(self, field: Field, node: Scalar) -> tuple[bool, Any]:
-        text = node.text
+        text, secret = node.text, field.path in self.secrets
+        unfit = f"the value of the credential is not valid; expected {field.allowed()}"
         if text in field.choices:
             return True, text
         try:
@@ -171,13 +179,13 @@ class Reader:
             if (grammar := _GRAMMARS.get(field.path)) is not None:
                 grammar(text)
         except ValueError as error:
-            self._blame(node.place, field.path, str(error), _hint(field, text))
+            message, hint = (unfit, "") if secret else (str(error), _hint(field, text))
+            self._blame(node.place, field.path, message, hint)
             return False, None
         low, high = field.ge, field.le
         if (low is not None and value < low) or (high is not None and value > high):
-            self._blame(
-                node.place, field.path, f"{text} is out of bounds; expected {field.allowed()}"
-            )
+            message = f"{text} is out of bounds; expected {field.allowed()}"
+            self._blame(node.place, field.path, unfit if secret else message)
             return False, None
         return True, value
 
@@ -242,7 +250,9 @@ class Reader:
                 parse_address(listen.address)
             except ValueError as error:
                 at = self.origins.get(path + ".address", place)
-                self._blame(at, path, str(error), "see listen in the reference")
+                secret = path + ".address" in self.secrets
+                message = "the value of the credential is no address" if secret else str(error)
+                self._blame(at, path, message, "see listen in the reference")
         elif not listen.name:
             self._blame(place, path, "an address or a name is needed", "for example :8080")
         if any(listen.address and listen.address == other.address for other in before):

@@ -23,6 +23,7 @@ from preforkd.config.files import read_bounded
 from preforkd.config.loaded import DEFAULT_PATH, Loaded
 from preforkd.config.reader import Reader
 from preforkd.config.settings import OnReload, Settings
+from preforkd.core.text import HIDDEN
 from preforkd.errors import ConfigurationError, Place, Problem
 
 _OPTION_NAMES = {
@@ -65,7 +66,7 @@ def load(
     if problems:
         raise ConfigurationError(problems)
     secrets = frozenset(reader.secrets)
-    return Loaded(settings, reader.origins, found, secrets)
+    return Loaded(settings, reader.origins, found, secrets, tuple(reader.secret_texts))
 
 
 def answer() -> None:
@@ -85,7 +86,11 @@ def effective(loaded: Loaded) -> list[Effective]:
     for leaf in leaves():
         value = get(loaded.settings, leaf.path)
         if leaf.form is Form.LISTEN:
-            text = ", ".join(listen.address or listen.name for listen in value)
+            text = ", ".join(
+                _shown(loaded, f"listen[{index}].{name}", getattr(listen, name))
+                for index, listen in enumerate(value)
+                for name in ("address" if listen.address else "name",)
+            )
         elif leaf.form is Form.NAMES:
             text = " ".join(
                 f"{name}={_shown(loaded, f'{leaf.path}.{name}', inner)}"
@@ -100,7 +105,7 @@ def effective(loaded: Loaded) -> list[Effective]:
 
 
 def _shown(loaded: Loaded, path: str, text: str) -> str:
-    return "(credential)" if path in loaded.secrets else text
+    return HIDDEN if path in loaded.secrets else text
 
 
 def _order(problem: Problem) -> tuple[int, int]:

@@ -5,7 +5,14 @@ looks like another message.
 """
 
 import re
+from collections.abc import Collection
 
+from msgspec.structs import replace
+
+from preforkd.errors import ConfigurationError, PreforkdError
+
+HIDDEN = "(credential)"
+"""What stands for a value that is not to be shown."""
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f"
 _INVISIBLE = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
@@ -22,6 +29,30 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return lines: as `printable`, but line breaks and tabs stay."""
     return _UNSAFE.sub(_escaped, _without_colours(text).replace("\r\n", "\n"))
+
+
+def masked(text: str, secrets: Collection[str]) -> str:
+    """Return a text in which these values are not shown, as they are or quoted, where they stand alone."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        for form in {secret, repr(secret)[1:-1]}:
+            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", HIDDEN, text)
+    return text
+
+
+def hide(error: PreforkdError, secrets: Collection[str]) -> None:
+    """Have an error not show these values."""
+    error.message, error.hint, error.detail = (
+        masked(text, secrets) for text in (error.message, error.hint, error.detail)
+    )
+    if isinstance(error, ConfigurationError):
+        error.problems = tuple(
+            replace(
+                problem,
+                message=masked(problem.message, secrets),
+                hint=masked(problem.hint, secrets),
+            )
+            for problem in error.problems
+        )
 
 
 def _without_colours(text: str) -> str:

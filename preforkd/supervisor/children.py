@@ -66,6 +66,8 @@ class Launch(msgspec.Struct, frozen=True):
     """Where its workers leave connections for each other: for giving, for taking."""
     origins: Mapping[str, Place] = msgspec.field(default_factory=dict)
     """Where each setting was written, by its dotted name."""
+    secret_texts: tuple[str, ...] = ()
+    """Values that no failure is to show."""
 
     def waiting(self) -> int:
         """Return how many connections wait for a worker, in the kernel and between workers."""

@@ -24,6 +24,7 @@ from preforkd.core import catalog, events as ev, life, policy, status
 from preforkd.core.life import Effect, Event, State
 from preforkd.core.model import Blame, Failure, Limits
 from preforkd.core.scoreboard import Scoreboard
+from preforkd.core.text import hide
 from preforkd.core.view import size_of
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
 from preforkd.ipc.exchange import pair
@@ -422,8 +423,10 @@ class Master:
         if self.life is not State.RELOADING:
             return  # a stop was asked for meanwhile
         old = self.loaded.settings
+        secrets: tuple[str, ...] = ()
         try:
             loaded = read()
+            secrets = loaded.secret_texts
             self._demand_nothing_vanished(loaded)
             differences = changes.changes(old, loaded.settings)
             kept = replace(loaded, settings=changes.keeping_restart(old, loaded.settings))
@@ -434,6 +437,7 @@ class Master:
                 return
             proposal = self.listeners.propose(kept.settings, kept.origins)
         except PreforkdError as error:
+            hide(error, secrets)
             self._refuse_reload(reloads.failure_from(error))
             return
         self._begin(Candidate(0, kept, proposal, differences))
@@ -480,6 +484,7 @@ class Master:
             environment,
             exchange,
             candidate.loaded.origins,
+            candidate.loaded.secret_texts,
         )
         wanted = self._limits(settings)
         alone = self.board.current is None
@@ -520,7 +525,12 @@ class Master:
         current = self.board.current
         if current is not None and (launch := self.pool.launches.get(current.generation)):
             # Should its zygote have to be started again, it starts with what is true now.
-            known = replace(launch, settings=settings, origins=loaded.origins)
+            known = replace(
+                launch,
+                settings=settings,
+                origins=loaded.origins,
+                secret_texts=loaded.secret_texts,
+            )
             self.pool.launches[current.generation] = known
         self.on_commit(settings)
 

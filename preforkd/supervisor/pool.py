@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ from preforkd.config.settings import Settings
 from preforkd.core import events as ev
 from preforkd.core.model import Blame, Failure
 from preforkd.core.renewal import spread
+from preforkd.core.text import masked, printable, printable_lines
 from preforkd.errors import Place
 from preforkd.ipc import messages
 from preforkd.ipc.channel import ChannelClosedError, MalformedMessageError, close_all
@@ -222,11 +223,13 @@ class Pool:
                 self._adopt(handle.zygote, worker, pid)
             case messages.ForkFailed(worker=worker, reason=reason):
                 if (row := self._workers.get(worker)) and row.zygote == handle.zygote:
-                    self._forget_worker(row, reason)
+                    self._forget_worker(row, printable(reason[:_REASON]))
 
     def _failure(self, handle: ZygoteHandle | WorkerHandle, problem: messages.Problem) -> Failure:
         launch = self.launches.get(handle.generation)
-        return failure_of(problem, launch.origins if launch is not None else {})
+        if launch is None:
+            return failure_of(problem, {})
+        return failure_of(problem, launch.origins, launch.secret_texts)
 
     def _zygote_ended(self, handle: ZygoteHandle) -> None:
         report = process.reap(handle.pidfd)
@@ -560,12 +563,20 @@ def _gossip(handle: WorkerHandle | ZygoteHandle, text: str) -> None:
         logger.warning("%s: %s%s", handle.name, text, more)
 
 
-def failure_of(problem: messages.Problem, origins: Mapping[str, Place]) -> Failure:
-    """Return what a child said went wrong as the core knows it; ``origins``: see `Launch`."""
-    reason, hint = problem.reason[:_REASON], problem.hint[:_REASON]
+def failure_of(
+    problem: messages.Problem, origins: Mapping[str, Place], secrets: Collection[str] = ()
+) -> Failure:
+    """Return what a child said went wrong as the core knows it, fit to be shown.
+
+    ``origins``: see `Launch`; ``secrets`` are values that it must not show.
+    """
+    reason, hint = (
+        printable(masked(text, secrets)[:_REASON]) for text in (problem.reason, problem.hint)
+    )
     if (place := origins.get(problem.setting)) is not None:
         reason = f"{place}: {reason}"
-    return Failure(Blame(problem.blame), reason, messages.clipped(problem.detail), hint)
+    detail = printable_lines(messages.clipped(masked(problem.detail, secrets)))
+    return Failure(Blame(problem.blame), reason, detail, hint)
 
 
 def not_executable(settings: Settings, error: OSError) -> Failure:

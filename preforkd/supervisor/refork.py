@@ -6,6 +6,7 @@ import msgspec
 
 from preforkd.core import events as ev
 from preforkd.core.model import Blame, Failure
+from preforkd.core.text import printable, printable_lines
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError
 from preforkd.supervisor import children
@@ -82,7 +83,8 @@ class Nursery:
         if pending is not None and pending.worker == handle.worker:
             self.drop(message.zygote)
             problem = message.problem
-            failure = Failure(Blame.APPLICATION, problem.reason, problem.detail, problem.hint)
+            reason, hint = printable(problem.reason), printable(problem.hint)
+            failure = Failure(Blame.APPLICATION, reason, printable_lines(problem.detail), hint)
             self._report(ev.ZygoteFailed(message.zygote, failure))
 
     def worker_ended(self, handle: WorkerHandle) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from preforkd.config.loaded import Loaded
 from preforkd.config.settings import Settings
 from preforkd.control import server as control
+from preforkd.core.text import hide
 from preforkd.errors import PreforkdError, SystemFailure
 from preforkd.linux import environment, inherit, logs, memory, process
 from preforkd.linux.loop import Loop
@@ -44,7 +45,11 @@ def run(read: Callable[[], Loaded]) -> int:
         os.environ.clear()
         os.environ.update(clean)
         memory.trim()
-        return _run(read, loaded, listeners, notifier, original)
+        try:
+            return _run(read, loaded, listeners, notifier, original)
+        except PreforkdError as error:
+            hide(error, loaded.secret_texts)
+            raise
     finally:
         notifier.close()
 

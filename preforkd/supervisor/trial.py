@@ -68,7 +68,7 @@ def _ask(
                 case messages.Loaded():
                     return None, True
                 case messages.LoadFailed(problem=problem):
-                    return failure_of(problem, loaded.origins), True
+                    return failure_of(problem, loaded.origins, loaded.secret_texts), True
     except (ChannelClosedError, MalformedMessageError):
         return None, False
     patience = f"{settings.timeouts.start:g} s"

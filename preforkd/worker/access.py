@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from preforkd.config.settings import AccessLog as Settings
+from preforkd.core.text import printable
 from preforkd.errors import SystemFailure
 from preforkd.http.head import Head
 from preforkd.http.known import Memory
@@ -241,7 +242,7 @@ def json_line(answered: Answered) -> bytes:
         "time": time.time(),
         "remote": answered.remote,
         "method": request.method,
-        "target": request.target.decode("latin-1"),
+        "target": printable(request.target.decode("latin-1")),
         "status": answered.status,
         "bytes": answered.length,
         "seconds": round(answered.seconds, 6),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from backend import BAD, MEMORY, VIEW, serving
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from preforkd.cli import preforkctl
 
@@ -120,3 +121,19 @@ def test_a_socket_that_may_not_be_looked_at_is_tried(monkeypatch):
     monkeypatch.setattr(Path, "exists", refuse)
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     assert preforkctl._find_socket("") == "/run/preforkd/io.preforkd.Manager"
+
+
+def test_nothing_that_a_service_says_moves_the_terminal(tmp_path, capsys):
+    """Of a request line, a problem, a reload's outcome, and an error."""
+    path, evil = str(tmp_path / "s"), "\x1b]0;title\x07\nforged \x9b2J"
+    with serving(path) as backend:
+        worker = replace(VIEW.workers[0], busy_with=evil)
+        view = replace(VIEW, workers=[worker], problems=[evil], status=evil)
+        backend.view = lambda: view
+        backend.answer = replace(BAD, message=evil, detail=evil, hint=evil)
+        for command in ("status", "reload"):
+            preforkctl.main(["--socket", path, command])
+    out, err = capsys.readouterr()
+    assert out.count(r"\x1b]0;title\x07\nforged \x9b2J") == 3
+    assert "\x1b" not in out + err
+    assert "\x9b" not in out + err

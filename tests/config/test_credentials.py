@@ -70,3 +70,51 @@ def test_a_credential_has_a_bound(folder):
         ConfigurationError, match=r"f:2:42: .*the credential key is larger than 1 MiB"
     ):
         sources.load(str(folder / "f"), {}, Credentials(str(folder / "credentials")))
+
+
+UNFIT = [
+    "limits: {requests: {credential: key}}",
+    "workers: {credential: key}",
+    "workers: {min: {credential: number}, max: 2}",
+    "timeouts: {drain: {credential: key}}",
+    "access_log: {format: {credential: key}}",
+    "proxy: {trusted: [127.0.0.1, {credential: key}]}",
+    "app: {target: {credential: key}}",
+    "app: {target: 'wsgi:a:b', warm_up: [{credential: key}]}",
+    "http: {healthy: {credential: key}}",
+    "listen: [{address: {credential: key}}]",
+    "listen: [{address: {credential: address}}]",
+    "listen: [{address: {credential: twice}}, {address: {credential: twice}}]",
+    "listen: [{name: {credential: key}}, {name: {credential: key}}]",
+    "log: {level: {credential: near}}",
+]
+
+
+@pytest.mark.parametrize("text", UNFIT)
+def test_no_problem_shows_the_value(tmp_path, text):
+    """Of whatever setting: neither whole, nor a part, nor what it is near to."""
+    values = {
+        "key": "s3cr3t phrase",
+        "number": "4711",
+        "address": "127.0.0.1:s3cr3t",
+        "twice": "127.0.0.1:4711",
+        "near": "warnin",
+    }
+    for name, value in values.items():
+        (tmp_path / name).write_text(value)
+    (tmp_path / "f").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        sources.load(str(tmp_path / "f"), {}, Credentials(str(tmp_path)))
+    said = caught.value.report()
+    assert f"{tmp_path}/f:1:" in said
+    assert not any(part in said for part in ("s3cr3t", "phrase", "4711", "warning?", "warnin'"))
+
+
+def test_the_settings_in_force_do_not_show_listeners_from_credentials(tmp_path):
+    """An address, or a name, that a credential holds."""
+    (tmp_path / "key").write_text("127.0.0.1:4711")
+    (tmp_path / "f").write_text("listen: [{address: {credential: key}}, {name: {credential: key}}]")
+    loaded = sources.load(str(tmp_path / "f"), {}, Credentials(str(tmp_path)))
+    (listen,) = (entry for entry in sources.effective(loaded) if entry.setting == "listen")
+    assert listen.value_text == "(credential), (credential)"
+    assert loaded.secret_texts == ("127.0.0.1:4711",)

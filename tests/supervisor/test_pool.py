@@ -23,3 +23,11 @@ def test_what_a_child_says_is_cut():
     failure = failure_of(problem, ORIGINS)
     assert max(len(failure.reason), len(failure.hint)) <= 4096
     assert len(failure.detail) <= messages.DETAIL_LIMIT + 2
+
+
+def test_what_a_child_says_is_fit_to_be_shown():
+    """No escape for a terminal, one line for reason and hint, and no value of a credential."""
+    text = "\x1b[2J no s3cr3t\nnext"
+    failure = failure_of(messages.Problem("application", text, text, text), {}, ["s3cr3t"])
+    assert failure.reason == failure.hint == r"\x1b[2J no (credential)\nnext"
+    assert failure.detail == "\\x1b[2J no (credential)\nnext"

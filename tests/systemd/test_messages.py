@@ -108,7 +108,34 @@ def test_a_journal_that_hangs_stops_nobody(machine):
         machine.run("kill -CONT $(systemctl show systemd-journald -p MainPID --value)")
     assert machine.run("curl -sf http://127.0.0.1:8080/last") == "said"
     machine.until("journalctl -u preforkd PREFORKD_GENERATION=2 -o cat", '"GET /last HTTP/1.1" 200')
+    machine.until("journalctl -u preforkd PREFORKD_WORKER=1 -o cat", "lines of worker 1 were lost")
     assert machine.show("preforkd", "NRestarts") == "0"
+
+
+BURSTS = """\
+import logging, os
+
+def application(environ, start_response):
+    for number in range(1000):
+        print("printed", number)
+    for number in range(4000):
+        logging.getLogger("shop").warning("logged %d", number)
+    os.system("i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo program $i; done")
+    start_response("200 OK", [("Content-Length", "4")])
+    return [b"said"]
+"""
+
+
+def test_a_burst_of_lines_arrives_whole(machine):
+    """A journal that reads gets all that a worker prints and logs in one go, and what its programs print."""
+    (machine.root / "srv/bursts.py").write_text(BURSTS)
+    machine.configure("app: {target: 'wsgi:bursts:application', directory: /srv}\nworkers: 1\n")
+    machine.run("systemctl start preforkd.socket")
+    assert machine.run("curl -sf http://127.0.0.1:8080/") == "said"
+    machine.until("journalctl -u preforkd -o cat", "program 1000")
+    said = machine.run("journalctl -u preforkd PREFORKD_WORKER=1 -o cat --no-pager").splitlines()
+    for word, count in (("printed", 1000), ("logged", 4000), ("program", 1000)):
+        assert sum(f"{word} " in line for line in said) == count
 
 
 EVENTFUL = """\
