@@ -35,15 +35,18 @@ _COUNTED = 64
 UNUSABLE_INTERPRETER = 97
 """Exit status of a zygote whose interpreter cannot import preforkd's libraries."""
 
+_LIBRARIES = ("msgspec", "httptools")
+"""What a zygote and its workers import that Python does not have itself."""
+
 _BOOTSTRAP = f"""\
 import sys
 if sys.path[:1] == ['']:
     del sys.path[0]
 home = sys.argv[1]
 sys.path.insert(0, home)
-import preforkd
+from preforkd.cli import borrowed
 sys.path.remove(home)
-sys.path.extend(path for path in sys.argv[2].split(':') if path not in sys.path)
+borrowed.lend(dict(zip({_LIBRARIES}, sys.argv[2].split(':'))))
 sys.argv[:] = ['preforkd']
 try:
     from preforkd.cli.zygote import main
@@ -207,10 +210,9 @@ def _outputs(output: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def _library_paths() -> list[str]:
-    # Where the libraries that a zygote and its workers import are installed for this interpreter.
-    specs = [PathFinder.find_spec(name) for name in ("msgspec", "httptools")]
-    found = dict.fromkeys(_root_of(spec.origin) for spec in specs if spec and spec.origin)
-    return list(found)
+    # Where those libraries are installed for this interpreter, in their order; empty: nowhere.
+    specs = [PathFinder.find_spec(name) for name in _LIBRARIES]
+    return [_root_of(spec.origin) if spec and spec.origin else "" for spec in specs]
 
 
 def _root_of(package: str) -> str:

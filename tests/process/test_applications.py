@@ -1,9 +1,11 @@
 """Applications of each kind, served by the installed program."""
 
+import json
 import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from load import Load
@@ -179,6 +181,42 @@ def test_another_interpreter(service, tmp_path):
         *("--listen", f"127.0.0.1:{port}"),
     )
     assert read_all(("127.0.0.1", port)).decode().strip() == str(environment)
+
+
+BESIDE = """
+import importlib.util, json, sys
+
+def found(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        return False
+
+NAMES = ["msgspec", "msgspec.json", "httptools", "pytest", "hypothesis", "yaml", "uvicorn", "preforkd"]
+SEEN = {name: found(name) for name in NAMES}
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [json.dumps([SEEN, {name: found(name) for name in NAMES}, sys.path]).encode()]
+"""
+
+
+def test_another_interpreter_sees_two_libraries_of_ours(service, tmp_path):
+    """Of what is installed beside preforkd only what it needs itself, while loading and in a worker."""
+    environment = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    (tmp_path / "beside.py").write_text(BESIDE)
+    port = free_port()
+    service.start(
+        *("wsgi:beside:application", "--directory", str(tmp_path)),
+        *("--python", str(environment / "bin/python"), "--listen", f"127.0.0.1:{port}"),
+    )
+    body = ask(("127.0.0.1", port)).partition(b"\r\n\r\n")[2]
+    while_loading, in_worker, path = json.loads(body)
+    assert while_loading == in_worker
+    ours = {"msgspec", "msgspec.json", "httptools", "preforkd"}
+    assert {name for name, found in in_worker.items() if found} == ours
+    assert str(Path(pytest.__file__).parent.parent) not in path
 
 
 def test_an_interpreter_that_cannot_be_used(service, tmp_path):
