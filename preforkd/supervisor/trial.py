@@ -19,6 +19,8 @@ from preforkd.linux import process
 from preforkd.supervisor import children
 from preforkd.supervisor.pool import failure_of, not_executable, unusable
 
+_FAREWELL = 5.0
+"""Seconds that the zygote has for its exit handlers: they remove what the application has made."""
 _OF_TLS = frozenset({"tls.certificate", "tls.key"})
 
 
@@ -40,8 +42,13 @@ def load_for_trial(loaded: Loaded, environment: dict[str, str]) -> Failure | Non
             how = report.describe() if report else f"nothing in {settings.timeouts.start:g} s"
             return Failure(Blame.APPLICATION, f"loading the application ended with: {how}")
         return failure
+    except TimeoutError:
+        process.send_signal(pidfd, signal.SIGKILL)
+        patience = f"{settings.timeouts.start:g} s"
+        return Failure(Blame.APPLICATION, f"the application was not loaded within {patience}")
     finally:
         channel.close()
+        _wait(pidfd, _FAREWELL)
         process.send_signal(pidfd, signal.SIGKILL)
         _wait(pidfd, None)
         os.close(pidfd)
@@ -58,7 +65,7 @@ def _with_what_is_here(loaded: Loaded) -> Settings:
 def _ask(
     channel: Channel[messages.FromZygote], loaded: Loaded, settings: Settings
 ) -> tuple[Failure | None, bool]:
-    # The failure, and whether the zygote said anything at all.
+    # The failure, and whether the zygote said anything at all. Raises TimeoutError.
     deadline = time.monotonic() + settings.timeouts.start
     try:
         channel.send(messages.Load(1, msgspec.msgpack.encode(settings), ()))
@@ -71,8 +78,7 @@ def _ask(
                     return failure_of(problem, loaded.origins, loaded.secret_texts), True
     except (ChannelClosedError, MalformedMessageError):
         return None, False
-    patience = f"{settings.timeouts.start:g} s"
-    return Failure(Blame.APPLICATION, f"the application was not loaded within {patience}"), True
+    raise TimeoutError
 
 
 def _readable(descriptor: int, timeout: float) -> bool:

@@ -50,6 +50,26 @@ def test_each_failure_has_its_blame(failure):
     assert ended.reason == "loading the application ended with: exit status 4"
 
 
+MADE = """
+import multiprocessing, os, tempfile, time
+folder = tempfile.TemporaryDirectory(dir={folder!r}, prefix="made-")
+helper = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True)
+helper.start()
+open({folder!r} + "/helper", "w").write(str(helper.pid))
+app = print
+{more}
+"""
+
+
+@pytest.mark.parametrize("more", ["", "raise RuntimeError"])
+def test_what_the_application_has_made_is_removed(failure, tmp_path, more):
+    """Whether it loads or not, its temporary directory and its helper are no more."""
+    failure(MADE.format(folder=str(tmp_path), more=more))
+    assert not list(tmp_path.glob("made-*"))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "helper").read_text()), 0)
+
+
 def test_an_application_that_hangs_is_given_up(failure):
     """After timeouts.start, and its process is no more."""
     hung = failure("import time; time.sleep(600)", "timeouts: {start: 500ms, boot: 500ms}\n")
