@@ -6,6 +6,7 @@ fork(2), proc(5)
 import os
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -59,7 +60,9 @@ def threads() -> list[str]:
     without /proc they are not found.
     """
     own = threading.get_native_id()
-    known = {thread.native_id: thread.name for thread in threading.enumerate()}
+    # The application's module, of which ours may have a copy; and one that was patched may have no numbers.
+    threads = sys.modules["threading"].enumerate()
+    known = {getattr(thread, "native_id", None): thread.name for thread in threads}
     found = []
     entries = sorted(_numbers("/proc/self/task"))
     if not entries:

@@ -9,7 +9,6 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 from collections.abc import Collection
 from typing import NoReturn
 
@@ -57,7 +56,8 @@ def leave(status: int, *, handlers: bool = True) -> NoReturn:
     """
     if handlers:
         with contextlib.suppress(BaseException):
-            threading._shutdown()  # type: ignore[attr-defined]
+            # The application's module, of which ours may have a copy: see preforkd.linux.originals.
+            sys.modules["threading"]._shutdown()
         with contextlib.suppress(BaseException):
             atexit._run_exitfuncs()
     with contextlib.suppress(BaseException):

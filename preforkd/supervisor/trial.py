@@ -34,7 +34,12 @@ def load_for_trial(loaded: Loaded, environment: dict[str, str]) -> Failure | Non
         return not_executable(settings, error)
     pidfd = process.open_child(pid)
     try:
-        failure, heard = _ask(channel, loaded, settings)
+        try:
+            failure, heard = _ask(channel, loaded, settings)
+        except TimeoutError:
+            process.send_signal(pidfd, signal.SIGKILL)
+            patience = f"{settings.timeouts.start:g} s"
+            return Failure(Blame.APPLICATION, f"the application was not loaded within {patience}")
         if not heard:
             report = _wait(pidfd, settings.timeouts.start)
             if report is not None and report.code == children.UNUSABLE_INTERPRETER:
@@ -42,10 +47,6 @@ def load_for_trial(loaded: Loaded, environment: dict[str, str]) -> Failure | Non
             how = report.describe() if report else f"nothing in {settings.timeouts.start:g} s"
             return Failure(Blame.APPLICATION, f"loading the application ended with: {how}")
         return failure
-    except TimeoutError:
-        process.send_signal(pidfd, signal.SIGKILL)
-        patience = f"{settings.timeouts.start:g} s"
-        return Failure(Blame.APPLICATION, f"the application was not loaded within {patience}")
     finally:
         channel.close()
         _wait(pidfd, _FAREWELL)

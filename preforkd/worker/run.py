@@ -24,7 +24,7 @@ from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError
 from preforkd.ipc.slots import SlotWriter
-from preforkd.linux import exits, fork, limits, logs, process, stacks
+from preforkd.linux import exits, fork, limits, logs, originals, process, stacks
 from preforkd.linux.disown import Children
 from preforkd.worker import preflight, randomness
 from preforkd.worker.gate import Gate, Listener
@@ -247,6 +247,7 @@ class _Refork:
             self.board.close()
             born.wait()
             exits.renew_multiprocessing()
+            originals.renew_hubs()
             raise Reborn(descriptor)
         os.close(descriptor)
         if born is None:

@@ -27,9 +27,10 @@ from preforkd.config.target import parse_target
 from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, Received, close_all
-from preforkd.linux import exits, fork, inventory, logs, process
+from preforkd.linux import exits, fork, inventory, logs, originals, process
 from preforkd.linux.disown import Children
 from preforkd.linux.inventory import Descriptors
+from preforkd.linux.originals import Originals
 from preforkd.linux.title import Title
 from preforkd.zygote import gathering, heap
 
@@ -163,11 +164,13 @@ def _load(
     children = Children(lambda: [channel.fileno(), *received.descriptors])
     before = inventory.descriptors()
     ours = _identities([channel.fileno(), *received.descriptors])
+    library = Originals()
     try:
-        loaded = _load_order(order, received, title)
+        loaded = _load_order(order, received, title, library)
         _end_stray(children)
         # After the application, which may replace modules that they import.
         preload(loaded.kind, loaded.settings)
+        library.keep()
         if loaded.settings.memory.immortal:
             entries, application = loaded.settings.app.warm_up, loaded.application
             gathering.gather(lambda: warmup.repeat(entries, application))
@@ -196,7 +199,7 @@ def _end_stray(children: Children) -> None:
 
 
 def _load_order(
-    order: messages.Load, received: Received[messages.ToZygote], title: Title
+    order: messages.Load, received: Received[messages.ToZygote], title: Title, library: Originals
 ) -> Loaded:
     settings = msgspec.msgpack.decode(order.settings, type=Settings)
     logs.configure(settings.log.level, settings.log.target)
@@ -210,6 +213,8 @@ def _load_order(
     target = parse_target(app.target)
     loader.prepare(app.directory, app.environment)
     application = loader.load(target)
+    library.keep()
+    _demand_threads(target.kind, settings, library)
     found = hooks.load(settings.hooks, target.kind)
     warmup.run(app.warm_up, application, required=app.warm_up_required)
     found.call("zygote_loaded")
@@ -220,6 +225,30 @@ def _load_order(
         signal.signal(number, signal.SIG_DFL)
     return Loaded(
         order.generation, settings, target.kind, application, found, listeners, title, exchange
+    )
+
+
+def _demand_threads(kind: str, settings: Settings, library: Originals) -> None:
+    """Raise ApplicationError if the application has replaced what its workers cannot do without."""
+    who = library.greenlets()
+    if not who:
+        return
+    if kind == "asgi":
+        raise ApplicationError(
+            f"{who} has replaced threads and selectors of the standard library (a monkey patch): asyncio, "
+            "which an ASGI application runs in, does not work with them",
+            hint=f"remove the patch, or serve a WSGI application with {who} (app.target: wsgi:…)",
+        )
+    if settings.workers.threads > 1:
+        raise ApplicationError(
+            f"{who} has replaced threads of the standard library (a monkey patch): its greenlets cannot be "
+            f"used by the {settings.workers.threads} threads of workers.threads",
+            hint="leave workers.threads out and let workers.count be larger, or remove the patch",
+        )
+    logger.info(
+        "%s has replaced parts of the standard library: its greenlets run while a request waits, and a "
+        "worker answers one request at a time",
+        who,
     )
 
 
@@ -286,6 +315,7 @@ def _fork(
         channel.close()
         pid.wait()
         exits.renew_multiprocessing()
+        originals.renew_hubs()
         seat_channel, memory, *output = descriptors
         return Birth(loaded, order.worker, order.slot, seat_channel, memory, tuple(output))
     born, go = pid
