@@ -56,8 +56,8 @@ def inherited_listeners() -> Passed:
     if pid != str(os.getpid()):
         whose = f"process {pid} (LISTEN_PID)" if pid else "nobody: LISTEN_PID is not set"
         text = f"LISTEN_FDS={announced} is for {whose}; this is process {os.getpid()}"
-        what = "those sockets are not served; start preforkd as that process, by exec"
-        return Passed(foreign=f"{text}: {what}")
+        cause = "PrivatePIDs=, a container, or a program in between that did not exec"
+        return Passed(foreign=f"{text}: those sockets are not served (the cause may be {cause})")
     # It brings libsystemd, which is of no use where nothing is passed.
     from systemd import daemon  # noqa: PLC0415
 
