@@ -69,7 +69,7 @@ def read_document(data: bytes, source: str) -> tuple[Mapping | None, list[Proble
     """
     text = _decode(data, source)
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         raise ConfigurationError([_syntax_problem(error, text, source)]) from error
     except yaml.YAMLError as error:
@@ -125,6 +125,20 @@ def _unreadable(error: yaml.YAMLError, text: str, source: str) -> Problem:
     before = text[:position]
     place = Place(source, before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1)
     return Problem(place, "", "a character that YAML does not allow")
+
+
+class _Loader(yaml.SafeLoader):
+    # Without a limit of its own, the parser would take half a minute for a megabyte of small values.
+    count = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.count += 1
+        if self.count > _NODE_LIMIT:
+            raise yaml.MarkedYAMLError(
+                problem=f"more than {_NODE_LIMIT} values", problem_mark=self.get_mark()
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
 
 
 class _Builder:

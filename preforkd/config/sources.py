@@ -31,6 +31,7 @@ _OPTION_NAMES = {
     "log.level": "--log-level",
     "workers.count": "--workers",
 }
+_MOST_PROBLEMS = 100
 
 
 class Effective(msgspec.Struct, frozen=True):
@@ -63,6 +64,10 @@ def load(
     settings = _with(settings, changed)
     reader.check_together(settings)
     problems = sorted(problems + reader.problems, key=_order)
+    if len(problems) > _MOST_PROBLEMS:
+        # All of them would be logged, answered and kept in memory.
+        rest = Problem(problems[_MOST_PROBLEMS].place, "", "and more problems from here on")
+        problems[_MOST_PROBLEMS:] = [rest]
     if problems:
         raise ConfigurationError(problems)
     secrets = frozenset(reader.secrets)

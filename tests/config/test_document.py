@@ -88,3 +88,9 @@ def test_few_aliases_are_fine():
 def test_anything_is_read_or_refused(data):
     """No input raises anything but ConfigurationError."""
     problems_of(data)
+
+
+def test_values_without_number_are_refused_while_they_are_parsed():
+    """A megabyte of small values would take the parser half a minute."""
+    text = "app: {" + ", ".join(f"a{number}: 1" for number in range(10_001)) + "}"
+    assert "more than 20000 values" in problems_of(text)[0]

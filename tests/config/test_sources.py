@@ -83,3 +83,15 @@ def test_a_file_is_read_within_bounds(tmp_path, endless):
             file.truncate(1 << 40)
     with pytest.raises(ConfigurationError, match="larger than 1 MiB"):
         sources.load(endless, {})
+
+
+def test_problems_without_number_are_cut_off(tmp_path):
+    """Each is logged, answered and kept: the first hundred, and that there are more."""
+    path = tmp_path / "f"
+    path.write_text("".join(f"a{number}: 1\n" for number in range(9000)))
+    with pytest.raises(ConfigurationError) as caught:
+        sources.load(str(path), {})
+    problems = caught.value.problems
+    assert len(problems) == 101
+    assert str(problems[99]).startswith(f"{path}:100:1: a99: there is no such setting")
+    assert str(problems[100]) == f"{path}:101:1: and more problems from here on"
