@@ -514,6 +514,18 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             kinds=WSGI,
         ),
     ] = 256 * KIB
+    spool_total: Annotated[
+        int,
+        _meta(
+            "Size of the temporary files with request bodies of one worker together; a body that finds "
+            "no room is answered with 503. 0: four times http.max_body.",
+            GENERATION,
+            ge=0,
+            le=1024 * GIB,
+            kind=Kind.SIZE,
+            kinds=WSGI,
+        ),
+    ] = 0
     connections: Annotated[
         int,
         _meta(

@@ -135,6 +135,10 @@ def _in_sizes(settings: Settings) -> Iterator[Contradiction]:
         elif value > workers.max:
             message = f"{value} is more than workers.max, {workers.max}"
             yield Contradiction(setting, message, "write no more than max")
+    total = settings.http.spool_total
+    if total and total < settings.http.max_body:
+        message = "a body of http.max_body would find no room"
+        yield Contradiction("http.spool_total", message, "write no less than http.max_body")
 
 
 def _in_times(settings: Settings) -> Iterator[Contradiction]:

@@ -5,7 +5,7 @@ import re
 import tempfile
 from typing import IO, Protocol
 
-from preforkd.http.head import CHUNKED, Bounds, RequestError
+from preforkd.http.head import CHUNKED, Bounds, Budget, RequestError
 
 _SIZE = re.compile(
     rb"([0-9A-Fa-f]{1,15})"
@@ -22,8 +22,60 @@ class StorageError(Exception):
     """A body cannot be kept: the disk below the temporary directory is full, or the like."""
 
 
+class BudgetError(StorageError):
+    """The bodies of a worker's requests take all that they may take together."""
+
+
+class _Kept(io.BytesIO):
+    """A body in memory; closed, it is no longer counted."""
+
+    account: "_Account"
+
+    def close(self) -> None:
+        self.account.close()
+        super().close()
+
+
+class _Spooled(io.BufferedReader):
+    """A body in a file; closed, it is no longer counted."""
+
+    account: "_Account"
+
+    def close(self) -> None:
+        self.account.close()
+        super().close()
+
+
+class _Account:
+    """What one body has taken of the worker's budget, for as long as it is kept."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._place = "memory"
+        self._size = 0
+
+    def take(self, size: int) -> bool:
+        """Take more; False: there is not so much."""
+        if not self._budget.take(self._place, size):
+            return False
+        self._size += size
+        return True
+
+    def move(self) -> bool:
+        """Take it of the files instead of memory; False: there is not so much."""
+        size = self._size
+        self.close()
+        self._place = "files"
+        return self.take(size)
+
+    def close(self) -> None:
+        """Give back what was taken."""
+        size, self._size = self._size, 0
+        self._budget.give_back(self._place, size)
+
+
 class Store:
-    """Keeps a body in memory, and above the threshold in a temporary file."""
+    """Keeps a body in memory, and above the threshold, or the worker's budget, in a temporary file."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.length = 0
@@ -32,15 +84,19 @@ class Store:
         self._memory: io.BytesIO | None = None
         self._disk: io.FileIO | None = None
         self._bounds = bounds
+        self._account = _Account(bounds.budget)
 
     def write(self, data: bytes) -> None:
         """Take a part. Raises RequestError when the body becomes too large, and StorageError."""
         self.length += len(data)
         if self.length > self._bounds.max_body:
             raise RequestError("413 Content Too Large", "the body is too large")
-        if self._disk is None and self.length <= self._bounds.spool:
+        in_memory = self._disk is None and self.length <= self._bounds.spool
+        if in_memory and self._account.take(len(data)):
             self._keep(data)
             return
+        if not (self._disk or self._account.move()) or not self._account.take(len(data)):
+            raise BudgetError("the bodies of requests take all of http.spool_total")
         try:
             self._write_to_disk(data)
         except OSError as error:
@@ -72,17 +128,20 @@ class Store:
 
     def finish(self) -> IO[bytes]:
         """Return the file, at its beginning, for an application to read and for others to close."""
+        file: _Spooled | _Kept
         if self._disk is not None:
             self._disk.seek(0)
-            return io.BufferedReader(self._disk)
-        if self._memory is None:
-            return io.BytesIO(self._take_parts())
-        self._memory.seek(0)
-        return self._memory
+            file = _Spooled(self._disk)
+        else:
+            # Not `_memory` itself, which would be uncounted when a larger body leaves it behind.
+            file = _Kept(self._take_parts() if self._memory is None else self._memory.getvalue())
+        file.account = self._account
+        return file
 
     def close(self) -> None:
         """Give up what was kept."""
         self._parts.clear()
+        self._account.close()
         for file in (self._memory, self._disk):
             if file is not None:
                 file.close()

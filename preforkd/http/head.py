@@ -8,8 +8,10 @@ remembered, line by line.
 """
 
 import ipaddress
+import math
 import re
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NoReturn
 
@@ -65,6 +67,27 @@ class RequestError(Exception):
         self.reason = reason
 
 
+class Budget:
+    """Bytes that the bodies of all requests of a worker may still take, in memory and in files."""
+
+    def __init__(self, memory: float = 64 << 20, files: float = math.inf) -> None:
+        self._left = {"memory": memory, "files": files}
+        self._lock = threading.Lock()
+
+    def take(self, place: str, size: int) -> bool:
+        """Take so many bytes of a place; False, and nothing is taken, if there are not so many."""
+        with self._lock:
+            if size > self._left[place]:
+                return False
+            self._left[place] -= size
+            return True
+
+    def give_back(self, place: str, size: int) -> None:
+        """Let others have what was taken; called by whichever thread closes a body."""
+        with self._lock:
+            self._left[place] += size
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What a request may be at the most; all in bytes but the number of headers."""
@@ -76,6 +99,8 @@ class Bounds:
     max_body: int = 1 << 30
     spool: int = 256 << 10
     """A body above this is kept in a file."""
+    budget: Budget = field(default_factory=Budget)
+    """Shared by all listeners of a worker."""
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):

@@ -108,7 +108,7 @@ class Connection:
     """See the module; the loop in `preforkd.worker.http` decides what happens when."""
 
     __slots__ = (
-        "_overflow", "_pending", "_pending_size", "_reader", "_smooth", "after_sending", "body_since",
+        "_overflow", "_pending", "_pending_size", "_reader", "_smooth", "after_sending", "body_window",
         "closed", "ended", "fd", "front", "gone", "leaving", "left", "more", "opening", "plain", "quiet",
         "registered", "remote", "remote_port", "request", "response", "served", "server_name", "sock",
         "unread", "waiting",
@@ -145,7 +145,8 @@ class Connection:
         """Complete, and not yet with the application."""
         self.response: Response | None = None
         """The answer that is being given, or was given last."""
-        self.body_since = 0.0
+        self.body_window = 0.0, 0
+        """When the body's present pace began to be judged, and its bytes by then."""
         self.opening: Callable[[], bool] | None = None
         """What comes before HTTP (handshake, PROXY protocol); True when it is done."""
         self.after_sending: Callable[[], None] | None = None

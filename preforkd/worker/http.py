@@ -22,8 +22,8 @@ from typing import IO, Any
 from preforkd.apps import wsgi
 from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
-from preforkd.http.body import StorageError
-from preforkd.http.head import Bounds, RequestError
+from preforkd.http.body import BudgetError, StorageError
+from preforkd.http.head import Bounds, Budget, RequestError
 from preforkd.http.proxy import ProxyHeader, ProxyHeaderError, Trust
 from preforkd.http.request import Request
 from preforkd.http.response import CONTINUE, ClientGoneError, Renderer, Response
@@ -40,6 +40,10 @@ logger = logging.getLogger("preforkd.app")
 
 _GOODBYE = 2.0
 """Seconds for a client to take an answer that was given before it had sent everything."""
+_BODIES = 4
+"""Bodies of the largest size whose files a worker has room for, unless http.spool_total says otherwise."""
+_TELL_AGAIN = 60.0
+"""Seconds after which it is logged again that there was no room: clients bring it about."""
 _BURST = 16
 """Requests that a client may have sent ahead before others have their turn."""
 _ANYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound here
@@ -72,6 +76,7 @@ class _Entrance:
             max_fields=http.max_fields,
             max_body=http.max_body,
             spool=http.spool,
+            budget=loop.budget,
         )
         probes = {http.healthy.encode(): "alive", http.ready.encode(): "ready"}
         probes.pop(b"", None)
@@ -109,6 +114,8 @@ class HttpLoop:
     ) -> None:
         http = settings.http
         self.trust = Trust(settings.proxy.trusted)
+        self.budget = Budget(files=http.spool_total or _BODIES * http.max_body)
+        self._budget_told = -math.inf
         self._gate = gate
         self._board = gate.board
         self._application = application
@@ -458,16 +465,18 @@ class HttpLoop:
         else:
             connection.reader.feed(data)
             if connection.waiting is Waiting.BODY:
-                self._judge_pace(connection)
+                self._wait(connection, Waiting.BODY)
         self._go_on(connection)
 
     def _judge_pace(self, connection: Connection) -> None:
-        self._wait(connection, Waiting.BODY)
-        seconds = time.monotonic() - connection.body_since
-        if seconds > self._patience[Waiting.BODY]:
-            received = connection.reader.received
-            if received < seconds * self._min_rate:
+        """Give up a body that brings too little in each of its windows of body_timeout."""
+        since, before = connection.body_window
+        now, received = time.monotonic(), connection.reader.received
+        patience = self._patience[Waiting.BODY]
+        if now - since > patience:
+            if received - before < patience * self._min_rate:
                 raise ClientGoneError(f"its request's body came too slowly: {received} bytes")
+            connection.body_window = now, received
 
     def _go_on(self, connection: Connection) -> None:
         """Answer what is complete, then wait for what comes next."""
@@ -522,7 +531,10 @@ class HttpLoop:
             self._refuse(connection, error.status, str(error))
             return False
         except StorageError as error:
-            logger.error("%s", error)  # noqa: TRY400 - the disk's fault, not ours
+            now = time.monotonic()
+            if not isinstance(error, BudgetError) or now >= self._budget_told + _TELL_AGAIN:
+                self._budget_told = now
+                logger.error("%s", error)  # noqa: TRY400 - the disk's fault, not ours
             self._refuse(connection, "503 Service Unavailable", "the request cannot be stored")
             return False
         if connection.request is None:
@@ -551,8 +563,10 @@ class HttpLoop:
             connection.drop_reader()
         if connection.waiting is not kind or kind is Waiting.NEXT_REQUEST:
             if kind is Waiting.BODY:
-                connection.body_since = time.monotonic()
+                connection.body_window = time.monotonic(), reader.received
             self._wait(connection, kind)
+        elif kind is Waiting.BODY:
+            self._judge_pace(connection)
         connection.quiet = connection.untouched and connection.plain
         self._register(connection, _IN)
         if isinstance(connection.sock, TlsSocket) and connection.sock.held():

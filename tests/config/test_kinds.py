@@ -51,6 +51,7 @@ SETTINGS = {
     "http.max_header": (HTTP, 9999),
     "http.max_body": (HTTP, 9),
     "http.spool": (WSGI, 9),
+    "http.spool_total": (WSGI, "2G"),
     "http.connections": (HTTP, 9),
     "http.server": (HTTP, "x"),
     "http.healthy": (HTTP, "/h"),

@@ -28,6 +28,7 @@ WRONG = [
     ("workers: {spare: 4}", "workers.spare", "set workers.max as well"),
     ("workers: {min: 9, max: 8}", "workers.min", "write no more than max"),
     ("workers: {spare: 9, max: 8}", "workers.spare", "write no more than max"),
+    ("http: {max_body: 2M, spool_total: 1M}", "http.spool_total", "no less than http.max_body"),
     ("timeouts: {slow: 5s, request: 5s}", "timeouts.slow", "write less than timeouts.request"),
 ]
 
@@ -50,7 +51,7 @@ RIGHT = """\
 listen: [{address: ':1', tls: true, proxy_protocol: true}]
 tls: {certificate: /c.pem}
 proxy: {trusted: [10.0.0.0/8], headers: forwarded}
-http: {healthy: /-/healthy, ready: '/ready/~x;y=1'}
+http: {healthy: /-/healthy, ready: '/ready/~x;y=1', max_body: 2M, spool_total: 2M}
 app: {target: 'wsgi:a:b', warm_up: [/, 'a:b']}
 memory: {refork: {after: 5 requests}}
 workers: {min: 2, max: 8, spare: 2}

@@ -1,14 +1,15 @@
 """Bodies: found to their end, kept in memory or in a file."""
 
 import errno
+import io
 
 import httptools
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from preforkd.http import body
-from preforkd.http.body import StorageError, Store, framing
-from preforkd.http.head import CHUNKED, Bounds, RequestError
+from preforkd.http.body import BudgetError, StorageError, Store, framing
+from preforkd.http.head import CHUNKED, Bounds, Budget, RequestError
 
 BOUNDS = Bounds(max_field=200, max_header=400, max_fields=3, max_body=1000, spool=100)
 
@@ -128,3 +129,64 @@ def test_many_small_parts_cost_what_they_hold():
         store.write(bytes([number % 256]))
         assert len(store._parts) < 16
     assert store.finish().read() == bytes(number % 256 for number in range(9_000))
+
+
+def test_bodies_share_the_room_in_files():
+    """Who finds none is refused; a body has its room until it is closed, by whoever has it."""
+    bounds = Bounds(spool=10, budget=Budget(memory=1000, files=100))
+    first, second = Store(bounds), Store(bounds)
+    first.write(b"a" * 60)
+    second.write(b"b" * 9)
+    with pytest.raises(BudgetError, match=r"http\.spool_total"):
+        second.write(b"b" * 40)
+    second.close()
+    file = first.finish()
+    third = Store(bounds)
+    third.write(b"c" * 40)
+    with pytest.raises(BudgetError):
+        third.write(b"c")
+    file.close()
+    file.close()
+    third.write(b"c" * 60)
+    with third.finish() as file:
+        assert file.read() == b"c" * 100
+
+
+def test_memory_for_bodies_has_an_end():
+    """Small ones are kept in files then, and in memory again when there is room."""
+    bounds = Bounds(spool=1000, budget=Budget(memory=100, files=1000))
+    first, second, third = (Store(bounds) for _ in range(3))
+    first.write(b"a" * 60)
+    second.write(b"b" * 60)
+    with second.finish() as file:
+        assert file.fileno() > 2
+    with first.finish() as memory:
+        assert memory.read() == b"a" * 60
+    third.write(b"c" * 60)
+    assert isinstance(third.finish(), io.BytesIO)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([1, 7, 30, 200, -1, -2])), max_size=40)
+)
+def test_what_bodies_take_is_given_back(steps):
+    """Whatever they were and however they ended, all room is free afterwards; theirs is never less."""
+    budget = Budget(memory=150, files=400)
+    bounds = Bounds(spool=50, max_body=300, budget=budget)
+    stores, files = [Store(bounds) for _ in range(3)], []
+    for index, what in steps:
+        store = stores[index]
+        if what > 0:
+            try:
+                store.write(b"x" * what)
+                continue
+            except (RequestError, StorageError):
+                store.close()
+        elif what == -1:
+            store.close()
+        else:
+            files.append(store.finish())
+        stores[index] = Store(bounds)
+    for open_one in (*stores, *files):
+        open_one.close()
+    assert budget._left == {"memory": 150, "files": 400}

@@ -304,6 +304,52 @@ def test_a_body_must_come_at_a_pace():
                 threading.Event().wait(0.02)
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_must_come_at_a_pace_all_the_time(chunked):
+    """Much at the beginning does not pay for bytes one by one afterwards."""
+    head, part = b"Content-Length: 900000\r\n\r\n" + b"x" * 500_000, b"x"
+    if chunked:
+        head = b"Transfer-Encoding: chunked\r\n\r\n7a120\r\n" + b"x" * 500_000 + b"\r\n"
+        part = b"1\r\nx\r\n"
+    with serving(show, body_timeout=0.2, min_rate=1000) as worker, worker.connect() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: h\r\n" + head)
+        begun = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                assert time.monotonic() < begun + 20
+                sock.sendall(part)
+                threading.Event().wait(0.02)
+
+
+def test_a_body_that_comes_at_the_pace_is_waited_for():
+    """Window after window."""
+    with serving(show, body_timeout=0.2, min_rate=1000) as worker, worker.connect() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4000\r\n\r\n")
+        for _ in range(40):
+            sock.sendall(b"x" * 100)
+            threading.Event().wait(0.02)
+        assert b"200 OK" in sock.recv(1000)
+
+
+def test_bodies_of_one_worker_have_room_together(caplog):
+    """Who finds none is answered with 503, told once; the room is there again when a client is gone."""
+    settings = Settings(http=Http(spool=10, max_body=1000, spool_total=1000))
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 900\r\nConnection: close\r\n\r\n"
+    with serving(show, whole=settings) as worker:
+
+        def ask_until(status):
+            deadline = time.monotonic() + 20
+            while not worker.ask(head + b"x" * 900).startswith(b"HTTP/1.1 %d " % status):
+                assert time.monotonic() < deadline  # the other was not read, or not missed, yet
+
+        with worker.connect() as slow:
+            slow.sendall(head + b"x" * 800)
+            ask_until(503)
+            ask_until(503)
+        ask_until(200)
+    assert caplog.text.count("take all of http.spool_total") == 1
+
+
 def test_a_disk_that_is_full_fails_one_request(monkeypatch, caplog):
     """503, and the next request is served."""
 
