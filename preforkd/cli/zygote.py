@@ -23,7 +23,7 @@ _to_zygote: "msgspec.msgpack.Decoder[messages.ToZygote]" = msgspec.msgpack.Decod
 def main() -> None:
     """Run as a zygote, in each process that it forks as a worker, and so on."""
     channel = _channel(CHANNEL_DESCRIPTOR)
-    birth = zygote.from_scratch(channel, worker.preload)
+    birth = zygote.from_scratch(channel, worker.preload, lambda trial: worker.run(_seat(trial)))
     while birth is not None:
         # Comes back only in a process that this worker has forked to be the next zygote.
         descriptor = worker.run(_seat(birth))

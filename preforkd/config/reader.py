@@ -17,7 +17,7 @@ from preforkd.config.document import Entry, Mapping, Node, Scalar, Sequence
 from preforkd.config.fields import Field, Form, fields_of, leaves
 from preforkd.config.peers import parse_peers
 from preforkd.config.settings import Listen, Settings
-from preforkd.config.target import parse_reference, parse_target, parse_warm_up
+from preforkd.config.target import parse_check, parse_reference, parse_target, parse_warm_up
 from preforkd.config.together import contradictions
 from preforkd.core.text import masked
 from preforkd.errors import Place, Problem, did_you_mean
@@ -35,6 +35,7 @@ def _check_field_value(text: str) -> None:
 
 _GRAMMARS: dict[str, Callable[[str], object]] = {
     "app.target": parse_target,
+    "app.check": parse_check,
     "app.warm_up": parse_warm_up,
     "hooks": lambda text: text and parse_reference(text),
     "http.server": _check_field_value,

@@ -113,6 +113,17 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             GENERATION,
         ),
     ] = False
+    check: Annotated[
+        str,
+        _meta(
+            "A path, for example /health, or a URL where the host matters (http://shop.example/health): "
+            "at the start and at each reload one worker is asked for it (GET) before any of them serves. "
+            "An answer of 400 or above, or none within timeouts.boot, refuses the start or the reload. "
+            "That worker then ends. Empty: none.",
+            GENERATION,
+            kinds=HTTP,
+        ),
+    ] = ""
 
 
 class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -62,6 +62,16 @@ def parse_warm_up(entry: str) -> None:
             raise ValueError(f"{entry!r} names no host")
 
 
+def parse_check(text: str) -> None:
+    """Raise ValueError, which says why, if this can be no ``app.check``."""
+    if text.startswith("https://"):
+        raise ValueError(f"{text!r}: the request is made without TLS, write http://")
+    if text and not is_request(text):
+        raise ValueError(f"{text!r} is no path, for example /health")
+    if text:
+        parse_warm_up(text)
+
+
 def _check_names(module: str, attribute: str, *, optional: bool = False) -> None:
     if not _DOTTED.fullmatch(module):
         raise ValueError(f"{module!r} is not the name of a module, for example mysite.wsgi")

@@ -59,6 +59,9 @@ def _in_listeners(settings: Settings, secrets: Collection[str]) -> Iterator[Cont
         path = get(settings, setting)
         if path and not _PROBE.fullmatch(path):
             yield Contradiction(setting, f"{path!r} is no path", "for example /-/healthy")
+        if path and settings.app.check.partition("?")[0] == path:
+            message = f"{path} is answered by the worker itself ({setting})"
+            yield Contradiction("app.check", message, "name a path of the application's")
 
 
 def _in_listener(listen: Listen, path: str) -> Iterator[Contradiction]:

@@ -25,6 +25,8 @@ class Load(Struct, frozen=True, tag="load"):
     listeners: tuple[str, ...]
     exchange: bool = False
     """The last two descriptors are the ends of the exchange between the workers."""
+    check: bool = True
+    """Nothing that it loads has served before: the request of the settings (app.check) is tried."""
 
 
 class Fork(Struct, frozen=True, tag="fork"):

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from msgspec import Struct
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _VICTIM = 200
 """What is added to a worker's oom_score_adj: a fifth of all memory."""
@@ -44,6 +45,14 @@ def set_child_subreaper() -> None:
     """Make this process the parent of its descendants' orphans. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def die_with_parent() -> None:
+    """Have this process killed (SIGKILL) when the thread that has forked it ends. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

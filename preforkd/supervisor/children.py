@@ -71,6 +71,8 @@ class Launch(msgspec.Struct, frozen=True):
     """Where each setting was written, by its dotted name."""
     secret_texts: tuple[str, ...] = ()
     """Values that no failure is to show."""
+    proven: bool = False
+    """The generation serves: its zygote, should it be started again, need not try the request of app.check."""
 
     def waiting(self) -> int:
         """Return how many connections wait for a worker, in the kernel and between workers."""

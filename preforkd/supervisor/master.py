@@ -530,6 +530,7 @@ class Master:
                 settings=settings,
                 origins=loaded.origins,
                 secret_texts=loaded.secret_texts,
+                proven=True,
             )
             self.pool.launches[current.generation] = known
         self.on_commit(settings)

@@ -181,6 +181,7 @@ class Pool:
             msgspec.msgpack.encode(settings),
             tuple(name for name, _ in launch.listeners),
             exchange=launch.exchange is not None,
+            check=not launch.proven,
         )
         socks = [*(sock for _, sock in launch.listeners), *(launch.exchange or ())]
         descriptors = [sock.fileno() for sock in socks]

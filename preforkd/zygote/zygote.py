@@ -15,14 +15,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from preforkd.apps import hooks, loader, warmup
 from preforkd.apps.hooks import Hooks
-from preforkd.config.settings import Settings
+from preforkd.config.settings import AccessLog, Settings
 from preforkd.config.target import parse_target
 from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
@@ -32,7 +32,7 @@ from preforkd.linux.disown import Children
 from preforkd.linux.inventory import Descriptors
 from preforkd.linux.originals import Originals
 from preforkd.linux.title import Title
-from preforkd.zygote import gathering, heap
+from preforkd.zygote import check, gathering, heap
 
 logger = logging.getLogger("preforkd.zygote")
 
@@ -69,12 +69,14 @@ class Birth:
 
 
 def from_scratch(
-    channel: Channel[messages.ToZygote], preload: Callable[[str, Settings], None]
+    channel: Channel[messages.ToZygote],
+    preload: Callable[[str, Settings], None],
+    work: Callable[[Birth], object],
 ) -> Birth | None:
     """Load what the master asks for and serve.
 
-    ``preload`` imports what the workers of a kind run beside the application, and raises
-    ConfigurationError for settings with which none of them would start.
+    ``preload`` imports what the workers of a kind run beside the application, and raises PreforkdError
+    for settings with which none of them would start. ``work`` lives a worker's life, and does not return.
 
     Returns None when this process is to end, a Birth in a new worker.
     """
@@ -82,7 +84,7 @@ def from_scratch(
     title = Title()
     title.set("preforkd: zygote starting")
     try:
-        loaded = _load(channel, preload, title)
+        loaded = _load(channel, preload, work, title)
     except ChannelClosedError:
         return None
     if loaded is None:
@@ -151,7 +153,10 @@ def _do_nothing(_number: int, _frame: object) -> None:
 
 
 def _load(
-    channel: Channel[messages.ToZygote], preload: Callable[[str, Settings], None], title: Title
+    channel: Channel[messages.ToZygote],
+    preload: Callable[[str, Settings], None],
+    work: Callable[[Birth], object],
+    title: Title,
 ) -> Loaded | None:
     received = channel.receive(wait=True)
     assert received is not None
@@ -188,8 +193,34 @@ def _load(
             sys.exit(1)
         _tell(channel, messages.LoadFailed(messages.problem_of(error)))
         return None
+    problem = _check(channel, loaded, work) if order.check else None
+    if problem is not None:
+        _tell(channel, messages.LoadFailed(problem))
+        return None
     _tell(channel, messages.Loaded(time.monotonic() - begun))
     return loaded
+
+
+def _check(
+    channel: Channel[messages.ToZygote], loaded: Loaded, work: Callable[[Birth], object]
+) -> messages.Problem | None:
+    settings = loaded.settings
+    if not settings.app.check or loaded.kind == "stream":
+        return None
+
+    def live(listener: socket.socket, descriptor: int, memory: int) -> None:
+        channel.close()
+        # The request is not a client's; and who tries a configuration may not be the service's user.
+        trial = replace(
+            loaded,
+            settings=msgspec.structs.replace(settings, access_log=AccessLog()),
+            listeners=[(check.LISTENER, listener)],
+            exchange=None,
+        )
+        work(Birth(trial, 0, 0, descriptor, memory, ()))
+
+    loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, trying a request")
+    return check.check(settings.app.check, live, settings.timeouts.boot)
 
 
 def _end_stray(children: Children) -> None:

@@ -17,6 +17,7 @@ SETTINGS = {
     "app.environment": (ALL, {"A": "b"}),
     "app.warm_up": (ALL, ["a:b"]),
     "app.warm_up_required": (ALL, True),
+    "app.check": (HTTP, "/health"),
     "hooks": (ALL, "a:b"),
     "listen": (ALL, [":81"]),
     "workers.count": (ALL, 3),

@@ -75,7 +75,7 @@ def test_keys_with_nothing_behind_them_leave_the_defaults():
     [
         ("wrokers: 3", "f:1:1: wrokers: there is no such setting (did you mean workers?)"),
         ("drain: 3", "f:1:1: drain: there is no such setting (it belongs elsewhere: timeouts.drain)"),
-        ("app: {xyz: 3}", "f:1:7: app.xyz: there is no such setting (known here: target, directory, python, environment, warm_up, warm_up_required)"),
+        ("app: {xyz: 3}", "f:1:7: app.xyz: there is no such setting (known here: target, directory, python, environment, warm_up, warm_up_required, check)"),
         ("workers: yes", "f:1:10: workers: 'yes' is given; expected a whole number from 1 to 1024, or auto"),
         ("workers: aut", "f:1:10: workers: 'aut' is given; expected a whole number from 1 to 1024, or auto (did you mean auto?)"),
         ("workers: 0", "f:1:10: workers: 0 is out of bounds; expected a whole number from 1 to 1024, or auto"),
@@ -100,6 +100,9 @@ def test_keys_with_nothing_behind_them_leave_the_defaults():
         ("app: {warm_up: [a.b]}", "f:1:17: app.warm_up: 'a.b' is neither MODULE:FUNCTION nor a path, for example /"),
         ('http: {server: "a\\r\\nb: c"}', r"f:1:16: http.server: 'a\r\nb: c' cannot be the value of a header: write printable ASCII characters"),
         ('http: {server: "préfork ✓"}', "f:1:16: http.server: 'préfork ✓' cannot be the value of a header: write printable ASCII characters"),
+        ("app: {check: health}", "f:1:14: app.check: 'health' is no path, for example /health"),
+        ("app: {check: 'https://a/'}", "f:1:14: app.check: 'https://a/': the request is made without TLS, write http://"),
+        ("app: {check: /é}", "f:1:14: app.check: '/é': write what is not ASCII, and spaces, as %XX"),
         ("hooks: a b", "f:1:8: hooks: 'a b' is not the name of a module, for example mysite.wsgi"),
         ("app: {environment: {A-B: 1}}", "f:1:21: app.environment.A-B: 'A-B' is not the name of a variable"),
         ("app: {environment: [A]}", "f:1:20: app.environment: expected a mapping of names to values (write NAME: value)"),

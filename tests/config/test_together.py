@@ -17,6 +17,7 @@ WRONG = [
     ("proxy: {headers: forwarded}", "proxy.headers", "list its addresses in proxy.trusted"),
     ("http: {healthy: healthy}", "http.healthy", "/-/healthy"),
     ("http: {ready: '/a?b'}", "http.ready", "/-/healthy"),
+    ("http: {healthy: /h}\napp: {check: '/h?x'}", "app.check", "a path of the application's"),
     ("app: {target: 'stream:a:b', warm_up: [/]}", "app.warm_up", "name functions"),
     (
         "app: {target: 'asgi:a:b'}\nmemory: {refork: {after: 5 requests}}",

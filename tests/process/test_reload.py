@@ -78,6 +78,11 @@ BROKEN = {
         78,
         "/preforkd.yaml:5:20: tls.certificate: /no/such.pem: No such",
     ),
+    "check": (
+        "/die?id=1",
+        69,
+        "/preforkd.yaml:4:10: app.check: GET /die?id=1 was not answered: the worker has closed",
+    ),
     "access log": ("/no/such/log", 71, "access_log.target: /no/such/log: No such file"),
 }
 
@@ -95,6 +100,7 @@ def test_a_broken_reload_is_refused_and_nothing_is_lost(serving, kind, tmp_path)
             f"127.0.0.1:{port}", f"{{address: '127.0.0.1:{port}', tls: true}}"
         ),
         "access log": configuration(port, more=f"access_log: {{target: {what}}}\n"),
+        "check": configuration(port, environment=f"  check: {what}\n"),
         "no python": configuration(port, more=more).replace("app:\n", f"app:\n  python: {what}\n"),
     }
     if kind == "port":
