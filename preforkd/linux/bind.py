@@ -10,6 +10,9 @@ import os
 import pwd
 import socket
 import stat
+import struct
+from collections.abc import Iterator
+from weakref import WeakKeyDictionary
 
 from preforkd.errors import SystemFailure
 
@@ -18,6 +21,11 @@ _HINTS = {
     errno.EACCES: "ports below 1024 need a socket unit, or AmbientCapabilities=CAP_NET_BIND_SERVICE",
     errno.EADDRNOTAVAIL: "no interface of this machine has the address (ip address shows them)",
 }
+
+# linux/posix_acl.h, linux/posix_acl_xattr.h
+_ACL_USER_OBJ, _ACL_GROUP_OBJ, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = 0x01, 0x04, 0x08, 0x10, 0x20
+_ACL_NOBODY = 0xFFFFFFFF
+_ACL_VERSION = 2
 
 
 def bind_tcp(host: str | None, port: int, backlog: int) -> list[socket.socket]:
@@ -111,7 +119,7 @@ def bind_unix(path: str, mode: int, owner: str, group: str, backlog: int) -> soc
         finally:
             os.umask(mask)
         sock.listen(backlog)
-        _grant(path, mode, uid, gid)
+        _grant(sock, mode, uid, gid)
     except OSError as error:
         if sock.getsockname():
             os.unlink(path)
@@ -122,16 +130,62 @@ def bind_unix(path: str, mode: int, owner: str, group: str, backlog: int) -> soc
     return sock
 
 
-def _grant(path: str, mode: int, uid: int, gid: int) -> None:
-    if uid != -1 or gid != -1:
-        os.chown(path, uid, gid)
-    os.chmod(path, mode)
+_files: WeakKeyDictionary[socket.socket, tuple[int, int]] = WeakKeyDictionary()
+"""Device and inode of a socket's file, as it was first seen: the kernel does not tell a socket's own."""
 
 
-def set_access(path: str, mode: int, owner: str, group: str) -> None:
-    """Give a socket's file other permissions and another owner. Raises OSError, SystemFailure."""
-    where = f"unix:{path}"
-    _grant(path, mode, _user(owner, where), _group(group, where))
+@contextlib.contextmanager
+def _file_of(sock: socket.socket) -> Iterator[str]:
+    """Provide a path that is the file of a bound Unix socket, whatever lies at its own by now.
+
+    Who may write to its directory may have put another file there. Raises OSError.
+    """
+    descriptor = os.open(sock.getsockname(), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        there = os.fstat(descriptor)
+        identity = (there.st_dev, there.st_ino)
+        is_ours = stat.S_ISSOCK(there.st_mode) and there.st_nlink == 1
+        if not is_ours or _files.setdefault(sock, identity) != identity:
+            raise OSError(errno.EBADF, "the file at its path is another one")
+        path = f"/proc/self/fd/{descriptor}"
+        if not os.path.exists(path):
+            raise OSError(errno.ENOSYS, "/proc is not mounted, by which its permissions are set")
+        yield path
+    finally:
+        os.close(descriptor)
+
+
+def _grant(sock: socket.socket, mode: int, uid: int, gid: int) -> None:
+    with _file_of(sock) as path:
+        if uid != -1 or gid != -1:
+            os.chown(path, uid, gid)
+        os.chmod(path, mode)
+
+
+def set_access(sock: socket.socket, mode: int, owner: str, group: str) -> None:
+    """Give the file of a Unix socket other permissions and another owner.
+
+    Raises OSError, also where another file lies at its path, and SystemFailure for an unknown name.
+    """
+    where = f"unix:{sock.getsockname()}"
+    _grant(sock, mode, _user(owner, where), _group(group, where))
+
+
+def set_members(sock: socket.socket, mode: int, group: str) -> None:
+    """Give a Unix socket's file these permissions, and its group's also to another one; empty: to none.
+
+    That is an entry of its access control list: the owner need not be a member, as chown demands.
+    Raises OSError, and SystemFailure for an unknown group. acl(5)
+    """
+    members = mode >> 3 & 7
+    entries = [(_ACL_USER_OBJ, mode >> 6, _ACL_NOBODY), (_ACL_GROUP_OBJ, members, _ACL_NOBODY)]
+    if group:
+        gid = _group(group, f"unix:{sock.getsockname()}")
+        entries += [(_ACL_GROUP, members, gid), (_ACL_MASK, members, _ACL_NOBODY)]
+    entries.append((_ACL_OTHER, mode & 7, _ACL_NOBODY))
+    packed = b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    with _file_of(sock) as path:
+        os.setxattr(path, "system.posix_acl_access", struct.pack("<I", _ACL_VERSION) + packed)
 
 
 def close_unix(sock: socket.socket) -> None:

@@ -20,6 +20,7 @@ import msgspec
 from preforkd.config.address import TcpAddress, UnixAddress, parse_address
 from preforkd.config.settings import Listen, Settings
 from preforkd.errors import ConfigurationError, Place, Problem, SystemFailure, did_you_mean
+from preforkd.ipc import rights
 from preforkd.linux import bind
 from preforkd.linux.inherit import (
     Inherited,
@@ -65,6 +66,8 @@ class Proposal(msgspec.Struct):
     """How many entries of ``listen`` say something about what is served."""
     notes: tuple[str, ...] = ()
     """What is written and not served, or passed and not served, in words."""
+    takes_descriptors: bool = True
+    """Clients of Unix sockets may send descriptors, which only a stream handler can want."""
 
     def pairs(self) -> tuple[tuple[str, socket.socket], ...]:
         """Return names and sockets, as a generation is started with them."""
@@ -130,6 +133,7 @@ class Listeners:
         proposal.notes = tuple([*notes, self._foreign] if self._foreign else notes)
         for note in proposal.notes:
             logger.warning("%s", note)
+        proposal.takes_descriptors = settings.app.target.startswith("stream:")
         return proposal
 
     def commit(self, proposal: Proposal) -> None:
@@ -145,6 +149,10 @@ class Listeners:
         self._forget_stored(proposal)
         for listen, sock in proposal.kept:
             _apply_access(listen, sock)
+        for served in proposal.served:
+            if served.sock.family == socket.AF_UNIX:
+                change = rights.allow if proposal.takes_descriptors else rights.refuse
+                change(served.sock)
         self.current = proposal
 
     def roll_back(self, proposal: Proposal) -> None:
@@ -170,6 +178,8 @@ class Listeners:
         for inherited in self._inherited:
             if self._was_blocking.get(inherited.sock.fileno()):
                 restore_blocking(inherited.sock)
+            if inherited.sock.family == socket.AF_UNIX:
+                rights.allow(inherited.sock)
         if not restarting:
             self.commit(Proposal(()))
             return
@@ -293,7 +303,7 @@ def _apply_access(listen: Listen, sock: socket.socket) -> None:
     if sock.family != socket.AF_UNIX:
         return
     try:
-        bind.set_access(sock.getsockname(), listen.mode, listen.owner, listen.group)
+        bind.set_access(sock, listen.mode, listen.owner, listen.group)
     except (OSError, SystemFailure) as error:
         logger.warning("%s: mode, owner and group stay as they were: %s", listen.address, error)
 

@@ -108,3 +108,48 @@ def test_what_cannot_be_bound_leaves_nothing(tmp_path):
     with pytest.raises(SystemFailure, match="no group 'nobody-at-all'"):
         bind.bind_unix(str(tmp_path / "s"), 0o666, "", "nobody-at-all", 5)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_access_is_that_of_the_socket_whatever_lies_at_its_path(tmp_path):
+    """Who may write to the directory puts a link, a file, or another socket there: nothing is changed."""
+    path, victim = tmp_path / "s", tmp_path / "victim"
+    sock = bind.bind_unix(str(path), 0o660, "", "", 5)
+    bind.set_access(sock, 0o600, "", "")
+    assert path.stat().st_mode & 0o777 == 0o600
+    victim.write_text("precious")
+    victim.chmod(0o640)
+    path.rename(tmp_path / "moved")
+    path.symlink_to(victim)
+    with pytest.raises(OSError, match="another one"):
+        bind.set_access(sock, 0o777, "", "")
+    path.unlink()
+    path.hardlink_to(victim)
+    with pytest.raises(OSError, match="another one"):
+        bind.set_members(sock, 0o777, "")
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        path.chmod(0o600)
+        with pytest.raises(OSError, match="another one"):
+            bind.set_access(sock, 0o777, "", "")
+        assert path.stat().st_mode & 0o777 == 0o600
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        bind.set_access(sock, 0o777, "", "")
+    assert victim.stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "moved").stat().st_mode & 0o777 == 0o600
+    sock.close()
+
+
+def test_a_second_name_of_the_file_is_not_trusted(tmp_path):
+    """A hard link to another socket of the same user: where the file was not seen before."""
+    path, other = tmp_path / "s", tmp_path / "other"
+    with socket.socket(socket.AF_UNIX) as victim, socket.socket(socket.AF_UNIX) as sock:
+        victim.bind(str(other))
+        sock.bind(str(path))
+        path.unlink()
+        path.hardlink_to(other)
+        before = other.stat().st_mode
+        with pytest.raises(OSError, match="another one"):
+            bind.set_access(sock, 0o777, "", "")
+        assert other.stat().st_mode == before
