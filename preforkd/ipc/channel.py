@@ -16,16 +16,23 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from preforkd.ipc import rights
+
 T = TypeVar("T")
 
 _CREDENTIALS = struct.Struct("3i")
 _MESSAGE_LIMIT = 256 * 1024
 _DESCRIPTOR_LIMIT = 253  # SCM_MAX_FD
+_CREDENTIALS_ONLY = socket.CMSG_LEN(_CREDENTIALS.size)
 _ANCILLARY = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(_DESCRIPTOR_LIMIT * 4)
 
 
 class ChannelClosedError(Exception):
     """The other side is gone."""
+
+
+class UnwantedDescriptorsError(ChannelClosedError):
+    """The other side has sent descriptors where none are due: it is not listened to any more."""
 
 
 class MalformedMessageError(Exception):
@@ -41,10 +48,21 @@ class Received(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Channel(Generic[T]):
-    """One end; ``T`` is what is received."""
+    """One end; ``T`` is what is received.
 
-    def __init__(self, sock: socket.socket, decoder: "msgspec.msgpack.Decoder[T]") -> None:
+    ``takes_descriptors``: whether the other side may send some; see `preforkd.ipc.rights`.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        decoder: "msgspec.msgpack.Decoder[T]",
+        *,
+        takes_descriptors: bool = True,
+    ) -> None:
         self._sock = sock
+        self._peeks = not takes_descriptors and not rights.refuse(sock)
+        """Descriptors may come although none are due: the kernel cannot refuse them."""
         self._decoder = decoder
         self._encoder = msgspec.msgpack.Encoder()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -76,11 +94,16 @@ class Channel(Generic[T]):
     def receive(self, *, wait: bool) -> Received[T] | None:
         """Return the next message; None when there is none yet and ``wait`` is false.
 
-        Raises ChannelClosedError at end-of-file and MalformedMessageError for what is no
-        message; the channel goes on after the latter.
+        Raises ChannelClosedError at end-of-file, UnwantedDescriptorsError, and MalformedMessageError
+        for what is no message; the channel goes on after the latter.
         """
         how = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
         try:
+            if self._peeks:
+                # There is room for credentials only, so what is cut are descriptors.
+                _, _, seen, _ = self._sock.recvmsg(1, _CREDENTIALS_ONLY, how | socket.MSG_PEEK)
+                if seen & socket.MSG_CTRUNC:
+                    raise UnwantedDescriptorsError
             data, ancillary, flags, _ = self._sock.recvmsg(_MESSAGE_LIMIT, _ANCILLARY, how)
         except BlockingIOError:
             return None
@@ -102,6 +125,10 @@ class Channel(Generic[T]):
 
     def close(self) -> None:
         """Close this end; the other sees end-of-file. Closing twice is harmless."""
+        if self._peeks and self._sock.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+            rights.close_aside(socket.socket(fileno=self._sock.detach()).close)
         self._sock.close()
 
 

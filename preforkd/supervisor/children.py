@@ -181,7 +181,7 @@ def execute_zygote(
         raise
     finally:
         theirs.close()
-    return pid, Channel(ours, _from_zygote)
+    return pid, Channel(ours, _from_zygote, takes_descriptors=False)
 
 
 def new_zygote(zygote: int, launch: Launch, output: Output | None = None) -> ZygoteHandle:
@@ -243,7 +243,7 @@ def new_worker(
         raise
     finally:
         theirs.close()
-    channel = Channel(ours, _from_worker)
+    channel = Channel(ours, _from_worker, takes_descriptors=False)
     return WorkerHandle(worker, slot, generation, zygote.zygote, channel, board, output)
 
 
@@ -260,7 +260,7 @@ def ask_for_zygote(zygote: int, handle: WorkerHandle) -> Channel[messages.FromZy
         raise
     finally:
         theirs.close()
-    return Channel(ours, _from_zygote)
+    return Channel(ours, _from_zygote, takes_descriptors=False)
 
 
 def kill(pidfd: int) -> None:

@@ -25,10 +25,16 @@ from preforkd.core.renewal import spread
 from preforkd.core.text import masked, printable, printable_lines
 from preforkd.errors import Place
 from preforkd.ipc import messages
-from preforkd.ipc.channel import ChannelClosedError, MalformedMessageError, close_all
+from preforkd.ipc.channel import (
+    ChannelClosedError,
+    MalformedMessageError,
+    UnwantedDescriptorsError,
+    close_all,
+)
 from preforkd.linux import cgroup, process, stacks
 from preforkd.linux.loop import Loop
 from preforkd.supervisor import children
+from preforkd.supervisor.beside import beside
 from preforkd.supervisor.children import Launch, WorkerHandle, ZygoteHandle
 from preforkd.supervisor.lookout import Glance
 from preforkd.supervisor.output import Outputs, discard
@@ -136,14 +142,27 @@ class Pool:
         Connections that wait for one of its workers go to the generation ``heir``.
         """
         launch = self.launches.pop(generation)
-        moved, lost = launch.hand_over(self.launches.get(heir) if heir is not None else None)
-        if moved:
-            logger.info(
-                "generation %s answers %d requests of generation %d", heir, moved, generation
-            )
-        if lost:
-            logger.warning("generation %d: %d requests are lost with its workers", generation, lost)
-        launch.close()
+        successor = self.launches.get(heir) if heir is not None else None
+
+        def give_up() -> tuple[int, int]:
+            try:
+                return launch.hand_over(successor)
+            finally:
+                launch.close()
+
+        def done(outcome: Callable[[], tuple[int, int]]) -> None:
+            moved, lost = outcome()
+            if moved:
+                logger.info(
+                    "generation %s answers %d requests of generation %d", heir, moved, generation
+                )
+            if lost:
+                text = "generation %d: %d requests are lost with its workers"
+                logger.warning(text, generation, lost)
+
+        if launch.exchange is not None:
+            # What workers have left there may be descriptors whose close waits: `preforkd.ipc.rights`.
+            beside(self._loop, "exchange", give_up, done)
 
     def open_connections(self) -> int:
         """Return how many connections are open in all workers."""
@@ -202,8 +221,9 @@ class Pool:
                 received = handle.channel.receive(wait=False)
             except MalformedMessageError as error:
                 _gossip(handle, f"message ignored: {error}")
-            except ChannelClosedError:
+            except ChannelClosedError as error:
                 self._loop.remove_reader(handle.channel.fileno())
+                _end_if_it_sent_descriptors(handle, error)
                 return
             else:
                 if received is None:
@@ -338,7 +358,8 @@ class Pool:
                 received = handle.channel.receive(wait=False)
             except MalformedMessageError as error:
                 _gossip(handle, f"message ignored: {error}")
-            except ChannelClosedError:
+            except ChannelClosedError as error:
+                _end_if_it_sent_descriptors(handle, error)
                 self._worker_silent(handle)
                 return
             else:
@@ -562,6 +583,15 @@ def _gossip(handle: WorkerHandle | ZygoteHandle, text: str) -> None:
     if handle.gossip <= _GOSSIP_TOLD:
         more = "; more such are not told" if handle.gossip == _GOSSIP_TOLD else ""
         logger.warning("%s: %s%s", handle.name, text, more)
+
+
+def _end_if_it_sent_descriptors(
+    handle: WorkerHandle | ZygoteHandle, error: ChannelClosedError
+) -> None:
+    if isinstance(error, UnwantedDescriptorsError):
+        logger.error("%s sent file descriptors to the master: killed", handle.name)
+        if handle.pidfd is not None:
+            process.send_signal(handle.pidfd, signal.SIGKILL)
 
 
 def failure_of(

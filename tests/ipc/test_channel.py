@@ -6,11 +6,12 @@ import socket
 import msgspec
 import pytest
 
-from preforkd.ipc import messages
+from preforkd.ipc import messages, rights
 from preforkd.ipc.channel import (
     Channel,
     ChannelClosedError,
     MalformedMessageError,
+    UnwantedDescriptorsError,
     close_all,
     pair,
 )
@@ -93,3 +94,45 @@ def test_a_master_does_not_wait_for_a_child_that_does_not_read(ends):
 
     with pytest.raises(BlockingIOError):
         fill()
+
+
+def test_descriptors_where_none_are_due_are_refused_by_the_kernel():
+    """Linux 6.16: the sender is told that he may not; what he sends without them arrives."""
+    ours, theirs = pair()
+    channel = Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker), takes_descriptors=False)
+    child: Channel[messages.ToWorker] = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
+    if not rights.refuse(ours):
+        pytest.skip("this kernel cannot refuse descriptors")
+    with pytest.raises(PermissionError):
+        child.send(messages.Ready(), (0,))
+    child.send(messages.Ready())
+    assert channel.receive(wait=False).message == messages.Ready()
+    channel.close()
+    child.close()
+
+
+def test_descriptors_that_the_kernel_lets_pass_are_not_received(monkeypatch):
+    """The channel is at its end then, for its reader; whose last close waits is closed in a thread."""
+    monkeypatch.setattr(rights, "refuse", lambda sock: False)
+    closed = []
+    monkeypatch.setattr(rights, "close_aside", closed.append)
+    ours, theirs = pair()
+    channel = Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker), takes_descriptors=False)
+    child: Channel[messages.ToWorker] = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
+    assert channel.receive(wait=False) is None
+    child.send(messages.Ready())
+    child.send(messages.Leaving("tired"), (0,))
+    assert channel.receive(wait=False).message == messages.Ready()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        with pytest.raises(UnwantedDescriptorsError):
+            channel.receive(wait=False)
+    assert len(os.listdir("/proc/self/fd")) == before
+    channel.close()
+    with pytest.raises(ChannelClosedError):
+        child.receive(wait=False)
+    (close,) = closed
+    close()
+    channel.close()
+    assert len(closed) == 1
+    child.close()

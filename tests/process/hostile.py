@@ -12,6 +12,7 @@ import msgspec
 
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel
+from preforkd.ipc.exchange import Exchange
 from preforkd.ipc.slots import SlotWriter
 
 
@@ -53,12 +54,16 @@ def _say(sock, data, dice, victim):
     if os.geteuid() == 0 and dice.random() < 0.2:
         sender = struct.pack("3i", victim, 0, 0)
         ancillary.append((socket.SOL_SOCKET, socket.SCM_CREDENTIALS, sender))
-    try:
-        sock.sendmsg([data], ancillary, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        time.sleep(0.01)
-    except OSError:
-        pass  # the kernel knows such a sender better
+    for rights in (ancillary, []):
+        try:
+            sock.sendmsg([data], rights, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            time.sleep(0.01)
+        except PermissionError:
+            continue  # no descriptors, where the kernel can refuse them
+        except OSError:
+            pass  # the kernel knows such a sender better
+        break
 
 
 def _gossip(seed, victim):
@@ -84,11 +89,46 @@ def _flood():
             sock.send(data)
 
 
+def _stuck():
+    # A socket whose last close waits for an hour, since its peer does not read.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stuck = socket.create_connection(listener.getsockname())
+        peers.append(listener.accept()[0])
+    stuck.setblocking(False)
+    try:
+        while stuck.send(bytes(65536)):
+            pass
+    except BlockingIOError:
+        pass
+    stuck.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+    return stuck
+
+
+peers = []
+
+
+def _send_stuck(where):
+    sock = _ours(Channel)._sock if where == "channel" else _ours(Exchange)._giving
+    stuck = _stuck()
+    for _ in range(5):
+        try:
+            socket.send_fds(sock, [msgspec.msgpack.encode(messages.Bell())], [stuck.fileno()])
+        except PermissionError:
+            break
+    # Not closed: this process is the one that must not hang, so its end closes it.
+    peers.append(stuck)
+
+
 def application(environ, start_response):
-    """``?gossip=SEED,PID`` says and writes everything that it must not, naming this process; ``?flood``."""
+    """``?gossip=SEED,PID`` says and writes everything that it must not, naming this process; ``?flood``.
+
+    ``?stuck=channel`` or ``exchange`` sends descriptors there of which the last close waits.
+    """
     query = environ["QUERY_STRING"]
     if query == "flood":
         _flood()
+    if query.startswith("stuck="):
+        _send_stuck(query.removeprefix("stuck="))
     if query.startswith("gossip="):
         _gossip(*map(int, query.removeprefix("gossip=").split(",")))
     start_response("200 OK", [])

@@ -1,6 +1,7 @@
 """What a child says of itself is gossip: it neither crashes nor misleads the master."""
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -56,6 +57,23 @@ def test_a_hostile_worker(service, bystander, seed):
     assert "Traceback" not in service.log, service.log
     assert "Exception" not in service.log, service.log
     assert service.stop() == 0
+
+
+@pytest.mark.parametrize("where", ["channel", "exchange"])
+def test_descriptors_whose_close_waits(service, where):
+    """A worker sends them, to the master or to other workers, and dies: the master goes on at once."""
+    serve(
+        service,
+        workers=1,
+        target="wsgi:hostile:application",
+        more="timeouts: {drain: 2s}\n",
+    )
+    (worker,) = service.workers()
+    get(service.address, f"/?stuck={where}")
+    os.kill(worker, signal.SIGKILL)
+    for _ in range(3):
+        assert service.control("reload", "--fresh").returncode == 0
+        assert service.status()["state"] == "serving"
 
 
 def test_a_worker_that_floods(service):
