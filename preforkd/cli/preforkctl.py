@@ -7,12 +7,12 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import preforkd
 from preforkd.cli.output import to_whoever_reads
-from preforkd.control.client import Client
+from preforkd.control import path
+from preforkd.control.client import Client, NotRunningError
 from preforkd.core.text import printable, printable_lines
 from preforkd.errors import ExitStatus, PreforkdError
 
@@ -20,14 +20,13 @@ _EPILOG = """\
 exit statuses: 0 done, 2 wrong usage, 75 no preforkd runs there, 77 not allowed; for a reload that
 failed: 69 the application, 70 preforkd, 71 the system, 78 the configuration.
 """
-_NAME = "io.preforkd.Manager"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        client = Client(options.socket or _find_socket(options.instance))
+        client = Client(_find_socket(options))
         try:
             return to_whoever_reads(lambda: int(options.command(client, options)))
         finally:
@@ -37,22 +36,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
 
 
-def _find_socket(instance: str) -> str:
-    if instance:
-        return f"/run/preforkd-{instance}/{_NAME}"
-    runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    home = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-    folders = [runtime, "/run/preforkd", f"{home}/preforkd"]
-    paths = [f"{folder}/{_NAME}" for folder in folders if folder]
-    # What may not be looked at is there: connecting says that it is not allowed.
-    return next((path for path in paths if _is_there(path)), paths[0])
+class NotNamedError(PreforkdError):
+    """Several services run, and none was named."""
+
+    exit_status = ExitStatus.USAGE
 
 
-def _is_there(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except PermissionError:
-        return True
+def _find_socket(options: argparse.Namespace) -> str:
+    """Return the path of the control socket that was named, or of the only one there is.
+
+    Raises NotRunningError and NotNamedError.
+    """
+    if options.socket:
+        return str(options.socket)
+    if options.system or options.instance:
+        return path.of_service(options.instance)
+    found = path.running(os.environ)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        rows = "\n".join(f"  {_how_to_name(one)}" for one in found)
+        raise NotNamedError(f"several services run, name one of them:\n{rows}")
+    others = [one for folder in path.services() if path.answers(one := f"{folder}/{path.NAME}")]
+    hint = "".join(f"; {_how_to_name(one)} is another user's" for one in others)
+    raise NotRunningError(
+        "no preforkd of this user runs", hint=f"start it, or name its control socket{hint}"
+    )
+
+
+def _how_to_name(found: str) -> str:
+    instance = path.instance_of(found)
+    if instance is None:
+        return f"--socket {found}"
+    return f"--instance {instance}" if instance else "--system"
 
 
 # --- the commands --------------------------------------------------------------------------------
@@ -272,9 +288,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"preforkctl {preforkd.VERSION}")
-    parser.add_argument("--socket", metavar="PATH", help="the master's control socket")
-    parser.add_argument(
+    named = parser.add_mutually_exclusive_group()
+    named.add_argument("--socket", metavar="PATH", help="the master's control socket")
+    named.add_argument(
         "--instance", metavar="NAME", default="", help="the service preforkd@NAME.service"
+    )
+    named.add_argument(
+        "--system", action="store_true", help="the service preforkd.service of the system"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="show the service and its workers")

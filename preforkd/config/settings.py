@@ -668,16 +668,28 @@ class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     socket: Annotated[
         str,
         _meta(
-            "Path of the socket; off: none. Empty: io.preforkd.Manager in $RUNTIME_DIRECTORY, else in "
-            "preforkd/ below the user's runtime directory.",
+            "Path of the socket; off: none. Empty: io.preforkd.Manager in $RUNTIME_DIRECTORY, which "
+            "systemd sets; else, with the pid behind that name, in preforkd/ below the user's runtime "
+            "directory.",
             RESTART,
         ),
     ] = ""
+    mode: Annotated[
+        int,
+        _meta(
+            "Permissions of the socket. Who may connect may look; who may not command either sees "
+            "requests without their query.",
+            LIVE,
+            ge=0,
+            le=0o777,
+            kind=Kind.MODE,
+        ),
+    ] = 0o660
     group: Annotated[
         str,
         _meta(
-            "Members of this group may give commands too. Empty: only root and the user that preforkd "
-            "runs as.",
+            "Members of this group may connect and give commands too. Empty: only root and the user that "
+            "preforkd runs as.",
             LIVE,
         ),
     ] = ""

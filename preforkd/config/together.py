@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from msgspec import Struct
 
 from preforkd.config.fields import get, leaves
-from preforkd.config.settings import AccessLog, Listen, Settings
+from preforkd.config.settings import AccessLog, Control, Listen, Settings
 from preforkd.config.target import is_request, no_refork
 from preforkd.errors import Place
 
@@ -119,8 +119,10 @@ def _without_effect(settings: Settings, secrets: Collection[str]) -> Iterator[Co
     if log.format != AccessLog().format and log.target in {"off", "journal"}:
         message = f"this has no effect with access_log.target: {log.target}"
         yield Contradiction("access_log.format", message, "it is for stderr or a file")
-    if settings.control.group and settings.control.socket == "off":
-        yield Contradiction("control.group", "there is no control socket", "leave it out")
+    if settings.control.socket == "off":
+        for name in ("mode", "group"):
+            if getattr(settings.control, name) != getattr(Control(), name):
+                yield Contradiction(f"control.{name}", "there is no control socket", "leave it out")
 
 
 def _in_sizes(settings: Settings) -> Iterator[Contradiction]:

@@ -48,7 +48,10 @@ class Client:
             self._sock.connect(path)
         except PermissionError as error:
             self._sock.close()
-            raise NotAllowedError(f"{path}: {error.strerror}") from error
+            raise NotAllowedError(
+                f"{path}: {error.strerror}",
+                hint="control.mode and control.group of the service say who may connect",
+            ) from error
         except OSError as error:
             self._sock.close()
             raise NotRunningError(

@@ -8,13 +8,14 @@ import msgspec
 from msgspec.structs import replace
 
 from preforkd.control.access import Peer, may_command
+from preforkd.control.path import NAME
 from preforkd.control.varlink import Answer, Error, Interface, Method
-from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
+from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView, WorkerView
 from preforkd.core.model import Failure
 
 logger = logging.getLogger("preforkd.master")
 
-INTERFACE = "io.preforkd.Manager"
+INTERFACE = NAME
 
 
 class Backend(Protocol):
@@ -188,14 +189,16 @@ class Manager:
         return checked
 
     def _get_status(self, call: GetStatus, answer: Answer) -> None:
-        def tell(memory: MemoryView) -> None:
-            view = self._backend.view()
-            answer(Status(replace(view, memory=memory)))
+        def tell(memory: MemoryView | None) -> None:
+            view = replace(self._backend.view(), memory=memory)
+            if not may_command(self._peer, self._group):
+                view = replace(view, workers=[_without_query(row) for row in view.workers])
+            answer(Status(view))
 
         if call.memory:
             self._backend.memory(tell)
         else:
-            answer(Status(self._backend.view()))
+            tell(None)
 
     def _get_memory(self, _call: GetMemory, answer: Answer) -> None:
         self._backend.memory(lambda memory: answer(Memory(memory)))
@@ -228,3 +231,9 @@ class Manager:
     def _stop(self, call: Stop, answer: Answer) -> None:
         self._backend.stop(quick=call.quick)
         answer(Stopping())
+
+
+def _without_query(row: WorkerView) -> WorkerView:
+    # A query may hold what is secret: a token of a link that resets a password, for example.
+    target, mark, _ = row.busy_with.partition("?")
+    return replace(row, busy_with=f"{target}?..." if mark else target)

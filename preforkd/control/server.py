@@ -1,16 +1,17 @@
 """The control socket: accepts clients within limits, so that none of them can harm the master."""
 
+import contextlib
 import logging
-import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import preforkd
 from preforkd.control.access import Peer, may_command, peer_of
-from preforkd.control.manager import INTERFACE, Backend, Manager
+from preforkd.control.manager import Backend, Manager
 from preforkd.control.service import END, Identity, MalformedError, Service
 from preforkd.core.ration import Ration
 from preforkd.errors import SystemFailure
+from preforkd.ipc import rights
 from preforkd.linux import bind
 from preforkd.linux.loop import Call, Loop
 
@@ -34,28 +35,12 @@ _AT_ONCE = 65536
 """Bytes that are read, and at the most one request that is dealt with, before the loop turns again."""
 
 
-def resolve(setting: str, environ: Mapping[str, str]) -> str | None:
-    """Return the socket's path for the value of ``control.socket``; None for ``off``."""
-    if setting == "off":
-        return None
-    return setting or default_path(environ)
-
-
-def default_path(environ: Mapping[str, str]) -> str:
-    """Return the path in $RUNTIME_DIRECTORY, else in the user's runtime directory."""
-    if directory := environ.get("RUNTIME_DIRECTORY", "").split(":")[0]:
-        return f"{directory}/{INTERFACE}"
-    if os.geteuid() == 0:
-        return f"/run/preforkd/{INTERFACE}"
-    home = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-    return f"{home}/preforkd/{INTERFACE}"
-
-
 class _Client:
     """One client: a request at a time is read, dealt with, and its answer sent, before the next.
 
     So one that asks faster than we answer, or does not read, waits, and nothing gathers here. It is
-    cut off when it says too much, or nothing for too long.
+    cut off when it says too much, or nothing for too long. Whom ``ended`` tells of its end closes
+    its ``sock``.
     """
 
     def __init__(
@@ -65,13 +50,19 @@ class _Client:
         service: Service,
         ration: Ration | None,
         ended: Callable[["_Client"], None],
+        *,
+        peeks: bool,
     ) -> None:
-        """Begin to read. Raises OSError."""
+        """Begin to read. Raises OSError.
+
+        ``peeks``: the kernel lets the client send descriptors; see `preforkd.ipc.rights`.
+        """
         self._loop = loop
-        self._sock = sock
+        self.sock = sock
         self._service = service
         self._ration = ration
         self._ended = ended
+        self._peeks = peeks
         self._said = bytearray()
         """What was read and not dealt with: at the end of it may be a part of a request."""
         self._unsent = b""
@@ -87,8 +78,16 @@ class _Client:
         self._timer = loop.call_later(PATIENCE, self._watch)
 
     def _read(self) -> None:
+        size = _AT_ONCE
         try:
-            data = self._sock.recv(_AT_ONCE)
+            if self._peeks:
+                # There is no room for descriptors, so what is cut are some.
+                seen, _, flags, _ = self.sock.recvmsg(size, 0, socket.MSG_PEEK)
+                if flags & socket.MSG_CTRUNC:
+                    self._cut_off("sent file descriptors")
+                    return
+                size = len(seen)  # what arrives meanwhile may have some
+            data = self.sock.recv(size) if size else b""
         except BlockingIOError:
             return
         except OSError:
@@ -107,14 +106,14 @@ class _Client:
         if end > MESSAGE or (end < 0 and len(self._said) > MESSAGE):
             self._cut_off("said too much")
         elif end >= 0:
-            self._loop.remove_reader(self._sock.fileno())
+            self._loop.remove_reader(self.sock.fileno())
             message = bytes(self._said[:end])
             del self._said[: end + 1]
             self._deal_with(message)
         elif self._silent:
             self.abort()
         else:
-            self._loop.add_reader(self._sock.fileno(), self._read)
+            self._loop.add_reader(self.sock.fileno(), self._read)
 
     def _deal_with(self, message: bytes) -> None:
         self._asked = True
@@ -137,16 +136,16 @@ class _Client:
     def _send(self) -> None:
         try:
             if self._unsent:
-                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+                self._unsent = self._unsent[self.sock.send(self._unsent) :]
         except BlockingIOError:
             pass
         except OSError:
             self.abort()
             return
         if self._unsent:
-            self._loop.add_writer(self._sock.fileno(), self._send)
+            self._loop.add_writer(self.sock.fileno(), self._send)
             return
-        self._loop.remove_writer(self._sock.fileno())
+        self._loop.remove_writer(self.sock.fileno())
         self._go_on_when_it_may()
 
     def _go_on_when_it_may(self) -> None:
@@ -184,9 +183,8 @@ class _Client:
         self._timer.cancel()
         if self._next is not None:
             self._next.cancel()
-        self._loop.remove_reader(self._sock.fileno())
-        self._loop.remove_writer(self._sock.fileno())
-        self._sock.close()
+        self._loop.remove_reader(self.sock.fileno())
+        self._loop.remove_writer(self.sock.fileno())
         self._ended(self)
 
 
@@ -201,45 +199,49 @@ class ControlServer:
         self._pause: Call | None = None
         self._full = False
         """The last client was turned away, and it was said."""
+        self._peeks = False
+        self._closing = 0
+        """Sockets of clients that have ended, which a thread is closing; each holds its seat."""
         self._clients: set[_Client] = set()
         self._looks = Ration(LOOKS)
         self._closed: Callable[[], None] | None = None
 
-    def start(self, path: str) -> None:
-        """Bind the path and serve it. Raises SystemFailure.
-
-        The file's mode lets everybody connect, and so read; who may command is decided by who asks.
-        """
-        folder = os.path.dirname(path) or "."
-        try:
-            os.mkdir(folder, mode=0o755)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise SystemFailure(f"{folder} cannot be made: {error.strerror}") from error
-        self._sock = bind.bind_unix(path, 0o666, "", "", _BACKLOG)
+    def start(self, path: str, mode: int) -> None:
+        """Bind the path and serve it. Raises SystemFailure."""
+        self._sock = bind.bind_unix(path, mode, "", "", _BACKLOG)
+        self._peeks = not rights.refuse(self._sock)
+        self.admit(mode, self._group)
         self._listen()
+
+    def admit(self, mode: int, group: str) -> None:
+        """Let those connect whom the mode lets in, and this group, whose members may command."""
+        former, self._group = self._group, group
+        if self._sock is None:
+            return
+        try:
+            if group or former:
+                bind.set_members(self._sock, mode, group)
+            else:
+                bind.set_access(self._sock, mode, "", "")
+        except (OSError, SystemFailure) as error:
+            logger.warning("control socket: not opened to the group %r: %s", group, error)
 
     def _listen(self) -> None:
         self._pause = None
         assert self._sock is not None
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
-    def set_group(self, group: str) -> None:
-        """Let another group command, from the next client on."""
-        self._group = group
-
     def _accept(self) -> None:
         assert self._sock is not None
+        if self._closing >= CLIENTS:
+            self._pause_accepting("connections wait to be closed")
+            return
         try:
             sock, _ = self._sock.accept()
         except BlockingIOError:
             return
         except OSError as error:
-            # The client waits in the kernel's queue, and would be told of again and again.
-            logger.warning("control socket: %s; pausing", error.strerror)
-            self._loop.remove_reader(self._sock.fileno())
-            self._pause = self._loop.call_later(_PAUSE, self._listen)
+            self._pause_accepting(error.strerror or "")
             return
         try:
             peer = peer_of(sock)
@@ -247,15 +249,23 @@ class ControlServer:
             if self._has_seat(peer, commands=commands):
                 service = self._service_for(peer)
                 ration = None if commands else self._looks
-                self._clients.add(_Client(self._loop, sock, service, ration, self._gone))
+                client = _Client(self._loop, sock, service, ration, self._gone, peeks=self._peeks)
+                self._clients.add(client)
                 return
         except OSError as error:
             logger.debug("control socket: a client is lost: %s", error)
-        sock.close()
+        self._close(sock)
+
+    def _pause_accepting(self, why: str) -> None:
+        # The client waits in the kernel's queue, and would be reported again and again.
+        assert self._sock is not None
+        logger.warning("control socket: %s; pausing", why)
+        self._loop.remove_reader(self._sock.fileno())
+        self._pause = self._loop.call_later(_PAUSE, self._listen)
 
     def _has_seat(self, peer: Peer, *, commands: bool) -> bool:
         seats = CLIENTS - (0 if commands else _RESERVED)
-        full = len(self._clients) >= seats
+        full = len(self._clients) + self._closing >= seats
         if full and not self._full:
             text = "the control socket has %d clients; others are turned away, user %d first"
             logger.warning(text, len(self._clients), peer.uid)
@@ -266,7 +276,23 @@ class ControlServer:
         manager = Manager(self._backend, peer, self._group)
         return Service(Identity("preforkd", "preforkd", preforkd.VERSION, ""), [manager.interface])
 
+    def _close(self, sock: socket.socket) -> None:
+        if not self._peeks:
+            sock.close()
+            return
+
+        def closed() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                self._loop.call_soon_threadsafe(self._give_seat_back)
+
+        self._closing += 1
+        rights.close_aside(sock.close, closed)
+
+    def _give_seat_back(self) -> None:
+        self._closing -= 1
+
     def _gone(self, client: _Client) -> None:
+        self._close(client.sock)
         self._clients.discard(client)
         if not self._clients and self._closed is not None:
             closed, self._closed = self._closed, None
@@ -281,8 +307,11 @@ class ControlServer:
             if self._pause is not None:
                 self._pause.cancel()
             self._loop.remove_reader(self._sock.fileno())
-            bind.close_unix(self._sock)
-            self._sock = None
+            listener, self._sock = self._sock, None
+            if self._peeks:  # one who was not accepted may have sent descriptors as well
+                rights.close_aside(lambda: bind.close_unix(listener))
+            else:
+                bind.close_unix(listener)
         if not self._clients:
             closed()
             return

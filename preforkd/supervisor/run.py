@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from preforkd.config.loaded import Loaded
 from preforkd.config.settings import Settings
 from preforkd.control import server as control
+from preforkd.control.path import to_bind
 from preforkd.core.text import hide
 from preforkd.errors import PreforkdError, SystemFailure
 from preforkd.linux import environment, inherit, logs, memory, process
@@ -136,19 +137,21 @@ def _stop_for_restart(master: Master) -> None:
 def _open_control(
     loop: Loop, master: Master, settings: Settings, environ: Mapping[str, str]
 ) -> control.ControlServer | None:
-    path = control.resolve(settings.control.socket, environ)
-    if path is None:
-        return None
-    server = control.ControlServer(loop, master, settings.control.group)
+    asked = settings.control
+    server = control.ControlServer(loop, master, asked.group)
     try:
-        server.start(path)
+        path = to_bind(asked.socket, environ)
+        if path is None:
+            return None
+        server.start(path, asked.mode)
     except SystemFailure as error:
-        if settings.control.socket:
+        if asked.socket:
             raise _named(error) from error
         # Nobody asked for this very path, and serving matters more than being watched.
         logger.warning("no control socket: %s; preforkctl cannot be used", error.message)
         return None
-    master.on_commit = lambda changed: server.set_group(changed.control.group)
+    logger.info("control socket: %s", path)
+    master.on_commit = lambda changed: server.admit(changed.control.mode, changed.control.group)
     return server
 
 

@@ -1,7 +1,6 @@
 """preforkctl: what a person reads, and what a program gets."""
 
 import json
-from pathlib import Path
 
 import pytest
 from backend import BAD, MEMORY, VIEW, serving
@@ -9,6 +8,8 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from preforkd.cli import preforkctl
+from preforkd.control import path
+from preforkd.control.client import NotRunningError
 
 EXPECTED = """\
 preforkd 1.2, serving: 2 of 2 workers ready, 1 busy, generation 3
@@ -112,15 +113,52 @@ def test_wrong_usage():
         preforkctl.main(["scale", "many"])
 
 
-def test_a_socket_that_may_not_be_looked_at_is_tried(monkeypatch):
-    """In a directory that is closed to this user: connecting tells that it is not allowed."""
+def test_a_service_is_named_or_the_only_one(monkeypatch, capsys):
+    """Several: they are listed, each as it is to be named, and nothing is done. None: who else runs."""
+    monkeypatch.setattr(path, "services", list)
+    monkeypatch.setattr(path, "running", lambda environ: ["/run/user/7/preforkd/x.77"])
+    assert preforkctl.main(["status"]) == 75
+    assert "/run/user/7/preforkd/x.77" in capsys.readouterr().err
+    found = ["/tmp/x.77", "/run/preforkd/io.preforkd.Manager"]
+    found.append("/run/preforkd-shop/io.preforkd.Manager")
+    monkeypatch.setattr(path, "running", lambda environ: found)
+    assert preforkctl.main(["stop"]) == 2
+    assert capsys.readouterr().err == (
+        "preforkctl: several services run, name one of them:\n"
+        "  --socket /tmp/x.77\n  --system\n  --instance shop\n"
+    )
+    monkeypatch.setattr(path, "running", lambda environ: [])
+    monkeypatch.setattr(path, "services", lambda: ["/run/preforkd", "/run/preforkd-shop"])
+    monkeypatch.setattr(path, "answers", lambda one: "shop" in one)
+    assert preforkctl.main(["reload"]) == 75
+    assert capsys.readouterr().err == (
+        "preforkctl: no preforkd of this user runs\n"
+        "hint: start it, or name its control socket; --instance shop is another user's\n"
+    )
 
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "exists", refuse)
-    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
-    assert preforkctl._find_socket("") == "/run/preforkd/io.preforkd.Manager"
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--socket", "/a"], "/a"),
+        (["--system"], "/run/preforkd/io.preforkd.Manager"),
+        (["--instance", "shop"], "/run/preforkd-shop/io.preforkd.Manager"),
+    ],
+)
+def test_what_is_named_is_asked_and_nobody_else(monkeypatch, options, wanted):
+    """Whoever else runs, and whatever $RUNTIME_DIRECTORY says."""
+    asked = []
+
+    class Client:
+        def __init__(self, path):
+            asked.append(path)
+            raise NotRunningError(path)
+
+    monkeypatch.setattr(preforkctl, "Client", Client)
+    monkeypatch.setattr(path, "running", lambda environ: ["/b"])
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/c")
+    assert preforkctl.main([*options, "status"]) == 75
+    assert asked == [wanted]
 
 
 def test_nothing_that_a_service_says_moves_the_terminal(tmp_path, capsys):

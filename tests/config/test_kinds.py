@@ -82,6 +82,7 @@ SETTINGS = {
     "access_log.target": (HTTP, "/var/log/x"),
     "access_log.format": (HTTP, "json", {"access_log.target": "stderr"}),
     "control.socket": (ALL, "/run/x"),
+    "control.mode": (ALL, "0600"),
     "control.group": (ALL, "adm"),
 }
 """For which kinds a setting has an effect, a value that is not its default, and what that needs."""
@@ -187,6 +188,7 @@ STREAM = {"app.target": "stream:a:b", "http.header_timeout": 9, "http.connection
         ({"access_log.format": "json"}, ["access_log.format"]),
         ({"access_log.format": "json", "access_log.target": "journal"}, ["access_log.format"]),
         ({"control.socket": "off", "control.group": "adm"}, ["control.group"]),
+        ({"control.socket": "off", "control.mode": "0600"}, ["control.mode"]),
     ],
 )  # fmt: skip
 def test_a_setting_that_needs_another_one(tmp_path, settings, refused):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import struct
 import threading
 from contextlib import contextmanager
 
@@ -107,10 +110,11 @@ def serving(path):
     """A control socket in a loop of its own, with a backend to look at."""
     backend, loop = Backend(), Loop()
     server = ControlServer(loop, backend, "")
-    server.start(str(path))
+    server.start(str(path), 0o666)
     thread = threading.Thread(target=loop.run)
     thread.start()
     backend.call = loop.call_soon_threadsafe
+    backend.server = server
     try:
         yield backend
     finally:
@@ -118,3 +122,19 @@ def serving(path):
         thread.join(10)
         assert not thread.is_alive()
         loop.close()
+
+
+def stuck_socket():
+    """A TCP socket whose last close waits for an hour, and the peer on whom it waits."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        stuck = socket.socket()
+        stuck.connect(listener.getsockname())
+        peer, _ = listener.accept()
+    stuck.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while stuck.send(b"x" * 65536):
+            pass
+    stuck.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+    return stuck, peer

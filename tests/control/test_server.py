@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -11,17 +13,20 @@ from pathlib import Path
 
 import backend
 import pytest
-from backend import BAD, serving
+from backend import BAD, VIEW, serving, stuck_socket
 from msgspec.structs import replace
 
 from preforkd.control import server
+from preforkd.control.access import Peer
 from preforkd.control.client import (
     Client,
     NotAllowedError,
     NotRunningError,
     ReloadFailedError,
 )
+from preforkd.control.manager import GetStatus, Manager
 from preforkd.errors import ExitStatus, SystemFailure
+from preforkd.ipc import rights
 
 FLOOD = Path(__file__).parents[1] / "flood.py"
 
@@ -29,7 +34,7 @@ FLOOD = Path(__file__).parents[1] / "flood.py"
 @pytest.fixture
 def path(tmp_path):
     """Where the socket is."""
-    return tmp_path / "inner" / "io.preforkd.Manager"
+    return tmp_path / "io.preforkd.Manager"
 
 
 def call(path, method, **parameters):
@@ -333,14 +338,112 @@ def test_a_waiting_client_does_not_keep_others_waiting(path):
 def test_a_second_master_does_not_take_the_socket(path):
     """The live one keeps it."""
     with serving(path), pytest.raises(SystemFailure, match="another process listens there"):
-        server.ControlServer(None, None, "").start(str(path))
+        server.ControlServer(None, None, "").start(str(path), 0o660)
 
 
-def test_where_the_socket_is():
-    """The setting, $RUNTIME_DIRECTORY (the first of several), or nowhere."""
-    assert server.resolve("off", {}) is None
-    assert server.resolve("/x", {"RUNTIME_DIRECTORY": "/run/a"}) == "/x"
-    assert (
-        server.resolve("", {"RUNTIME_DIRECTORY": "/run/a:/run/b"}) == "/run/a/io.preforkd.Manager"
-    )
-    assert server.resolve("", {}).endswith("/preforkd/io.preforkd.Manager")
+def test_descriptors_are_refused_by_the_kernel(path):
+    """Where it can (Linux 6.16): the client cannot send them, and is served without."""
+    with serving(path), socket.socket(socket.AF_UNIX) as sock:
+        if not rights.refuse(sock):
+            pytest.skip("this kernel cannot refuse descriptors")
+        sock.connect(str(path))
+        with pytest.raises(PermissionError):
+            socket.send_fds(sock, [b"x"], [0])
+        sock.sendall(b'{"method":"io.preforkd.Manager.GetStatus"}\0')
+        assert b"generation 3" in sock.recv(65536)
+
+
+def test_descriptors_whose_close_waits_keep_only_their_sender(path, monkeypatch, caplog):
+    """Where the kernel lets them pass: never received, and the socket is closed beside the loop.
+
+    The descriptor's last close waits for an hour, in a thread; it was sent behind a request, too.
+    """
+    monkeypatch.setattr(rights, "refuse", lambda sock: False)
+    with serving(path):
+        stuck, peer = stuck_socket()
+        request = b'{"method":"io.preforkd.Manager.GetStatus"}\0'
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+        for client, data in zip(clients, (b"x", request, request), strict=True):
+            client.settimeout(10)
+            client.connect(str(path))
+            if client is clients[1]:
+                client.sendall(request)
+            socket.send_fds(client, [data], [stuck.fileno()])
+        stuck.close()
+        for _ in range(20):
+            assert call(path, "GetStatus")
+        clients[2].shutdown(socket.SHUT_WR)
+        peer.close()
+        for client in clients:
+            with contextlib.suppress(ConnectionResetError):
+                while client.recv(65536):
+                    pass
+            client.close()
+    assert "sent file descriptors" in caplog.text
+
+
+def test_sockets_that_wait_to_be_closed_are_bounded(path, monkeypatch, caplog):
+    """They hold their seats; when there are none left, nobody is accepted, and it is said."""
+    monkeypatch.setattr(rights, "refuse", lambda sock: False)
+    monkeypatch.setattr(server, "CLIENTS", 2)
+    monkeypatch.setattr(server, "_PAUSE", 0.01)
+    go_on = threading.Event()
+    real = rights.close_aside
+
+    def held(close, done=lambda: None):
+        real(lambda: (go_on.wait(10), close()), done)
+
+    monkeypatch.setattr(rights, "close_aside", held)
+    with serving(path) as backend:
+        for _ in range(2):
+            assert call(path, "GetStatus")
+        wait_until(lambda: backend.server._closing == 2)
+        waiting = socket.socket(socket.AF_UNIX)
+        waiting.settimeout(10)
+        waiting.connect(str(path))
+        waiting.sendall(b'{"method":"io.preforkd.Manager.GetStatus"}\0')
+        wait_until(lambda: "connections wait to be closed; pausing" in caplog.text)
+        go_on.set()
+        assert b"generation 3" in waiting.recv(65536)
+        waiting.close()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_who_may_only_look_sees_no_query(path):
+    """It may hold what is secret; those who may command see all."""
+    with serving(path) as backend:
+        worker = replace(VIEW.workers[0], busy_with="GET /reset?token=5ec3e7 x HTTP/1.1")
+        cut = replace(VIEW.workers[0], busy_with="GET /a?b=" + "c" * 200)
+        backend.view = lambda: replace(VIEW, workers=[worker, cut])
+        assert call(path, "GetStatus")["service"]["workers"][0]["busy_with"] == worker.busy_with
+        manager = Manager(backend, Peer(pid=1, uid=os.geteuid() + 1, groups=frozenset()), "")
+        (method,) = (one for one in manager.interface.methods if one.asks is GetStatus)
+        for memory in (None, True):
+            answers = []
+            method.perform(GetStatus(memory=memory), answers.append)
+            shown = [row.busy_with for row in answers[0].service.workers]
+            assert shown == ["GET /reset?...", "GET /a?..."]
+
+
+def test_the_mode_and_the_group_say_who_may_connect(path, caplog):
+    """The file has the mode; a group that the owner is no member of is admitted by the file's list."""
+    with serving(path) as backend:
+        assert path.stat().st_mode & 0o777 == 0o666
+        backend.server.admit(0o660, "")
+        assert path.stat().st_mode & 0o777 == 0o660
+        backend.server.admit(0o660, "4242")
+        if "Operation not supported" in caplog.text:
+            pytest.skip("this file system has no access control lists")
+        assert struct.pack("<HHI", 8, 6, 4242) in os.getxattr(path, "system.posix_acl_access")
+        backend.server.admit(0o600, "")
+        with pytest.raises(OSError, match="No data available"):
+            os.getxattr(path, "system.posix_acl_access")
+        assert path.stat().st_mode & 0o777 == 0o600
+        backend.server.admit(0o660, "nobody-at-all")
+        assert "not opened to the group 'nobody-at-all'" in caplog.text

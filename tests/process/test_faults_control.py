@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from faults import descriptors, get, serve
 from load import Load
-from service import Service
+from service import Service, free_port
 
 pytestmark = pytest.mark.process
 
@@ -55,6 +55,8 @@ def memory(pid):
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+OPEN = "control: {mode: 0666}\n"
+
 IDLE = """
 import socket, sys
 held = []
@@ -69,7 +71,7 @@ sys.stdin.read()
 
 def test_a_thousand_idle_clients(service):
     """Strangers cannot take the seats of those who command; one line tells that some were turned away."""
-    serve(service)
+    serve(service, more=OPEN)
     before = descriptors(service.pid)
     command = as_stranger(sys.executable, "-c", IDLE, service.socket)
     with (
@@ -89,7 +91,7 @@ def test_a_thousand_idle_clients(service):
 
 def test_a_flood_of_requests(service):
     """A client that asks without reading is heard no more, at no cost; others are answered."""
-    serve(service)
+    serve(service, more=OPEN)
     before = memory(service.pid)
     with connected(service) as sock, Load(service.address, rate=100) as load:
         sock.setblocking(False)
@@ -104,12 +106,12 @@ def test_a_flood_of_requests(service):
     assert load.result.lost == 0, load.result.bad
     assert memory(service.pid) - before < 8 << 20
     assert service.control("status").returncode == 0
-    assert "control socket" not in service.log
+    assert "client of the control socket" not in service.log
 
 
 def test_a_client_that_asks_without_end(service):
     """It wants no answer and writes as fast as it can: others are answered, and the master works."""
-    serve(service)
+    serve(service, more=OPEN)
     before = memory(service.pid)
     command = [sys.executable, FLOOD, service.socket, "io.preforkd.Manager.GetStatus"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
@@ -129,7 +131,7 @@ def test_a_client_that_asks_without_end(service):
 
 def test_messages_that_are_cut(service):
     """Half a request, none, garbage, too much: each client harms itself only; no descriptor is left."""
-    serve(service)
+    serve(service, more=OPEN)
     before = descriptors(service.pid)
     rude = [
         STATUS[:-9],
@@ -164,7 +166,7 @@ def test_messages_that_are_cut(service):
 
 def test_the_wrong_user(service):
     """He sees the status; a reload and a stop are refused with 77, said in the log, and do nothing."""
-    serve(service)
+    serve(service, more=OPEN)
 
     def control(*arguments):
         command = as_stranger(sys.executable, "-m", "preforkd.cli.preforkctl", *arguments)
@@ -181,3 +183,36 @@ def test_the_wrong_user(service):
     assert f"of user {STRANGER}" in service.log
     assert service.status()["state"] == "serving"
     assert service.status()["generation"] == 1
+
+
+def test_two_runs_of_one_user(tmp_path):
+    """Each has a control socket of its own, which its log names; unnamed, preforkctl touches neither."""
+    runs = []
+    environ = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": str(tmp_path)}
+
+    def control(*arguments):
+        command = [sys.executable, "-m", "preforkd.cli.preforkctl", *arguments]
+        return subprocess.run(
+            command, env={**os.environ, **environ}, capture_output=True, text=True
+        )
+
+    try:
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            runs.append(Service(tmp_path / name))
+            runs[-1].start("--listen", f"127.0.0.1:{free_port()}", environ=environ)
+        paths = [tmp_path / f"preforkd/io.preforkd.Manager.{run.pid}" for run in runs]
+        assert f"control socket: {paths[0]}" in runs[0].log
+        answer = control("stop")
+        assert answer.returncode == 2
+        assert all(f"--socket {path}" in answer.stderr for path in paths)
+        assert control("--socket", str(paths[1]), "stop").returncode == 0
+        assert runs[1].wait() == 0
+        shown = json.loads(control("status", "--json").stdout)
+        assert (shown["pid"], shown["state"]) == (runs[0].pid, "serving")
+        runs[0].stop()
+        assert control("status").returncode == 75
+        assert list((tmp_path / "preforkd").iterdir()) == []
+    finally:
+        for run in runs:
+            run.close()
