@@ -24,7 +24,7 @@ from preforkd.config.loaded import DEFAULT_PATH, Loaded
 from preforkd.config.reader import Reader
 from preforkd.config.settings import OnReload, Settings
 from preforkd.core.text import HIDDEN
-from preforkd.errors import ConfigurationError, Place, Problem
+from preforkd.errors import ConfigurationError, Place, Problem, did_you_mean
 
 _OPTION_NAMES = {
     "app.target": "the argument KIND:MODULE:ATTRIBUTE",
@@ -135,12 +135,20 @@ def _read(path: str) -> bytes:
         return read_bounded(path, SIZE_LIMIT + 1)
     except OSError as error:
         hints = {
-            errno.ENOENT: "put it back, or name an existing file",
+            errno.ENOENT: _nearest(path) or "put it back, or name an existing file",
             errno.EACCES: f"user {os.geteuid()} must be able to read it and to enter its folders",
         }
         hint = hints.get(error.errno or 0, "")
         problem = Problem(Place(path), "", f"cannot be read: {error.strerror}", hint)
         raise ConfigurationError([problem]) from error
+
+
+def _nearest(path: str) -> str:
+    folder, name = os.path.split(path)
+    try:
+        return did_you_mean(name, os.listdir(folder or "."))
+    except OSError:
+        return ""
 
 
 def _option_node(setting: str, value: object) -> Node:

@@ -25,13 +25,13 @@ class Inherited(Struct, frozen=True):
 class Refused(Struct, frozen=True):
     """A descriptor that cannot be served, and why; it stays open and untouched.
 
-    ``sock`` tells sockets from files (OpenFile= in the service unit).
+    ``file``: it is a regular one, and so hardly of a socket unit (OpenFile= in the service unit).
     """
 
     name: str
     fd: int
     reason: str
-    sock: bool = True
+    file: bool = False
 
 
 class Passed(Struct, frozen=True):
@@ -71,10 +71,10 @@ def inherited_listeners() -> Passed:
     passed = Passed([], [])
     for fd, name in descriptors.items():
         os.set_inheritable(fd, False)
-        is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
-        reason = _unfit(fd) if is_socket else "it is no socket; only ListenStream= can be served"
-        if reason:
-            passed.bad.append(Refused(name, fd, reason, is_socket))
+        mode = os.fstat(fd).st_mode
+        no_socket = "it is no socket; only ListenStream= can be served"
+        if reason := _unfit(fd) if stat.S_ISSOCK(mode) else no_socket:
+            passed.bad.append(Refused(name, fd, reason, stat.S_ISREG(mode)))
         else:
             sock = socket.socket(fileno=fd)
             passed.good.append(Inherited(name, sock, address_of(sock)))

@@ -111,7 +111,7 @@ class Listeners:
             for record in passed.bad
         ]
         self._foreign = passed.foreign
-        if not self._inherited and any(record.sock for record in passed.bad):
+        if not self._inherited and any(not record.file for record in passed.bad):
             place, message = Place("systemd"), "no socket was passed that can be served"
             problems = [Problem(place, "", text) for text in (message, *self._unfit)]
             raise ConfigurationError(problems)

@@ -136,6 +136,9 @@ class Master:
         chronicle.say(catalog.STARTED, logging.INFO, text)
         if "app.target" not in self.loaded.origins:
             _warn_of_demo(self.loaded.path)
+        if not os.path.exists("/proc/self"):
+            names = "limits.cpu, limits.descriptors and memory.limit"
+            logger.warning("/proc is not mounted: %s have no effect", names)
         for served in proposal.served:
             chronicle.tell_listener(served.name, served.address, served.origin)
         self._begin(Candidate(0, self.loaded, proposal, changes.Changes()))

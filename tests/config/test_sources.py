@@ -95,3 +95,12 @@ def test_problems_without_number_are_cut_off(tmp_path):
     assert len(problems) == 101
     assert str(problems[99]).startswith(f"{path}:100:1: a99: there is no such setting")
     assert str(problems[100]) == f"{path}:101:1: and more problems from here on"
+
+
+def test_a_file_that_is_missing_is_looked_for_beside_it(tmp_path):
+    """The nearest name; and none where there is no folder."""
+    (tmp_path / "shop.yaml").touch()
+    with pytest.raises(ConfigurationError, match=r"No such file .*did you mean shop\.yaml\?"):
+        sources.load(str(tmp_path / "shpo.yaml"), {})
+    with pytest.raises(ConfigurationError, match=r"No such file .*put it back, or name an"):
+        sources.load(str(tmp_path / "none" / "shop.yaml"), {})

@@ -21,7 +21,7 @@ except SystemFailure as error:
     raise SystemExit
 print(json.dumps({
     "good": [[i.name, i.address, os.get_inheritable(i.sock.fileno()), i.sock.getblocking()] for i in passed.good],
-    "bad": [[r.name, r.fd, r.reason, r.sock] for r in passed.bad],
+    "bad": [[r.name, r.fd, r.reason, r.file] for r in passed.bad],
     "foreign": passed.foreign,
 }))
 """
@@ -87,16 +87,22 @@ def test_listeners_are_known_by_name_and_the_rest_is_refused(tmp_path):
 
 
 def test_packets_and_files_are_told_apart(tmp_path):
-    """A socket of packets names its way out; what OpenFile= passes is no socket."""
+    """A socket of packets names its way out; a file (OpenFile=) is known from what a socket unit passes."""
     packets = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     packets.bind(str(tmp_path / "s"))
     packets.listen()
-    with packets, (tmp_path / "f").open("w") as file:
-        said = inherit([packets, file], ["a", "b"])
-    (_, _, reason, is_socket), (_, _, other, is_file) = said["bad"]
+    os.mkfifo(tmp_path / "fifo")
+    with (
+        packets,
+        (tmp_path / "f").open("w") as file,
+        open(tmp_path / "fifo", "rb+", buffering=0) as fifo,
+    ):
+        said = inherit([packets, file, fifo], ["a", "b", "c"])
+    (_, _, reason, *_), (_, _, other, _), (_, _, third, _) = said["bad"]
     assert "ListenStream= instead of ListenSequentialPacket=" in reason
     assert "it is no socket" in other
-    assert (is_socket, is_file) == (True, False)
+    assert "it is no socket" in third
+    assert [is_file for *_, is_file in said["bad"]] == [False, True, False]
 
 
 @pytest.mark.parametrize("pid", ["1", "", "x"])

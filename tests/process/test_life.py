@@ -580,6 +580,7 @@ def test_without_proc_all_is_served(service, kind):
     assert b"here" in ask(address)
     assert "No such file or directory" in service.control("memory").stdout
     assert service.stop() == 0
+    assert "/proc is not mounted: limits.cpu, " in service.log
     assert "Traceback" not in service.log
 
 
