@@ -16,7 +16,11 @@ def test_no_more_than_the_limit_is_read(tmp_path):
     assert read_bounded(str(path), 100_000) == b"x" * 100_000
     assert read_bounded(str(path), 99_999) == b"x" * 99_999
     assert read_bounded("/dev/zero", 200_000) == bytes(200_000)
+    before = os.listdir("/proc/self/fd")
     assert read_bounded("/dev/null", 10) == b""
+    with pytest.raises(IsADirectoryError):
+        read_bounded(str(tmp_path), 10)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_fifo_is_waited_for_until_the_limit(tmp_path):
