@@ -15,12 +15,11 @@ from preforkd.config.target import Reference, Target
 from preforkd.errors import ApplicationError, ConfigurationError, Place, PreforkdError, Problem
 
 
-def prepare(directory: str, environment: dict[str, str]) -> None:
-    """Make this process the application's home: current directory, search path, environment.
+def prepare(directory: str) -> None:
+    """Make this process the application's home: current directory, search path.
 
     Raises ConfigurationError when the directory cannot be entered.
     """
-    os.environ.update(environment)
     if directory:
         try:
             os.chdir(directory)
@@ -92,8 +91,23 @@ def failed(what: str, error: BaseException) -> ApplicationError:
             "the virtual environment where it is installed"
         )
     summary = traceback.format_exception_only(error)[-1].strip()
-    detail = "".join(traceback.format_exception(_without_our_frames(error))) + _search_path()
-    return ApplicationError(f"{what}: {summary}", detail=detail, hint=hint)
+    error = _without_our_frames(error)
+    detail = "".join(traceback.format_exception(error)) + _search_path()
+    return ApplicationError(f"{what}: {summary}{_place(error)}", detail=detail, hint=hint)
+
+
+def _place(error: BaseException) -> str:
+    # Where it was raised; a syntax error's own text says its file by its last part only.
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}:{error.lineno})"
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    code = trace.tb_frame.f_code
+    name = "" if code.co_name == "<module>" else f"in {code.co_name}, "
+    return f" ({name}{code.co_filename}:{trace.tb_lineno})"
 
 
 def _without_our_frames(error: BaseException) -> BaseException:

@@ -8,7 +8,6 @@ through the WSGI application as a GET request (PEP 3333) whose answer is read to
 import contextlib
 import io
 import logging
-import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -65,14 +64,14 @@ def _call(entry: str) -> None:
     try:
         function()
     except (Exception, SystemExit) as error:
-        raise _failed(f"{entry} failed", error) from error
+        raise loader.failed(f"{entry} failed", error) from error
 
 
 def _request(entry: str, application: Any) -> None:
     try:
         code, reason = _answer(application, _environ(entry))
     except (Exception, SystemExit) as error:
-        raise _failed(f"the application failed on GET {entry}", error) from error
+        raise loader.failed(f"the application failed on GET {entry}", error) from error
     if code >= 400:
         hint = ""
         if code == 400:
@@ -115,10 +114,3 @@ def _answer(application: Any, environ: dict[str, Any]) -> tuple[int, str]:
         raise AssertionError("the application did not call start_response")
     code, _, reason = statuses[-1].partition(" ")
     return int(code), reason
-
-
-def _failed(what: str, error: BaseException) -> ApplicationError:
-    failure = loader.failed(what, error)
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    message = f"{failure.message} (in {place.name}, {place.filename}:{place.lineno})"
-    return ApplicationError(message, hint=failure.hint, detail=failure.detail)

@@ -160,7 +160,10 @@ def render(service: dict[str, Any], bold: Any = str) -> str:
 
 
 def _workers(service: dict[str, Any]) -> str:
+    more = service["ready"] - service["target"]
     parts = [f"{service['ready']} of {service['target']}"]
+    if more > 0:
+        parts = [f"{service['ready']}, {more} more than configured"]
     if service["by_hand"]:
         parts.append("a size given by hand")
     elif service["least"] < service["most"]:
@@ -185,8 +188,10 @@ def _generation(row: dict[str, Any]) -> str:
 
 def _last_reload(reload: dict[str, Any]) -> str:
     at = datetime.fromtimestamp(reload["at_unix"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    how = reload["message"] if reload["ok"] else f"failed: {reload['message']}"
-    return f"{at} {how}"
+    if reload["ok"]:
+        return f"{at} {reload['message']}"
+    hint = f" ({reload['hint']})" if reload["hint"] else ""
+    return f"{at} failed: {reload['message']}{hint}; the log has more; fix that, then reload again"
 
 
 def _table(workers: list[dict[str, Any]], bold: Any) -> list[str]:

@@ -4,17 +4,19 @@ The three processes do not import each other; here, above them, a zygote's newbo
 warm worker's a zygote.
 """
 
+import os
 import socket
 
 import msgspec
 
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel
-from preforkd.linux import process
+from preforkd.linux import process, stacks
 from preforkd.worker import run as worker
 from preforkd.zygote import zygote
 
 CHANNEL_DESCRIPTOR = 3
+STACKS_DESCRIPTOR = 4
 _to_zygote: "msgspec.msgpack.Decoder[messages.ToZygote]" = msgspec.msgpack.Decoder(
     messages.ToZygote
 )
@@ -22,11 +24,19 @@ _to_zygote: "msgspec.msgpack.Decoder[messages.ToZygote]" = msgspec.msgpack.Decod
 
 def main() -> None:
     """Run as a zygote, in each process that it forks as a worker, and so on."""
+    memory = STACKS_DESCRIPTOR
+    stacks.write_on_signal(memory)
+    for descriptor in (CHANNEL_DESCRIPTOR, memory):
+        os.set_inheritable(descriptor, False)
     channel = _channel(CHANNEL_DESCRIPTOR)
     birth = zygote.from_scratch(channel, worker.preload, lambda trial: worker.run(_seat(trial)))
     while birth is not None:
+        # At no time without a handler: the signal would end the process.
+        stacks.write_on_signal(birth.memory)
+        os.close(memory)
         # Comes back only in a process that this worker has forked to be the next zygote.
-        descriptor = worker.run(_seat(birth))
+        descriptor, memory = worker.run(_seat(birth))
+        stacks.write_on_signal(memory)
         channel = _channel(descriptor)
         birth = zygote.from_worker(channel, birth.loaded)
     process.leave(0)

@@ -102,7 +102,13 @@ def _encoded(parameters: msgspec.Struct) -> bytes:
     answer: dict[str, Any] = {"parameters": parameters}
     if isinstance(parameters, Error):
         answer = {"error": f"{parameters.of}.{type(parameters).__name__}", **answer}
-    return msgspec.json.encode(answer) + END
+    try:
+        return msgspec.json.encode(answer) + END
+    except UnicodeEncodeError:
+        # A path that is no UTF-8. json escapes it, and is loaded for that only.
+        import json  # noqa: PLC0415
+
+        return json.dumps(msgspec.to_builtins(answer)).encode() + END
 
 
 def _blamed(error: msgspec.ValidationError) -> str:

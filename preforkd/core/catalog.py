@@ -104,6 +104,14 @@ ZYGOTE_LOST = Entry(
     "another zygote loads the application now. If it was killed for want of memory, "
     "journalctl -k says so.",
 )
+ZYGOTE_KILLED = Entry(
+    "b680c06974ff433b980c8cef1c3ff668",
+    "The zygote of generation @PREFORKD_GENERATION@ is killed",
+    "The process that workers are forked from did not load the application within timeouts.start, did not "
+    "fork a worker within timeouts.boot, was stopped by a signal for more than ten seconds, or is of no "
+    "use any more: the message says which. If it was late, its stacks are logged. Workers that serve go "
+    "on; where its generation is still wanted, another zygote loads the application.",
+)
 LISTENER_SYSTEMD = Entry(
     "46977754a6134646b2fa9cf86eb641a6",
     "Listening on @PREFORKD_LISTENER@, a socket from systemd",
@@ -231,6 +239,7 @@ ENTRIES = (
     OUT_OF_MEMORY,
     WORKER_KILLED,
     ZYGOTE_LOST,
+    ZYGOTE_KILLED,
     LISTENER_SYSTEMD,
     LISTENER_BOUND,
     LISTENER_STORED,

@@ -44,6 +44,13 @@ class ZygoteExited(Struct, frozen=True):
     reason: str
 
 
+class ZygoteStopped(Struct, frozen=True):
+    """The zygote's process was stopped (SIGSTOP), or goes on (``stopped`` is false)."""
+
+    zygote: int
+    stopped: bool = True
+
+
 class WorkerForked(Struct, frozen=True):
     """The worker's process lives and is proven to be our child."""
 
@@ -161,10 +168,14 @@ class AdoptZygote(Struct, frozen=True):
 
 
 class GiveUpRefork(Struct, frozen=True):
-    """The zygote that was forked from a worker is of no use; the one before it goes on."""
+    """The zygote that was forked from a worker is of no use; the one before it goes on.
+
+    ``stacks``: it is late, so what it is doing is logged before it is killed.
+    """
 
     zygote: int
     failure: Failure
+    stacks: bool = False
 
 
 class DismissZygote(Struct, frozen=True):
@@ -176,9 +187,14 @@ class DismissZygote(Struct, frozen=True):
 
 
 class KillZygote(Struct, frozen=True):
-    """Send SIGKILL to the zygote."""
+    """Send SIGKILL to the zygote; ``reason`` says why, for people.
+
+    ``stacks``: it is late, so what it is doing is logged before.
+    """
 
     zygote: int
+    reason: str
+    stacks: bool = False
 
 
 class ForkWorker(Struct, frozen=True):
@@ -203,10 +219,14 @@ class RetireWorker(Struct, frozen=True):
 
 
 class KillWorker(Struct, frozen=True):
-    """Send SIGKILL to a worker; ``reason`` says why, for people."""
+    """Send SIGKILL to a worker; ``reason`` says why, for people.
+
+    ``stacks``: it is late, so what it is doing is logged before.
+    """
 
     worker: int
     reason: str
+    stacks: bool = False
 
 
 class SpendWorker(Struct, frozen=True):
@@ -272,6 +292,7 @@ Fact = (
     | ZygoteLoaded
     | ZygoteFailed
     | ZygoteExited
+    | ZygoteStopped
     | WorkerForked
     | WorkerReady
     | WorkerFailed

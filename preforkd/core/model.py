@@ -96,9 +96,11 @@ class Limits(Struct, frozen=True):
     age: float = math.inf
     """How old a worker may become before another takes its place."""
     stopped: float = 10.0
-    """How long a worker may be stopped (SIGSTOP)."""
+    """How long a worker or a zygote may be stopped (SIGSTOP)."""
     farewell: float = 0.3
     """How long a worker whose request is overdue has to write its stacks."""
+    candidate: "Limits | None" = None
+    """Those that hold as soon as the candidate is promoted; None: the same."""
 
     def __post_init__(self) -> None:
         sizes = self.spare <= self.floor or not self.elastic

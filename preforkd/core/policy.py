@@ -10,6 +10,8 @@ rule sees what the rules before it have wished for.
 
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from preforkd.core import elastic, events as ev, renewal
 from preforkd.core.model import (
     ALIVE,
@@ -22,7 +24,9 @@ from preforkd.core.model import (
     ZygoteState,
 )
 from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow, ZygoteRow
-from preforkd.core.view import READY, Rule, View, wanted_generations
+from preforkd.core.view import READY, Rule, View, size_of, wanted_generations
+
+_UNWANTED = "its generation is no longer wanted"
 
 
 def decide(board: Scoreboard, limits: Limits, now: float) -> ev.Plan:
@@ -31,12 +35,15 @@ def decide(board: Scoreboard, limits: Limits, now: float) -> ev.Plan:
     The actions are in the order in which they are to be performed.  ``now`` is monotonic seconds.
     """
     trial = board.copy()
+    candidate = board.candidate
     view = View(trial, limits, now)
     actions: list[ev.Action] = []
     while wishes := _first_wishes(view):
         for action in wishes:
             trial.apply(action, now)
         actions.extend(wishes)
+        if limits.candidate and candidate and ev.Promote(candidate.generation) in wishes:
+            view = View(trial, limits.candidate, now)
     return ev.Plan(tuple(actions), _wake_at(view))
 
 
@@ -54,47 +61,75 @@ def _first_wishes(view: View) -> list[ev.Action]:
 
 
 def _worker_deadline(row: WorkerRow, limits: Limits) -> float | None:
-    return min((when for when, _ in _worker_deadlines(row, limits)), default=None)
+    return min((due.when for due in _worker_deadlines(row, limits)), default=None)
 
 
-def _worker_deadlines(row: WorkerRow, limits: Limits) -> Iterator[tuple[float, str]]:
-    # When the worker is to be killed, and what is said then.
+class _Due(Struct, frozen=True, order=True):
+    """When a process is to be killed, what is said then, and whether its stacks are to be logged."""
+
+    when: float
+    reason: str
+    stacks: bool = False
+
+
+def _worker_deadlines(row: WorkerRow, limits: Limits) -> Iterator[_Due]:
     if row.state is WorkerState.KILLED:
         return
     name = f"worker {row.slot}"
-    if row.state in COMING:
-        yield row.born + limits.boot, f"{name} was not ready within {limits.boot:g} s"
+    if row.state is WorkerState.FORKING:
+        said = f"{name} was not forked within {limits.boot:g} s: its zygote does not answer"
+        yield _Due(row.since + limits.boot, said)
+    if row.state is WorkerState.STARTING:
+        said = f"{name} was not ready within {limits.boot:g} s"
+        yield _Due(row.since + limits.boot, said, stacks=True)
     if row.state is WorkerState.RETIRING:
-        yield row.since + limits.drain, f"{name} did not leave within {limits.drain:g} s"
+        said = f"{name} did not leave within {limits.drain:g} s"
+        yield _Due(row.since + limits.drain, said, stacks=True)
     if row.dumped_at is not None:
-        yield row.dumped_at + limits.farewell, row.overdue
+        yield _Due(row.dumped_at + limits.farewell, row.overdue)
     if row.stopped_at is not None:
         said = f"{name} was stopped by a signal for {limits.stopped:g} s"
-        yield row.stopped_at + limits.stopped, said
+        yield _Due(row.stopped_at + limits.stopped, said)
 
 
 def _kill_late_workers(view: View) -> Iterator[ev.Action]:
     for row in view.board.workers.values():
         deadline = _worker_deadline(row, view.limits)
         if deadline is not None and deadline <= view.now:
-            _, reason = min(_worker_deadlines(row, view.limits))
-            yield ev.KillWorker(row.worker, reason)
+            due = min(_worker_deadlines(row, view.limits))
+            yield ev.KillWorker(row.worker, due.reason, due.stacks)
 
 
-def _zygote_deadline(row: ZygoteRow, limits: Limits) -> float | None:
+def _zygote_deadlines(view: View, row: ZygoteRow) -> Iterator[_Due]:
+    limits = view.limits
+    if row.state is ZygoteState.KILLED:
+        return
     if row.state is ZygoteState.DISMISSED:
-        return row.since + limits.dismiss
+        said = f"it did not leave within {limits.dismiss:g} s"
+        yield _Due(row.since + limits.dismiss, said, stacks=True)
+    elif row.parent is not None and not row.adopted:
+        # It is judged by a rule of its own.
+        if row.state is ZygoteState.LOADING:
+            yield _Due(row.since + limits.boot, f"it was not ready within {limits.boot:g} s")
+        return
     if row.state is ZygoteState.LOADING:
-        # One that is forked from a worker is judged by a rule of its own.
-        return row.since + (limits.start if row.parent is None else limits.boot)
-    return None
+        said = f"loading the application took longer than {limits.start:g} s"
+        yield _Due(row.since + limits.start, said, stacks=True)
+    if row.state is ZygoteState.READY:
+        for worker in view.board.workers.values():
+            if worker.zygote == row.zygote and worker.state is WorkerState.FORKING:
+                said = f"it did not fork worker {worker.slot} within {limits.boot:g} s"
+                yield _Due(worker.since + limits.boot, said, stacks=True)
+    if row.stopped_at is not None:
+        said = f"it was stopped by a signal for {limits.stopped:g} s"
+        yield _Due(row.stopped_at + limits.stopped, said)
 
 
 def _kill_late_zygotes(view: View) -> Iterator[ev.Action]:
     for row in view.board.zygotes.values():
-        deadline = _zygote_deadline(row, view.limits)
-        if deadline is not None and deadline <= view.now:
-            yield ev.KillZygote(row.zygote)
+        due = min(_zygote_deadlines(view, row), default=None)
+        if due is not None and due.when <= view.now:
+            yield ev.KillZygote(row.zygote, due.reason, due.stacks)
 
 
 def _wake_at(view: View) -> float | None:
@@ -110,8 +145,7 @@ def _deadlines(view: View) -> Iterator[float]:
         if (deadline := _worker_deadline(worker, limits)) is not None:
             yield deadline
     for zygote in board.zygotes.values():
-        if (deadline := _zygote_deadline(zygote, limits)) is not None:
-            yield deadline
+        yield from (due.when for due in _zygote_deadlines(view, zygote))
     if not board.stopping:
         yield from _deadlines_in_service(view)
 
@@ -189,7 +223,8 @@ def _wave(view: View, generation: GenerationRow, *, required: bool = False) -> i
     limits = view.limits
     if view.board.current is None or generation.role is not Role.CANDIDATE:
         return limits.floor if required else view.size
-    return min(view.size, limits.surge)
+    # No more than it will need: those would leave as soon as they serve.
+    return min(view.size, size_of(view.board, limits.candidate or limits), limits.surge)
 
 
 # --- zygotes and workers -------------------------------------------------------------------------
@@ -213,7 +248,7 @@ def _dismiss_zygotes(view: View) -> Iterator[ev.Action]:
         if row.generation in wanted:
             continue
         if row.state is ZygoteState.LOADING and (row.pid is not None or row.parent is not None):
-            yield ev.KillZygote(row.zygote)
+            yield ev.KillZygote(row.zygote, _UNWANTED, _took_too_long(view, row.generation))
         elif _may_leave(view, row):
             yield ev.DismissZygote(row.zygote)
 
@@ -222,6 +257,13 @@ def _may_leave(view: View, row: ZygoteRow) -> bool:
     # Its exit handlers take away what the workers use (temporary directories, helper processes).
     peopled = any(view.board.workers_of(row.generation))
     return row.state is ZygoteState.READY and not peopled
+
+
+def _took_too_long(view: View, generation: int) -> bool:
+    row = view.board.generations.get(generation)
+    if row is None or row.role is not Role.ABANDONED:
+        return False
+    return row.since + view.limits.start <= view.now
 
 
 def _room(view: View) -> int:
@@ -267,8 +309,9 @@ def _clear_away(view: View) -> Iterator[ev.Action]:
         if role in {Role.CURRENT, Role.CANDIDATE}:
             continue
         if row.state in COMING:
-            yield ev.KillWorker(row.worker, "its generation is no longer wanted")
-        elif role is Role.ABANDONED and row.state is WorkerState.READY:
+            late = _took_too_long(view, row.generation)
+            yield ev.KillWorker(row.worker, _UNWANTED, late)
+        elif row.state is WorkerState.READY and not row.serving:
             yield ev.RetireWorker(row.worker)
 
 
@@ -306,7 +349,7 @@ def _retire_surplus(view: View) -> Iterator[ev.Action]:
 def _end_zygotes(view: View) -> Iterator[ev.Action]:
     for row in view.board.zygotes.values():
         if row.state is ZygoteState.LOADING:
-            yield ev.KillZygote(row.zygote)
+            yield ev.KillZygote(row.zygote, "the service is stopping")
         elif _may_leave(view, row):
             yield ev.DismissZygote(row.zygote)
 
@@ -331,8 +374,8 @@ _SERVING_RULES: tuple[Rule, ...] = (
     _judge_candidate,
     renewal.dump_overdue,
     renewal.judge_refork,
-    _kill_late_workers,
     _kill_late_zygotes,
+    _kill_late_workers,
     _serve,
     _clear_away,
     _dismiss_zygotes,

@@ -134,7 +134,7 @@ def judge_refork(view: View) -> Iterator[ev.Action]:
         children = [row for row in board.workers.values() if row.zygote == zygote.zygote]
         failure = zygote.flaw or _lateness(view, zygote)
         if failure is not None:
-            yield ev.GiveUpRefork(zygote.zygote, failure)
+            yield ev.GiveUpRefork(zygote.zygote, failure, stacks=zygote.flaw is None)
             for row in children:
                 if row.state in COMING:
                     yield ev.KillWorker(row.worker, "its zygote was given up")

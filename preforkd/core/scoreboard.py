@@ -29,7 +29,10 @@ REFORK_PAUSE = 10.0
 
 
 class WorkerRow(Struct):
-    """One worker; ``since`` is when its state began, ``born`` when its fork was asked for."""
+    """One worker; ``since`` is when its state began, ``born`` when its fork was asked for.
+
+    While the fork is not answered, ``since`` is when its zygote has last answered another, if that is later.
+    """
 
     worker: int
     slot: int
@@ -67,6 +70,8 @@ class ZygoteRow(Struct):
     """It was forked from a worker, and has proven itself."""
     flaw: Failure | None = None
     """Why it did not prove itself."""
+    stopped_at: float | None = None
+    """Since when its process has been stopped."""
 
 
 class Refork(Struct, frozen=True):
@@ -252,9 +257,13 @@ class Scoreboard:
         if not row:
             return
         if row.state is ZygoteState.LOADING and row.parent is None:
-            failure = Failure(Blame.APPLICATION, "loading the application took too long")
+            failure = Failure(Blame.APPLICATION, event.reason)
             self._strike(row.generation, failure, now, fatal=True)
         self._end_zygote(row, now)
+
+    def _zygote_stopped(self, event: ev.ZygoteStopped, now: float) -> None:
+        if row := self.zygotes.get(event.zygote):
+            row.stopped_at = (row.stopped_at or now) if event.stopped else None
 
     def _end_zygote(self, row: ZygoteRow, now: float) -> None:
         if row.pid is None:
@@ -308,13 +317,17 @@ class Scoreboard:
             since=now,
         )
 
-    def _worker_forked(self, event: ev.WorkerForked, _now: float) -> None:
+    def _worker_forked(self, event: ev.WorkerForked, now: float) -> None:
         row = self.workers.get(event.worker)
         if not row:
             return
         row.pid = event.pid
-        if row.state is WorkerState.FORKING:
-            row.state = WorkerState.STARTING
+        if row.state is not WorkerState.FORKING:
+            return
+        row.state, row.since = WorkerState.STARTING, now
+        for other in self.workers.values():
+            if other.zygote == row.zygote and other.state is WorkerState.FORKING:
+                other.since = now  # the zygote forks one after the other
 
     def _worker_ready(self, event: ev.WorkerReady, now: float) -> None:
         row = self.workers.get(event.worker)
@@ -455,6 +468,7 @@ _APPLY: dict[type, Callable[[Scoreboard, Any, float], None]] = {
     ev.ZygoteLoaded: Scoreboard._zygote_loaded,
     ev.ZygoteFailed: Scoreboard._zygote_failed,
     ev.ZygoteExited: Scoreboard._zygote_exited,
+    ev.ZygoteStopped: Scoreboard._zygote_stopped,
     ev.WorkerForked: Scoreboard._worker_forked,
     ev.WorkerReady: Scoreboard._worker_ready,
     ev.WorkerFailed: Scoreboard._worker_failed,

@@ -20,7 +20,7 @@ def summary(board: Scoreboard, limits: Limits, state: State, busy: int) -> str:
     ``busy`` is the number of workers that are in the application right now.
     """
     row = board.current or board.candidate
-    parts = [f"{board.serving()} of {size_of(board, limits)} workers ready", f"{busy} busy"]
+    parts = [_ready(board.serving(), size_of(board, limits)), f"{busy} busy"]
     if row is not None:
         parts.append(f"generation {row.generation}")
     text = ", ".join(parts)
@@ -35,6 +35,12 @@ def summary(board: Scoreboard, limits: Limits, state: State, busy: int) -> str:
     if leaving and state is not State.STOPPING:
         text = f"{text}; {leaving} draining"
     return text
+
+
+def _ready(serving: int, size: int) -> str:
+    if serving > size:  # a smaller size was asked for, and they have yet to leave
+        return f"{serving} workers ready, {serving - size} more than configured"
+    return f"{serving} of {size} workers ready"
 
 
 def problems(board: Scoreboard, limits: Limits, now: float, clock: Clock) -> list[str]:
@@ -83,6 +89,12 @@ def _troubles_of_zygotes(
     board: Scoreboard, limits: Limits, current: GenerationRow, clock: Clock
 ) -> Iterator[str]:
     zygote = board.usable_zygote(current.generation)
+    if zygote is not None and zygote.stopped_at is not None:
+        end = clock(zygote.stopped_at + limits.stopped)
+        yield (
+            f"the zygote was stopped by a signal at {clock(zygote.stopped_at)}, so no worker can be "
+            f"replaced; it is killed at {end} unless it goes on, and the application is loaded again"
+        )
     if zygote is None or zygote.state is not ZygoteState.LOADING or zygote.parent is not None:
         return
     yield (
@@ -106,8 +118,14 @@ def _troubles_of_workers(
             )
         elif now < _worth_a_word_at(row, limits):
             continue
+        elif row.state is WorkerState.FORKING:
+            end = clock(row.since + limits.boot)
+            yield (
+                f"the zygote has not forked {name}, asked for at {clock(row.born)}; "
+                f"the zygote is replaced at {end} if it does not answer"
+            )
         elif row.state in COMING:
-            end = clock(row.born + limits.boot)
+            end = clock(row.since + limits.boot)
             yield f"{name} has been starting since {clock(row.born)}, and is killed at {end}"
         else:
             end = clock(row.since + limits.drain)
@@ -119,7 +137,7 @@ def _troubles_of_workers(
 
 def _worth_a_word_at(row: WorkerRow, limits: Limits) -> float:
     if row.state in COMING:
-        return row.born + max(_PATIENCE, limits.boot / 3)
+        return row.since + max(_PATIENCE, limits.boot / 3)
     if row.state is WorkerState.RETIRING:
         return row.since + limits.drain / 3
     return math.inf

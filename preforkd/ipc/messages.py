@@ -8,6 +8,7 @@ malformed message is gossip, to be logged and ignored.  File descriptors travel 
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from preforkd.errors import ConfigurationError, PreforkdError
 
@@ -56,6 +57,12 @@ class Problem(Struct, frozen=True):
     hint: str = ""
     setting: str = ""
     """The dotted name of the one to blame: the master knows where it was written."""
+
+    def __post_init__(self) -> None:
+        # The text of an exception may have in it what is no UTF-8, and could not be sent.
+        for name in ("reason", "detail", "hint"):
+            text = getattr(self, name).encode("utf-8", "backslashreplace").decode()
+            force_setattr(self, name, text)
 
 
 class Loaded(Struct, frozen=True, tag="loaded"):
@@ -152,7 +159,10 @@ class Trim(Struct, frozen=True, tag="trim"):
 
 
 class Refork(Struct, frozen=True, tag="refork"):
-    """Master to worker: fork the next zygote from yourself. Descriptor: that zygote's channel."""
+    """Master to worker: fork the next zygote from yourself.
+
+    Descriptors: that zygote's channel, and the memory for its stacks.
+    """
 
     zygote: int
 

@@ -6,14 +6,20 @@ pidfd_open(2), waitid(2), prctl(2)
 import atexit
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Collection
 from typing import NoReturn
 
 from msgspec import Struct
 
+logger = logging.getLogger("preforkd.worker")
+
+_STAYS = 1.0
+"""Seconds after which threads that an exit waits for are named."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _VICTIM = 200
@@ -65,6 +71,8 @@ def leave(status: int, *, handlers: bool = True) -> NoReturn:
     """
     if handlers:
         with contextlib.suppress(BaseException):
+            _name_those_who_stay()
+        with contextlib.suppress(BaseException):
             # The application's module, of which ours may have a copy: see preforkd.linux.originals.
             sys.modules["threading"]._shutdown()
         with contextlib.suppress(BaseException):
@@ -73,6 +81,31 @@ def leave(status: int, *, handlers: bool = True) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status)
+
+
+def _name_those_who_stay() -> None:
+    # Threads that are no daemons are waited for. Most end at once, as those of a pool of threads do.
+    if not _staying():
+        return
+    watcher = threading.Timer(_STAYS, _log_those_who_stay)
+    watcher.daemon = True
+    watcher.start()
+
+
+def _staying() -> list[str]:
+    theirs = sys.modules["threading"]  # as in `leave`
+    main = theirs.main_thread()
+    return [one.name for one in theirs.enumerate() if not one.daemon and one is not main]
+
+
+def _log_those_who_stay() -> None:
+    if names := _staying():
+        logger.warning(
+            "the exit waits for %d non-daemon thread(s): %s; end them in the hook worker_leaving, or start "
+            "them with daemon=True",
+            len(names),
+            ", ".join(names),
+        )
 
 
 def open_child(pid: int) -> int:

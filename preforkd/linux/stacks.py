@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
 SIGNAL = signal.SIGRTMIN + 9
@@ -22,25 +22,44 @@ _DEPTH = 100
 """Calls of one thread that are told, as faulthandler does."""
 
 
+_more: Callable[[], Iterable[str]] = tuple
+
+
 def write_on_signal(descriptor: int) -> None:
-    """Write the stacks to this descriptor, which stays open, whenever `SIGNAL` comes; in the main thread."""
+    """Write the stacks to this descriptor, which stays open, whenever `SIGNAL` comes; in the main thread.
+
+    A second call replaces the descriptor.
+    """
 
     def write_others(_number: int, _frame: FrameType | None) -> None:
-        with contextlib.suppress(OSError):
-            os.write(descriptor, "".join(_others()).encode("utf-8", "backslashreplace"))
+        with contextlib.suppress(Exception):
+            text = "".join((*_others(), *_more()))
+            os.write(descriptor, text.encode("utf-8", "backslashreplace"))
 
+    # Registered while it is registered, it would not be called any more.
+    faulthandler.unregister(SIGNAL)
     signal.signal(SIGNAL, write_others)
     faulthandler.register(SIGNAL, file=descriptor, all_threads=False, chain=True)
 
 
+def write_also(more: Callable[[], Iterable[str]]) -> None:
+    """Write what this returns behind the stacks; it is called in the main thread, within any other call."""
+    global _more  # noqa: PLW0603
+    _more = more
+
+
 def _others() -> Iterator[str]:
-    for thread, frame in sys._current_frames().items():
-        if thread != threading.get_ident():
-            yield f"Thread {thread:#018x} (most recent call first):\n"
-            yield from _calls(frame)
+    for number, frame in sys._current_frames().items():
+        if number != threading.get_ident():
+            # Not by enumerate(), whose lock the interrupted main thread may have.
+            thread = sys.modules["threading"]._active.get(number)
+            name = f" {thread.name}" if thread is not None else ""
+            yield f"Thread {number:#018x}{name} (most recent call first):\n"
+            yield from calls(frame)
 
 
-def _calls(frame: FrameType | None) -> Iterator[str]:
+def calls(frame: FrameType | None) -> Iterator[str]:
+    """Yield a line for each call, from this one outwards."""
     for _ in range(_DEPTH):
         if frame is None:
             return

@@ -20,6 +20,7 @@ from preforkd.linux import process, queues
 from preforkd.supervisor.output import Output
 
 CHANNEL_DESCRIPTOR = 3
+STACKS_DESCRIPTOR = 4
 _ROOM = 160
 """Bytes of command line that a zygote gets, so that its title and its workers' have room."""
 
@@ -107,6 +108,8 @@ class ZygoteHandle(msgspec.Struct):
     channel: Channel[messages.FromZygote]
     pid: int
     pidfd: int
+    board: slots.SlotReader
+    """Memory for its stacks."""
     output: Output | None = None
     gossip: int = 0
     """How many of its messages were none, or not true."""
@@ -156,12 +159,12 @@ _from_worker: "msgspec.msgpack.Decoder[messages.FromWorker]" = msgspec.msgpack.D
 
 
 def execute_zygote(
-    python: str, environment: dict[str, str], output: tuple[int, ...] = ()
+    python: str, environment: dict[str, str], output: tuple[int, ...] = (), stacks: int = 2
 ) -> tuple[int, Any]:
     """Execute a zygote with this interpreter; return its pid and our end of its channel.
 
-    The child gets standard input, output and error and its channel, and nothing else of ours.
-    ``output``: descriptors to be its standard output and error instead of ours.
+    The child gets standard input, output and error, its channel and where it writes its stacks, and
+    nothing else of ours. ``output``: descriptors to be its standard output and error instead of ours.
     Raises OSError when the interpreter cannot be executed. posix_spawn(3)
     """
     ours, theirs = pair()
@@ -173,10 +176,10 @@ def execute_zygote(
             python,
             arguments,
             environment,
-            file_actions=[*_outputs(output), *_descriptors(theirs)],
+            file_actions=[*_outputs(output), *_descriptors(theirs.fileno(), stacks)],
             setsigmask=(),
         )
-    except OSError:
+    except BaseException:
         ours.close()
         raise
     finally:
@@ -188,23 +191,30 @@ def new_zygote(zygote: int, launch: Launch, output: Output | None = None) -> Zyg
     """Execute a zygote for a generation and return its handle. Raises OSError; no child is left."""
     python = launch.settings.app.python or sys.executable
     theirs = output.theirs if output is not None else ()
-    pid, channel = execute_zygote(python, launch.environment, theirs)
+    memory = slots.create(f"preforkd-zygote-{launch.generation}")
+    board = slots.SlotReader(memory)
+    try:
+        pid, channel = execute_zygote(python, launch.environment, theirs, memory)
+    except BaseException:
+        board.close()
+        raise
     try:
         pidfd = process.open_child(pid)
     except OSError:
         channel.close()  # which ends it
+        board.close()
         raise
-    return ZygoteHandle(zygote, launch.generation, channel, pid, pidfd, output)
+    return ZygoteHandle(zygote, launch.generation, channel, pid, pidfd, board, output)
 
 
-def _descriptors(channel: socket.socket) -> list[tuple[int, ...]]:
-    if channel.fileno() == CHANNEL_DESCRIPTOR:
-        # dup2 onto itself would leave close-on-exec set.
-        spare = os.dup(CHANNEL_DESCRIPTOR)
-        os.dup2(spare, CHANNEL_DESCRIPTOR, inheritable=True)
-        os.close(spare)
-        return []
-    return [(os.POSIX_SPAWN_DUP2, channel.fileno(), CHANNEL_DESCRIPTOR)]
+def _descriptors(channel: int, stacks: int) -> list[tuple[int, ...]]:
+    # By way of numbers that are neither's: dup2 onto itself would leave close-on-exec set, and one could be
+    # where the other is to go.
+    wanted = {CHANNEL_DESCRIPTOR: channel, STACKS_DESCRIPTOR: stacks}
+    spare = max(channel, stacks, *wanted) + 1
+    there = [(os.POSIX_SPAWN_DUP2, source, spare + n) for n, source in enumerate(wanted.values())]
+    back = [(os.POSIX_SPAWN_DUP2, spare + n, target) for n, target in enumerate(wanted)]
+    return [*there, *back, *((os.POSIX_SPAWN_CLOSE, spare + n) for n in range(len(wanted)))]
 
 
 def _outputs(output: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -247,20 +257,27 @@ def new_worker(
     return WorkerHandle(worker, slot, generation, zygote.zygote, channel, board, output)
 
 
-def ask_for_zygote(zygote: int, handle: WorkerHandle) -> Channel[messages.FromZygote]:
-    """Ask a worker to fork a zygote from itself; return our end of that zygote's channel.
+def ask_for_zygote(
+    zygote: int, handle: WorkerHandle
+) -> tuple[Channel[messages.FromZygote], slots.SlotReader]:
+    """Ask a worker to fork a zygote from itself; return our end of its channel, and its memory.
 
     Raises OSError (BlockingIOError when the worker does not read) and ChannelClosedError.
     """
     ours, theirs = pair()
+    board = None
     try:
-        handle.channel.send(messages.Refork(zygote), (theirs.fileno(),))
+        memory = slots.create(f"preforkd-zygote-{handle.generation}")
+        board = slots.SlotReader(memory)
+        handle.channel.send(messages.Refork(zygote), (theirs.fileno(), memory))
     except BaseException:
         ours.close()
+        if board is not None:
+            board.close()
         raise
     finally:
         theirs.close()
-    return Channel(ours, _from_zygote, takes_descriptors=False)
+    return Channel(ours, _from_zygote, takes_descriptors=False), board
 
 
 def kill(pidfd: int) -> None:

@@ -30,6 +30,12 @@ def worker_name(row: WorkerRow) -> str:
     return f"worker {row.slot} ({pid}generation {row.generation})"
 
 
+def zygote_name(row: ZygoteRow) -> str:
+    """Return how a zygote is named in every line: pid, generation."""
+    pid = f"pid {row.pid}, " if row.pid is not None else ""
+    return f"zygote ({pid}generation {row.generation})"
+
+
 def _about(row: WorkerRow, level: int, text: str, entry: Entry | None = None) -> None:
     fields = {**worker_fields(row), **_id(entry)}
     logger.log(level, "%s %s", worker_name(row), text, extra={"journal": fields})
@@ -59,11 +65,13 @@ def tell_listener(name: str, address: str, origin: str) -> None:
 
 
 def _zygote(row: ZygoteRow, level: int, text: str, entry: Entry | None = None) -> None:
-    fields: dict[str, Any] = {"PREFORKD_GENERATION": row.generation, **_id(entry)}
-    if row.pid is not None:
-        fields["OBJECT_PID"] = row.pid
-    name = f"zygote (pid {row.pid}, generation {row.generation})"
-    logger.log(level, "%s %s", name, text, extra={"journal": fields})
+    fields = {**_zygote_fields(row), **_id(entry)}
+    logger.log(level, "%s %s", zygote_name(row), text, extra={"journal": fields})
+
+
+def _zygote_fields(row: ZygoteRow) -> dict[str, Any]:
+    pid = {"OBJECT_PID": row.pid} if row.pid is not None else {}
+    return {"PREFORKD_GENERATION": row.generation, **pid}
 
 
 def tell(event: ev.Fact | ev.Action, board: Scoreboard) -> None:
@@ -93,8 +101,25 @@ def tell_stacks(row: WorkerRow, what: str, request: str, stacks: str, entry: Ent
     fields = {**worker_fields(row), **_id(entry)}
     if request:
         fields["PREFORKD_REQUEST"] = request
-    text = f"{worker_name(row)} {what}; its stacks:\n{stacks.rstrip() or '(it has written none)'}"
+    _stacks(f"{worker_name(row)} {what}", stacks, fields)
+
+
+def _stacks(what: str, stacks: str, fields: dict[str, Any]) -> None:
+    text = f"{what}; its stacks:\n{stacks.rstrip() or '(it has written none)'}"
     logger.warning("%s", text, extra={"journal": fields})
+
+
+def tell_late_worker(row: WorkerRow, request: str, stacks: str) -> None:
+    """Log where a worker was that is killed because it is late; ``request`` is empty for none."""
+    entry = catalog.DRAIN_TIMEOUT if row.was_ready else catalog.WORKER_HUNG
+    busy = f", busy with {request}," if request else ""
+    tell_stacks(row, f"was late{busy} when it was killed", request, stacks, entry)
+
+
+def tell_late_zygote(row: ZygoteRow, stacks: str) -> None:
+    """Log where a zygote was that is killed because it is late."""
+    fields = {**_zygote_fields(row), **_id(catalog.ZYGOTE_KILLED)}
+    _stacks(f"{zygote_name(row)} was late when it was killed", stacks, fields)
 
 
 def _worker_spent(event: ev.WorkerSpent | ev.SpendWorker, board: Scoreboard) -> None:
@@ -252,7 +277,18 @@ def _zygote_failed(event: ev.ZygoteFailed, board: Scoreboard) -> None:
 def _kill_zygote(event: ev.KillZygote, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
         level = logging.INFO if board.stopping else logging.WARNING
-        _zygote(row, level, "is killed")
+        _zygote(row, level, f"is killed: {event.reason}", catalog.ZYGOTE_KILLED)
+
+
+def _zygote_stopped(event: ev.ZygoteStopped, board: Scoreboard) -> None:
+    row = board.zygotes.get(event.zygote)
+    if row is None or (row.stopped_at is not None) == event.stopped:
+        return
+    if event.stopped:
+        text = "was stopped by a signal (SIGSTOP?); it is killed if that lasts"
+        _zygote(row, logging.WARNING, text, catalog.ZYGOTE_KILLED)
+    else:
+        _zygote(row, logging.INFO, "goes on after a stop")
 
 
 _TELLERS: dict[type, Callable[[Any, Scoreboard], None]] = {
@@ -275,5 +311,6 @@ _TELLERS: dict[type, Callable[[Any, Scoreboard], None]] = {
     ev.ZygoteLoaded: _zygote_loaded,
     ev.ZygoteFailed: _zygote_failed,
     ev.ZygoteExited: _zygote_exited,
+    ev.ZygoteStopped: _zygote_stopped,
     ev.KillZygote: _kill_zygote,
 }

@@ -7,6 +7,7 @@ an action whose effect is known at once (a fork that fails) does not re-enter wh
 import logging
 import math
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from preforkd.core.model import Blame, Failure, Limits
 from preforkd.core.scoreboard import Scoreboard
 from preforkd.core.text import hide
 from preforkd.core.view import size_of
-from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
+from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError, SystemFailure
 from preforkd.ipc.exchange import pair
 from preforkd.linux import clock, cpus, logs, memory
 from preforkd.linux.loop import Call, Loop
@@ -93,6 +94,7 @@ class Master:
         self.gauge = Gauge(loop)
         self.pool = Pool(self.loop, self.feed, self._bell)
         self.pool.tell_overdue = self._tell_overdue
+        self.pool.tell_late = self._tell_late
         self.on_commit: Callable[[Settings], None] = lambda _settings: None
         """Called with the settings whenever live ones may have changed."""
         self._read = read
@@ -120,7 +122,16 @@ class Master:
         )
 
     def _limits(self, settings: Settings) -> Limits:
-        return sizing.limits_of(settings, cpus.usable_cpus(), self.by_hand)
+        # A size that was given by hand holds until the settings of workers change.
+        by_hand = self.by_hand if settings.workers == self.loaded.settings.workers else None
+        return sizing.limits_of(settings, cpus.usable_cpus(), by_hand)
+
+    def _limits_now(self) -> Limits:
+        current = self._limits(self.settings)
+        if self._candidate is None:
+            return current
+        wanted = self._limits(self._candidate.loaded.settings)
+        return wanted if self.board.current is None else sizing.while_reloading(current, wanted)
 
     @property
     def settings(self) -> Settings:
@@ -176,9 +187,7 @@ class Master:
         """
         before = size_of(self.board, self.limits)
         self.by_hand = None if size is None else min(max(1, size), MOST_WORKERS)
-        wanted = self._limits(self.loaded.settings)
-        waits = self._candidate is not None and self.board.current is not None
-        self.limits = sizing.while_reloading(wanted, self.limits) if waits else wanted
+        self.limits = self._limits_now()
         after = size_of(self.board, self.limits)
         if after != before or size is not None:
             # So that an elastic pool goes on from there when its size is its own again.
@@ -215,7 +224,7 @@ class Master:
                 version=preforkd.VERSION,
                 pid=os.getpid(),
                 state=self.life,
-                status=self._status_line(),
+                status=self._status_line,
                 uptime=time.monotonic() - self.began,
                 configuration=self.loaded.path,
                 last_reload=self.reloads.last,
@@ -293,11 +302,11 @@ class Master:
         for action in plan.actions:
             self._write_down(action)
             self.pool.perform(action)
+        self._sleep_until(plan.wake_at)
         # What follows for the service as a whole is announced when it is true: READY after the
         # workers were told to serve.
         for action in plan.actions:
             self._follow(action)
-        self._sleep_until(plan.wake_at)
         self._tell_of_delays()
         self._forget_launches()
         self._overseer.settled()
@@ -315,7 +324,11 @@ class Master:
             chronicle.say(catalog.CRASH_LOOP, logging.WARNING, text, PREFORKD_GENERATION=number)
 
     def _write_down(self, event: ev.Fact | ev.Action) -> None:
-        chronicle.tell(event, self.board)
+        try:
+            chronicle.tell(event, self.board)
+        except Exception:
+            # What cannot be logged has happened all the same.
+            logger.exception("internal error: %r could not be logged", event)
         self.board.apply(event, self.loop.time())
         if isinstance(event, ev.WorkerReady):
             row = self.board.workers.get(event.worker)
@@ -376,14 +389,22 @@ class Master:
             what = f"is to be killed: {row.overdue}"
             chronicle.tell_stacks(row, what, line, stacks, catalog.REQUEST_OVERDUE)
 
+    def _tell_late(self, end: ev.KillWorker | ev.KillZygote | ev.GiveUpRefork, stacks: str) -> None:
+        if not isinstance(end, ev.KillWorker):
+            if zygote := self.board.zygotes.get(end.zygote):
+                chronicle.tell_late_zygote(zygote, stacks)
+        elif worker := self.board.workers.get(end.worker):
+            chronicle.tell_late_worker(worker, self.pool.busy_with(end.worker), stacks)
+
     def _show(self) -> None:
         self._herald.refresh()
         row = self.board.current
         generation = f", generation {row.generation}" if row else ""
         self._title.set(f"preforkd: master, {self.life.value}{generation}")
 
-    def _status_line(self) -> str:
-        busy = len(self.board.demand.look.busy)
+    def _status_line(self, busy: int | None = None) -> str:
+        if busy is None:
+            busy = len(self.pool.glance(self.loop.time()).busy)
         if self.exit_status and self._abandoned is not None:
             return f"cannot start: {self._abandoned.reason}"
         parts = [status.summary(self.board, self.limits, self.life, busy)]
@@ -392,7 +413,8 @@ class Master:
         last = self.reloads.last
         if last is not None and not last.ok:
             when = clock.time_of_day(last.at_unix)
-            parts.append(f"the last reload failed at {when}, nothing was changed: {last.message}")
+            why = f"the last reload failed at {when}, nothing was changed: {last.message}"
+            parts.append(f"{why}; fix that, then reload again")
         return "; ".join([*parts, *self.listeners.current.notes])
 
     # --- the daemon's own life -------------------------------------------------------------------
@@ -400,7 +422,12 @@ class Master:
     def _happen(self, event: Event) -> None:
         self.life, effects = life.step(self.life, event)
         for effect in effects:
-            _EFFECTS[effect](self)
+            try:
+                _EFFECTS[effect](self)
+            except Exception as error:
+                # The effects behind it are carried out all the same: clients wait for the answer.
+                logger.exception("internal error: %s failed", effect.value)
+                self._outcome = reloads.refusal(_internal(error))
         self._turn_soon()
 
     def _announce_ready(self) -> None:
@@ -425,25 +452,37 @@ class Master:
     def _have_read(self, read: Callable[[], Loaded], *, fresh: bool) -> None:
         if self.life is not State.RELOADING:
             return  # a stop was asked for meanwhile
-        old = self.loaded.settings
         secrets: tuple[str, ...] = ()
         try:
             loaded = read()
             secrets = loaded.secret_texts
-            self._demand_nothing_vanished(loaded)
-            differences = changes.changes(old, loaded.settings)
-            kept = replace(loaded, settings=changes.keeping_restart(old, loaded.settings))
-            for setting in differences.restart:
-                logger.warning("%s has changed; only a restart of the service applies it", setting)
-            if differences.live and not differences.generation and not fresh:
-                self._change_live(kept, differences)
-                return
-            proposal = self.listeners.propose(kept.settings, kept.origins)
+            self._take_over(loaded, fresh=fresh)
         except PreforkdError as error:
             hide(error, secrets)
             self._refuse_reload(reloads.failure_from(error))
+        except Exception as error:
+            # Whatever it was: the reload ends, and with it the wait of those who asked for it.
+            logger.exception("internal error: a reload failed")
+            self._refuse_reload(_internal(error))
+
+    def _take_over(self, loaded: Loaded, *, fresh: bool) -> None:
+        self._demand_nothing_vanished(loaded)
+        old = self.loaded.settings
+        differences = changes.changes(old, loaded.settings)
+        kept = replace(loaded, settings=changes.keeping_restart(old, loaded.settings))
+        for setting in differences.restart:
+            logger.warning("%s has changed; only a restart of the service applies it", setting)
+        if differences.live and not differences.generation and not fresh:
+            self._change_live(kept, differences)
             return
-        self._begin(Candidate(0, kept, proposal, differences))
+        proposal = self.listeners.propose(kept.settings, kept.origins)
+        try:
+            self._begin(Candidate(0, kept, proposal, differences))
+        except Exception:
+            self._candidate = None
+            self.limits = self._limits_now()
+            self.listeners.roll_back(proposal)
+            raise
 
     def _demand_nothing_vanished(self, loaded: Loaded) -> None:
         depends = self.listeners.current.entries > 0
@@ -462,6 +501,8 @@ class Master:
         )
         text = f"reload: {self._outcome.message}"
         chronicle.say(catalog.RELOADED_LIVE, logging.INFO, text)
+        # Who is too many is told to leave before the service says that it has changed.
+        self._turn()
         self._happen(Event.SETTLED)
 
     def _refuse_reload(self, failure: Failure) -> None:
@@ -479,7 +520,7 @@ class Master:
         self._candidate = replace(candidate, generation=number)
         settings = candidate.loaded.settings
         environment = {**self._environment, **settings.app.environment}
-        exchange = pair() if settings.app.target.startswith("wsgi:") else None
+        exchange = _exchange(settings)
         self.pool.launches[number] = Launch(
             number,
             settings,
@@ -489,9 +530,7 @@ class Master:
             candidate.loaded.origins,
             candidate.loaded.secret_texts,
         )
-        wanted = self._limits(settings)
-        alone = self.board.current is None
-        self.limits = wanted if alone else sizing.while_reloading(self.limits, wanted)
+        self.limits = self._limits_now()
         self.feed(ev.GenerationRequested(number))
 
     def _commit(self) -> None:
@@ -540,7 +579,7 @@ class Master:
 
     def _roll_back(self) -> None:
         candidate, self._candidate = self._candidate, None
-        self.limits = self._limits(self.loaded.settings)
+        self.limits = self._limits_now()
         if candidate is not None:
             self.listeners.roll_back(candidate.proposal)
         if self._abandoned is not None:
@@ -606,6 +645,23 @@ class Master:
 def _warn_of_demo(path: str | None) -> None:
     where = f"in {path}" if path else f"and {DEFAULT_PATH} does not exist"
     logger.warning("the built-in demo is served: app.target is not set %s", where)
+
+
+def _exchange(settings: Settings) -> tuple[socket.socket, socket.socket] | None:
+    if not settings.app.target.startswith("wsgi:"):
+        return None
+    try:
+        return pair()
+    except OSError as error:
+        raise SystemFailure(f"no socket can be had for the workers: {error.strerror}") from error
+
+
+def _internal(error: Exception) -> Failure:
+    return Failure(
+        Blame.INTERNAL,
+        f"internal error: {type(error).__name__}: {error}",
+        hint="the traceback is in the log; please report it",
+    )
 
 
 _EFFECTS: dict[Effect, Callable[[Master], None]] = {

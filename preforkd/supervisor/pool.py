@@ -55,6 +55,7 @@ _STACKS = 0.2
 
 
 AnyHandle = TypeVar("AnyHandle", WorkerHandle, ZygoteHandle)
+_EndZygote = ev.KillZygote | ev.GiveUpRefork
 
 
 class Pool:
@@ -74,6 +75,10 @@ class Pool:
         self._requests = 0
         self.tell_overdue: Callable[[int, str], None] = lambda _worker, _stacks: None
         """Called with the stacks of a worker that is to be killed for its request."""
+        self.tell_late: Callable[[ev.KillWorker | _EndZygote, str], None] = lambda _end, _stacks: (
+            None
+        )
+        """Called with the stacks of a process that is killed because it is late."""
         self._noticed = False
         self._loop = loop
         self._report = report
@@ -90,9 +95,37 @@ class Pool:
         self._outputs.close()
 
     def perform(self, action: ev.Action) -> None:
-        """Carry out one action; what it leads to is reported."""
-        if (method := _PERFORM.get(type(action))) is not None:
+        """Carry out one action; what it leads to is reported. Never raises.
+
+        The scoreboard has the action written down already. One that raises, by a fault of ours, is
+        reported as failed, so that nobody waits for what will not come.
+        """
+        if (method := _PERFORM.get(type(action))) is None:
+            return
+        try:
             method(self, action)
+        except Exception as error:
+            logger.exception("internal error: %r failed", action)
+            self._fail(action, f"internal error: {type(error).__name__}: {error}")
+
+    def _fail(self, action: ev.Action, reason: str) -> None:
+        match action:
+            case ev.SpawnZygote(zygote=zygote) | ev.ForkZygote(zygote=zygote):
+                self._report(ev.ZygoteFailed(zygote, Failure(Blame.INTERNAL, reason)))
+                self._end_zygote(zygote)
+            case ev.ForkWorker(worker=worker):
+                handle = self._workers.get(worker)
+                if handle is None:
+                    self._report(ev.WorkerExited(worker, reason))
+                else:
+                    self._forget_worker(handle, reason)
+            case ev.ServeWorker(worker=worker) | ev.KillWorker(worker=worker):
+                # One that does not know that it is to serve is replaced.
+                self._end_worker(worker)
+            case ev.KillZygote(zygote=zygote) | ev.GiveUpRefork(zygote=zygote):
+                self._end_zygote(zygote)
+            case _:
+                pass  # what it does not do has a deadline
 
     def workers(self) -> Iterator[WorkerHandle]:
         """Yield the handles of all workers."""
@@ -192,6 +225,8 @@ class Pool:
             output.belongs_to(handle.pid)
             # Its standard error is ours to read now, and not the journal's any more.
             settings = replace(settings, log=replace(settings.log, target="journal"))
+        # It has them from its beginning, and they could be more than a message can carry.
+        settings = replace(settings, app=replace(settings.app, environment={}))
         self._loop.add_reader(handle.channel.fileno(), self._hear_zygote, handle)
         self._loop.add_reader(handle.pidfd, self._zygote_ended, handle)
         self._report(ev.ZygoteSpawned(action.zygote, handle.pid))
@@ -262,6 +297,7 @@ class Pool:
         self._loop.remove_reader(handle.pidfd)
         self._loop.remove_reader(handle.channel.fileno())
         handle.channel.close()
+        handle.board.close()
         os.close(handle.pidfd)
         del self._zygotes[handle.zygote]
         launch = self.launches.get(handle.generation)
@@ -286,11 +322,24 @@ class Pool:
             with contextlib.suppress(ChannelClosedError, BlockingIOError):
                 handle.channel.send(messages.Dismiss(action.followed))
 
-    def _kill_zygote(self, action: ev.KillZygote | ev.GiveUpRefork) -> None:
-        if handle := self._zygotes.get(action.zygote):
+    def _kill_zygote(self, action: _EndZygote) -> None:
+        handle = self._zygotes.get(action.zygote)
+        if handle is not None and action.stacks:
+            self._expect_stacks(handle)
+            self._loop.call_later(_STACKS, self._kill_late_zygote, handle, action)
+        else:
+            self._end_zygote(action.zygote)
+
+    def _kill_late_zygote(self, handle: ZygoteHandle, action: _EndZygote) -> None:
+        if self._zygotes.get(handle.zygote) is handle:
+            self._end_zygote(handle.zygote)
+            self.tell_late(action, handle.board.stacks())
+
+    def _end_zygote(self, zygote: int) -> None:
+        if handle := self._zygotes.get(zygote):
             process.send_signal(handle.pidfd, signal.SIGKILL)
         else:
-            self._nursery.drop(action.zygote)
+            self._nursery.drop(zygote)
 
     # --- workers ---------------------------------------------------------------------------------
 
@@ -495,6 +544,19 @@ class Pool:
 
     def _kill_worker(self, action: ev.KillWorker) -> None:
         handle = self._workers.get(action.worker)
+        if handle is not None and handle.pidfd is not None and action.stacks:
+            self._expect_stacks(handle)
+            self._loop.call_later(_STACKS, self._kill_late_worker, handle, action)
+        else:
+            self._end_worker(action.worker)
+
+    def _kill_late_worker(self, handle: WorkerHandle, action: ev.KillWorker) -> None:
+        if self._workers.get(handle.worker) is handle:
+            self._end_worker(handle.worker)
+            self.tell_late(action, handle.board.stacks())
+
+    def _end_worker(self, worker: int) -> None:
+        handle = self._workers.get(worker)
         if handle is None:
             return
         if handle.pidfd is None:
@@ -503,6 +565,11 @@ class Pool:
             self._close_worker(handle)
         else:
             process.send_signal(handle.pidfd, signal.SIGKILL)
+
+    def _expect_stacks(self, handle: WorkerHandle | ZygoteHandle) -> None:
+        assert handle.pidfd is not None
+        handle.board.expect_stacks()
+        process.send_signal(handle.pidfd, stacks.SIGNAL)
 
     def _dump_worker(self, action: ev.DumpWorker) -> None:
         if handle := self._workers.get(action.worker):
@@ -514,11 +581,10 @@ class Pool:
     def ask_stacks(self, worker: int, patience: float, tell: Callable[[str], None]) -> None:
         """Have a worker write its stacks, and tell what there is of them after this many seconds."""
         handle = self._workers.get(worker)
-        if handle is None or handle.pidfd is None or not handle.ready:
+        if handle is None or handle.pidfd is None:
             tell("")
             return
-        handle.board.expect_stacks()
-        process.send_signal(handle.pidfd, stacks.SIGNAL)
+        self._expect_stacks(handle)
         self._loop.call_later(patience, self._tell_stacks, handle, tell)
 
     def _tell_stacks(self, handle: WorkerHandle, tell: Callable[[str], None]) -> None:
@@ -532,6 +598,10 @@ class Pool:
         self.reap_strangers()
 
     def _note_stops(self) -> None:
+        for zygote in list(self._zygotes.values()):
+            stopped = process.stopped(zygote.pidfd)
+            if stopped is not None:
+                self._report(ev.ZygoteStopped(zygote.zygote, stopped))
         for handle in list(self._workers.values()):
             if handle.pidfd is None:
                 continue

@@ -9,6 +9,7 @@ from preforkd.core.model import Blame, Failure
 from preforkd.core.text import printable, printable_lines
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError
+from preforkd.ipc.slots import SlotReader
 from preforkd.supervisor import children
 from preforkd.supervisor.children import WorkerHandle, ZygoteHandle
 
@@ -34,6 +35,7 @@ class _Pending(msgspec.Struct, frozen=True):
     generation: int
     worker: int
     channel: Channel[messages.FromZygote]
+    board: SlotReader
 
 
 class Nursery:
@@ -49,12 +51,12 @@ class Nursery:
             self._failed(action.zygote, "the worker that was to fork it has ended")
             return
         try:
-            channel = children.ask_for_zygote(action.zygote, handle)
+            channel, board = children.ask_for_zygote(action.zygote, handle)
         except (OSError, ChannelClosedError) as error:
             reason = str(error) or "it has ended"
             self._failed(action.zygote, f"worker {handle.slot} could not be asked: {reason}")
             return
-        self._pending[action.zygote] = _Pending(action.generation, handle.worker, channel)
+        self._pending[action.zygote] = _Pending(action.generation, handle.worker, channel, board)
 
     def born(
         self, handle: WorkerHandle, message: messages.Reforked, claim: Callable[[int], int | None]
@@ -75,7 +77,8 @@ class Nursery:
             self._failed(message.zygote, "the zygote ended as soon as it was forked")
             return None
         del self._pending[message.zygote]
-        return ZygoteHandle(message.zygote, pending.generation, pending.channel, message.pid, pidfd)
+        generation, channel, board = pending.generation, pending.channel, pending.board
+        return ZygoteHandle(message.zygote, generation, channel, message.pid, pidfd, board)
 
     def failed(self, handle: WorkerHandle, message: messages.ReforkFailed) -> None:
         """Take a worker's word that no zygote was born."""
@@ -99,6 +102,7 @@ class Nursery:
         pending = self._pending.pop(zygote, None)
         if pending is not None:
             pending.channel.close()
+            pending.board.close()
         return pending is not None
 
     def _failed(self, zygote: int, reason: str) -> None:

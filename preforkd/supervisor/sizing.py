@@ -46,7 +46,7 @@ def while_reloading(old: Limits, new: Limits) -> Limits:
     The old generation keeps its size until the candidate has taken over; a candidate that fails
     has then changed nothing.
     """
-    return replace(old, start=new.start, boot=new.boot)
+    return replace(old, start=new.start, boot=new.boot, candidate=new)
 
 
 def linger_of(settings: Settings) -> float:

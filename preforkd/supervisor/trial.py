@@ -3,7 +3,6 @@
 import os
 import selectors
 import signal
-import sys
 import time
 
 import msgspec
@@ -14,32 +13,37 @@ from preforkd.config.loaded import Loaded
 from preforkd.config.settings import Settings
 from preforkd.core.model import Blame, Failure
 from preforkd.ipc import messages
-from preforkd.ipc.channel import Channel, ChannelClosedError, MalformedMessageError
-from preforkd.linux import process
+from preforkd.ipc.channel import ChannelClosedError, MalformedMessageError
+from preforkd.linux import process, stacks
 from preforkd.supervisor import children
+from preforkd.supervisor.children import Launch, ZygoteHandle
 from preforkd.supervisor.pool import failure_of, not_executable, unusable
 
 _FAREWELL = 5.0
 """Seconds that the zygote has for its exit handlers: they remove what the application has made."""
+_WRITES = 0.2
+"""Seconds that a zygote has to write its stacks."""
 _OF_TLS = frozenset({"tls.certificate", "tls.key"})
 
 
 def load_for_trial(loaded: Loaded, environment: dict[str, str]) -> Failure | None:
     """Load the application in a zygote that ends afterwards; return why it failed, or None."""
     settings = _with_what_is_here(loaded)
-    python = settings.app.python or sys.executable
+    launch = Launch(1, settings, (), {**environment, **settings.app.environment})
     try:
-        pid, channel = children.execute_zygote(python, {**environment, **settings.app.environment})
+        zygote = children.new_zygote(1, launch)
     except OSError as error:
         return not_executable(settings, error)
-    pidfd = process.open_child(pid)
+    pidfd = zygote.pidfd
     try:
         try:
-            failure, heard = _ask(channel, loaded, settings)
+            failure, heard = _ask(zygote, loaded, settings)
         except TimeoutError:
+            detail = _stacks(zygote)
             process.send_signal(pidfd, signal.SIGKILL)
             patience = f"{settings.timeouts.start:g} s"
-            return Failure(Blame.APPLICATION, f"the application was not loaded within {patience}")
+            reason = f"the application was not loaded within {patience}"
+            return Failure(Blame.APPLICATION, reason, detail)
         if not heard:
             report = _wait(pidfd, settings.timeouts.start)
             if report is not None and report.code == children.UNUSABLE_INTERPRETER:
@@ -48,7 +52,8 @@ def load_for_trial(loaded: Loaded, environment: dict[str, str]) -> Failure | Non
             return Failure(Blame.APPLICATION, f"loading the application ended with: {how}")
         return failure
     finally:
-        channel.close()
+        zygote.channel.close()
+        zygote.board.close()
         _wait(pidfd, _FAREWELL)
         process.send_signal(pidfd, signal.SIGKILL)
         _wait(pidfd, None)
@@ -63,11 +68,11 @@ def _with_what_is_here(loaded: Loaded) -> Settings:
     return replace(settings, listen=[replace(entry, tls=False) for entry in settings.listen])
 
 
-def _ask(
-    channel: Channel[messages.FromZygote], loaded: Loaded, settings: Settings
-) -> tuple[Failure | None, bool]:
+def _ask(zygote: ZygoteHandle, loaded: Loaded, settings: Settings) -> tuple[Failure | None, bool]:
     # The failure, and whether the zygote said anything at all. Raises TimeoutError.
     deadline = time.monotonic() + settings.timeouts.start
+    channel = zygote.channel
+    settings = replace(settings, app=replace(settings.app, environment={}))  # as the pool does
     try:
         channel.send(messages.Load(1, msgspec.msgpack.encode(settings), ()))
         while _readable(channel.fileno(), deadline - time.monotonic()):
@@ -80,6 +85,13 @@ def _ask(
     except (ChannelClosedError, MalformedMessageError):
         return None, False
     raise TimeoutError
+
+
+def _stacks(zygote: ZygoteHandle) -> str:
+    zygote.board.expect_stacks()
+    process.send_signal(zygote.pidfd, stacks.SIGNAL)
+    _readable(zygote.pidfd, _WRITES)
+    return zygote.board.stacks()
 
 
 def _readable(descriptor: int, timeout: float) -> bool:

@@ -32,7 +32,8 @@ class Service(msgspec.Struct, frozen=True):
     version: str
     pid: int
     state: State
-    status: str
+    status: Callable[[int], str]
+    """Returns the STATUS line for this number of busy workers."""
     uptime: float
     configuration: str | None
     last_reload: ReloadView | None
@@ -46,13 +47,15 @@ def service_view(
     service: Service, board: Scoreboard, limits: Limits, pool: Pool, now: float
 ) -> ServiceView:
     """Return the view; ``now`` is monotonic seconds."""
+    # The slots are read once: workers change them at any moment.
     workers = [_worker(row, pool, now) for row in _by_slot(board)]
+    busy = sum(worker.busy_seconds is not None for worker in workers)
     current = board.current
     return ServiceView(
         version=service.version,
         pid=service.pid,
         state=service.state.value,
-        status=service.status,
+        status=service.status(busy),
         generation=current.generation if current else None,
         ready=board.serving(),
         target=size_of(board, limits),
@@ -60,7 +63,7 @@ def service_view(
         most=limits.maximum,
         by_hand=service.by_hand,
         waiting=board.demand.look.waiting,
-        busy=sum(worker.busy_seconds is not None for worker in workers),
+        busy=busy,
         uptime_seconds=service.uptime,
         configuration=service.configuration,
         problems=status.problems(board, limits, now, clock.time_of_day_at) + service.notes,

@@ -21,7 +21,7 @@ from preforkd.config.settings import Settings
 from preforkd.errors import ApplicationError
 from preforkd.http.known import Date
 from preforkd.http.proxy import ProxyHeader, ProxyHeaderError, Trust
-from preforkd.linux import logs
+from preforkd.linux import logs, stacks
 from preforkd.worker import asgi_surroundings as surroundings, tls
 from preforkd.worker.gate import Accepted, Gate
 
@@ -152,6 +152,7 @@ class AsgiServer:
         logging.getLogger("uvicorn.error").addFilter(self._silence)
         self._loop = _new_loop()
         asyncio.set_event_loop(self._loop)
+        stacks.write_also(lambda: surroundings.described(self._loop, surrounded.tally))
 
     def prepare(self) -> None:
         """Load uvicorn's side and run the lifespan's start-up.

@@ -5,7 +5,7 @@ All of it reads the scope and passes on what the application sends.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,9 @@ from preforkd.worker.access import AccessLog, Answered, open_access_log
 from preforkd.worker.gate import Gate
 
 Application = Callable[[Any, Any, Any], Any]
+
+_DEPTH = 100
+"""Calls of one task that are described."""
 
 
 class Running(Protocol):
@@ -68,6 +71,27 @@ class Tally:
         for since in self._running.values():
             self._board.busy(since)
             break
+
+
+def described(loop: asyncio.AbstractEventLoop, tally: Tally) -> Iterator[str]:
+    """Yield lines on what the loop is at: each request, and each task with where it waits."""
+    for request in tally.running():
+        yield f"Request {request}\n"
+    for task in asyncio.all_tasks(loop):
+        yield f"Task {task.get_name()} (most recent call first):\n"
+        yield from reversed(list(_awaits(task.get_coro())))
+
+
+def _awaits(coroutine: Any) -> Iterator[str]:
+    # A task that waits has no stack but this chain, from the outermost call to the innermost.
+    for _ in range(_DEPTH):
+        kind = next((one for one in ("cr", "gi", "ag") if hasattr(coroutine, f"{one}_frame")), None)
+        if kind is None:
+            return
+        frame, code = getattr(coroutine, f"{kind}_frame"), getattr(coroutine, f"{kind}_code")
+        line = frame.f_lineno if frame is not None else code.co_firstlineno
+        yield f'  File "{code.co_filename}", line {line} in {code.co_name}\n'
+        coroutine = getattr(coroutine, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
 
 
 @dataclass(frozen=True, slots=True)

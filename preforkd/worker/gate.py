@@ -95,11 +95,11 @@ class Gate:
         """Called once, when the worker begins to leave."""
         self.on_overdue: Callable[[], None] = lambda: None
         """Called when the worker is to be killed for a request that takes too long."""
-        self.refork: tuple[int, int] | None = None
-        """The zygote that this worker is to fork from itself, between two requests, and its channel."""
+        self.refork: tuple[int, tuple[int, int]] | None = None
+        """The zygote that this worker is to fork from itself, between two requests, and its descriptors."""
         self.refork_at_once = False
         """`on_refork` only refuses: nobody has to find a moment for it."""
-        self.on_refork: Callable[[int, int], None] = lambda _zygote, _channel: None
+        self.on_refork: Callable[[int, tuple[int, int]], None] = lambda _zygote, _descriptors: None
         self._told = False
         self._serving = False
         self._channel = channel
@@ -301,9 +301,10 @@ class Gate:
             return
         if received is None:
             return
-        if isinstance(received.message, messages.Refork) and received.descriptors:
+        if isinstance(received.message, messages.Refork) and len(received.descriptors) == 2:
             self._give_up_refork()
-            self.refork = received.message.zygote, received.descriptors[0]
+            channel, memory = received.descriptors
+            self.refork = received.message.zygote, (channel, memory)
             if self.refork_at_once:
                 self.fork_zygote()
             return
@@ -338,13 +339,13 @@ class Gate:
     def fork_zygote(self) -> None:
         """Fork the zygote that was asked for; `on_refork` does it, and does not return in that process."""
         assert self.refork is not None
-        (zygote, channel), self.refork = self.refork, None
-        self.on_refork(zygote, channel)
+        (zygote, descriptors), self.refork = self.refork, None
+        self.on_refork(zygote, descriptors)
 
     def _give_up_refork(self) -> None:
         # Whoever listens at the other end learns that nobody will answer.
         if self.refork is not None:
-            os.close(self.refork[1])
+            close_all(self.refork[1])
             self.refork = None
 
     def abandon(self) -> None:

@@ -22,7 +22,7 @@ from preforkd.config.settings import Settings
 from preforkd.config.target import no_refork
 from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
-from preforkd.ipc.channel import Channel, ChannelClosedError
+from preforkd.ipc.channel import Channel, ChannelClosedError, close_all
 from preforkd.ipc.slots import SlotWriter
 from preforkd.linux import exits, fork, limits, logs, originals, process, stacks
 from preforkd.linux.disown import Children
@@ -110,22 +110,22 @@ def preload(kind: str, settings: Settings) -> None:
 class Reborn(BaseException):
     """Raised in a process that was forked from a worker, to become a zygote."""
 
-    def __init__(self, channel: int) -> None:
+    def __init__(self, descriptors: tuple[int, int]) -> None:
         super().__init__()
-        self.channel = channel
+        self.descriptors = descriptors
 
 
-def run(seat: Seat) -> int:
+def run(seat: Seat) -> tuple[int, int]:
     """Live the life of a worker, at whose end the process ends.
 
-    Returns only in a process that was forked from the worker: the descriptor of the channel of the
-    zygote that it is to be.
+    Returns only in a process that was forked from the worker: the descriptors of the channel of the
+    zygote that it is to be, and of the memory for its stacks.
     """
     try:
         status = _live(seat)
     except Reborn as reborn:
         _forget_the_worker(seat)
-        return reborn.channel
+        return reborn.descriptors
     except SystemExit as end:
         logger.warning("the application ended the worker: sys.exit(%r)", end.code)
         status = 0
@@ -185,7 +185,6 @@ def _work(seat: Seat, own: _Own, children: Children) -> int:
     channel: Channel[messages.ToWorker] = Channel(socket.socket(fileno=seat.channel), _to_worker)
     board = SlotWriter(seat.memory, lambda: _ring(channel))
     board.on_limit = lambda: _say_soon(channel, messages.Spent())
-    stacks.write_on_signal(seat.memory)
     process.make_preferred_victim()
     gate = Gate([Listener(name, sock) for name, sock in seat.listeners], channel, board)
     own.more.append(gate.descriptors)
@@ -238,7 +237,7 @@ class _Refork:
     board: SlotWriter
     children: Children
 
-    def __call__(self, zygote: int, descriptor: int) -> None:
+    def __call__(self, zygote: int, descriptors: tuple[int, int]) -> None:
         """Fork and tell the master; in the new process, raise Reborn."""
         born, reason = self._fork()
         if isinstance(born, fork.Newborn):
@@ -248,8 +247,8 @@ class _Refork:
             born.wait()
             exits.renew_multiprocessing()
             originals.renew_hubs()
-            raise Reborn(descriptor)
-        os.close(descriptor)
+            raise Reborn(descriptors)
+        close_all(descriptors)
         if born is None:
             problem = messages.Problem("application", reason)
             _tell(self.channel, messages.ReforkFailed(zygote, problem))

@@ -242,7 +242,7 @@ def _load_order(
     heap.check(immortal_heap=settings.memory.immortal)
     app = settings.app
     target = parse_target(app.target)
-    loader.prepare(app.directory, app.environment)
+    loader.prepare(app.directory)
     application = loader.load(target)
     library.keep()
     _demand_threads(target.kind, settings, library)

@@ -111,12 +111,10 @@ def test_a_factory_that_fails(home):
         load("wsgi:site_d:make()")
 
 
-def test_a_process_becomes_the_applications_home(home, monkeypatch):
-    """Directory, search path and environment; a directory that is not there is said."""
-    monkeypatch.setenv("COLOUR", "red")
+def test_a_process_becomes_the_applications_home(home):
+    """Directory and search path; a directory that is not there is said."""
     (home / "inner").mkdir()
-    loader.prepare(str(home / "inner"), {"COLOUR": "blue"})
+    loader.prepare(str(home / "inner"))
     assert os.getcwd() == sys.path[0] == str(home / "inner")
-    assert os.environ["COLOUR"] == "blue"
     with pytest.raises(ConfigurationError, match=r"app\.directory: .*No such file"):
-        loader.prepare(str(home / "nowhere"), {})
+        loader.prepare(str(home / "nowhere"))

@@ -20,7 +20,7 @@ preforkd 1.2, serving: 2 of 2 workers ready, 1 busy, generation 3
   Listener: unix:/x (bound here)
 Generation: 3, current, 2 workers, zygote 100 ready
    Problem: only 1 of 2 workers serve, since 14:03:12; 1 is starting
-    Reload: TIME failed: it broke
+    Reload: TIME failed: it broke; the log has more; fix that, then reload again
 
 SLOT  PID  GEN  STATE            AGE  REQUESTS  CONNECTIONS
    1  101    3  busy for 2.3s: GET /a  5h 7min     10401           12
@@ -44,6 +44,12 @@ def test_the_table_is_one_to_read():
         len({row.index(word) for row, word in zip(rows, ["STATE", "busy", "forking"], strict=True)})
         == 1
     )
+
+
+def test_workers_beyond_the_size_are_no_quotient():
+    """While a smaller size takes effect, the line does not say that 4 of 2 are ready."""
+    text = preforkctl.render({**to_builtins(VIEW), "ready": 4})
+    assert "Workers: 4, 2 more than configured, elastic, 2 to 8" in text
 
 
 MEMORY_TABLE = """\

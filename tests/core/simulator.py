@@ -56,13 +56,18 @@ class Fates:
     refork_fails: float = 0.0
     refork_hangs: float = 0.0
     refork_is_never_born: float = 0.0
+    fork_is_unanswered: float = 0.0
+    zygote_is_stopped: float = 0.0
+    turn_is_late: float = 0.0
 
     @staticmethod
     def random(chance: random.Random) -> Fates:
-        names = Fates.__dataclass_fields__
+        names = set(Fates.__dataclass_fields__) - {"turn_is_late"}
         # A few troubles at a time: with all of them at once nothing is ever promoted.
         chosen = chance.sample(sorted(names), k=chance.randint(0, 5))
-        return Fates(**{name: chance.choice([0.05, 0.2, 0.6, 1.0]) for name in chosen})
+        troubles = {name: chance.choice([0.05, 0.2, 0.6, 1.0]) for name in chosen}
+        # No trouble of its own: it makes others meet.
+        return Fates(**troubles, turn_is_late=chance.choice([0.0, 0.0, 0.5, 1.0]))
 
 
 @dataclass
@@ -97,6 +102,8 @@ class World:
         self._order = itertools.count()
         self._retired: dict[int, float] = {}
         self._killed: set[int] = set()
+        self._hung: set[int] = set()
+        """Zygotes that do not answer."""
         self._pids = itertools.count(100)
         self.load = 0
         """Requests that are served at a time, or wait."""
@@ -131,7 +138,11 @@ class World:
     def fact(self, fact: ev.Fact) -> None:
         self.seen[type(fact).__name__] += 1
         self.board.apply(fact, self.now)
-        self.decide()
+        if self._meets("turn_is_late"):
+            # The master applies all facts that have arrived before it decides.
+            self.later(self.chance.choice([0.0, 0.1, 1.0]), self.decide)
+        else:
+            self.decide()
 
     def decide(self) -> None:
         serving_before = self.board.serving()
@@ -149,6 +160,7 @@ class World:
         )
         for action in plan.actions:
             self.seen[type(action).__name__] += 1
+            self._follow_candidate(action)
             self._check_action(action, backing_off)
             if isinstance(action, ev.DismissZygote):
                 self._check_dismissal(self.board.zygotes[action.zygote], action.followed)
@@ -158,16 +170,21 @@ class World:
         for action in plan.actions:
             self._perform(action)
 
+    def _follow_candidate(self, action: ev.Action) -> None:
+        if isinstance(action, ev.Promote) and self.limits.candidate is not None:
+            self.seen["promoted to other limits"] += 1
+            self.limits = self.limits.candidate
+            self._grown_at = -math.inf
+        elif isinstance(action, ev.Abandon):
+            self.limits = replace(self.limits, candidate=None)
+
     def _check_action(self, action: ev.Action, backing_off: dict[int, bool]) -> None:
         match action:
-            case ev.ForkWorker(generation=generation, slot=slot):
+            case ev.ForkWorker(generation=generation) | ev.SpawnZygote(generation=generation):
                 if self.board.stopping or backing_off.get(generation):
                     raise Violation(3, f"{action} while stopping or backing off")
-                if slot in {row.slot for row in self.board.workers.values()}:
-                    raise Violation(2, f"{action}: the seat is taken")
-            case ev.SpawnZygote(generation=generation):
-                if self.board.stopping or backing_off.get(generation):
-                    raise Violation(3, f"{action} while stopping or backing off")
+                if isinstance(action, ev.ForkWorker):
+                    self._check_fork(action)
             case ev.ServeWorker(worker=worker):
                 row = self.board.workers[worker]
                 if self.board.generations[row.generation].role is not Role.CURRENT:
@@ -182,6 +199,15 @@ class World:
                 self._check_size(size, before, reason)
             case _:
                 pass
+
+    def _check_fork(self, action: ev.ForkWorker) -> None:
+        if action.slot in {row.slot for row in self.board.workers.values()}:
+            raise Violation(2, f"{action}: the seat is taken")
+        candidate = self.board.candidate
+        if candidate is not None and candidate.generation == action.generation:
+            most = (self.limits.candidate or self.limits).maximum
+            if self.board.count(action.generation, ALIVE) >= most:
+                raise Violation(10, f"{action}: {most} are all that are needed")
 
     def _check_size(self, size: int, before: int, reason: str) -> None:
         if not self.limits.floor <= size <= self.limits.maximum:
@@ -229,13 +255,22 @@ class World:
             least = min(serving_before, self.limits.floor)
             if self.board.serving() < least:
                 raise Violation(5, f"{self.board.serving()} serve, {serving_before} did before")
+        self._check_use()
+
+    def _check_use(self) -> None:
+        # Who is ready and does not serve waits for a promotion: else it would wait for ever.
+        for row in self.board.workers.values():
+            role = self.board.generations[row.generation].role
+            waits = row.state is WorkerState.READY and not row.serving
+            if waits and not self.board.stopping and role is not Role.CANDIDATE:
+                raise Violation(7, f"{row} will never serve: its generation is {role}")
 
     def _first_deadline(self) -> float | None:
         # Counted here anew, from the rows alone: it must not share the policy's mistakes.
         limits, times = self.limits, []
         for row in self.board.workers.values():
             if row.state in {WorkerState.FORKING, WorkerState.STARTING}:
-                times.append(row.born + limits.boot)
+                times.append(row.since + limits.boot)
             elif row.state is WorkerState.RETIRING:
                 times.append(row.since + limits.drain)
             if row.dumped_at is not None and row.state is not WorkerState.KILLED:
@@ -248,6 +283,11 @@ class World:
                 times.append(zygote.since + patience)
             elif zygote.state is ZygoteState.DISMISSED:
                 times.append(zygote.since + limits.dismiss)
+            proven = zygote.parent is None or zygote.adopted
+            judged = zygote.state is ZygoteState.DISMISSED or proven
+            judged = judged and zygote.state is not ZygoteState.KILLED
+            if judged and zygote.stopped_at is not None:
+                times.append(zygote.stopped_at + limits.stopped)
         if self.board.candidate and not self.board.stopping:
             times.append(self.board.candidate.since + limits.start)
         return min(times, default=None)
@@ -265,7 +305,7 @@ class World:
             case ev.SpawnZygote(zygote=zygote):
                 self.later(0.0, lambda: self._zygote_spawned(zygote))
             case ev.DismissZygote(zygote=zygote):
-                if not self._meets("zygote_stays"):
+                if zygote not in self._hung and not self._meets("zygote_stays"):
                     self.later(0.01, lambda: self._zygote_gone(zygote, "exit status 0"))
             case ev.ForkZygote(zygote=zygote):
                 self._refork(zygote)
@@ -324,9 +364,30 @@ class World:
         if zygote not in self.board.zygotes:
             return
         self.fact(ev.ZygoteLoaded(zygote))
+        if self._meets("zygote_is_stopped"):
+            delay = self.chance.choice([0.0, 2.0, 20.0])
+            self.later(delay, lambda: self._zygote_stopped(zygote))
         if self._meets("zygote_dies"):
             delay = self.chance.choice([0.01, 2.0, 20.0])
             self.later(delay, lambda: self._zygote_gone(zygote, "killed by SIGKILL"))
+
+    def _zygote_stopped(self, zygote: int) -> None:
+        if zygote in self._hung:
+            return
+        self._hung.add(zygote)
+        self.fact(ev.ZygoteStopped(zygote))
+        if self.chance.random() < 0.5:
+            self.later(self.chance.choice([1.0, 5.0]), lambda: self._zygote_goes_on(zygote))
+
+    def _zygote_goes_on(self, zygote: int) -> None:
+        self._hung.discard(zygote)
+        self.fact(ev.ZygoteStopped(zygote, stopped=False))
+        for row in list(self.board.workers.values()):
+            if row.zygote == zygote and row.state is WorkerState.FORKING:
+                self._born(row.worker)
+        row = self.board.zygotes.get(zygote)
+        if row is not None and row.state is ZygoteState.DISMISSED:
+            self._zygote_gone(zygote, "exit status 0")
 
     def _zygote_gone(self, zygote: int, reason: str) -> None:
         if zygote not in self.board.zygotes:
@@ -338,6 +399,11 @@ class World:
                 self._worker_gone(row.worker, "it was never born")
 
     def _fork(self, worker: int) -> None:
+        zygote = self.board.workers[worker].zygote
+        if self._meets("fork_is_unanswered"):
+            self._hung.add(zygote)
+        if zygote in self._hung:
+            return
         if self._meets("fork_fails"):
             self.later(0.01, lambda: self._worker_gone(worker, "fork: no memory"))
             return
@@ -441,7 +507,19 @@ class World:
         """Ask for a new generation, unless one is being brought up (the master merges those)."""
         if self.board.candidate is None and not self.board.stopping:
             self.generation += 1
+            if self.board.current is not None and self.chance.random() < 0.3:
+                self._ask_for_other_limits()
             self.fact(ev.GenerationRequested(self.generation))
+
+    def _ask_for_other_limits(self) -> None:
+        most = self.chance.randint(1, 8)
+        target = self.chance.choice([most, self.chance.randint(1, most)])
+        surge = self.chance.randint(1, target)
+        sizes = {"floor": target, "target": target, "maximum": most, "surge": surge}
+        spare = min(self.limits.spare, target)
+        wanted = replace(self.limits, candidate=None, spare=spare, **sizes)
+        self.limits = replace(self.limits, candidate=wanted)
+        self._widen(most, surge)
 
     def resize(self) -> None:
         """Change the size live, as a reload of ``workers:`` does."""
@@ -458,16 +536,19 @@ class World:
             surge=surge,
             spare=min(self.limits.spare, target),
         )
+        self._widen(most, surge)
+        self.decide()
+
+    def _widen(self, most: int, surge: int) -> None:
         # Rows that an earlier, wider limit allowed may still be dying.
         self.widest = replace(
             self.widest,
             maximum=max(self.widest.maximum, most),
-            target=target,
-            floor=target,
+            target=1,
+            floor=1,
             spare=0,
             surge=max(self.widest.surge, surge),
         )
-        self.decide()
 
     def live(self) -> None:
         """A life: a start, reloads and resizes while fates strike, then calm, then the end."""
@@ -489,6 +570,10 @@ class World:
             return
         self.fates = Fates()
         self.limits = replace(self.limits, age=math.inf)
+        if self.limits.candidate is not None:
+            self.limits = replace(
+                self.limits, candidate=replace(self.limits.candidate, age=math.inf)
+            )
         self.request(0)
         self.run(1200.0)
         if self.board.current is None:

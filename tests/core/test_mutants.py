@@ -1,9 +1,9 @@
 """Deliberate bugs in the policy: the simulator must catch each, or it proves nothing."""
 
-from simulator import Violation, simulate
+from simulator import Violation, World, simulate
 
 from preforkd.core import backoff, demand, elastic, events as ev, policy, renewal
-from preforkd.core.model import ALIVE, COMING, WorkerState
+from preforkd.core.model import ALIVE, COMING, Role, WorkerState, ZygoteState
 
 SEEDS = 600
 
@@ -82,7 +82,7 @@ def test_forgetting_the_deadline_of_those_who_leave(monkeypatch):
     """The loop would sleep while a worker that was told to leave stays."""
 
     def worker_deadline(row, limits):
-        return row.born + limits.boot if row.state in COMING else None
+        return row.since + limits.boot if row.state in COMING else None
 
     monkeypatch.setattr(policy, "_worker_deadline", worker_deadline)
     caught({4})
@@ -173,5 +173,39 @@ def test_killing_the_overdue_before_their_stacks_are_written(monkeypatch):
 def test_waiting_for_ever_for_a_zygote_that_a_worker_forks(monkeypatch):
     """A refork that hangs keeps the next one, and the stop, waiting."""
     replace_rule_of(renewal, monkeypatch, "judge_refork", lambda _view: iter(()))
-    monkeypatch.setattr(policy, "_zygote_deadline", lambda _row, _limits: None)
+    monkeypatch.setattr(policy, "_zygote_deadlines", lambda _view, _row: iter(()))
     caught({4, 7, 8})
+
+
+def test_forgetting_a_worker_that_became_ready_in_the_turn_of_the_promotion(monkeypatch):
+    """It is of the generation before, was never told to serve, and nobody tells it to leave."""
+
+    def clear_away(view):
+        for action in policy_clear_away(view):
+            row = view.board.workers[action.worker]
+            old = view.board.generations[row.generation].role is Role.OLD
+            if not (old and isinstance(action, ev.RetireWorker)):
+                yield action
+
+    policy_clear_away = policy._clear_away
+    replace_rule(monkeypatch, "_clear_away", clear_away)
+    caught({7})
+
+
+def test_waiting_for_ever_for_a_zygote_that_does_not_answer(monkeypatch):
+    """Each worker that it does not fork is given up, and the next is asked of the same zygote."""
+
+    def zygote_deadlines(view, row):
+        silent = row.state is ZygoteState.READY
+        return iter(()) if silent else policy_zygote_deadlines(view, row)
+
+    policy_zygote_deadlines = policy._zygote_deadlines
+    monkeypatch.setattr(policy, "_zygote_deadlines", zygote_deadlines)
+    monkeypatch.setattr(World, "_first_deadline", lambda _world: None)
+    caught({7})
+
+
+def test_bringing_up_a_candidate_of_the_size_before(monkeypatch):
+    """A reload that makes the pool smaller starts workers that leave as soon as they serve."""
+    monkeypatch.setattr(policy, "size_of", lambda board, limits: 1000)
+    caught({10})

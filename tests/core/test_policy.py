@@ -3,6 +3,7 @@
 from collections import Counter
 
 from hypothesis import given, settings, strategies as st
+from msgspec.structs import replace
 from simulator import simulate
 
 from preforkd.core import events as ev, policy
@@ -31,6 +32,9 @@ FATES = [
     "refork_fails",
     "refork_hangs",
     "refork_is_never_born",
+    "fork_is_unanswered",
+    "zygote_is_stopped",
+    "turn_is_late",
 ]
 ACTIONS = [
     "SpawnZygote",
@@ -58,7 +62,17 @@ def test_the_invariants_hold_over_many_seeds():
     for seed in range(SEEDS):
         seen += simulate(seed).seen
     missing = [
-        name for name in FATES + ACTIONS + ["rest", "resize", "refork", "stop"] if not seen[name]
+        name
+        for name in [
+            *FATES,
+            *ACTIONS,
+            "rest",
+            "resize",
+            "refork",
+            "stop",
+            "promoted to other limits",
+        ]
+        if not seen[name]
     ]
     assert not missing
     assert seen["rest"] > SEEDS / 4
@@ -173,6 +187,95 @@ def test_a_candidate_that_fails_leaves_the_current_alone():
     assert "exit status 7" in actions[0].failure.reason
     assert not [action for action in actions if isinstance(action, ev.RetireWorker)]
     assert pool.board.serving() == 2
+
+
+def test_a_worker_of_the_old_generation_that_is_ready_too_late_leaves():
+    """Ready in the same turn as the candidate's last worker, it would stay for ever, with old code."""
+    pool = Pool().serve()
+    pool.wait(10.0)
+    pool.tell(ev.WorkerExited(1, "killed by SIGKILL"), ev.WorkerForked(3, 23))
+    pool.tell(ev.GenerationRequested(2), ev.ZygoteSpawned(2, 11), ev.ZygoteLoaded(2))
+    pool.tell(ev.WorkerForked(4, 24), ev.WorkerForked(5, 25), ev.WorkerReady(4))
+    pool.board.apply(ev.WorkerReady(3), pool.now)
+    actions = pool.tell(ev.WorkerReady(5))
+    assert ev.Promote(2) in actions
+    assert ev.ServeWorker(3) not in actions
+    assert ev.RetireWorker(3) in actions
+
+
+def test_a_zygote_that_does_not_answer_is_replaced():
+    """A fork that is not answered within `boot` ends the zygote, with its stacks, and then there is another."""
+    pool = Pool().serve()
+    pool.wait(10.0)
+    pool.tell(ev.WorkerExited(1, "killed by SIGKILL"))
+    assert pool.wake_at == pool.now + LIMITS.boot
+    assert pool.wait(LIMITS.boot - 0.1) == []
+    zygote, worker = pool.wait(0.2)
+    said = "it did not fork worker 1 within 5 s"
+    assert zygote == ev.KillZygote(1, said, stacks=True)
+    assert isinstance(worker, ev.KillWorker)
+    assert pool.wait(1.0) == []
+    assert pool.tell(ev.ZygoteExited(1, "killed by SIGKILL")) == [ev.SpawnZygote(2, 1)]
+
+
+def test_a_zygote_that_forks_many_is_given_the_time_for_each():
+    """It forks one after the other: each answer begins the time of the next."""
+    limits = Limits(floor=4, target=4, maximum=4, surge=1, start=100.0, boot=5.0)
+    pool = Pool(limits)
+    pool.tell(ev.GenerationRequested(1), ev.ZygoteSpawned(1, 10), ev.ZygoteLoaded(1))
+    for worker in (1, 2, 3, 4):
+        assert pool.wait(4.0) == []
+        pool.tell(ev.WorkerForked(worker, 20 + worker), ev.WorkerReady(worker))
+    assert pool.board.serving() == 4
+
+
+def test_a_zygote_that_is_stopped_is_replaced():
+    """As a worker is, if it lasts; one that goes on stays."""
+    pool = Pool().serve()
+    assert pool.tell(ev.ZygoteStopped(1)) == []
+    pool.wait(LIMITS.stopped / 2)
+    assert pool.tell(ev.ZygoteStopped(1, stopped=False)) == []
+    assert pool.wake_at is None
+    pool.tell(ev.ZygoteStopped(1))
+    (kill,) = pool.wait(LIMITS.stopped)
+    assert kill == ev.KillZygote(1, "it was stopped by a signal for 10 s")
+    assert pool.tell(ev.ZygoteExited(1, "killed by SIGKILL")) == [ev.SpawnZygote(2, 1)]
+    assert pool.board.serving() == 2
+
+
+def test_a_reload_to_fewer_workers_starts_no_more_than_will_stay():
+    """From four to two: two are started, and all four of before leave when they serve."""
+    four = Limits(floor=4, target=4, maximum=4, surge=4)
+    two = Limits(floor=2, target=2, maximum=2, surge=2)
+    pool = Pool(four)
+    pool.tell(ev.GenerationRequested(1), ev.ZygoteSpawned(1, 10), ev.ZygoteLoaded(1))
+    pool.tell(*(ev.WorkerForked(worker, 20 + worker) for worker in (1, 2, 3, 4)))
+    pool.tell(*(ev.WorkerReady(worker) for worker in (1, 2, 3, 4)))
+    pool.limits = replace(four, candidate=two)
+    forks = pool.tell(ev.GenerationRequested(2), ev.ZygoteSpawned(2, 11), ev.ZygoteLoaded(2))
+    assert [type(action) for action in forks] == [ev.SpawnZygote, ev.ForkWorker, ev.ForkWorker]
+    pool.tell(ev.WorkerForked(5, 25), ev.WorkerForked(6, 26), ev.WorkerReady(5))
+    actions = pool.tell(ev.WorkerReady(6))
+    assert not [action for action in actions if isinstance(action, ev.ForkWorker)]
+    retired = {action.worker for action in actions if isinstance(action, ev.RetireWorker)}
+    assert retired == {1, 2, 3, 4}
+
+
+def test_what_takes_too_long_is_killed_with_its_stacks():
+    """Loading, starting and leaving; one that is killed since nobody wants it is not asked."""
+    pool = Pool()
+    pool.tell(ev.GenerationRequested(1), ev.ZygoteSpawned(1, 10))
+    kills = [action for action in pool.wait(LIMITS.start) if isinstance(action, ev.KillZygote)]
+    assert [kill.stacks for kill in kills] == [True]
+    pool = Pool().serve()
+    pool.wait(10.0)
+    pool.tell(ev.WorkerExited(1, "killed by SIGKILL"), ev.WorkerForked(3, 23), ev.WorkerLeaving(2))
+    assert ev.KillWorker(2, "worker 2 did not leave within 3 s", stacks=True) in pool.wait(3.0)
+    assert ev.KillWorker(3, "worker 1 was not ready within 5 s", stacks=True) in pool.wait(2.0)
+    pool.tell(ev.GenerationRequested(2), ev.ZygoteSpawned(2, 11))
+    pool.tell(ev.ZygoteLoaded(2), ev.WorkerForked(5, 25))
+    (kill, *_) = pool.tell(ev.StopRequested(quick=True))[1:2]
+    assert kill.stacks is False
 
 
 def test_a_stop_retires_then_kills_at_the_deadline():

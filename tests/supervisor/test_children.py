@@ -114,14 +114,15 @@ def test_a_python_without_our_libraries_says_so_by_its_status(tmp_path, capfd):
 
 
 def test_a_worker_is_asked_for_a_zygote_over_its_channel():
-    """It is told the number, and given the channel of the one that is to be."""
+    """It is told the number, and given the channel and the memory of the one that is to be."""
     from test_refork import Scene
 
     scene = Scene()
-    channel = children.ask_for_zygote(9, scene.handle)
+    channel, board = children.ask_for_zygote(9, scene.handle)
     received = scene.worker.receive(wait=True)
     assert received.message == messages.Refork(9)
-    assert len(received.descriptors) == 1
+    assert len(received.descriptors) == 2
     scene.channels += received.descriptors
     channel.close()
+    board.close()
     scene.close()

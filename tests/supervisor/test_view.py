@@ -56,7 +56,7 @@ def shown(board, **more):
             "version": "1",
             "pid": 40,
             "state": State.SERVING,
-            "status": "fine",
+            "status": lambda busy: f"{busy} busy",
             "uptime": 10.0,
             "configuration": None,
             "last_reload": None,

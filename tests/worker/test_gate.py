@@ -10,6 +10,7 @@ import pytest
 from serving import read_all, serving
 
 from preforkd.ipc import messages
+from preforkd.ipc.channel import close_all
 
 
 def greet(connection, _peer):
@@ -88,14 +89,14 @@ def test_only_the_request_that_is_late_is_overdue():
 
     with serving(waits, kind="stream") as worker:
         worker.gate.on_overdue = overdue.set
-        worker.gate.on_refork = lambda _zygote, channel: (os.close(channel), told.set())
+        worker.gate.on_refork = lambda _zygote, given: (close_all(given), told.set())
         worker.gate.refork_at_once = True
         with worker.connect() as sock:
             assert begun.wait(20)
             worker.master.send(messages.Overdue(worker.slot.since() - 1))
             may.set()
             assert read_all(sock) == b"hi"
-        worker.master.send(messages.Refork(1), (0,))
+        worker.master.send(messages.Refork(1), (0, 0))
         assert told.wait(20)  # what was said before has been heard
         assert not overdue.is_set()
         worker.master.send(messages.Overdue(worker.slot.since()))
