@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import preforkd
 from preforkd.cli.output import to_whoever_reads
 from preforkd.control import path
-from preforkd.control.client import Client, NotRunningError
+from preforkd.control.client import Client, NotRunningError, ReloadFailedError
 from preforkd.core.text import printable, printable_lines
 from preforkd.errors import ExitStatus, PreforkdError
 
@@ -20,6 +21,8 @@ _EPILOG = """\
 exit statuses: 0 done, 2 wrong usage, 75 no preforkd runs there, 77 not allowed; for a reload that
 failed: 69 the application, 70 preforkd, 71 the system, 78 the configuration.
 """
+_LAST_SIGNAL = 1.0
+"""Seconds within which systemd sends the signal of a stop to ExecReload= after the master has it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,11 +96,22 @@ def _memory(client: Client, options: argparse.Namespace) -> int:
 
 
 def _reload(client: Client, options: argparse.Namespace) -> int:
-    answer = client.call("Reload", fresh=options.fresh)
+    try:
+        answer = client.call("Reload", fresh=options.fresh)
+    except ReloadFailedError as error:
+        if error.exit_status == ExitStatus.NOT_RUNNING and _started_by_systemd():
+            # A stop by systemd ends the process of ExecReload= by the same signal, which is on its way: a
+            # failure of ours would be the service's.
+            time.sleep(_LAST_SIGNAL)
+        raise
     print(printable(answer["message"]))
     if answer["restart"]:
         print("needs a restart: " + ", ".join(answer["restart"]))
     return ExitStatus.OK
+
+
+def _started_by_systemd() -> bool:
+    return os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
 
 
 def _scale(client: Client, options: argparse.Namespace) -> int:

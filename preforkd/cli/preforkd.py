@@ -27,15 +27,25 @@ from preforkd.linux.notify import Notifier
 if TYPE_CHECKING:
     import argparse
 
+logger = logging.getLogger("preforkd.master")
+
 _EPILOG = """\
 exit statuses: 0 ended as asked, 69 the application failed, 70 preforkd failed, 71 the system
 refused something, 78 the configuration is wrong.  signals: TERM and INT drain (a second one is
 quick), HUP reloads, QUIT stops quickly, USR1 logs the status.
 """
+_WHY_KILLED = {
+    "watchdog": ": it did not feed the watchdog within WatchdogSec=",
+    "timeout": ": a step took longer than its timeout in the unit",
+    "oom-kill": ": memory was short",
+}
+"""What $SERVICE_RESULT adds to the signal."""
 _LEAST_LIFE = 2.0
 """Seconds that a socket-activated service lives at the least, when its start fails."""
 _FAREWELL = 5.0
 """Seconds that requests may take that are under way when the master is killed."""
+_CLEAN = frozenset({"INT", "TERM", "USR2"})
+"""Signals at which a master that cannot handle them yet ends as it was asked to."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +72,7 @@ def _complain(error: PreforkdError) -> None:
 
 
 def _run(options: Options) -> int:
+    _take_signals_anew()
     streams.open_closed()
     began = time.monotonic()
     activated = "LISTEN_FDS" in os.environ
@@ -77,13 +88,21 @@ def _run(options: Options) -> int:
     return status
 
 
+def _take_signals_anew() -> None:
+    # A wish to reload, or to log the status, that comes before the master can hear it must not end it.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    # What was blocked by whoever started us would stay so, a stop for example.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def _tell_administrator(error: PreforkdError, notifier: Notifier) -> None:
     # Where systemd has started us: journalctl -x explains it, and systemctl status has it in a line.
     if stderr_is_journal(os.environ.get("JOURNAL_STREAM", "")):
         logs.configure("info", "auto")
         text = f"the service cannot start: {error.report()}"
         fields = {"MESSAGE_ID": catalog.START_FAILED.id}
-        logging.getLogger("preforkd.master").critical("%s", text, extra={"journal": fields})
+        logger.critical("%s", text, extra={"journal": fields})
     else:
         _complain(error)
     notifier.status(f"cannot start: {error.message}")
@@ -155,12 +174,17 @@ def _config(options: Options) -> int:
     return ExitStatus.OK
 
 
-def _farewell(options: Options) -> int:
-    if options.master is None:
-        # The workers finish what they have in hand and leave. What systemd does next is to kill them.
-        left = cgroup.wait_until_alone(_FAREWELL)
-        if left:
-            print(f"the master was killed; not waited for longer: {len(left)} of its processes")
+def _farewell(_options: Options) -> int:
+    logs.configure("info", "auto")
+    name = os.environ.get("EXIT_STATUS", "")
+    if os.environ.get("EXIT_CODE") in {"killed", "dumped"} and name not in _CLEAN:
+        result = os.environ.get("SERVICE_RESULT", "")
+        text = f"the master was killed by SIG{name}{_WHY_KILLED.get(result, '')}"
+        fields = {"MESSAGE_ID": catalog.MASTER_KILLED.id}
+        logger.error("%s", text, extra={"journal": fields})
+    # The workers finish what they have in hand and leave. What systemd does next is to kill them.
+    if left := cgroup.wait_until_alone(_FAREWELL):
+        logger.warning("%d processes of the master are not waited for longer", len(left))
     return ExitStatus.OK
 
 
@@ -216,11 +240,11 @@ def _parser() -> "argparse.ArgumentParser":
     farewell = commands.add_parser(
         "farewell",
         help="for ExecStop=: wait for the workers of a master that was killed",
-        description="Return at once when the master lives; when it was killed, as soon as its "
-        f"workers have finished their requests, or after {_FAREWELL:g} seconds.",
+        description="Log how the master was killed, by what systemd passes in the environment, and "
+        "return as soon as its workers have finished their requests, or after "
+        f"{_FAREWELL:g} seconds.",
     )
     farewell.set_defaults(command=_farewell)
-    farewell.add_argument("master", nargs="?", type=int, metavar="PID", help="$MAINPID")
     return parser
 
 

@@ -89,7 +89,9 @@ def _ask(question: bytes) -> bytes | None:
                 (os.POSIX_SPAWN_DUP2, asked.fileno(), 0),
                 (os.POSIX_SPAWN_DUP2, answered.fileno(), 1),
             ],
-            setpgroup=0,  # a terminal's Ctrl-C is the master's
+            # Signals that are sent to all processes are the master's; a terminal's Ctrl-C, too.
+            setsigmask=signal.valid_signals(),
+            setpgroup=0,
         )
         ended = _wait_for_end(pid)
         answered.seek(0)

@@ -54,18 +54,12 @@ RELOADED_LIVE = Entry(
     "reload --fresh starts new workers in any case, for example after new code was "
     "installed.",
 )
-WORKER_READY = Entry(
-    "86c5015d7be2458ead54dd67eaeb03ed",
-    "Worker @PREFORKD_WORKER@ has started and is ready",
-    "The worker has been forked and can serve as soon as its generation does.",
-)
 WORKER_ENDED = Entry(
     "946b4e4f328349fca92ba94e2e420ceb",
     "Worker @PREFORKD_WORKER@ has ended",
-    "If it had been told to leave, this is the end of it. If not, the application ended it, "
-    "or somebody killed it: the message says how. SIGKILL without a message of preforkd's "
-    "own is mostly the kernel's, for want of memory: see journalctl -k. Another worker "
-    "takes the seat at once, or after a delay if starts fail.",
+    "It had not been told to leave: the application ended it, or somebody killed it. The message says "
+    "how. SIGKILL without a message of preforkd's own is mostly the kernel's, for want of memory: see "
+    "journalctl -k. Another worker takes the seat at once, or after a delay if starts fail.",
 )
 WORKER_CANNOT_START = Entry(
     "c997dfbd04374aab96e38b57797f96f9",
@@ -136,6 +130,14 @@ WATCHDOG_WITHHELD = Entry(
     "No worker serves, and for longer than a start may take none has become ready. The "
     "service manager will restart the service if WatchdogSec= is set. The messages before "
     "this one say why starts fail.",
+)
+MASTER_KILLED = Entry(
+    "4bdad37a44b84fc58632d66b03b212e3",
+    "The master was killed",
+    "It had no time to say anything itself. SIGKILL comes from an administrator, from systemd when a "
+    "timeout is over, or from the kernel for want of memory: see journalctl -k. Its workers finish their "
+    "requests, for at most five seconds where systemd waits for them. Restart= of the unit says whether "
+    "the service starts again; meanwhile connections wait in sockets that systemd holds.",
 )
 STOPPING = Entry(
     "4b74d9c40a3747c6b642a61aa3b11ab6",
@@ -231,7 +233,6 @@ ENTRIES = (
     RELOAD_REFUSED,
     RELOADED,
     RELOADED_LIVE,
-    WORKER_READY,
     WORKER_ENDED,
     WORKER_CANNOT_START,
     WORKER_HUNG,
@@ -244,6 +245,7 @@ ENTRIES = (
     LISTENER_BOUND,
     LISTENER_STORED,
     WATCHDOG_WITHHELD,
+    MASTER_KILLED,
     STOPPING,
     IDLE_EXIT,
     MEMORY_PRESSURE,

@@ -86,10 +86,14 @@ class WorkerExited(Struct, frozen=True):
 
 
 class WorkerSpent(Struct, frozen=True):
-    """The worker has reached a limit and is to be replaced; ``reason`` says which, for people."""
+    """The worker has reached a limit and is to be replaced; ``reason`` says which, for people.
+
+    ``planned``: every worker reaches that one, sooner or later.
+    """
 
     worker: int
     reason: str
+    planned: bool = False
 
 
 class WorkerOverdue(Struct, frozen=True):

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Collection
+from types import FrameType
 from typing import NoReturn
 
 from msgspec import Struct
@@ -25,6 +26,17 @@ _PR_SET_CHILD_SUBREAPER = 36
 _VICTIM = 200
 """What is added to a worker's oom_score_adj: a fifth of all memory."""
 _ENDED = os.WEXITED | os.WNOHANG
+
+MASTERS_SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+"""Signals that are the master's to act on when they are sent to all processes of the service, as systemctl
+kill, logrotate and terminals do. Not SIGTTIN and SIGTTOU: those are the kernel's to send, too."""
 
 
 class ExitReport(Struct, frozen=True):
@@ -49,18 +61,37 @@ class ExitReport(Struct, frozen=True):
 
 def set_child_subreaper() -> None:
     """Make this process the parent of its descendants' orphans. Raises OSError."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_parent_death_signal(number: int) -> None:
+    """Have the kernel send this process a signal when its parent ends; 0: none. Raises OSError.
+
+    A child that this process forks does not inherit it.
+    """
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def _prctl(option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if libc.prctl(option, value, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
 
-def die_with_parent() -> None:
-    """Have this process killed (SIGKILL) when the thread that has forked it ends. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+def leave_signals_to_master() -> None:
+    """Do nothing about the signals that are the master's, and unblock them.
+
+    The master spawns its children with these blocked: none is ended by one before it gets here.
+    Handlers, not SIG_IGN: an ignored signal would stay ignored in programs that the application starts.
+    """
+    for number in MASTERS_SIGNALS:
+        signal.signal(number, _do_nothing)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTERS_SIGNALS)
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    pass
 
 
 def leave(status: int, *, handlers: bool = True) -> NoReturn:

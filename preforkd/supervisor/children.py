@@ -177,7 +177,8 @@ def execute_zygote(
             arguments,
             environment,
             file_actions=[*_outputs(output), *_descriptors(theirs.fileno(), stacks)],
-            setsigmask=(),
+            # What is sent to all processes meanwhile must not end it; it lets them come when it can.
+            setsigmask=process.MASTERS_SIGNALS,
         )
     except BaseException:
         ours.close()

@@ -1,6 +1,7 @@
 """The pool's story in the log: a line for each event that an administrator would look for.
 
-Each line about a worker carries its slot, pid and generation, as text and as journal fields.
+Each line about a worker carries its slot, pid and generation, as text and as journal fields. What
+happens to each worker as planned has no entry in the catalog: its explanation would fill pages.
 """
 
 import logging
@@ -20,7 +21,6 @@ def worker_fields(row: WorkerRow) -> dict[str, Any]:
     fields: dict[str, Any] = {"PREFORKD_WORKER": row.slot, "PREFORKD_GENERATION": row.generation}
     if row.pid is not None:
         fields["OBJECT_PID"] = row.pid
-        fields["PREFORKD_PID"] = row.pid
     return fields
 
 
@@ -37,8 +37,12 @@ def zygote_name(row: ZygoteRow) -> str:
 
 
 def _about(row: WorkerRow, level: int, text: str, entry: Entry | None = None) -> None:
-    fields = {**worker_fields(row), **_id(entry)}
-    logger.log(level, "%s %s", worker_name(row), text, extra={"journal": fields})
+    _log(level, f"{worker_name(row)} {text}", entry, worker_fields(row))
+
+
+def _log(level: int, text: str, entry: Entry | None, fields: dict[str, Any]) -> None:
+    # CODE_FUNC and its like name whoever called who calls this.
+    logger.log(level, "%s", text, extra={"journal": {**_id(entry), **fields}}, stacklevel=3)
 
 
 def _id(entry: Entry | None) -> dict[str, Any]:
@@ -47,7 +51,7 @@ def _id(entry: Entry | None) -> dict[str, Any]:
 
 def say(entry: Entry, level: int, text: str, **fields: Any) -> None:
     """Log a message of the catalog; ``fields`` are journal fields besides."""
-    logger.log(level, "%s", text, extra={"journal": {**_id(entry), **fields}})
+    _log(level, text, entry, fields)
 
 
 _ORIGINS = {
@@ -65,8 +69,7 @@ def tell_listener(name: str, address: str, origin: str) -> None:
 
 
 def _zygote(row: ZygoteRow, level: int, text: str, entry: Entry | None = None) -> None:
-    fields = {**_zygote_fields(row), **_id(entry)}
-    logger.log(level, "%s %s", zygote_name(row), text, extra={"journal": fields})
+    _log(level, f"{zygote_name(row)} {text}", entry, _zygote_fields(row))
 
 
 def _zygote_fields(row: ZygoteRow) -> dict[str, Any]:
@@ -93,20 +96,20 @@ def tell_failure(
         lines.append(failure.detail.rstrip("\n"))
     if failure.hint:
         lines.append(f"hint: {failure.hint}")
-    logger.log(level, "%s", "\n".join(lines), extra={"journal": {**_id(entry), **fields}})
+    _log(level, "\n".join(lines), entry, fields)
 
 
 def tell_stacks(row: WorkerRow, what: str, request: str, stacks: str, entry: Entry) -> None:
     """Log what a worker is at, with its stacks."""
-    fields = {**worker_fields(row), **_id(entry)}
+    fields = worker_fields(row)
     if request:
         fields["PREFORKD_REQUEST"] = request
-    _stacks(f"{worker_name(row)} {what}", stacks, fields)
+    text = _with_stacks(f"{worker_name(row)} {what}", stacks)
+    _log(logging.WARNING, text, entry, fields)
 
 
-def _stacks(what: str, stacks: str, fields: dict[str, Any]) -> None:
-    text = f"{what}; its stacks:\n{stacks.rstrip() or '(it has written none)'}"
-    logger.warning("%s", text, extra={"journal": fields})
+def _with_stacks(what: str, stacks: str) -> str:
+    return f"{what}; its stacks:\n{stacks.rstrip() or '(it has written none)'}"
 
 
 def tell_late_worker(row: WorkerRow, request: str, stacks: str) -> None:
@@ -118,14 +121,16 @@ def tell_late_worker(row: WorkerRow, request: str, stacks: str) -> None:
 
 def tell_late_zygote(row: ZygoteRow, stacks: str) -> None:
     """Log where a zygote was that is killed because it is late."""
-    fields = {**_zygote_fields(row), **_id(catalog.ZYGOTE_KILLED)}
-    _stacks(f"{zygote_name(row)} was late when it was killed", stacks, fields)
+    text = _with_stacks(f"{zygote_name(row)} was late when it was killed", stacks)
+    _log(logging.WARNING, text, catalog.ZYGOTE_KILLED, _zygote_fields(row))
 
 
 def _worker_spent(event: ev.WorkerSpent | ev.SpendWorker, board: Scoreboard) -> None:
     row = board.workers.get(event.worker)
     if row is not None and not row.spent and row.state is WorkerState.READY:
-        _about(row, logging.INFO, f"is to be replaced: {event.reason}", catalog.WORKER_SPENT)
+        planned = isinstance(event, ev.SpendWorker) or event.planned
+        entry = None if planned else catalog.WORKER_SPENT
+        _about(row, logging.INFO, f"is to be replaced: {event.reason}", entry)
 
 
 def _worker_stopped(event: ev.WorkerStopped, board: Scoreboard) -> None:
@@ -177,7 +182,7 @@ def _give_up_refork(event: ev.GiveUpRefork, board: Scoreboard) -> None:
 def _worker_ready(event: ev.WorkerReady, board: Scoreboard) -> None:
     row = board.workers.get(event.worker)
     if row and row.state in COMING:
-        _about(row, logging.INFO, "is ready", catalog.WORKER_READY)
+        _about(row, logging.INFO, "is ready")
 
 
 def _worker_forked(event: ev.WorkerForked, board: Scoreboard) -> None:
@@ -207,7 +212,9 @@ def _retire_worker(event: ev.RetireWorker, board: Scoreboard) -> None:
 
 def _kill_worker(event: ev.KillWorker, board: Scoreboard) -> None:
     if row := board.workers.get(event.worker):
-        level = logging.INFO if board.stopping and board.stopping.quick else logging.WARNING
+        level = logging.WARNING
+        if board.stopping and (board.stopping.quick or row.state in COMING):
+            level = logging.INFO
         _about(row, level, f"is killed: {event.reason}", _why_killed(row, board))
 
 
@@ -230,7 +237,9 @@ def _worker_exited(event: ev.WorkerExited, board: Scoreboard) -> None:
     expected = row.state not in ALIVE
     level = logging.INFO if expected else logging.WARNING
     when = "" if row.was_ready or row.told else " before it was ready"
-    entry = catalog.OUT_OF_MEMORY if event.out_of_memory else catalog.WORKER_ENDED
+    entry = None if expected else catalog.WORKER_ENDED
+    if event.out_of_memory:
+        entry = catalog.OUT_OF_MEMORY
     _about(row, level, f"ended{when}: {event.reason}", entry)
 
 

@@ -272,6 +272,8 @@ class Master:
         self._herald.close()
         self._patience.end()
         self._end_notice()
+        # What stands there until the next start.
+        self._notifier.status(self._herald.line())
         if self._timer is not None:
             self._timer.cancel()
         if self._candidate is not None:
@@ -407,6 +409,8 @@ class Master:
             busy = len(self.pool.glance(self.loop.time()).busy)
         if self.exit_status and self._abandoned is not None:
             return f"cannot start: {self._abandoned.reason}"
+        if self.life is State.ENDED:
+            return "idle: the next connection starts it again" if self._idle_exit else "stopped"
         parts = [status.summary(self.board, self.limits, self.life, busy)]
         now = self.loop.time()
         parts += status.problems(self.board, self.limits, now, clock.time_of_day_at)
@@ -435,7 +439,10 @@ class Master:
         self._notifier.ready(self._herald.line())
 
     def _announce_reloading(self) -> None:
-        self._notifier.reloading(self._herald.line())
+        # Only where nobody is answered by the control socket, as ExecReload= is: having heard of the
+        # reload, systemd 257 waits for its end after ExecReload=, also when we are dead by then.
+        if self.reloads.by_signal:
+            self._notifier.reloading(self._herald.line())
         self._patience.ask(self.limits.start + _MARGIN)
 
     def _announce_stopping(self) -> None:

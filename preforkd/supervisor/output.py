@@ -86,7 +86,7 @@ class Output:
 
     def belongs_to(self, pid: int) -> None:
         """Say whose output it is, as soon as it is known."""
-        self._fields |= {"OBJECT_PID": pid, "PREFORKD_PID": pid}
+        self._fields |= {"OBJECT_PID": pid}
 
     def drain(self) -> None:
         """Tell what is there, up to a bound: the child has ended, and its last words come before that news."""

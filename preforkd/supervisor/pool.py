@@ -457,7 +457,8 @@ class Pool:
                 self._tell(handle, messages.Retire(within=self.drain))
             case messages.Spent():
                 requests = handle.board.read(self._loop.time()).requests
-                self._report(ev.WorkerSpent(handle.worker, f"it has answered {requests} requests"))
+                reason = f"it has answered {requests} requests"
+                self._report(ev.WorkerSpent(handle.worker, reason, planned=True))
             case messages.Reforked():
                 self._zygote_born(handle, message)
             case messages.ReforkFailed():

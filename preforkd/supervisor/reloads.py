@@ -27,6 +27,7 @@ Waiter = Callable[[ReloadAnswer], None]
 
 class _Request(msgspec.Struct):
     fresh: bool = False
+    by_signal: bool = False
     waiters: list[Waiter] = []
 
 
@@ -44,12 +45,19 @@ class Reloads:
         request.fresh = request.fresh or fresh
         if waiter is not None:
             request.waiters.append(waiter)
+        else:
+            request.by_signal = True
         self._next = request
 
     @property
     def asked(self) -> bool:
         """Tell whether a reload is to follow."""
         return self._next is not None
+
+    @property
+    def by_signal(self) -> bool:
+        """Tell whether the reload that is to follow was asked for by a signal, too: nobody is answered."""
+        return self._next is not None and self._next.by_signal
 
     def begin(self) -> bool:
         """Take up the reload that was asked for; tell whether new workers are wanted in any case."""

@@ -355,7 +355,6 @@ class Gate:
         """
         with contextlib.suppress(ValueError):
             signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for own in (self.epoll, self._wake_read, self._wake_write, self._channel):
             own.close()
 

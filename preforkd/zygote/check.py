@@ -95,7 +95,7 @@ def _fork(live: Live, listener: socket.socket, client: socket.socket) -> "_Worke
             pid = os.fork()
         if pid == 0:
             try:
-                process.die_with_parent()
+                process.set_parent_death_signal(signal.SIGKILL)
                 ours.close()
                 client.close()
                 live(listener, theirs.detach(), memory)

@@ -80,7 +80,10 @@ def from_scratch(
 
     Returns None when this process is to end, a Birth in a new worker.
     """
-    _quieten_signals()
+    process.leave_signals_to_master()
+    # While it loads it does not see that its master has gone, and whoever waits for the end of a killed
+    # master's processes would wait for it.
+    process.set_parent_death_signal(signal.SIGKILL)
     title = Title()
     title.set("preforkd: zygote starting")
     try:
@@ -89,6 +92,7 @@ def from_scratch(
         return None
     if loaded is None:
         return None
+    process.set_parent_death_signal(0)
     return serve(channel, loaded)
 
 
@@ -97,7 +101,7 @@ def from_worker(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | 
 
     Returns None when this process is to end, a Birth in a new worker.
     """
-    _quieten_signals()
+    process.leave_signals_to_master()
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, forked from a worker")
     begun = time.monotonic()
     try:
@@ -136,17 +140,6 @@ def serve(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | None:
             if birth is not None:
                 return birth
         close_all(received.descriptors)
-
-
-def _quieten_signals() -> None:
-    # What a terminal sends to the whole foreground group is the master's to act on. Handlers, not
-    # SIG_IGN: an ignored signal would stay ignored in programs that the application starts.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, _do_nothing)
-
-
-def _do_nothing(_number: int, _frame: object) -> None:
-    pass
 
 
 # --- loading -------------------------------------------------------------------------------------
@@ -249,11 +242,9 @@ def _load_order(
     found = hooks.load(settings.hooks, target.kind)
     warmup.run(app.warm_up, application, required=app.warm_up_required)
     found.call("zygote_loaded")
-    # The application may have installed its own; the zygote must outlive a Ctrl-C that is the
-    # master's.
-    _quieten_signals()
-    for number in (signal.SIGTERM, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
+    # The application may have installed its own.
+    process.leave_signals_to_master()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return Loaded(
         order.generation, settings, target.kind, application, found, listeners, title, exchange
     )

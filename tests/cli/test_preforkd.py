@@ -36,8 +36,20 @@ def test_config_shows_what_the_options_say(capsys):
     assert "--workers: workers.count: 'x' is given" in capsys.readouterr().err
 
 
-def test_farewell_waits_only_for_the_workers_of_a_dead_master(capsys, monkeypatch):
-    """With a master's pid there is nothing to do; without, who is left after the patience is counted."""
+@pytest.mark.parametrize(
+    ("passed", "words"),
+    [
+        ("killed KILL success", "the master was killed by SIGKILL"),
+        ("dumped ABRT watchdog", "by SIGABRT: it did not feed the watchdog within WatchdogSec="),
+        ("killed KILL timeout", "by SIGKILL: a step took longer than its timeout in the unit"),
+        ("killed SEGV signal", "the master was killed by SIGSEGV"),
+        ("killed TERM success", None),
+        ("exited 78 exit-code", None),
+        ("", None),
+    ],
+)
+def test_farewell_says_how_the_master_was_killed(caplog, monkeypatch, passed, words):
+    """As an error of the catalog, by what systemd passes; then it waits for the workers, 5 s at the most."""
     waited = []
 
     def wait_until_alone(patience):
@@ -45,11 +57,21 @@ def test_farewell_waits_only_for_the_workers_of_a_dead_master(capsys, monkeypatc
         return [7, 8]
 
     monkeypatch.setattr(preforkd.cgroup, "wait_until_alone", wait_until_alone)
-    assert preforkd.main(["farewell", "123"]) == 0
-    assert not waited
+    monkeypatch.setattr(preforkd.logs, "configure", lambda *_: None)
+    names = ("EXIT_CODE", "EXIT_STATUS", "SERVICE_RESULT")
+    for name, value in zip(names, passed.split(), strict=False):
+        monkeypatch.setenv(name, value)
     assert preforkd.main(["farewell"]) == 0
     assert waited == [5.0]
-    assert "2 of its processes" in capsys.readouterr().out
+    *errors, last = caplog.records
+    assert last.getMessage() == "2 processes of the master are not waited for longer"
+    if words is None:
+        assert errors == []
+    else:
+        (error,) = errors
+        assert error.levelname == "ERROR"
+        assert words in error.getMessage()
+        assert error.journal["MESSAGE_ID"] == preforkd.catalog.MASTER_KILLED.id
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--dance"], ["config", "a", "b"]])

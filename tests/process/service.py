@@ -88,6 +88,7 @@ class Service:
         command: tuple[str, ...] = (),
         ready: bool = True,
         notify: bool = True,
+        start_new_session: bool = False,
     ) -> Service:
         variables = {**os.environ, "RUNTIME_DIRECTORY": str(self.folder), **(environ or {})}
         if notify:
@@ -99,6 +100,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=start_new_session,
             )
         if ready:
             try:

@@ -80,6 +80,8 @@ def test_a_stop_lets_running_requests_finish(echo):
     assert echo.stop() == 0
     slow.join()
     assert answers[0].startswith(b"HTTP/1.1 200 OK")
+    # What systemctl status shows of the dead unit.
+    echo.manager.wait_for("STATUS", "stopped")
     said = [name for message in echo.manager.messages for name in message]
     assert "STOPPING" in said
     assert "EXTEND_TIMEOUT_USEC" in said

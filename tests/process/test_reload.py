@@ -113,7 +113,6 @@ def test_a_broken_reload_is_refused_and_nothing_is_lost(serving, kind, tmp_path)
         answer = serving.control("reload")
         assert answer.returncode == status, answer.stderr
         assert reason in answer.stderr
-        assert serving.manager.wait_for("RELOADING")["MONOTONIC_USEC"].isdigit()
         assert "the last reload failed" in serving.manager.wait_for("READY", "1")["STATUS"]
         load.wait_for(50)
     assert load.result.lost == 0, load.result.bad
@@ -165,6 +164,21 @@ def test_hangups_during_a_reload_become_one_that_follows(serving):
     ]
     assert kinds in (["RELOADING", "READY"], ["RELOADING", "READY"] * 2)
     assert serving.status()["generation"] in {2, 3}
+
+
+def test_a_reload_is_announced_where_nobody_is_answered(serving):
+    """SIGHUP: RELOADING with its time, then READY. By the control socket, as ExecReload= asks: READY alone.
+
+    systemd 257 would wait for our READY after ExecReload= has ended, also when we are killed meanwhile.
+    """
+    serving.manager.forget()
+    os.kill(serving.pid, signal.SIGHUP)
+    assert serving.manager.wait_for("RELOADING", "1")["MONOTONIC_USEC"].isdigit()
+    serving.manager.wait_for("READY", "1")
+    serving.manager.forget()
+    assert serving.control("reload", "--fresh").returncode == 0
+    serving.manager.wait_for("READY", "1")
+    assert not any("RELOADING" in message for message in serving.manager.messages)
 
 
 def test_the_workers_are_looked_after_while_the_file_is_read(serving):

@@ -2,7 +2,7 @@
 
 import logging
 
-from preforkd.core import events as ev
+from preforkd.core import catalog, events as ev
 from preforkd.core.model import Blame, Failure
 from preforkd.core.scoreboard import Scoreboard
 from preforkd.supervisor import chronicle
@@ -41,7 +41,59 @@ def test_the_end_of_a_worker_that_serves_is_a_warning(caplog):
     last = caplog.records[-1]
     assert last.getMessage() == "worker 1 (pid 101, generation 1) ended: killed by SIGKILL"
     assert last.levelno == logging.WARNING
-    assert last.journal["PREFORKD_PID"] == 101
+    assert last.journal["OBJECT_PID"] == 101
+    assert last.journal["MESSAGE_ID"] == catalog.WORKER_ENDED.id
+
+
+def test_what_happens_as_planned_has_no_explanation(caplog):
+    """Ready, replaced because of its age or its requests, ended: journalctl -x prints one line for each."""
+    caplog.set_level(logging.INFO)
+    board = serving()
+    story(
+        ev.SpendWorker(1, "it has served for 60 s"),
+        ev.RetireWorker(1),
+        ev.WorkerExited(1, "exit status 0"),
+        board=board,
+    )
+    story(ev.WorkerSpent(1, "it has answered 9 requests", planned=True), board=serving())
+    told = [row for row in caplog.records if row.getMessage().startswith("worker")]
+    words = [row.getMessage().partition(") ")[2] for row in told]
+    assert words == [
+        "is ready",
+        "is to be replaced: it has served for 60 s",
+        "ended: exit status 0",
+        "is ready",
+        "is to be replaced: it has answered 9 requests",
+    ]
+    assert not any("MESSAGE_ID" in row.journal for row in told)
+
+
+def test_a_line_names_the_function_that_says_it(caplog):
+    """CODE_FUNC of the journal, for every way of saying something."""
+    caplog.set_level(logging.INFO)
+    story(ev.WorkerExited(1, "exit status 0"), board=serving())
+    assert caplog.records[-1].funcName == "_worker_exited"
+
+    row = serving().workers[1]
+
+    def speak():
+        chronicle.say(catalog.STOPPING, logging.INFO, "x")
+        chronicle.tell_failure("x", FAILURE)
+        chronicle.tell_stacks(row, "x", "", "", catalog.REQUEST_SLOW)
+
+    caplog.clear()
+    speak()
+    assert [row.funcName for row in caplog.records] == ["speak"] * 3
+
+
+def test_a_worker_that_was_being_started_when_the_service_stops_is_no_warning(caplog):
+    """It is ended, and nobody loses anything by it."""
+    caplog.set_level(logging.INFO)
+    board = serving()
+    story(ev.ForkWorker(2, 2, 1, 1), ev.StopRequested(), board=board)
+    caplog.clear()
+    story(ev.KillWorker(2, "the service is stopping"), board=board)
+    assert [row.levelno for row in caplog.records] == [logging.INFO]
 
 
 def test_a_refork_that_fails_is_told_once(caplog):

@@ -26,8 +26,16 @@ def test_the_journal_has_fields(machine):
     assert "said" in machine.run(NC)
     machine.until("journalctl -u preforkd PREFORKD_WORKER=1 -p warning -o cat", "spoken")
     explained = machine.run("journalctl -u preforkd -x --no-pager")
-    assert "Subject: Worker 3 has started and is ready" in explained
     assert "bound by preforkd" in explained
+    # A normal reload: what happens to each worker is told in a line, and explained nowhere.
+    machine.run("systemctl reload preforkd")
+    machine.until("journalctl -u preforkd -o cat --no-pager", "generation 1) ended: exit status 0")
+    explained = machine.run("journalctl -u preforkd -x PREFORKD_WORKER=1 PREFORKD_WORKER=2")
+    assert "generation 2) is ready" in explained
+    assert "░░" not in explained
+    functions = machine.run("journalctl -u preforkd -F CODE_FUNC --no-pager").split()
+    assert {"_worker_ready", "_worker_exited", "_zygote_loaded"} <= set(functions)
+    assert "_about" not in functions
 
 
 SPEAKS = """\
@@ -155,7 +163,6 @@ The service has started, and loads the application
 Listening on 127.0.0.1:8080, bound by preforkd
 Listening on 127.0.0.1:8080, kept by systemd
 Listening on http, a socket from systemd
-Worker 1 has started and is ready
 Generation 1 serves
 A reload is done: generation 2 serves
 A reload has changed settings without new workers
