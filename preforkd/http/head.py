@@ -49,6 +49,8 @@ _KINDS = {
 }
 _AFTERMATH = frozenset((_CONNECTION, _LENGTH, _CODING, _UPGRADE))
 """After these, llhttp does not expect another head."""
+_UNJUDGED = 2048
+"""Bytes of a line that nobody has judged."""
 _NONE: list[bytes] = []
 _Field = tuple[bytes, bytes]
 _KNOWN, _KNOWN_SIZE = 1024, 256
@@ -118,6 +120,16 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     def first(self, name: bytes) -> bytes | None:
         """Return the first value of a header; None when there is none."""
         return next((value for known, value in self.headers if known == name), None)
+
+
+def unjudged(data: bytes) -> Head:
+    """Return what a log can say of a request that was not taken: its line, as target if it is none."""
+    line = data[:_UNJUDGED].partition(b"\r")[0].partition(b"\n")[0]
+    match = _LINE.fullmatch(line + b"\r\n")
+    if match is None:
+        return Head("", line, "", (), False, 0, False)
+    version = f"{match[3].decode()}.{match[4].decode()}"
+    return Head(match[1].decode(), match[2], version, (), False, 0, False)
 
 
 def _refuse(reason: str, status: str = "400 Bad Request") -> NoReturn:

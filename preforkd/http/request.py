@@ -70,6 +70,11 @@ class RequestReader(Generic[KnownHead]):
         """Bytes of the present body that have arrived."""
         return self._store.length if self._store is not None else 0
 
+    @property
+    def present(self) -> KnownHead | None:
+        """The head of the request that is in the making, or was refused; None: it is not known."""
+        return self._known
+
     def feed(self, data: bytes) -> None:
         """Take what arrived."""
         self.buffer = self.buffer + data if self.buffer else data
@@ -97,10 +102,9 @@ class RequestReader(Generic[KnownHead]):
             return False
         self._searched = 0
         self._line_judged = False
-        known = self._find(data[: end + 4])
+        self._known = known = self._find(data[: end + 4])
         head = known.head
         self._framing = framing(head.length, self._bounds)
-        self._known = known
         self.buffer = data[end + 4 :]
         self.wants_continue = head.expects_continue and not self.buffer
         return True

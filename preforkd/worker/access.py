@@ -34,8 +34,15 @@ _KNOWN, _KNOWN_SIZE = 256, 2048
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
 
 
+GONE = 499
+"""The status of a request whose client left before any of its answer, as web servers have it."""
+
+
 class Answered(msgspec.Struct, frozen=True, gc=False):
-    """A request that was answered: who asked, with what, how it ended; bytes and seconds."""
+    """A request that has ended: who asked, with what, how it ended; bytes of the body, and seconds.
+
+    One that was refused may have a line that is none: the target without method and version.
+    """
 
     remote: str
     request: Head
@@ -254,6 +261,8 @@ def json_line(answered: Answered) -> bytes:
 
 
 def _request_line(request: Head) -> str:
+    if not request.version:
+        return _safe(request.target)
     return f"{request.method} {_safe(request.target)} HTTP/{request.version}"
 
 

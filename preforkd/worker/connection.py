@@ -23,6 +23,7 @@ from typing import IO, Any, Protocol
 from preforkd.apps import wsgi
 from preforkd.http.request import Request, RequestReader
 from preforkd.http.response import ClientGoneError, Response
+from preforkd.worker.access import Answered
 from preforkd.worker.front import Front, Known
 from preforkd.worker.gate import as_ipv4
 
@@ -111,11 +112,15 @@ class Connection:
         "_overflow", "_pending", "_pending_size", "_reader", "_smooth", "after_sending", "body_window",
         "closed", "ended", "fd", "front", "gone", "leaving", "left", "more", "opening", "plain", "quiet",
         "registered", "remote", "remote_port", "request", "response", "served", "server_name", "sock",
-        "unread", "waiting",
+        "taken", "taken_before", "unlogged", "unread", "waiting",
     )  # fmt: skip
 
     def __init__(self, sock: Socket, front: Front, remote: str, remote_port: str) -> None:
         self.sock = sock
+        self.taken = self.taken_before = 0
+        """Bytes that the socket has taken; and those that it had before the present answer."""
+        self.unlogged: Answered | None = None
+        """What the access log is to say of the last answer, when it is known how much of it was sent."""
         self.fd = sock.fileno()
         self.front = front
         self.remote = remote
@@ -216,6 +221,12 @@ class Connection:
         """Tell whether the client has yet to take something."""
         return bool(self._pending)
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        files = (part.count for part in self._pending if isinstance(part, _FilePart))
+        return self._pending_size + sum(files)
+
     def send(self, data: bytes) -> None:
         """Send a part of an answer, or keep it for later.
 
@@ -245,7 +256,11 @@ class Connection:
             with contextlib.suppress(OSError):  # a full disk: the client is waited for instead
                 self._overflow.append(data)
                 return True
-        self._wait_for_reader()
+        try:
+            self._wait_for_reader()
+        except ClientGoneError:
+            self._keep(data)
+            raise
         return False
 
     def send_last(self, data: bytes) -> None:
@@ -257,11 +272,16 @@ class Connection:
             except BlockingIOError:
                 pass
             except OSError as error:
+                self._keep(data)
                 raise ClientGoneError(str(error)) from error
+            self.taken += sent
             if sent == len(data):
                 return
-        self._pending.append(memoryview(data)[sent:])
-        self._pending_size += len(data) - sent
+        self._keep(memoryview(data)[sent:])
+
+    def _keep(self, data: bytes | memoryview) -> None:
+        self._pending.append(memoryview(data))
+        self._pending_size += len(data)
 
     def send_whole(self, head: bytes, body: bytes) -> None:
         """Send both, or keep them for later, without copying. Raises ClientGoneError."""
@@ -272,11 +292,12 @@ class Connection:
             except BlockingIOError:
                 pass
             except OSError as error:
+                self._keep(head + body)
                 raise ClientGoneError(str(error)) from error
+            self.taken += sent
         for part in (head, body):
             if sent < len(part):
-                self._pending.append(memoryview(part)[sent:])
-                self._pending_size += len(part) - sent
+                self._keep(memoryview(part)[sent:])
             sent = max(0, sent - len(part))
         if not self.plain:
             self.flush()
@@ -306,6 +327,7 @@ class Connection:
                 self._pending_size -= sent
                 if 0 < sent < size:
                     self._pending[0] = first[sent:]
+            self.taken += sent
             progress = progress or sent > 0
             if sent < size:
                 break
@@ -318,9 +340,7 @@ class Connection:
     def to_take(self) -> int:
         """Return how many bytes the client has yet to take: those in the kernel's buffer as well."""
         unsent = fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0\0\0\0")  # SIOCOUTQ, tcp(7)
-        kept = self._pending_size
-        kept += sum(part.count for part in self._pending if isinstance(part, _FilePart))
-        return kept + int(struct.unpack("i", unsent)[0])
+        return self.unsent + int(struct.unpack("i", unsent)[0])
 
     def _send_now(self, data: bytes | memoryview) -> int:
         try:

@@ -19,16 +19,18 @@ import time
 from collections import deque
 from typing import IO, Any
 
+from msgspec.structs import replace
+
 from preforkd.apps import wsgi
 from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
 from preforkd.http.body import BudgetError, StorageError
-from preforkd.http.head import Bounds, Budget, RequestError
+from preforkd.http.head import Bounds, Budget, RequestError, unjudged
 from preforkd.http.proxy import ProxyHeader, ProxyHeaderError, Trust
 from preforkd.http.request import Request
 from preforkd.http.response import CONTINUE, ClientGoneError, Renderer, Response
 from preforkd.ipc.exchange import Exchange, Gift, Received, as_file, fits
-from preforkd.worker.access import Answered, open_access_log
+from preforkd.worker.access import GONE, Answered, open_access_log
 from preforkd.worker.connection import FIRST_LOOK, Connection, Waiting
 from preforkd.worker.crew import Crew
 from preforkd.worker.front import Front, Known
@@ -468,15 +470,15 @@ class HttpLoop:
                 self._wait(connection, Waiting.BODY)
         self._go_on(connection)
 
-    def _judge_pace(self, connection: Connection) -> None:
-        """Give up a body that brings too little in each of its windows of body_timeout."""
+    def _is_too_slow(self, connection: Connection) -> bool:
+        """Tell whether a body brings too little in one of its windows of body_timeout."""
         since, before = connection.body_window
         now, received = time.monotonic(), connection.reader.received
         patience = self._patience[Waiting.BODY]
-        if now - since > patience:
-            if received - before < patience * self._min_rate:
-                raise ClientGoneError(f"its request's body came too slowly: {received} bytes")
-            connection.body_window = now, received
+        if now - since <= patience:
+            return False
+        connection.body_window = now, received
+        return received - before < patience * self._min_rate
 
     def _go_on(self, connection: Connection) -> None:
         """Answer what is complete, then wait for what comes next."""
@@ -538,6 +540,8 @@ class HttpLoop:
             self._refuse(connection, "503 Service Unavailable", "the request cannot be stored")
             return False
         if connection.request is None:
+            if connection.waiting is Waiting.BODY and self._is_too_slow(connection):
+                self._refuse(connection, "408 Request Timeout", "the body comes too slowly")
             return False
         if connection.waiting is not Waiting.NOTHING:
             # What is waited for next is another request, with a time of its own.
@@ -548,8 +552,40 @@ class HttpLoop:
     def _refuse(self, connection: Connection, status: str, reason: str) -> None:
         # First, what arrived of it: a disk that it has filled is free before the client can try again.
         connection.reader.close()
-        connection.send_last(self._renderer.plain_error(status, reason))
         connection.leaving = connection.unread = connection.ended = True
+        if self._access is None:
+            self._send_error(connection, status, reason)
+            return
+        connection.taken_before = connection.taken
+        connection.unlogged = self._untaken(connection, int(status[:3]))
+        length = self._send_error(connection, status, reason)
+        connection.unlogged = replace(connection.unlogged, length=length)
+        if not connection.pending:
+            self._log_last(connection)
+
+    def _send_error(self, connection: Connection, status: str, reason: str) -> int:
+        """Answer in place of the application; return the bytes of the body."""
+        answer = self._renderer.plain_error(status, reason)
+        connection.send_last(answer)
+        return len(answer.partition(b"\r\n\r\n")[2])
+
+    def _untaken(self, connection: Connection, status: int) -> Answered:
+        """Return what the log says of a request that never was complete."""
+        reader = connection.reader
+        if (known := reader.present) is not None:
+            return Answered(known.remote or connection.remote, known.head, status, 0, 0.0)
+        return Answered(connection.remote, unjudged(reader.buffer), status, 0, 0.0)
+
+    def _log_last(self, connection: Connection) -> None:
+        """Log the last answer, now that no more of it will be sent."""
+        answered, connection.unlogged = connection.unlogged, None
+        if answered is None or self._access is None:
+            return
+        if connection.taken == connection.taken_before and connection.pending:
+            answered = replace(answered, status=GONE, length=0)
+        elif unsent := connection.unsent:
+            answered = replace(answered, length=max(0, answered.length - unsent))
+        self._access.log(answered)
 
     def _wait_for_input(self, connection: Connection) -> None:
         kind = Waiting.NEXT_REQUEST if connection.served else Waiting.FIRST_REQUEST
@@ -565,8 +601,6 @@ class HttpLoop:
             if kind is Waiting.BODY:
                 connection.body_window = time.monotonic(), reader.received
             self._wait(connection, kind)
-        elif kind is Waiting.BODY:
-            self._judge_pace(connection)
         connection.quiet = connection.untouched and connection.plain
         self._register(connection, _IN)
         if isinstance(connection.sock, TlsSocket) and connection.sock.held():
@@ -588,6 +622,7 @@ class HttpLoop:
         connection.registered = events
 
     def _sent(self, connection: Connection) -> None:
+        self._log_last(connection)
         after = connection.after_sending
         if after is not None:
             connection.after_sending = None
@@ -607,6 +642,10 @@ class HttpLoop:
             self._deadlines[connection.waiting].pop(connection, None)
         if self._connections.pop(connection.fd, None) is None:
             return
+        if self._access is not None:
+            if connection.unlogged is None and not (connection.untouched or connection.ended):
+                connection.unlogged = self._untaken(connection, GONE)
+            self._log_last(connection)
         if connection.registered:
             # Closing is not enough where a child of the application has inherited the socket.
             self._gate.epoll.unregister(connection.fd)
@@ -696,6 +735,7 @@ class HttpLoop:
             keep=self._keeps(connection, known),
         )
         connection.response = response
+        connection.taken_before = connection.taken
         environ = known.environ.copy()
         if known.remote is None:
             environ["REMOTE_ADDR"] = connection.remote
@@ -720,8 +760,7 @@ class HttpLoop:
             self._application_failed(connection, known, response, error)
         finally:
             if self._observed:
-                remote = known.remote or connection.remote
-                self._finish(environ, remote, known, response, begun)
+                self._finish(connection, environ, known, response, begun)
         if not response.keep:
             connection.leaving = connection.ended = True
             # Behind the last request there may be more, which nobody will read.
@@ -730,14 +769,22 @@ class HttpLoop:
     def _answer_overdue(self) -> None:
         """Answer for an application that takes too long: this process is killed in a moment."""
         current = self._current if self._crew is None else self._crew.oldest
-        if current is None or not current.plain or current.response is None:
+        if current is None or current.response is None:
             return
-        if not current.response.head_sent:
+        response = current.response
+        if current.plain and not response.head_sent:
             with contextlib.suppress(ClientGoneError):
                 text = "the application took too long"
-                current.send_last(self._renderer.plain_error("504 Gateway Timeout", text))
+                response.length = self._send_error(current, "504 Gateway Timeout", text)
                 # What the application may still say would come behind a whole answer.
                 current.say_goodbye()
+        known = self._shown if current.request is None else current.request.known
+        if self._access is not None and known is not None:
+            status = response.code if response.head_sent else 504
+            seconds = (time.monotonic_ns() - self._board.since()) / 1e9
+            remote = known.remote or current.remote
+            self._access.log(Answered(remote, known.head, status, response.length, seconds))
+            self._access.flush()
 
     def _begin(self, environ: wsgi.Environ) -> float:
         if self._hooks is not None:
@@ -745,7 +792,12 @@ class HttpLoop:
         return time.monotonic()
 
     def _finish(
-        self, environ: wsgi.Environ, remote: str, known: Known, response: Response, begun: float
+        self,
+        connection: Connection,
+        environ: wsgi.Environ,
+        known: Known,
+        response: Response,
+        begun: float,
     ) -> None:
         # 500 is what the client was told when the application failed before it said anything.
         status = response.code if response.head_sent else 500
@@ -753,7 +805,10 @@ class HttpLoop:
             self._hooks.call("request_ended", environ, status)
         if self._access is not None:
             seconds = time.monotonic() - begun
-            self._access.log(Answered(remote, known.head, status, response.length, seconds))
+            remote = known.remote or connection.remote
+            connection.unlogged = Answered(remote, known.head, status, response.length, seconds)
+            if not connection.pending:
+                self._log_last(connection)
 
     def _application_failed(
         self, connection: Connection, known: Known, response: Response, error: BaseException
@@ -766,8 +821,8 @@ class HttpLoop:
         response.keep = False
         if response.head_sent:
             raise ClientGoneError("the answer is cut off where the application failed")
-        connection.send_last(
-            self._renderer.plain_error("500 Internal Server Error", "the application failed")
+        response.length = self._send_error(
+            connection, "500 Internal Server Error", "the application failed"
         )
 
     # --- while the application has the worker ----------------------------------------------------
@@ -855,6 +910,7 @@ class HttpLoop:
             if descriptor is not None:
                 os.close(descriptor)
         if given:
+            connection.ended = True
             self._close(connection)
         return given
 

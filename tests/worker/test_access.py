@@ -5,13 +5,15 @@ import json
 import re
 import select
 import socket
+import struct
+import tempfile
 import threading
 import time
 
 import pytest
-from serving import serving
+from serving import read_all, read_answer, serving
 
-from preforkd.config.settings import AccessLog
+from preforkd.config.settings import AccessLog, Http, Settings, Workers
 from preforkd.errors import SystemFailure
 from preforkd.http.head import Head
 from preforkd.ipc.exchange import Exchange, pair
@@ -48,7 +50,149 @@ def test_each_request_is_one_line(tmp_path):
         r'"te\\x22st" \d+\.\d{6}',
         first,
     )
-    assert '"GET /fails HTTP/1.1" 500 0' in second
+    body = b"500 Internal Server Error: the application failed\n"
+    assert f'"GET /fails HTTP/1.1" 500 {len(body)} ' in second
+
+
+def logged(path, count):
+    """Return status, bytes, method and target of so many lines of a log in JSON."""
+    deadline = time.monotonic() + 20
+    while path.read_text().count("\n") < count:
+        assert time.monotonic() < deadline, path.read_text()
+        time.sleep(0.005)
+    entries = map(json.loads, path.read_text().splitlines())
+    names = ("status", "bytes", "method", "target")
+    return [tuple(entry[name] for name in names) for entry in entries]
+
+
+POST = b"POST /p HTTP/1.1\r\nHost: h\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "method", "target"),
+    [
+        (b"GET /a HTTP/1.1\r\n\r\n", 400, "GET", "/a"),
+        (b"GET /a HTTP/1.1\r\nHost: h\r\n" + b"a: b\r\n" * 30 + b"\r\n", 431, "GET", "/a"),
+        (b"GET /a HTTP/2.0\r\nHost: h\r\n\r\n", 505, "GET", "/a"),
+        (b"GET /" + b"a" * 600 + b" HTTP/1.1\r\n", 414, "GET", "/" + "a" * 600),
+        (b"\x16\x03\x01\x02 \x01\r\nx\r\n\r\n", 400, "", r"\x16\x03\x01\x02 \x01"),
+        (b"GET /a\n b HTTP/1.1\r\nHost: h\r\n\r\n", 400, "", "GET /a"),
+        (POST + b"Content-Length: 9999\r\n\r\n", 413, "POST", "/p"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n7d1\r\n" + b"x" * 2001, 413, "POST", "/p"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nx\r\n", 400, "POST", "/p"),
+        (POST + b"Content-Length: 9\r\n\r\nabc", 408, "POST", "/p"),
+        (b"GET /late HTTP/1.1\r\nHo", 408, "GET", "/late"),
+    ],
+)
+def test_a_refused_request_is_one_line(data, status, method, target, tmp_path):
+    """With what was answered, and the request line if it is one; so is none that came before."""
+    settings = Settings(
+        http=Http(max_line=512, max_fields=20, max_body=2000, header_timeout=0.2, body_timeout=0.2),
+        access_log=AccessLog(target=str(tmp_path / "log"), format="json"),
+    )
+    with serving(echo, whole=settings) as worker:
+        with worker.connect() as sock:
+            sock.sendall(b"GET /before HTTP/1.1\r\nHost: h\r\n\r\n")
+            read_answer(sock)
+            sock.sendall(data)
+            answer = read_all(sock)
+        before, refused = logged(tmp_path / "log", 2)
+    assert before == (201, 3, "GET", "/before")
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert refused == (status, len(answer.partition(b"\r\n\r\n")[2]), method, target)
+
+
+def reset(sock):
+    """Close a connection so that its peer cannot send any more."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_client_that_leaves_before_its_answer(threads, tmp_path):
+    """499 and no bytes: while the request comes, and while the application is at it."""
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(environ, start_response):
+        begun.set()
+        assert go.wait(20)
+        return echo(environ, start_response)
+
+    settings = Settings(
+        workers=Workers(threads=threads),
+        access_log=AccessLog(target=str(tmp_path / "log"), format="json"),
+    )
+    with serving(slow, whole=settings) as worker:
+        for data in (b"GET /half HTTP", POST + b"Content-Length: 9\r\n\r\nabc"):
+            with worker.connect() as sock:
+                sock.sendall(data)
+        found = logged(tmp_path / "log", 2)
+        assert found == [(499, 0, "", "GET /half HTTP"), (499, 0, "POST", "/p")]
+        sock = worker.connect()
+        sock.sendall(b"GET /asked HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert begun.wait(20)
+        reset(sock)
+        go.set()
+        assert logged(tmp_path / "log", 3)[2] == (499, 0, "GET", "/asked")
+
+
+PARTS = [b"x" * 100_000] * 300
+
+
+def parts(environ, start_response):
+    start_response("200 OK", [])
+    return iter(PARTS)
+
+
+def whole(environ, start_response):
+    start_response("200 OK", [])
+    return [b"".join(PARTS)]
+
+
+def a_file(environ, start_response):
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the server
+    file.write(b"".join(PARTS))
+    file.seek(0)
+    start_response("200 OK", [])
+    return environ["wsgi.file_wrapper"](file)
+
+
+@pytest.mark.parametrize("application", [parts, whole, a_file])
+def test_a_client_that_leaves_within_its_answer(application, tmp_path):
+    """What was sent is logged, when that is known; to one that stays, all of it."""
+    target = tmp_path / "log"
+    with serving(application, access=AccessLog(target=str(target), format="json")) as worker:
+        sock = worker.connect()
+        sock.sendall(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n")
+        size = len(sock.recv(1000))
+        reset(sock)
+        ((status, count, *_),) = logged(target, 1)
+        assert status == 200
+        assert size - 500 < count < 30_000_000
+        assert b"xxxx" in worker.ask(GET % b"/big")
+        assert logged(target, 2)[1] == (200, 30_000_000, "GET", "/big")
+
+
+def test_a_request_that_takes_too_long_is_logged(tmp_path):
+    """Before its worker is killed: 504 is what its client was told."""
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(environ, start_response):
+        begun.set()
+        assert go.wait(20)
+        return echo(environ, start_response)
+
+    target = tmp_path / "log"
+    with serving(slow, access=AccessLog(target=str(target), format="json")) as worker:
+        with worker.connect() as sock:
+            sock.sendall(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert begun.wait(20)
+            worker.gate.on_overdue()
+            answer = read_all(sock)
+            assert answer.startswith(b"HTTP/1.1 504 ")
+            length = len(answer.partition(b"\r\n\r\n")[2])
+            assert logged(target, 1) == [(504, length, "GET", "/slow")]
+        go.set()
 
 
 def test_json_lines(tmp_path):
