@@ -4,10 +4,14 @@ fork(2), proc(5)
 """
 
 import os
+import select
+import signal
 import socket
 import stat
 import sys
 import threading
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +36,33 @@ _SERVICES = {
 }
 """Where databases and their like listen by convention."""
 _PATHS = {".s.PGSQL.": "PostgreSQL", "mysql": "MySQL", "maria": "MariaDB", "redis": "Redis"}
+_MANAGER = "/pymp-"
+"""In the paths at which managers of multiprocessing listen."""
 _SQLITE = b"SQLite format 3\0"
+
+_STARTED_AGAIN = ("sentry", "raven-sentry", "jemalloc_bg_thd", "QueueFeederThread")
+"""How threads are named that are started again in a forked process when they are needed: Sentry's and
+jemalloc's by themselves, multiprocessing's by `preforkd.linux.exits`."""
+_THREADED = {
+    "cygrpc": "gRPC",
+    "librdkafka": "librdkafka",
+    "libzmq": "ZeroMQ",
+    "libonnxruntime": "ONNX Runtime",
+    "libtensorflow": "TensorFlow",
+    "libtorch": "PyTorch",
+    "libtbb": "TBB",
+    "libgomp": "OpenMP (libgomp)",
+    "libiomp5": "OpenMP (libiomp5)",
+    "openblas": "OpenBLAS",
+}
+"""Libraries that start threads, by a part of their file's name."""
+_LIBRARY_THREADS = dict.fromkeys(
+    ("event_engine", "grpc_global_tim", "lifeguard", "timer_manager", "resolver-executo"), "grpc"
+)
+"""Whose threads have these names."""
+_PIPE = 65536
+_PATIENCE = 5.0
+"""Seconds that a child has to say which threads it has."""
 
 Descriptors = frozenset[tuple[int, int, int]]
 """Number, device and inode of each."""
@@ -53,30 +83,96 @@ class Connection(Struct, frozen=True):
         return f"descriptor {self.descriptor}, {self.peer}{service}"
 
 
-def threads() -> list[str]:
-    """Return the names of this process's other threads, in the order of their start.
+class Thread(Struct, frozen=True):
+    """A thread of this process; ``module`` is where what it runs was defined, empty if that is not known."""
 
-    Those that Python does not know (of libraries in C) are named as the kernel does, proc(5) comm;
-    without /proc they are not found.
+    name: str
+    module: str = ""
+
+
+def threads() -> list[Thread]:
+    """Return this process's other threads, in the order of their start.
+
+    Those that Python does not know (of libraries in C) are named as the kernel does, proc(5) comm, or, if
+    they have no name of their own, by the libraries that may have started them; without /proc they are not
+    found.
     """
     own = threading.get_native_id()
     # The application's module, of which ours may have a copy; and one that was patched may have no numbers.
     threads = sys.modules["threading"].enumerate()
-    known = {getattr(thread, "native_id", None): thread.name for thread in threads}
+    known = {getattr(thread, "native_id", None): thread for thread in threads}
     found = []
     entries = sorted(_numbers("/proc/self/task"))
     if not entries:
-        return [name for number, name in known.items() if number != own]
+        return [_described(thread) for number, thread in known.items() if number != own]
     for entry in entries:
         if entry == own:
             continue
-        name = known.get(entry)
-        if name is None:
+        if entry in known:
+            found.append(_described(known[entry]))
+        else:
             with suppress(OSError):  # it has ended meanwhile
-                name = Path(f"/proc/self/task/{entry}/comm").read_text().rstrip("\n") + " (native)"
-        if name is not None:
-            found.append(name)
+                found.append(_native(entry))
     return found
+
+
+def _described(thread: threading.Thread) -> Thread:
+    kind: type[object] = type(thread)
+    plain = kind is sys.modules["threading"].Thread
+    target = getattr(thread, "_target", None) if plain else kind
+    return Thread(thread.name, str(getattr(target, "__module__", "") or ""))
+
+
+def _native(thread: int) -> Thread:
+    name = _comm(thread)
+    if name != _comm(os.getpid()):
+        return Thread(f"{name}, of a library in C", _LIBRARY_THREADS.get(name, ""))
+    mapped = Path("/proc/self/maps").read_text()
+    libraries = [library for part, library in _THREADED.items() if part in mapped]
+    who = " or ".join(libraries) or "a library in C"
+    return Thread(f"one of {who}, without a name")
+
+
+def _comm(thread: int) -> str:
+    return Path(f"/proc/self/task/{thread}/comm").read_text().rstrip("\n")
+
+
+def lost_threads() -> list[Thread]:
+    """Return the threads that do not exist in a forked process and are not started there again.
+
+    A child is forked to see: some libraries end their threads before a fork (OpenBLAS), others start them
+    again after it (OpenTelemetry). Those that are known to do so when they are needed are left out.
+    """
+    if not threads():
+        return []
+    there = Counter(_threads_of_a_child())
+    lost = []
+    for thread in threads():
+        if there[thread.name]:
+            there[thread.name] -= 1
+        elif not thread.name.startswith(_STARTED_AGAIN):
+            lost.append(thread)
+    return lost
+
+
+def _threads_of_a_child() -> list[str]:
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: that is what is looked at
+        child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            os.write(write, "\n".join(thread.name for thread in threads()).encode()[:_PIPE])
+        os._exit(0)
+    os.close(write)
+    poll = select.poll()
+    poll.register(read, select.POLLIN)
+    # The child may have to wait for a lock that nobody holds there: that would be an answer, too.
+    names = os.read(read, _PIPE).decode(errors="replace") if poll.poll(_PATIENCE * 1000) else ""
+    os.close(read)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return names.split("\n") if names else []
 
 
 def descriptors() -> Descriptors:
@@ -131,6 +227,8 @@ def _peer(number: int) -> Connection | None:
             return Connection(number, f"{host}:{port}", _SERVICES.get(port, ""))
         if sock.family == socket.AF_UNIX and address:
             path = os.fsdecode(address).replace("\0", "@")
+            if _MANAGER in path:
+                return None  # a newborn process has one of its own: see preforkd.linux.exits
             service = next((name for part, name in _PATHS.items() if part in path), "")
             return Connection(number, path, service)
     return None  # a pair of this process's own, or something that has no peer

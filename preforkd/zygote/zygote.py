@@ -32,7 +32,7 @@ from preforkd.linux.disown import Children
 from preforkd.linux.inventory import Descriptors
 from preforkd.linux.originals import Originals
 from preforkd.linux.title import Title
-from preforkd.zygote import check, gathering, heap
+from preforkd.zygote import check, gathering, heap, unforkable
 
 logger = logging.getLogger("preforkd.zygote")
 
@@ -298,7 +298,15 @@ def _demand_descriptors(ours: list[tuple[int, int, int]]) -> None:
 
 def _warn_before_fork(before: Descriptors) -> None:
     # fork(2) copies the calling thread only; what another one held locked stays locked for ever.
-    threads = inventory.threads()
+    found = unforkable.find()
+    for each in found:
+        logger.warning(
+            "the application has made %s while it was loaded: it cannot be used in the workers; make it in "
+            "the hook worker_started, or when the first request comes",
+            each.words,
+        )
+    lost = inventory.lost_threads()
+    threads = [thread.name for thread in lost if not unforkable.belongs(thread.module, found)]
     if threads:
         logger.warning(
             "the application has started %d thread(s) while it was loaded (%s): they do not exist in "

@@ -24,31 +24,98 @@ def test_threads_by_name():
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait, name="metrics-flusher")
     thread.start()
-    assert "metrics-flusher" in inventory.threads()
+    assert inventory.Thread("metrics-flusher", "threading") in inventory.threads()
     stop.set()
     thread.join()
-    assert "metrics-flusher" not in inventory.threads()
+    assert "metrics-flusher" not in {thread.name for thread in inventory.threads()}
 
 
-def test_threads_that_python_does_not_know():
-    """One that a library in C started goes by the name that the kernel has for it."""
+@pytest.fixture
+def native():
+    """Start a thread that Python does not know, and name it."""
     libc = ctypes.CDLL(None)
-    handle = ctypes.c_ulong()
-    pause = ctypes.cast(libc.pause, ctypes.c_void_p)
-    known = len(inventory.threads())
-    assert libc.pthread_create(ctypes.byref(handle), None, pause, None) == 0
     libc.pthread_setname_np.argtypes = [ctypes.c_ulong, ctypes.c_char_p]
-    assert libc.pthread_setname_np(handle, b"in-c") == 0
-    try:
-        found = inventory.threads()
-        assert len(found) == known + 1
-        assert "in-c (native)" in found
-    finally:
-        libc.pthread_cancel.argtypes = [ctypes.c_ulong]
-        libc.pthread_join.argtypes = [ctypes.c_ulong, ctypes.c_void_p]
+    libc.pthread_cancel.argtypes = [ctypes.c_ulong]
+    libc.pthread_join.argtypes = [ctypes.c_ulong, ctypes.c_void_p]
+    pause = ctypes.cast(libc.pause, ctypes.c_void_p)
+    started = []
+
+    def start(name):
+        handle = ctypes.c_ulong()
+        assert libc.pthread_create(ctypes.byref(handle), None, pause, None) == 0
+        started.append(handle)
+        if name:
+            libc.pthread_setname_np(handle, name)
+
+    yield start
+    for handle in started:
         libc.pthread_cancel(handle)
         libc.pthread_join(handle, None)
-    assert "in-c (native)" not in inventory.threads()
+
+
+def test_threads_that_python_does_not_know(native):
+    """One that a library in C started goes by the name that the kernel has for it; gRPC's are known."""
+    known = len(inventory.threads())
+    native(b"in-c")
+    native(b"event_engine")
+    found = inventory.threads()
+    assert len(found) == known + 2
+    assert inventory.Thread("in-c, of a library in C") in found
+    assert inventory.Thread("event_engine, of a library in C", "grpc") in found
+
+
+def test_a_thread_without_a_name_is_not_given_ours(native, monkeypatch):
+    """It would have that of the process; the libraries that may have started it are named instead."""
+    monkeypatch.setattr(inventory, "_THREADED", {"/no-such-library": "Nobody"})
+    native(b"")
+    (found,) = [one for one in inventory.threads() if "without a name" in one.name]
+    assert found.name == "one of a library in C, without a name"
+    monkeypatch.setattr(inventory, "_THREADED", {"/libc": "the C library", "[heap]": "the heap"})
+    (found,) = [one for one in inventory.threads() if "without a name" in one.name]
+    assert found.name == "one of the C library or the heap, without a name"
+
+
+LOST = """
+import os, sys, threading
+from preforkd.linux import inventory
+
+assert inventory.lost_threads() == []
+stop = threading.Event()
+
+def start(name):
+    threading.Thread(target=stop.wait, name=name, daemon=True).start()
+
+start("poller")
+start("exporter")
+start("exporter")
+start("sentry.monitor")
+os.register_at_fork(after_in_child=lambda: start("exporter"))
+assert [thread.name for thread in inventory.lost_threads()] == ["poller", "exporter"]
+# A library that ends its threads before a fork has none to lose.
+ended = threading.Event()
+thread = threading.Thread(target=ended.wait, name="pool")
+thread.start()
+os.register_at_fork(before=lambda: (ended.set(), thread.join()))
+assert [thread.name for thread in inventory.lost_threads()] == ["poller", "exporter"]
+# One whose child hangs is answered for all the same.
+inventory._PATIENCE = 0.2
+parent = os.getpid()
+os.register_at_fork(after_in_child=lambda: threading.Event().wait())
+assert [thread.name for thread in inventory.lost_threads()] == ["poller", "exporter", "exporter"]
+assert os.getpid() == parent
+print("seen")
+"""
+
+
+def test_threads_that_are_lost_by_a_fork():
+    """Those that are there again in a child, or ended before the fork, or known to be started later, are not."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning", "-c", LOST],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "seen\n", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -132,10 +199,21 @@ def test_without_proc_nothing_is_found_but_pythons_own(monkeypatch):
     thread = threading.Thread(target=stop.wait, name="metrics-flusher")
     thread.start()
     try:
-        assert "metrics-flusher" in inventory.threads()
+        assert "metrics-flusher" in {thread.name for thread in inventory.threads()}
         assert threading.current_thread().name not in inventory.threads()
         assert inventory.descriptors() == frozenset()
         assert inventory.connections() == []
     finally:
         stop.set()
         thread.join()
+
+
+def test_managers_of_multiprocessing_are_not_told(before, tmp_path):
+    """Each newborn process gets a connection of its own to them."""
+    folder = tmp_path / "pymp-x"
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(folder / "listener-x"))
+        listener.listen()
+        client.connect(str(folder / "listener-x"))
+        assert inventory.connections(but=before) == []

@@ -250,3 +250,74 @@ def test_a_child_that_a_hook_forks_and_lets_return(service, tmp_path):
         assert get(service.address, "/") == (200, str(worker).encode())
     service.until(lambda _: "came back from its call, and is ended" in service.log)
     assert service.stop() == 0
+
+
+WSGI = """
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+"""
+NAMED = {
+    "loop": ("import asyncio\nloop = asyncio.new_event_loop()", ["an event loop of asyncio"]),
+    "pool": (
+        "import multiprocessing\npool = multiprocessing.get_context('fork').Pool(1)",
+        ["a pool of multiprocessing"],
+    ),
+    "threads": (
+        "import concurrent.futures\npool = concurrent.futures.ThreadPoolExecutor(1)\npool.submit(int)",
+        ["a ThreadPoolExecutor that has been used"],
+    ),
+    "grpc": ("import grpc\nchannel = grpc.insecure_channel('127.0.0.1:1')", ["a channel of gRPC"]),
+}
+HARMLESS = {
+    "again": (
+        "import os, threading\n"
+        "def start():\n"
+        "    threading.Thread(target=threading.Event().wait, name='exporter', daemon=True).start()\n"
+        "start()\nos.register_at_fork(after_in_child=start)"
+    ),
+    "manager": (
+        "import multiprocessing\nmanager = multiprocessing.get_context('fork').Manager()\n"
+        "shared = manager.dict(n=1)\nassert shared['n'] == 1"
+    ),
+    "numpy": "import numpy\na = numpy.ones((600, 600))\na @ a",
+    "sentry_sdk": (
+        "import sentry_sdk\nsentry_sdk.init('http://a@127.0.0.1:1/1', traces_sample_rate=1.0)\n"
+        "sentry_sdk.capture_message('hello')"
+    ),
+    "opentelemetry.sdk": (
+        "from opentelemetry.sdk.trace import TracerProvider\n"
+        "from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter\n"
+        "provider = TracerProvider()\n"
+        "provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter()))"
+    ),
+}
+
+
+def warnings_of(service, tmp_path, code):
+    (tmp_path / "made.py").write_text(code + WSGI)
+    serve(service, workers=1, target="wsgi:made:application", directory=str(tmp_path))
+    assert get(service.address, "/") == (200, b"ok")
+    assert service.stop() == 0
+    assert "(native)" not in service.log
+    return [line for line in service.log.splitlines() if "while it was loaded" in line]
+
+
+@pytest.mark.parametrize("what", NAMED)
+def test_what_does_not_survive_the_fork_is_named(service, tmp_path, what):
+    """By what it is, once; its threads are not listed beside it."""
+    code, words = NAMED[what]
+    if what == "grpc":
+        pytest.importorskip("grpc")
+    lines = warnings_of(service, tmp_path, code)
+    assert len(lines) == len(words), lines
+    for line, expected in zip(lines, words, strict=True):
+        assert f"the application has made {expected} while it was loaded" in line
+
+
+@pytest.mark.parametrize("what", HARMLESS)
+def test_what_survives_the_fork_is_not_warned_of(service, tmp_path, what):
+    """Libraries that end or start their threads around a fork, or when they are needed."""
+    if what not in {"again", "manager"}:
+        pytest.importorskip(what)
+    assert warnings_of(service, tmp_path, HARMLESS[what]) == []
