@@ -33,17 +33,25 @@ def test_the_package_comes_and_goes(machine):
     assert "preforkd" not in machine.run("journalctl --list-catalog")
 
 
-def test_an_upgrade_stops_no_service_whose_file_has_a_fault(machine):
-    """The file was broken after the last reload: what serves is left as it is, and that is said."""
+def test_an_upgrade_restarts_only_what_would_start(machine):
+    """A file, or an application, that was broken meanwhile: what serves is left as it is, and that is said."""
+    units = ("preforkd", "preforkd@shop", "preforkd@blog")
+    (machine.root / "srv/blog.py").write_text("from echo import application\n")
     machine.configure(ECHO)
     machine.configure(ECHO, "preforkd/shop.yaml")
-    machine.run("systemctl start preforkd.socket preforkd@shop.socket")
-    machine.run("systemctl start preforkd.service preforkd@shop.service")
-    before = {unit: machine.show(unit, "MainPID") for unit in ("preforkd", "preforkd@shop")}
+    machine.configure(ECHO.replace("echo:", "blog:"), "preforkd/blog.yaml")
+    machine.run(f"systemctl start {' '.join(f'{unit}.socket {unit}.service' for unit in units)}")
+    before = {unit: machine.show(unit, "MainPID") for unit in units}
     machine.configure(ECHO + "wrokers: 3\n")
+    (machine.root / "srv/blog.py").write_text("import gone\n")
     said = machine.run(f"dpkg --force-confold -i {PACKAGE}")
     assert "/etc/preforkd.yaml:2:1: wrokers" in said
     assert "preforkd.service is not restarted" in said
     assert machine.show("preforkd", "MainPID") == before["preforkd"]
+    assert "No module named 'gone'" in said
+    assert "preforkd@blog.service is not restarted: a reload with the new code failed" in said
+    assert machine.show("preforkd@blog", "MainPID") == before["preforkd@blog"]
     assert machine.show("preforkd@shop", "MainPID") != before["preforkd@shop"]
     assert "id=1" in machine.run("curl -sf '127.0.0.1:8080/?id=1'")
+    ask = "curl -sf --unix-socket /run/preforkd-blog.sock 'http://x/?id=2'"
+    assert "id=2" in machine.run(ask)
