@@ -91,8 +91,10 @@ class Pool:
         self._outputs = Outputs(loop)
 
     def close(self) -> None:
-        """Tell what children have written, and read no more."""
+        """Tell what children have written, and read no more; give up what they were started with."""
         self._outputs.close()
+        for launch in self.launches.values():
+            launch.close()
 
     def perform(self, action: ev.Action) -> None:
         """Carry out one action; what it leads to is reported. Never raises.

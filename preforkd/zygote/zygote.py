@@ -26,7 +26,7 @@ from preforkd.config.settings import AccessLog, Settings
 from preforkd.config.target import parse_target
 from preforkd.errors import ApplicationError, PreforkdError
 from preforkd.ipc import messages
-from preforkd.ipc.channel import Channel, ChannelClosedError, Received, close_all
+from preforkd.ipc.channel import Channel, ChannelClosedError, close_all
 from preforkd.linux import exits, fork, inventory, logs, originals, process
 from preforkd.linux.disown import Children
 from preforkd.linux.inventory import Descriptors
@@ -50,6 +50,10 @@ class Loaded:
     title: Title
     exchange: tuple[socket.socket, socket.socket] | None
     """Where the workers of this zygote leave connections for each other."""
+
+    def close(self) -> None:
+        """Close all sockets: this process, which has no worker's part, is to end."""
+        _close([*(sock for _, sock in self.listeners), *(self.exchange or ())])
 
 
 @dataclass(slots=True)
@@ -108,6 +112,7 @@ def from_worker(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | 
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except PreforkdError as error:
         _tell(channel, messages.LoadFailed(messages.problem_of(error)))
+        loaded.close()
         return None
     _tell(channel, messages.Loaded(time.monotonic() - begun))
     return serve(channel, loaded)
@@ -126,6 +131,7 @@ def serve(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | None:
             received = channel.receive(wait=True)
         except ChannelClosedError:
             withheld.give_back()
+            loaded.close()
             return None
         assert received is not None
         message = received.message
@@ -133,6 +139,7 @@ def serve(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | None:
             if message.followed:
                 process.leave(0, handlers=False)
             withheld.give_back()
+            loaded.close()
             return None
         if isinstance(message, messages.Fork):
             withheld.withhold()
@@ -163,8 +170,9 @@ def _load(
     before = inventory.descriptors()
     ours = _identities([channel.fileno(), *received.descriptors])
     library = Originals()
+    socks = [socket.socket(fileno=descriptor) for descriptor in received.descriptors]
     try:
-        loaded = _load_order(order, received, title, library)
+        loaded = _load_order(order, socks, title, library)
         _end_stray(children)
         # After the application, which may replace modules that they import.
         preload(loaded.kind, loaded.settings)
@@ -183,12 +191,15 @@ def _load(
         if _identities([channel.fileno()])[0] != ours[0]:
             # Nobody can be told by a channel that is closed, and its number may be another's by now.
             logger.critical("%s", error.report())
+            _close(socks)
             sys.exit(1)
         _tell(channel, messages.LoadFailed(messages.problem_of(error)))
+        _close(socks)
         return None
     problem = _check(channel, loaded, work) if order.check else None
     if problem is not None:
         _tell(channel, messages.LoadFailed(problem))
+        _close(socks)
         return None
     _tell(channel, messages.Loaded(time.monotonic() - begun))
     return loaded
@@ -222,13 +233,18 @@ def _end_stray(children: Children) -> None:
         os._exit(0)
 
 
+def _close(socks: list[socket.socket]) -> None:
+    for sock in socks:
+        with contextlib.suppress(OSError):  # the application may have closed it
+            sock.close()
+
+
 def _load_order(
-    order: messages.Load, received: Received[messages.ToZygote], title: Title, library: Originals
+    order: messages.Load, socks: list[socket.socket], title: Title, library: Originals
 ) -> Loaded:
     settings = msgspec.msgpack.decode(order.settings, type=Settings)
     logs.configure(settings.log.level, settings.log.target)
     logs.capture_output()
-    socks = [socket.socket(fileno=descriptor) for descriptor in received.descriptors]
     exchange = (socks[-2], socks[-1]) if order.exchange else None
     count = len(order.listeners)
     listeners = list(zip(order.listeners, socks[:count], strict=True))

@@ -310,6 +310,50 @@ def test_an_application_that_configures_logging_takes_nothing_away(service, code
         assert re.search(r"error: worker 1 \(generation 1\): .*(\n.*)*it broke", service.log)
 
 
+PLAIN = """
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+
+async def main(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"].endswith("shutdown"):
+                return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+def handle(connection, peer):
+    connection.recv(1024)
+    connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\nok")
+"""
+STRICT = {"devmode": {"PYTHONDEVMODE": "1"}, "warnings": {"PYTHONWARNINGS": "error"}}
+
+
+@pytest.mark.parametrize("target", ["wsgi:plain:app", "asgi:plain:main", "stream:plain:handle"])
+@pytest.mark.parametrize("strictly", STRICT)
+def test_nothing_of_ours_is_warned_of(service, target, strictly):
+    """A start, requests, a reload, one that fails, a refork and a stop leave nothing unclosed."""
+    (service.folder / "plain.py").write_text(PLAIN)
+    (service.folder / "bad.py").write_text("raise RuntimeError('it broke')")
+    port = free_port()
+    text = f"app: {{target: '{target}', directory: {service.folder}}}\nlisten: 127.0.0.1:{port}\n"
+    service.configure(text + "workers: 2\n")
+    service.start("--config", str(service.config), environ=STRICT[strictly])
+    assert b" 200 " in ask(("127.0.0.1", port))
+    assert service.control("reload").returncode == 0
+    service.configure(text.replace("plain:", "bad:") + "workers: 2\n")
+    assert service.control("reload").returncode == 69
+    refork = service.control("refork")
+    assert refork.returncode == (78 if target.startswith("asgi") else 0), refork.stderr
+    assert b" 200 " in ask(("127.0.0.1", port))
+    assert service.stop() == 0
+    assert "Warning" not in service.log
+    assert service.log.count("Traceback") == 1  # that of the reload that fails
+
+
 def test_unix_sockets_are_made_and_removed(service, tmp_path):
     """A Unix socket gets its mode, serves, and is removed at the end; a stale file is replaced."""
     path = tmp_path / "web.sock"
