@@ -12,6 +12,7 @@ The numbers are those of sysexits.h, so that ``RestartPreventExitStatus=78`` in 
 retry what only an edit can mend".
 """
 
+import errno
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import Literal
@@ -73,6 +74,34 @@ class SystemFailure(PreforkdError):
 
     exit_status = ExitStatus.SYSTEM
     blame = "system"
+
+
+_SHORTAGES = {
+    errno.EMFILE: "LimitNOFILE= of the service (ulimit -n) bounds the descriptors of each process; files "
+    "that are opened and never closed use them up",
+    errno.ENFILE: "fs.file-max bounds the open files of the whole system",
+    errno.ENOMEM: "the memory of the system, or MemoryMax= of the service, is used up",
+}
+
+
+def shortage(error: BaseException) -> str:
+    """Return what to do about an error that says, or comes from one that says, that something is used up.
+
+    Empty for any other error.
+    """
+    known: BaseException | None = error
+    for _ in range(16):
+        if known is None:
+            break
+        if isinstance(known, OSError) and known.errno in _SHORTAGES:
+            return _SHORTAGES[known.errno]
+        known = known.__cause__ or known.__context__
+    return ""
+
+
+def refused(what: str, error: OSError) -> SystemFailure:
+    """Return the failure of what the system has refused."""
+    return SystemFailure(f"{what}: {error.strerror or error}", hint=shortage(error))
 
 
 class InternalError(PreforkdError):

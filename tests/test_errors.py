@@ -1,5 +1,7 @@
 """Errors by blame."""
 
+import errno
+
 from preforkd.errors import (
     ApplicationError,
     ConfigurationError,
@@ -8,6 +10,8 @@ from preforkd.errors import (
     Problem,
     SystemFailure,
     did_you_mean,
+    refused,
+    shortage,
 )
 
 
@@ -37,3 +41,16 @@ def test_the_nearest_word_is_asked_for():
     """Only one that is near."""
     assert did_you_mean("lisen", {"listen": 1, "workers": 2}) == "did you mean listen?"
     assert did_you_mean("x", ["listen", "workers"]) == ""
+
+
+def test_what_is_used_up_is_known_through_other_errors():
+    """By the error itself, or what it was raised from or in; any other error has no such hint."""
+    full = OSError(errno.EMFILE, "Too many open files")
+    assert "LimitNOFILE=" in shortage(full)
+    outer = ImportError("no")
+    outer.__context__ = RuntimeError("no")
+    outer.__context__.__cause__ = full
+    assert shortage(outer) == shortage(full)
+    assert shortage(OSError(errno.ENOENT, "gone")) == shortage(KeyError()) == ""
+    error = refused("a thing", full)
+    assert (error.message, error.hint) == ("a thing: Too many open files", shortage(full))

@@ -12,7 +12,15 @@ from typing import Any
 
 from preforkd.apps import judge
 from preforkd.config.target import Reference, Target
-from preforkd.errors import ApplicationError, ConfigurationError, Place, PreforkdError, Problem
+from preforkd.errors import (
+    ApplicationError,
+    ConfigurationError,
+    Place,
+    PreforkdError,
+    Problem,
+    SystemFailure,
+    shortage,
+)
 
 
 def prepare(directory: str) -> None:
@@ -82,9 +90,12 @@ def _create(target: Reference, factory: Any) -> Any:
         raise failed(f"{target.module}:{target.attribute}() failed", error) from error
 
 
-def failed(what: str, error: BaseException) -> ApplicationError:
-    """Return the error for code of the application's that raised, with its traceback."""
-    hint = ""
+def failed(what: str, error: BaseException) -> PreforkdError:
+    """Return the error for code of the application's that raised, with its traceback.
+
+    Where the system has nothing left it is a SystemFailure.
+    """
+    hint = used_up = shortage(error)
     if isinstance(error, ModuleNotFoundError):
         hint = (
             f"install {error.name} for {sys.executable}, or set app.python to the interpreter of "
@@ -93,7 +104,8 @@ def failed(what: str, error: BaseException) -> ApplicationError:
     summary = traceback.format_exception_only(error)[-1].strip()
     error = _without_our_frames(error)
     detail = "".join(traceback.format_exception(error)) + _search_path()
-    return ApplicationError(f"{what}: {summary}{_place(error)}", detail=detail, hint=hint)
+    kind = SystemFailure if used_up else ApplicationError
+    return kind(f"{what}: {summary}{_place(error)}", detail=detail, hint=hint)
 
 
 def _place(error: BaseException) -> str:

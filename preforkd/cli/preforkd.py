@@ -19,7 +19,7 @@ from preforkd.config.loaded import DEFAULT_PATH, Loaded
 from preforkd.core import catalog
 from preforkd.core.model import Failure
 from preforkd.core.text import printable, printable_lines
-from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError
+from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError, refused, shortage
 from preforkd.linux import cgroup, environment, logs, streams
 from preforkd.linux.journal import stderr_is_journal
 from preforkd.linux.notify import Notifier
@@ -56,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PreforkdError as error:
         _complain(error)
         return error.exit_status
+    except OSError as error:
+        if not shortage(error):
+            raise
+        _complain(failure := refused("preforkd", error))
+        return failure.exit_status
 
 
 def _complain(error: PreforkdError) -> None:
@@ -79,7 +84,10 @@ def _run(options: Options) -> int:
     notifier = Notifier.from_environment(os.environ)
     try:
         status = _serve(options)
-    except PreforkdError as error:
+    except (PreforkdError, OSError) as caught:
+        if isinstance(caught, OSError) and not shortage(caught):
+            raise
+        error = refused("preforkd", caught) if isinstance(caught, OSError) else caught
         _tell_administrator(error, notifier)
         status = error.exit_status
     notifier.close()

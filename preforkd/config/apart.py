@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import msgspec
 
 from preforkd.config.loaded import Loaded
-from preforkd.errors import ConfigurationError, InternalError, Problem, SystemFailure
+from preforkd.errors import ConfigurationError, InternalError, Problem, SystemFailure, refused
 
 PATIENCE = 20.0
 """Seconds after which a file that cannot be read to its end is given up."""
@@ -54,9 +54,7 @@ def load(
     try:
         data = _ask(question)
     except OSError as error:
-        raise SystemFailure(
-            f"no process can be had to read the configuration: {error.strerror}"
-        ) from error
+        raise refused("no process can be had to read the configuration", error) from error
     if data is None:
         raise SystemFailure(
             f"the configuration could not be read within {PATIENCE:g} s: {path or 'the default'}"

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
-from preforkd.errors import SystemFailure
+from preforkd.errors import SystemFailure, refused
 
 _HINTS = {
     errno.EADDRINUSE: "stop what listens there (ss -ltnp shows it), or choose another port",
@@ -82,7 +82,7 @@ def _listen_on(
     try:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as error:
-        raise SystemFailure(f"{where} cannot be bound: {error.strerror}") from error
+        raise refused(f"{where} cannot be bound", error) from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -108,8 +108,11 @@ def bind_unix(path: str, mode: int, owner: str, group: str, backlog: int) -> soc
     """
     where = f"unix:{path}"
     uid, gid = _user(owner, where), _group(group, where)
-    _refuse_if_taken(path, where)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        _refuse_if_taken(path, where)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise refused(f"{where} cannot be bound", error) from error
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

@@ -27,7 +27,7 @@ from preforkd.core.model import Blame, Failure, Limits
 from preforkd.core.scoreboard import Scoreboard
 from preforkd.core.text import hide
 from preforkd.core.view import size_of
-from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError, SystemFailure
+from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError, refused
 from preforkd.ipc.exchange import pair
 from preforkd.linux import clock, cpus, logs, memory
 from preforkd.linux.loop import Call, Loop
@@ -660,7 +660,7 @@ def _exchange(settings: Settings) -> tuple[socket.socket, socket.socket] | None:
     try:
         return pair()
     except OSError as error:
-        raise SystemFailure(f"no socket can be had for the workers: {error.strerror}") from error
+        raise refused("no socket can be had for the workers", error) from error
 
 
 def _internal(error: Exception) -> Failure:

@@ -23,7 +23,7 @@ from preforkd.core import events as ev
 from preforkd.core.model import Blame, Failure
 from preforkd.core.renewal import spread
 from preforkd.core.text import masked, printable, printable_lines
-from preforkd.errors import Place
+from preforkd.errors import Place, shortage
 from preforkd.ipc import messages
 from preforkd.ipc.channel import (
     ChannelClosedError,
@@ -311,7 +311,7 @@ class Pool:
         self._nursery.ask(action, self._workers.get(action.worker))
 
     def _zygote_born(self, worker: WorkerHandle, message: messages.Reforked) -> None:
-        handle = self._nursery.born(worker, message, self._claim)
+        handle = self._nursery.born(worker, message, self._claim_if_possible)
         if handle is None:
             return
         self._zygotes[handle.zygote] = handle
@@ -356,7 +356,8 @@ class Pool:
             handle = children.new_worker(action.worker, slot, generation, zygote, output)
         except (OSError, ChannelClosedError) as error:
             discard(output)
-            reason = f"the zygote could not be asked: {str(error) or 'it has ended'}"
+            reason = f"the zygote could not be asked: {_told(error)}"
+            self._tell_shortage(action.worker, reason, error)
             self._report(ev.WorkerExited(action.worker, reason))
             return
         if output is not None:
@@ -370,7 +371,15 @@ class Pool:
         handle = self._workers.get(worker)
         if handle is not None and handle.pid == pid:
             return
-        pidfd = self._claim(pid)
+        try:
+            pidfd = self._claim(pid)
+        except OSError as error:
+            # Who cannot be watched is given up: it leaves as its channel ends, and is reaped as a stranger.
+            if handle is not None:
+                reason = f"the master cannot watch it: {error.strerror}"
+                self._tell_shortage(worker, reason, error)
+                self._forget_worker(handle, reason)
+            return
         if pidfd is None:
             if source := self._zygotes.get(zygote) if zygote is not None else handle:
                 _gossip(source, f"its claim that worker {worker} has pid {pid} is not true")
@@ -388,14 +397,28 @@ class Pool:
         self._report(ev.WorkerForked(worker, pid))
         self._birth_settled()
 
+    def _tell_shortage(self, worker: int, reason: str, error: Exception) -> None:
+        # Before the worker's end, for which the application would be to blame.
+        if hint := shortage(error):
+            self._report(ev.WorkerFailed(worker, Failure(Blame.SYSTEM, reason, hint=hint)))
+
     def _claim(self, pid: int) -> int | None:
-        # A pidfd for a pid that a child names, if that is a child of ours, and not a known one.
+        # A pidfd for a pid that a child names, if that is a child of ours, and not a known one. Raises
+        # OSError where the system has no descriptor left.
         known = {row.pid for row in self._workers.values()}
         known.update(row.pid for row in self._zygotes.values())
         if pid in known or pid <= 0:
             return None
         try:
             return process.open_child(pid)
+        except OSError as error:
+            if error.errno in _SHORTAGES:
+                raise
+            return None
+
+    def _claim_if_possible(self, pid: int) -> int | None:
+        try:
+            return self._claim(pid)
         except OSError:
             return None
 
@@ -420,6 +443,8 @@ class Pool:
                 if handle.pid is None:
                     # Its word overtook the zygote's, on another channel.
                     self._adopt(None, handle.worker, received.pid)
+                    if handle.worker not in self._workers:
+                        return
                 if received.pid == handle.pid:
                     self._worker_said(handle, received.message)
             if self._has_said_enough(handle, self._hear_worker):
@@ -651,6 +676,10 @@ class Pool:
             logger.debug("reaped an orphan, pid %d: %s", pid, report.describe())
 
 
+def _told(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else str(error)) or "it has ended"
+
+
 def _gossip(handle: WorkerHandle | ZygoteHandle, text: str) -> None:
     handle.gossip += 1
     if handle.gossip <= _GOSSIP_TOLD:
@@ -690,7 +719,7 @@ def not_executable(settings: Settings, error: OSError) -> Failure:
         return Failure(
             Blame.SYSTEM,
             f"the zygote cannot be started: {error.strerror}",
-            hint="TasksMax= and the ulimits of the service bound its processes and descriptors",
+            hint=shortage(error) or "TasksMax= and the ulimits of the service bound its processes",
         )
     blame = Blame.CONFIGURATION if settings.app.python else Blame.SYSTEM
     return Failure(

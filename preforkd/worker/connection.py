@@ -7,7 +7,9 @@ is whole is in memory anyway, and never waited for.
 """
 
 import contextlib
+import errno
 import fcntl
+import logging
 import os
 import select
 import socket
@@ -35,6 +37,10 @@ HIGH_WATER = 1 << 20
 """Bytes of answers that may wait in memory for one client."""
 _WITHOUT_WAITING = socket.MSG_DONTWAIT
 _FILE_BLOCK = 1 << 20
+_OF_FILES = {errno.EIO, errno.ESTALE, errno.ENODATA, errno.EINVAL}
+"""What sendfile(2) says of the file, and not of the client."""
+
+logger = logging.getLogger("preforkd.worker")
 
 
 class Waiting(Enum):
@@ -76,6 +82,17 @@ class _FilePart:
     descriptor: int
     offset: int
     count: int
+
+
+def _cut_off(part: _FilePart, sent: int, why: str) -> ClientGoneError:
+    # The client is cut off, as the answer's length was promised; it is not to blame.
+    try:
+        name = os.readlink(f"/proc/self/fd/{part.descriptor}")
+    except OSError:
+        name = "a file"
+    missing = part.count - sent
+    logger.warning("%s was not sent whole, %d bytes are missing: %s", name, missing, why)
+    return ClientGoneError(f"{name}: {why}")
 
 
 class _Overflow:
@@ -360,19 +377,23 @@ class Connection:
                         self.fd, part.descriptor, part.offset + sent, part.count - sent
                     )
                     if not done:
-                        raise ClientGoneError("the file became shorter while it was sent")
+                        raise _cut_off(part, sent, "it became shorter while it was sent")
                     sent += done
                 return sent
             while sent < part.count:
-                block = os.pread(
-                    part.descriptor, min(_FILE_BLOCK, part.count - sent), part.offset + sent
-                )
+                size = min(_FILE_BLOCK, part.count - sent)
+                try:
+                    block = os.pread(part.descriptor, size, part.offset + sent)
+                except OSError as error:
+                    raise _cut_off(part, sent, str(error)) from error
                 if not block:
-                    raise ClientGoneError("the file became shorter while it was sent")
+                    raise _cut_off(part, sent, "it became shorter while it was sent")
                 sent += self.sock.send(block, _WITHOUT_WAITING)
         except BlockingIOError:
             return sent
         except OSError as error:
+            if error.errno in _OF_FILES:
+                raise _cut_off(part, sent, str(error)) from error
             raise ClientGoneError(str(error)) from error
         return sent
 

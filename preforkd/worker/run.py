@@ -20,7 +20,7 @@ import msgspec
 from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
 from preforkd.config.target import no_refork
-from preforkd.errors import ApplicationError, PreforkdError
+from preforkd.errors import ApplicationError, PreforkdError, shortage
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, close_all
 from preforkd.ipc.slots import SlotWriter
@@ -129,8 +129,8 @@ def run(seat: Seat) -> tuple[int, int]:
     except SystemExit as end:
         logger.warning("the application ended the worker: sys.exit(%r)", end.code)
         status = 0
-    except BaseException:
-        logger.critical("worker %d failed", seat.slot, exc_info=True)
+    except BaseException as error:
+        logger.critical("worker %d failed%s", seat.slot, _why(seat, error), exc_info=True)
         status = 1
     return _leave(status)
 
@@ -148,6 +148,19 @@ class _Own:
             yield sock.fileno()
         for part in self.more:
             yield from part()
+
+
+def _why(seat: Seat, error: BaseException) -> str:
+    if hint := shortage(error):
+        return f": {hint}"
+    try:
+        os.fstat(seat.channel)
+    except OSError:
+        return (
+            ": a descriptor of preforkd's was closed by the application, or a library of its; it must close "
+            "only what it has opened (os.close, os.closerange)"
+        )
+    return ""
 
 
 def _forget_the_worker(seat: Seat) -> None:
@@ -206,8 +219,12 @@ def _work(seat: Seat, own: _Own, children: Children) -> int:
         _tell(channel, messages.Failed(messages.problem_of(error)))
         return 1
     except Exception as error:
+        hint = shortage(error)
         problem = messages.Problem(
-            "application", f"{type(error).__name__}: {error}", traceback.format_exc()
+            "system" if hint else "application",
+            f"{type(error).__name__}: {error}",
+            traceback.format_exc(),
+            hint,
         )
         _tell(channel, messages.Failed(problem))
         return 1

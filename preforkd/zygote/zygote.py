@@ -24,7 +24,7 @@ from preforkd.apps import hooks, loader, warmup
 from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import AccessLog, Settings
 from preforkd.config.target import parse_target
-from preforkd.errors import ApplicationError, PreforkdError
+from preforkd.errors import ApplicationError, PreforkdError, refused
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, close_all
 from preforkd.linux import exits, fork, inventory, logs, originals, process
@@ -110,7 +110,8 @@ def from_worker(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | 
     begun = time.monotonic()
     try:
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
-    except PreforkdError as error:
+    except (PreforkdError, OSError) as caught:
+        error = refused("the zygote", caught) if isinstance(caught, OSError) else caught
         _tell(channel, messages.LoadFailed(messages.problem_of(error)))
         loaded.close()
         return None
@@ -187,7 +188,9 @@ def _load(
         logs.configure(loaded.settings.log.level, loaded.settings.log.target)
         _warn_before_fork(before)
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
-    except PreforkdError as error:
+    except (PreforkdError, OSError) as caught:
+        # What the application's code raises has been made a PreforkdError.
+        error = refused("the zygote", caught) if isinstance(caught, OSError) else caught
         if _identities([channel.fileno()])[0] != ours[0]:
             # Nobody can be told by a channel that is closed, and its number may be another's by now.
             logger.critical("%s", error.report())

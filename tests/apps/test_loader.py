@@ -7,7 +7,7 @@ import pytest
 
 from preforkd.apps import loader
 from preforkd.config.target import parse_target
-from preforkd.errors import ApplicationError, ConfigurationError
+from preforkd.errors import ApplicationError, ConfigurationError, SystemFailure
 
 
 @pytest.fixture
@@ -118,3 +118,13 @@ def test_a_process_becomes_the_applications_home(home):
     assert os.getcwd() == sys.path[0] == str(home / "inner")
     with pytest.raises(ConfigurationError, match=r"app\.directory: .*No such file"):
         loader.prepare(str(home / "nowhere"))
+
+
+def test_what_the_system_has_not_is_not_the_applications(home):
+    """Descriptors that are used up while it is imported, however its code tells it."""
+    text = "import errno\ntry:\n    raise OSError(errno.EMFILE, 'full')\nexcept OSError:\n    raise KeyError"
+    (home / "site_e.py").write_text(text)
+    with pytest.raises(SystemFailure, match="KeyError") as caught:
+        load("wsgi:site_e:app")
+    assert "LimitNOFILE=" in caught.value.hint
+    assert "site_e.py" in caught.value.detail

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from faults import cpu_seconds, descriptors, get, library, serve, whole_again
 from load import Load
-from service import Service, children_of
+from service import Service, children_of, free_port
 
 pytestmark = pytest.mark.process
 
@@ -269,3 +269,16 @@ def test_a_full_disk_below_the_spool_directory(service, tmp_path):
     assert "a request's body cannot be kept: No space left on device" in service.log
     (worker,) = service.workers()
     assert descriptors(worker) < 30
+
+
+@pytest.mark.parametrize("most", [5, 6, 7, 8, 9, 10, 12, 16, 20])
+def test_too_few_descriptors_to_start(service, most):
+    """However few: the system is to blame, a hint says which limit, and there is no traceback."""
+    port = free_port()
+    service.configure(f"listen: 127.0.0.1:{port}\nworkers: 4\ntimeouts: {{start: 3s}}\n")
+    shell = f'ulimit -n {most}; exec "$@"'
+    service.start("--config", str(service.config), command=("sh", "-c", shell, "sh"), ready=False)
+    assert service.wait() == 71
+    assert "Too many open files" in service.log
+    assert "LimitNOFILE=" in service.log
+    assert "Traceback" not in service.log

@@ -22,7 +22,7 @@ DEATHS = {
     "_exit": (None, "ended: exit status 5"),
     "_exit0": (None, "ended: exit status 0"),
     "exit": (500, "leaves of its own accord"),
-    "close-all": (None, "Bad file descriptor"),
+    "close-all": (None, "a descriptor of preforkd's was closed by the application"),
 }
 
 

@@ -106,6 +106,28 @@ def test_a_file_over_tls():
             assert read_all(sock).endswith(data)
 
 
+@pytest.mark.parametrize("whole", [None, SECURE], ids=["plain", "tls"])
+def test_a_file_that_becomes_shorter_is_told(tmp_path, caplog, whole):
+    """Its length was promised: the client is cut off, and the log names the file and what is missing."""
+    path = tmp_path / "download"
+    path.write_bytes(bytes(20_000_000))
+
+    def send(environ, start_response):
+        start_response("200 OK", [("Content-Length", "20000000")])
+        return environ["wsgi.file_wrapper"](path.open("rb"))
+
+    with serving(send, whole=whole) as worker:
+        with secured(worker) if whole else worker.connect() as sock:
+            sock.sendall(GET % (b"/", CLOSE))
+            assert sock.recv(100)
+            os.truncate(path, 0)
+            taken = len(read_all(sock))
+        assert taken < 20_000_000
+        told = [text for text in caplog.messages if "became shorter while it was sent" in text]
+    assert len(told) == 1
+    assert told[0].startswith(f"{path} was not sent whole, ")
+
+
 def refused(worker, data):
     """Tell whether the connection ends without an answer."""
     try:
