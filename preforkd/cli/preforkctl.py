@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        client = Client(_find_socket(options))
+        client = _connect(options)
         try:
             return to_whoever_reads(lambda: int(options.command(client, options)))
         finally:
@@ -43,6 +43,16 @@ class NotNamedError(PreforkdError):
     """Several services run, and none was named."""
 
     exit_status = ExitStatus.USAGE
+
+
+def _connect(options: argparse.Namespace) -> Client:
+    try:
+        return Client(_find_socket(options))
+    except NotRunningError as error:
+        # Without $RUNTIME_DIRECTORY, which names one as an option does.
+        if runs := [_how_to_name(one) for one in path.running({})]:
+            error.hint = f"start it, or name one that runs: {', '.join(runs)}"
+        raise
 
 
 def _find_socket(options: argparse.Namespace) -> str:

@@ -1,6 +1,7 @@
 """preforkctl: what a person reads, and what a program gets."""
 
 import json
+import os
 
 import pytest
 from backend import BAD, MEMORY, VIEW, serving
@@ -117,6 +118,22 @@ def test_wrong_usage():
     assert caught.value.code == 2
     with pytest.raises(SystemExit):
         preforkctl.main(["scale", "many"])
+
+
+def test_one_that_does_not_run_names_those_that_do(monkeypatch, capsys, tmp_path):
+    """Whether it was named by an option or by $RUNTIME_DIRECTORY; nothing is asked of the others."""
+    shop = "/run/preforkd-shop/io.preforkd.Manager"
+    monkeypatch.setattr(path, "running", lambda environ: list(environ.values()) or [shop])
+    for arguments, folder in (
+        (["--system", "reload"], ""),
+        (["--instance", "nope", "reload"], ""),
+        (["reload"], str(tmp_path / "gone")),
+    ):
+        monkeypatch.setattr(os, "environ", {"RUNTIME_DIRECTORY": folder} if folder else {})
+        assert preforkctl.main(arguments) == 75
+        told = capsys.readouterr().err
+        assert "no preforkd listens on " in told
+        assert "hint: start it, or name one that runs: --instance shop\n" in told
 
 
 def test_a_service_is_named_or_the_only_one(monkeypatch, capsys):
