@@ -23,19 +23,32 @@ from preforkd.errors import (
 )
 
 
-def prepare(directory: str) -> None:
+def prepare(directory: str) -> str:
     """Make this process the application's home: current directory, search path.
 
-    Raises ConfigurationError when the directory cannot be entered.
+    Returns the directory without symbolic links, for people. Raises ConfigurationError when it cannot be
+    entered, or is no more.
     """
     if directory:
         try:
             os.chdir(directory)
         except OSError as error:
             raise misnamed("app.directory", f"{directory}: {error.strerror}") from error
-    home = os.getcwd()
+    home = _here()
+    if not home:
+        hint = "name the application's directory in app.directory"
+        reason = "the directory in which preforkd was started is no more"
+        raise misnamed("app.directory", reason, hint=hint)
     if sys.path[:1] != [home]:
         sys.path.insert(0, home)
+    return os.fsencode(home).decode(errors="replace")
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""  # it was deleted
 
 
 def load(target: Target) -> Any:
@@ -137,7 +150,7 @@ def _is_ours(filename: str) -> bool:
 
 
 def _search_path() -> str:
-    entries = "\n".join(f"  {entry or os.getcwd()}" for entry in sys.path)
+    entries = "\n".join(f"  {entry or _here()}" for entry in sys.path)
     return f"module search path of {sys.executable}:\n{entries}\n"
 
 
@@ -165,7 +178,7 @@ def _where(name: str) -> str:
 
 def _hidden(name: str) -> str:
     """Return a hint if the application's directory has a module of this name, and another one was found."""
-    path = os.path.join(os.getcwd(), *name.split("."))
+    path = os.path.join(_here(), *name.split("."))
     found = os.path.realpath(_where(name))
     for own in (f"{path}.py", os.path.join(path, "__init__.py")):
         if os.path.exists(own) and os.path.realpath(own) != found:

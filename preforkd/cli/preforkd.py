@@ -119,6 +119,9 @@ def _tell_administrator(error: PreforkdError, notifier: Notifier) -> None:
 def _serve(options: Options) -> int:
     settings = _options(options)
     path: str | None = options.config
+    if path is not None:
+        # A symbolic link on the way to it is followed anew at each reload.
+        path = os.path.join(environment.working_directory(os.environ), path)
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     # The master's own modules are of no use to the other commands; nor is what reads the configuration
     # to the master.

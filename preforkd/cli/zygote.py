@@ -29,7 +29,7 @@ def main() -> None:
     for descriptor in (CHANNEL_DESCRIPTOR, memory):
         os.set_inheritable(descriptor, False)
     channel = _channel(CHANNEL_DESCRIPTOR)
-    birth = zygote.from_scratch(channel, worker.preload, lambda trial: worker.run(_seat(trial)))
+    birth = zygote.from_scratch(channel, worker.preload, _work)
     while birth is not None:
         # At no time without a handler: the signal would end the process.
         stacks.write_on_signal(birth.memory)
@@ -40,6 +40,11 @@ def main() -> None:
         channel = _channel(descriptor)
         birth = zygote.from_worker(channel, birth.loaded)
     process.leave(0)
+
+
+def _work(birth: zygote.Birth) -> None:
+    stacks.write_on_signal(birth.memory)
+    worker.run(_seat(birth))
 
 
 def _channel(descriptor: int) -> Channel[messages.ToZygote]:

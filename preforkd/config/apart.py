@@ -22,7 +22,10 @@ PATIENCE = 20.0
 _CHILD = """\
 import sys
 sys.path[:] = sys.argv[1:]
-from preforkd.config.sources import answer
+try:
+    from preforkd.config.sources import answer
+except Exception as error:
+    sys.exit(f'preforkd: the configuration cannot be read: {error!r}')
 answer()
 """
 

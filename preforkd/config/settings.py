@@ -80,7 +80,9 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str,
         _meta(
             "The application's directory: current directory of the workers and first entry of the "
-            "module search path. Empty: where preforkd was started.",
+            "module search path. A symbolic link in it is followed anew at each reload. Empty: where "
+            "preforkd was started; a relative path begins there. Through a link ($PWD of a shell) that is "
+            "found anew as well; under systemd, which sets no $PWD, write the whole path.",
             GENERATION,
         ),
     ] = ""

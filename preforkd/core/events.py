@@ -25,9 +25,10 @@ class ZygoteSpawned(Struct, frozen=True):
 
 
 class ZygoteLoaded(Struct, frozen=True):
-    """The zygote has loaded the application and can fork."""
+    """The zygote has loaded the application, from this directory if it says so, and can fork."""
 
     zygote: int
+    directory: str = ""
 
 
 class ZygoteFailed(Struct, frozen=True):

@@ -69,6 +69,8 @@ class Loaded(Struct, frozen=True, tag="loaded"):
     """Zygote to master: the application is loaded; it took this many seconds."""
 
     seconds: float
+    directory: str = ""
+    """Where it was loaded, without symbolic links."""
 
 
 class LoadFailed(Struct, frozen=True, tag="load-failed"):

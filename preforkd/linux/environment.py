@@ -1,5 +1,6 @@
 """What of the environment the application may inherit."""
 
+import os
 from collections.abc import Mapping
 
 _OURS = (
@@ -26,3 +27,22 @@ def clean(environ: Mapping[str, str]) -> dict[str, str]:
     CREDENTIALS_DIRECTORY and their like. systemd.exec(5), sd_listen_fds(3)
     """
     return {name: value for name, value in environ.items() if name not in _OURS}
+
+
+def working_directory(environ: Mapping[str, str]) -> str:
+    """Return the current directory, by a path that can be entered again; empty if there is none.
+
+    The shell's word ($PWD) counts where it is the same directory: it keeps symbolic links, so that the
+    path may lead to another directory tomorrow. getcwd(3) does not.
+    """
+    told = environ.get("PWD", "")
+    try:
+        path = told if told.startswith("/") and os.path.samefile(told, ".") else os.getcwd()
+    except FileNotFoundError:
+        try:
+            path = os.getcwd()
+        except OSError:
+            return ""
+    except OSError:
+        return ""
+    return path if os.access(path, os.X_OK) else ""

@@ -9,6 +9,7 @@ from importlib.machinery import PathFinder
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 import preforkd
 from preforkd.config.settings import Settings
@@ -45,13 +46,15 @@ if sys.path[:1] == ['']:
     del sys.path[0]
 home = sys.argv[1]
 sys.path.insert(0, home)
-from preforkd.cli import borrowed
-sys.path.remove(home)
-borrowed.lend(dict(zip({_LIBRARIES}, sys.argv[2].split(':'))))
-sys.argv[:] = ['preforkd']
 try:
+    from preforkd.cli import borrowed
+    if not borrowed.__file__.startswith(home + '/'):
+        raise ImportError(f'preforkd is no longer in {{home}}')
+    sys.path.remove(home)
+    borrowed.lend(dict(zip({_LIBRARIES}, sys.argv[2].split(':'))))
+    sys.argv[:] = ['preforkd']
     from preforkd.cli.zygote import main
-except (ImportError, SyntaxError) as error:
+except Exception as error:
     sys.stderr.write(f'preforkd: {{sys.executable}}: {{error!r}}\\n')
     sys.exit({UNUSABLE_INTERPRETER})
 main()
@@ -111,6 +114,8 @@ class ZygoteHandle(msgspec.Struct):
     board: slots.SlotReader
     """Memory for its stacks."""
     output: Output | None = None
+    told: bool = False
+    """It has said whether it has loaded the application."""
     gossip: int = 0
     """How many of its messages were none, or not true."""
     ration: Ration = msgspec.field(default_factory=lambda: Ration(ZYGOTE_MESSAGES))
@@ -156,6 +161,19 @@ _from_zygote: "msgspec.msgpack.Decoder[messages.FromZygote]" = msgspec.msgpack.D
 _from_worker: "msgspec.msgpack.Decoder[messages.FromWorker]" = msgspec.msgpack.Decoder(
     messages.FromWorker
 )
+
+
+def settled(settings: Settings, home: str) -> Settings:
+    """Return the settings with directory and interpreter as a zygote is to find them now.
+
+    ``home``: what they are relative to, where preforkd was started; empty: it cannot be entered.
+    """
+    app = settings.app
+    if not home:
+        return settings
+    directory = home if app.directory in {"", "."} else os.path.join(home, app.directory)
+    python = app.python and os.path.join(home, app.python)
+    return replace(settings, app=replace(app, directory=directory, python=python))
 
 
 def execute_zygote(

@@ -269,6 +269,7 @@ def _zygote_exited(event: ev.ZygoteExited, board: Scoreboard) -> None:
 def _zygote_loaded(event: ev.ZygoteLoaded, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
         done = "has loaded the application" if row.parent is None else "is ready to fork"
+        done += f" from {event.directory}" if event.directory else ""
         _zygote(row, logging.INFO, done)
 
 

@@ -30,12 +30,13 @@ from preforkd.core.view import size_of
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError, refused
 from preforkd.ipc.exchange import pair
 from preforkd.linux import clock, cpus, logs, memory
+from preforkd.linux.environment import working_directory
 from preforkd.linux.loop import Call, Loop
 from preforkd.linux.notify import Notifier
 from preforkd.linux.title import Title
-from preforkd.supervisor import chronicle, reloads, sizing, view
+from preforkd.supervisor import chronicle, edition, reloads, sizing, view
 from preforkd.supervisor.beside import beside
-from preforkd.supervisor.children import Launch
+from preforkd.supervisor.children import Launch, settled
 from preforkd.supervisor.gauge import Gauge
 from preforkd.supervisor.herald import Herald, Patience, Watchdog
 from preforkd.supervisor.idle import IdleExit
@@ -99,6 +100,7 @@ class Master:
         """Called with the settings whenever live ones may have changed."""
         self._read = read
         self._environment = environment
+        self._home = working_directory(environment)
         self._candidate: Candidate | None = None
         self._abandoned: Failure | None = None
         self._outcome: ReloadAnswer | None = None
@@ -349,7 +351,7 @@ class Master:
                 self._reforks.end(Failure(Blame.SYSTEM, "a reload has come before"))
                 self._happen(Event.PROMOTED)
             case ev.Abandon(failure=failure):
-                self._abandoned = failure
+                self._abandoned = _with_change(failure)
                 self._happen(Event.ABANDONED)
             case ev.AdoptZygote(zygote=zygote):
                 row = self.board.zygotes.get(zygote)
@@ -513,7 +515,7 @@ class Master:
         self._happen(Event.SETTLED)
 
     def _refuse_reload(self, failure: Failure) -> None:
-        self._tell_refusal(failure)
+        self._tell_refusal(_with_change(failure))
         self._happen(Event.SETTLED)
 
     def _tell_refusal(self, failure: Failure) -> None:
@@ -527,6 +529,7 @@ class Master:
         self._candidate = replace(candidate, generation=number)
         settings = candidate.loaded.settings
         environment = {**self._environment, **settings.app.environment}
+        settings = settled(settings, self._home)
         exchange = _exchange(settings)
         self.pool.launches[number] = Launch(
             number,
@@ -554,9 +557,13 @@ class Master:
         self._overseer.lookout.unwatch()
         self.listeners.commit(candidate.proposal)
         self._adopt(candidate.loaded)
+        directory = self.pool.directories.get(candidate.generation)
+        loaded_from = f", loaded from {directory}" if directory else ""
+        if candidate.loaded.settings.app.directory in {"", "."}:
+            loaded_from += ", where preforkd was started"
         self._outcome = reloads.success(
             candidate.generation,
-            f"generation {candidate.generation} serves",
+            f"generation {candidate.generation} serves{loaded_from}",
             candidate.changes.live,
             candidate.changes.restart,
         )
@@ -576,7 +583,7 @@ class Master:
             # Should its zygote have to be started again, it starts with what is true now.
             known = replace(
                 launch,
-                settings=settings,
+                settings=settled(settings, self._home),
                 origins=loaded.origins,
                 secret_texts=loaded.secret_texts,
                 proven=True,
@@ -669,6 +676,13 @@ def _internal(error: Exception) -> Failure:
         f"internal error: {type(error).__name__}: {error}",
         hint="the traceback is in the log; please report it",
     )
+
+
+def _with_change(failure: Failure) -> Failure:
+    # New code that does not fit this process may fail in any way.
+    if edition.HINT in failure.hint or not edition.changed():
+        return failure
+    return replace(failure, hint=f"{failure.hint}; {edition.HINT}".removeprefix("; "))
 
 
 _EFFECTS: dict[Effect, Callable[[Master], None]] = {

@@ -33,7 +33,7 @@ from preforkd.ipc.channel import (
 )
 from preforkd.linux import cgroup, process, stacks
 from preforkd.linux.loop import Loop
-from preforkd.supervisor import children
+from preforkd.supervisor import children, edition
 from preforkd.supervisor.beside import beside
 from preforkd.supervisor.children import Launch, WorkerHandle, ZygoteHandle
 from preforkd.supervisor.lookout import Glance
@@ -68,6 +68,8 @@ class Pool:
         bell: Callable[[], None],
     ) -> None:
         self.launches: dict[int, Launch] = {}
+        self.directories: dict[int, str] = {}
+        """From which directory each generation has loaded its application, as its zygote says."""
         self.linger = 0.0
         self.drain: float | None = None
         """What a worker that is to leave is told of its time: see `messages.Retire`."""
@@ -177,6 +179,7 @@ class Pool:
         Connections that wait for one of its workers go to the generation ``heir``.
         """
         launch = self.launches.pop(generation)
+        self.directories.pop(generation, None)
         successor = self.launches.get(heir) if heir is not None else None
 
         def give_up() -> tuple[int, int]:
@@ -273,9 +276,13 @@ class Pool:
 
     def _zygote_said(self, handle: ZygoteHandle, message: messages.FromZygote) -> None:
         match message:
-            case messages.Loaded():
-                self._report(ev.ZygoteLoaded(handle.zygote))
+            case messages.Loaded(directory=directory):
+                handle.told = True
+                directory = printable(directory[:_REASON])
+                self.directories[handle.generation] = directory
+                self._report(ev.ZygoteLoaded(handle.zygote, directory))
             case messages.LoadFailed(problem=problem):
+                handle.told = True
                 self._report(ev.ZygoteFailed(handle.zygote, self._failure(handle, problem)))
             case messages.Forked(worker=worker, pid=pid):
                 self._adopt(handle.zygote, worker, pid)
@@ -305,6 +312,10 @@ class Pool:
         launch = self.launches.get(handle.generation)
         if report.code == children.UNUSABLE_INTERPRETER and launch is not None:
             self._report(ev.ZygoteFailed(handle.zygote, unusable(launch.settings)))
+        elif report.code and not handle.told and edition.changed():
+            reason = f"the zygote ended before it had loaded the application: {report.describe()}"
+            failure = Failure(Blame.SYSTEM, reason, hint=edition.HINT)
+            self._report(ev.ZygoteFailed(handle.zygote, failure))
         self._report(ev.ZygoteExited(handle.zygote, report.describe()))
 
     def _fork_zygote(self, action: ev.ForkZygote) -> None:
@@ -732,6 +743,9 @@ def not_executable(settings: Settings, error: OSError) -> Failure:
 def unusable(settings: Settings) -> Failure:
     """Return the failure of an interpreter that cannot import preforkd's libraries."""
     python = settings.app.python or sys.executable
+    if edition.changed():
+        reason = f"{python} cannot import preforkd any more; the log has its words"
+        return Failure(Blame.SYSTEM, reason, hint=edition.HINT)
     return Failure(
         Blame.CONFIGURATION,
         f"app.python: {python} cannot import preforkd's libraries; the log has its words",

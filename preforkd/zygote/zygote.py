@@ -50,6 +50,8 @@ class Loaded:
     title: Title
     exchange: tuple[socket.socket, socket.socket] | None
     """Where the workers of this zygote leave connections for each other."""
+    directory: str
+    """Where it was loaded, without symbolic links."""
 
     def close(self) -> None:
         """Close all sockets: this process, which has no worker's part, is to end."""
@@ -204,7 +206,7 @@ def _load(
         _tell(channel, messages.LoadFailed(problem))
         _close(socks)
         return None
-    _tell(channel, messages.Loaded(time.monotonic() - begun))
+    _tell(channel, messages.Loaded(time.monotonic() - begun, loaded.directory))
     return loaded
 
 
@@ -217,6 +219,8 @@ def _check(
 
     def live(listener: socket.socket, descriptor: int, memory: int) -> None:
         channel.close()
+        exits.renew_multiprocessing()
+        originals.renew_hubs()
         # The request is not a client's; and who tries a configuration may not be the service's user.
         trial = replace(
             loaded,
@@ -227,7 +231,13 @@ def _check(
         work(Birth(trial, 0, 0, descriptor, memory, ()))
 
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, trying a request")
-    return check.check(settings.app.check, live, settings.timeouts.boot)
+    withheld = exits.Withheld()
+    exits.flush_logging()
+    withheld.withhold()
+    try:
+        return check.check(settings.app.check, live, settings.timeouts.boot)
+    finally:
+        withheld.give_back()
 
 
 def _end_stray(children: Children) -> None:
@@ -254,7 +264,7 @@ def _load_order(
     heap.check(immortal_heap=settings.memory.immortal)
     app = settings.app
     target = parse_target(app.target)
-    loader.prepare(app.directory)
+    directory = loader.prepare(app.directory)
     application = loader.load(target)
     library.keep()
     _demand_threads(target.kind, settings, library)
@@ -265,7 +275,15 @@ def _load_order(
     process.leave_signals_to_master()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return Loaded(
-        order.generation, settings, target.kind, application, found, listeners, title, exchange
+        order.generation,
+        settings,
+        target.kind,
+        application,
+        found,
+        listeners,
+        title,
+        exchange,
+        directory,
     )
 
 

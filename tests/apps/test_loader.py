@@ -128,3 +128,24 @@ def test_what_the_system_has_not_is_not_the_applications(home):
         load("wsgi:site_e:app")
     assert "LimitNOFILE=" in caught.value.hint
     assert "site_e.py" in caught.value.detail
+
+
+def test_a_current_directory_that_was_deleted(home, monkeypatch):
+    """Without app.directory there is nowhere to load from: said, instead of a traceback."""
+    (home / "gone").mkdir()
+    monkeypatch.chdir(home / "gone")
+    (home / "gone").rmdir()
+    with pytest.raises(
+        ConfigurationError, match="in which preforkd was started is no more"
+    ) as caught:
+        loader.prepare("")
+    assert caught.value.problems[0].setting == "app.directory"
+    with pytest.raises(ConfigurationError, match="no module named 'site_nowhere'"):
+        load("wsgi:site_nowhere:app")
+
+
+def test_the_directory_is_told_without_links(home):
+    """What was loaded is that one, wherever the link leads tomorrow."""
+    (home / "inner").mkdir()
+    (home / "link").symlink_to(home / "inner")
+    assert loader.prepare(str(home / "link")) == str(home / "inner")

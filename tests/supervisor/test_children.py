@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from preforkd.config.settings import Settings
+from preforkd.config.settings import App, Settings
 from preforkd.ipc import messages
 from preforkd.ipc.channel import ChannelClosedError
 from preforkd.ipc.exchange import Exchange, Gift, pair
@@ -126,3 +126,17 @@ def test_a_worker_is_asked_for_a_zygote_over_its_channel():
     channel.close()
     board.close()
     scene.close()
+
+
+def test_what_a_directory_is_relative_to():
+    """Where preforkd was started: as it is there now, unless it cannot be entered."""
+    whole = Settings(app=App(directory="site", python=".venv/bin/python"))
+    app = children.settled(whole, "/srv/current").app
+    assert (app.directory, app.python) == ("/srv/current/site", "/srv/current/.venv/bin/python")
+    for written in ("", "."):
+        assert (
+            children.settled(Settings(app=App(directory=written)), "/srv").app.directory == "/srv"
+        )
+    absolute = Settings(app=App(directory="/a", python="/b"))
+    assert children.settled(absolute, "/srv") == absolute
+    assert children.settled(whole, "") == whole

@@ -66,7 +66,7 @@ class Zygote:
             timeouts=Timeouts(boot=boot),
             http=Http(keep_alive=0),
         )
-        environment = {**os.environ, "JOURNAL_STREAM": ""}
+        environment = {**os.environ, "JOURNAL_STREAM": "", **whole.app.environment}
         self.pid, self.channel = children.execute_zygote(sys.executable, environment)
         self.channel.send(messages.Load(1, msgspec.msgpack.encode(whole), (), check=check))
 
@@ -170,6 +170,33 @@ def test_nothing_is_asked_of_one_that_serves(load, tmp_path, how):
     zygote = load(WSGI, how.get("path", "/raises"), check=how.get("check", True))
     assert isinstance(zygote.answer(), messages.Loaded)
     assert asked(tmp_path) == []
+
+
+KEPT = (
+    """
+import atexit, os, weakref
+
+class Folder:
+    pass
+
+folder = Folder()
+finalizer = weakref.finalize(folder, open(__file__ + ".removed", "a").write, f"{os.getpid()} ")
+
+"""
+    + WSGI
+)
+
+
+def test_what_the_zygote_has_made_outlives_the_worker(load, tmp_path):
+    """A temporary directory of the application's is removed by the zygote, at its own end."""
+    zygote = load(KEPT, "/health")
+    assert isinstance(zygote.answer(), messages.Loaded)
+    assert gone(int(asked(tmp_path)[0][0]))
+    removed = tmp_path / "checked.py.removed"
+    assert removed.read_text() == ""
+    zygote.channel.send(messages.Dismiss())
+    assert gone(zygote.pid)
+    assert removed.read_text() == f"{zygote.pid} "
 
 
 def test_an_asgi_application_is_asked_within_its_lifespan(load, capfd):
