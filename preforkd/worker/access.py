@@ -262,7 +262,7 @@ def json_line(answered: Answered) -> bytes:
 
 def _request_line(request: Head) -> str:
     if not request.version:
-        return _safe(request.target)
+        return f"{request.method} {_safe(request.target)}".lstrip()
     return f"{request.method} {_safe(request.target)} HTTP/{request.version}"
 
 

@@ -137,7 +137,9 @@ class AsgiServer:
         self._openings: set[asyncio.Task[None]] = set()
         """Connections that do not speak HTTP yet."""
         surrounded = surroundings.around(application, gate, settings, self._trust)
-        self._shared = Shared(http, surrounded.requests, Heads(http.server), surrounded.tally)
+        self._shared = Shared(
+            http, surrounded.requests, Heads(http.server), surrounded.tally, surrounded.log
+        )
         self._config = uvicorn.Config(
             surrounded.others,
             interface="asgi3",

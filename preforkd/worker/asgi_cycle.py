@@ -6,6 +6,7 @@ two, and an application that fails between the two is answered for with 500.
 """
 
 import asyncio
+import time
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -17,7 +18,8 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from preforkd.http.known import Date, Memory
-from preforkd.worker.asgi_surroundings import Tally
+from preforkd.worker.access import GONE, Answered
+from preforkd.worker.asgi_surroundings import Tally, answered
 
 _Headers = Iterable[tuple[bytes, bytes]]
 
@@ -108,7 +110,7 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         # What uvicorn's own would set, without looking anything up again.
         self.scope = protocol.scope
         self.transport = protocol.transport
-        self._sending = protocol.sending
+        self._protocol = protocol
         self.flow = protocol.flow
         self.logger = protocol.logger
         self.message_event = asyncio.Event()
@@ -122,6 +124,13 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         self.response_complete = False
         self.chunked_encoding = False
         self.expected_content_length = 0
+        self.sent = 0
+        """Bytes of the body that were given to the transport."""
+        self.record: tuple[Any, float] | None = None
+        """What the access log is to say: the scope as the application sees it, and when it began."""
+        self.refused: tuple[int, int] | None = None
+        """Status and length of what the client was told in place of an answer: its body is at fault."""
+        self._bodiless = False
         self._head: Any = None  # a Head, once the application has given it
         self._heads = heads
         self._tally = tally
@@ -138,11 +147,21 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         finally:
             tally.end(self)
             if self.transport.is_closing():
-                self._sending.watch()
+                self._protocol.sending.watch()
+            if self.record is not None:
+                self._protocol.log(self._answered(*self.record))
+
+    def _answered(self, scope: Any, begun: float) -> Answered:
+        seconds = time.monotonic() - begun
+        if self.refused is not None:
+            return answered(scope, *self.refused, seconds)
+        status = self._head.status if self.response_started else GONE
+        return answered(scope, status, self.sent, seconds)
 
     async def send_500_response(self) -> None:
         """Answer for an application that has failed; nothing was sent."""
         self._head = None
+        self.sent = 0
         await super().send_500_response()
 
     async def send(self, message: Any) -> None:
@@ -171,14 +190,14 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         head = b""
         if not self.response_started:
             head = self._begin(self._head)
-        if self._head.bodiless or self.scope["method"] == "HEAD":
-            self.expected_content_length = 0
+        if self._bodiless:
             body = b""
-        elif self.chunked_encoding:
+        self.sent += len(body)
+        if self.chunked_encoding:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
                 body += b"0\r\n\r\n"
-        else:
+        elif not self._bodiless:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
                 raise RuntimeError("Response content longer than Content-Length")
@@ -186,11 +205,11 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
             raise RuntimeError("Response content shorter than Content-Length")
         self.response_started = True
         self.waiting_for_100_continue = False
-        if len(body) > _JOINED:
-            if head:
-                self.transport.write(head)
-            self.transport.write(body)
-        elif head or body:
+        self._protocol.written += len(head) + len(body)
+        if head and len(body) > _JOINED:
+            self.transport.write(head)
+            head = b""
+        if head or body:
             self.transport.write(head + body)
         if not more:
             self.response_complete = True
@@ -207,11 +226,14 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         self.keep_alive = self.keep_alive and not head.close and not self._tally.leaving()
         if not self.keep_alive and not head.close:
             text += b"connection: close\r\n"
+        self._bodiless = head.bodiless or self.scope["method"] == "HEAD"
+        if self._bodiless:
+            return text + b"\r\n"
         if head.length is not None:
             self.expected_content_length = head.length
         elif head.chunked:
             self.chunked_encoding = True
-        elif not head.bodiless and self.scope["method"] != "HEAD":
+        else:
             self.chunked_encoding = True
             text += b"transfer-encoding: chunked\r\n"
         return text + b"\r\n"

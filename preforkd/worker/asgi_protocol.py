@@ -5,6 +5,7 @@ settings are those of the WSGI worker and mean the same.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import socket
 import struct
@@ -16,17 +17,22 @@ from typing import Any
 from urllib.parse import unquote
 
 import httptools
+from msgspec.structs import replace
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 
 from preforkd.config.settings import Http
+from preforkd.http.head import Head, unjudged
+from preforkd.worker.access import GONE, AccessLog, Answered
 from preforkd.worker.asgi_cycle import Cycle, Heads
-from preforkd.worker.asgi_surroundings import Application, Tally
+from preforkd.worker.asgi_surroundings import Application, Tally, log_soon
 from preforkd.worker.gate import as_ipv4
 
 _KNOWN_TARGET = 256
 """Bytes of a target up to which its parts are remembered."""
+_SHOWN = 2048
+"""Bytes of a request that cannot be parsed that a log may show."""
 _ACKED = struct.Struct("120xQ")
 """tcpi_bytes_acked in the kernel's struct tcp_info."""
 
@@ -59,6 +65,7 @@ class Shared:
     application: Application
     heads: Heads
     tally: Tally
+    log: AccessLog | None
 
 
 class _Flow(FlowControl):  # type: ignore[misc]
@@ -117,18 +124,27 @@ class Sending:
                 return
         self.watch()
 
-    def _progress(self) -> tuple[int, int]:
-        """Return the bytes that a TCP client has acknowledged; of others, what changes as they read."""
+    def acked(self) -> int | None:
+        """Return the bytes that the client has acknowledged; None where nobody counts them."""
         sock = self._transport.get_extra_info("socket")
         try:
             if sock.family != socket.AF_UNIX:
                 info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED.size)
-                return _ACKED.unpack(info)[0], 0
-            queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+                return int(_ACKED.unpack(info)[0])
         except OSError:
-            return 0, 0
-        unread: int = struct.unpack("i", queued)[0]
-        return 0, unread + self._transport.get_write_buffer_size()
+            pass
+        return None
+
+    def _progress(self) -> tuple[int, int]:
+        """Return the bytes that were acknowledged; without them, what changes as a client reads."""
+        if (acked := self.acked()) is not None:
+            return acked, 0
+        sock = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+            unread: int = struct.unpack("i", queued)[0]
+            return 0, unread + self._transport.get_write_buffer_size()
+        return 0, 0
 
 
 @lru_cache(maxsize=8)
@@ -168,6 +184,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
 
     def __init__(self, shared: Shared, peer: Peer | None, **how: Any) -> None:
         super().__init__(**how)
+        self.url = b""
         self._shared = shared
         self._limits = shared.limits
         self._peer = peer
@@ -191,9 +208,17 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         """When the present judgement of the body's pace began, and the size that it had then."""
         self.cycle: Cycle | None = None
         self._requests = 0
+        self.written = 0
+        """Bytes of all answers so far."""
+        self._missing = 0
+        """Bytes of them that the client has not got; known when it is gone."""
+        self._unlogged: Answered | None = None
+        """What is logged when it has been sent, or the client is gone."""
         self._upgraded = False
         """The connection belongs to a WebSocket."""
         self._websocket: Any = None
+        self._refused_data = b""
+        """The beginning of a first request that could not be parsed."""
         self._ignored = False
         """The head that has just been read asks for a protocol that we do not speak."""
 
@@ -233,6 +258,8 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
                 self._read_again()
             self.parser.feed_data(data)
         except httptools.HttpParserError:
+            if not self._requests:
+                self._refused_data = bytes(data[:_SHOWN])
             self.send_400_response("")
         except httptools.HttpParserUpgrade as upgrade:
             if self._ignored:
@@ -258,7 +285,51 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         """Wait for nothing any more."""
         self._stop_timer()
         self.sending.stop()
+        cycle = self.cycle
+        if self._shared.log is not None:
+            whole = exc is None and (cycle is None or cycle.response_complete)
+            if (not whole or self.flow.write_paused) and (
+                acked := self.sending.acked()
+            ) is not None:
+                self._missing = max(0, self.written - acked)
+            if self._unlogged is not None:
+                self._log_now(self._unlogged)
+            elif self._head_begun:
+                self._log_unjudged(GONE, 0)
         super().connection_lost(exc)
+
+    def log(self, answered: Answered) -> None:
+        """Log a request when it is known how much of its answer the client has got."""
+        if self.flow.write_paused:
+            self._unlogged = answered
+        else:
+            self._log_now(answered)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has taken most of what was kept for it."""
+        super().resume_writing()
+        if self._unlogged is not None:
+            self._log_now(self._unlogged)
+
+    def _log_now(self, answered: Answered) -> None:
+        self._unlogged = None
+        if self._missing:
+            answered = replace(answered, length=max(0, answered.length - self._missing))
+        assert self._shared.log is not None
+        log_soon(self._shared.log, answered)
+
+    def _log_unjudged(self, status: int, length: int) -> None:
+        """Log a request whose head was not taken, as far as it is known."""
+        if self._shared.log is None:
+            return
+        head = unjudged(self._refused_data)
+        if self.url:
+            method = self.parser.get_method().decode()
+            version = self.parser.get_http_version() if self._field_count else ""
+            head = Head(method, self.url, version, (), False, 0, False)
+        remote = self.client[0] if self.client else ""
+        self._head_begun = False
+        log_soon(self._shared.log, Answered(remote, head, status, length, 0.0))
 
     def on_message_begin(self) -> None:
         """Begin to count."""
@@ -460,6 +531,11 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
                 return
             cycle.disconnected = True
         body = f"{self._refusal}\n".encode()
+        status = int(self._refusal[:3])
+        if cycle is not None and not cycle.response_complete:
+            cycle.refused = status, len(body)
+        else:
+            self._log_unjudged(status, len(body))
         lines = [f"HTTP/1.1 {self._refusal}".encode()]
         lines += [name + b": " + value for name, value in self.server_state.default_headers]
         lines += [

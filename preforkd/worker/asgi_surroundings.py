@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from preforkd.config.settings import Settings
 from preforkd.http import proxy
 from preforkd.http.head import Head
-from preforkd.worker.access import AccessLog, Answered, open_access_log
+from preforkd.worker.access import GONE, AccessLog, Answered, open_access_log
 from preforkd.worker.gate import Gate
 
 Application = Callable[[Any, Any, Any], Any]
@@ -101,6 +101,7 @@ class Surrounded:
     requests: Application
     others: Application
     tally: Tally
+    log: AccessLog | None
 
 
 def around(
@@ -121,7 +122,7 @@ def around(
             application = _BehindProxy(application, settings.proxy.headers, trust)
         return application
 
-    return Surrounded(wrap(application), wrap(_Counted(application, tally)), tally)
+    return Surrounded(wrap(application), wrap(_Counted(application, tally)), tally, log)
 
 
 class _Counted:
@@ -193,40 +194,57 @@ class _BehindProxy:
 
 
 class _Logged:
-    """Writes the access log."""
+    """Has requests logged when they have ended, and logs WebSockets."""
 
     def __init__(self, application: Application, log: AccessLog) -> None:
         self._application = application
         self._log = log
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await self._application(scope, receive, send)
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
             return
-        status, length, begun = 500, 0, time.monotonic()
+        if scope["type"] == "http":
+            send.__self__.record = scope, time.monotonic()
+        await self._application(scope, receive, send)
+
+    async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
+        status, length, begun = GONE, 0, time.monotonic()
 
         async def counting(message: Any) -> None:
             nonlocal status, length
             await send(message)
             kind = message["type"]
-            if kind == "http.response.start":
-                status = message["status"]
-            elif kind == "http.response.body":
-                length += len(message.get("body", b""))
-            elif kind == "websocket.accept":
+            if kind == "websocket.accept":
                 status = 101
-            elif kind == "websocket.close" and status == 500:
+            elif kind == "websocket.close" and status == GONE:
                 status = 403
+            elif kind == "websocket.http.response.start":
+                status = message["status"]
+            elif kind == "websocket.http.response.body":
+                length += len(message.get("body", b""))
 
         try:
             await self._application(scope, receive, counting)
+        except Exception:
+            if status == GONE:
+                status = 500
+            raise
         finally:
-            client = scope.get("client")
-            seconds = time.monotonic() - begun
-            remote = client[0] if client else ""
-            if not self._log.gathered:
-                asyncio.get_running_loop().call_soon(self._log.flush)  # in the loop's next turn
-            self._log.log(Answered(remote, _head(scope), status, length, seconds))
+            log_soon(self._log, answered(scope, status, length, time.monotonic() - begun))
+
+
+def log_soon(log: AccessLog, entry: Answered) -> None:
+    """Log this, to be written in the loop's next turn."""
+    if not log.gathered:
+        asyncio.get_running_loop().call_soon(log.flush)
+    log.log(entry)
+
+
+def answered(scope: Any, status: int, length: int, seconds: float) -> Answered:
+    """Return what the log says of a scope."""
+    client = scope.get("client")
+    return Answered(client[0] if client else "", _head(scope), status, length, seconds)
 
 
 def _head(scope: Any) -> Head:

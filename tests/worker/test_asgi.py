@@ -20,6 +20,10 @@ pytest.importorskip("uvicorn")
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
 CLOSE = b"Connection: close\r\n"
+SHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%b\r\n"
+)
 
 
 async def show(scope, receive, send):
@@ -274,7 +278,94 @@ def test_the_access_log(tmp_path):
     first, second = map(json.loads, target.read_text().splitlines())
     assert (first["status"], first["target"], first["remote"]) == (200, "/a%20b?c=d", "127.0.0.1")
     assert first["bytes"] > 10
-    assert second["status"] == 500
+    assert (second["status"], second["bytes"]) == (500, len(b"Internal Server Error"))
+
+
+def logged(path, count):
+    """Return status, bytes, method and target of so many lines of a log in JSON."""
+    deadline = time.monotonic() + 20
+    while not path.exists() or path.read_text().count("\n") < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    entries = map(json.loads, path.read_text().splitlines())
+    return [(one["status"], one["bytes"], one["method"], one["target"]) for one in entries]
+
+
+CHUNKS = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "method", "target"),
+    [
+        (GET % (b"/" + b"a" * 600, b""), 414, "GET", None),
+        (GET % (b"/a", b"a: b\r\n" * 30), 431, "GET", "/a"),
+        (POST + b"Content-Length: 9999\r\n\r\n", 413, "POST", "/"),
+        (CHUNKS + b"7d1\r\n" + b"x" * 2001, 413, "POST", "/"),
+        (CHUNKS + b"x\r\n", 400, "POST", "/"),
+        (b"GET /late HTTP/1.1\r\nHo", 408, "GET", "/late"),
+        (b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", 501, "CONNECT", "h:80"),
+        (SHAKE % b"Content-Length: 5\r\n", 400, "GET", "/ws"),
+    ],
+)
+def test_a_refused_request_is_in_the_access_log(data, status, method, target, tmp_path):
+    """With what was answered, and what is known of the request."""
+    settings = Settings(
+        http=Http(max_line=512, max_fields=20, max_body=2000, header_timeout=0.2),
+        access_log=AccessLog(target=str(tmp_path / "log"), format="json"),
+    )
+    with asgi(whole=settings) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/before", b""))
+        read_answer(sock)
+        sock.sendall(data)
+        answer = read_all(sock)
+        before, refused = logged(tmp_path / "log", 2)
+    assert (before[0], before[3]) == (200, "/before")
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    body = answer.partition(b"\r\n\r\n")[2]
+    assert refused == (status, len(body), method, target or "/" + "a" * 600)
+
+
+def test_what_is_no_request_is_in_the_access_log(tmp_path):
+    """Shown as it came, made harmless."""
+    with asgi(access=AccessLog(target=str(tmp_path / "log"), format="json")) as worker:
+        answer = worker.ask(b"\x16\x03\x01 nonsense\r\n")
+        length = len(answer.partition(b"\r\n\r\n")[2])
+        assert logged(tmp_path / "log", 1) == [(400, length, "", r"\x16\x03\x01 nonsense")]
+
+
+def test_clients_that_leave_in_the_access_log(tmp_path):
+    """499 for those without an answer; of an answer that was not taken, the bytes that were."""
+    target, seen = tmp_path / "log", threading.Event()
+
+    async def big(scope, receive, send):
+        if scope["type"] != "http":
+            raise RuntimeError  # no lifespan
+        seen.set()
+        while scope["path"] == "/waits" and (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 30_000_000})
+
+    with asgi(big, access=AccessLog(target=str(target), format="json")) as worker:
+        with worker.connect() as sock:
+            sock.sendall(b"GET /half HTTP/1.1\r\nHost")
+        assert logged(target, 1)[0] == (499, 0, "GET", "/half")
+        with worker.connect() as sock:
+            sock.sendall(GET % (b"/waits", b""))
+            assert seen.wait(20)
+        assert logged(target, 2)[1] == (499, 0, "GET", "/waits")
+        sock = worker.connect()
+        sock.sendall(GET % (b"/big", b""))
+        size = len(sock.recv(1000))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+        status, count, *_ = logged(target, 3)[2]
+        assert status == 200
+        assert size - 500 < count < 30_000_000
+        assert b"xxxx" in worker.ask(GET % (b"/big", CLOSE))
+        assert logged(target, 4)[3] == (200, 30_000_000, "GET", "/big")
+        worker.ask(b"HEAD /big HTTP/1.1\r\nHost: h\r\n" + CLOSE + b"\r\n")
+        assert logged(target, 5)[4] == (200, 0, "HEAD", "/big")
 
 
 @pytest.mark.parametrize(("trusted", "client"), [("127.0.0.0/8", "1.2.3.4"), ("10.0.0.1", "127.")])
@@ -532,12 +623,6 @@ def test_an_answer_without_a_body_may_tell_its_length(status, part):
         assert b"transfer-encoding" not in head
 
 
-SHAKE = (
-    b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%b\r\n"
-)
-
-
 @pytest.mark.parametrize(
     ("method", "fields"),
     [
@@ -606,8 +691,8 @@ def test_a_client_that_does_not_read_is_parted_from(secure):
         if scope["type"] != "http":
             raise RuntimeError  # no lifespan
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(1 if scope["path"] == "/whole" else 1000):
-            part = {"type": "http.response.body", "body": b"x" * 20_000_000, "more_body": True}
+        part = {"type": "http.response.body", "body": b"x" * 9_000_000, "more_body": True}
+        for _ in range(1 if scope["path"] == "/whole" else 4):
             await send(part)
         await send({"type": "http.response.body", "body": b""})
         ended.set()
