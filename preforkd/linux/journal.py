@@ -32,7 +32,13 @@ class Journal:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         bound_sending(self._sock, 1.0)
-        self._usual = self._flags = 0 if wait else socket.MSG_DONTWAIT
+        self._usual = self._flags = int(socket.MSG_DONTWAIT)
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Let sends wait from now on."""
+        self._usual = self._flags = 0
 
     def send(self, fields: Mapping[str, object]) -> None:
         """Send one entry; names are upper-case, values any text."""

@@ -422,13 +422,12 @@ class StandardError:
         """Write lines; tell whether they were taken. What is not is lost, and counted."""
         patience = 0.0 if self._missed else self._patience
         if self._missed:
-            text = f"({self._missed} lines were lost here: nobody read them)\n{text}"
+            text = f"({self._missed} lines were lost here: they could not be written)\n{text}"
+        taken = False
         with contextlib.suppress(OSError):
-            if write_patiently(2, text.encode("utf-8", "backslashreplace"), patience):
-                self._missed = 0
-                return True
-            self._missed += 1
-        return False
+            taken = write_patiently(2, text.encode("utf-8", "backslashreplace"), patience)
+        self._missed = 0 if taken else self._missed + 1
+        return taken
 
 
 class _StderrHandler(logging.Handler):

@@ -232,6 +232,8 @@ class Outputs:
 
     def close(self) -> None:
         """Tell what children have written, as far as the journal takes it, and read no more."""
+        if self._journal is not None:
+            self._journal.wait()  # nothing else is to be done any more
         for output in list(self._open):
             output.close()
         if self._journal is not None:

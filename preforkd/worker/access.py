@@ -141,6 +141,7 @@ class _File:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._lost = 0
 
     def write(self, lines: Sequence[bytes]) -> None:
         piece = b""
@@ -152,8 +153,16 @@ class _File:
         self._write(piece)
 
     def _write(self, piece: bytes) -> None:
-        with contextlib.suppress(OSError):  # a full disk must not cost an answer
+        try:
             os.write(self._descriptor, piece)
+        except OSError as error:  # a full disk must not cost an answer
+            if not self._lost:
+                logger.warning("the access log cannot be written: %s", error.strerror)
+            self._lost += piece.count(b"\n")
+        else:
+            if self._lost:
+                logger.warning("%d lines of the access log were lost", self._lost)
+            self._lost = 0
 
 
 class _StandardError(_File):

@@ -373,3 +373,23 @@ def test_control_characters_reach_no_terminal_and_forge_no_line(tmp_path):
         entries = [parse(sock.recv(65536))["MESSAGE"] for _ in range(2)]
     assert entries[0].startswith(r"\x1b]0;title\x07")
     assert entries[1] == r"red \x1b[2J"
+
+
+FULL = """
+import os, sys
+from preforkd.linux import logs
+error = logs.StandardError(1.0)
+file = os.dup(2)
+os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
+assert [error.write("lost\\n") for _ in range(3)] == [False] * 3
+os.dup2(file, 2)
+assert error.write("kept\\n")
+"""
+
+
+def test_lines_that_cannot_be_written_are_counted():
+    """As on a full disk: how many stands in front of the next line that is written."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL], stderr=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stderr == "(3 lines were lost here: they could not be written)\nkept\n"

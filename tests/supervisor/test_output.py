@@ -28,6 +28,9 @@ class Journal:
             raise BlockingIOError
         self.entries.append(parse(entry))
 
+    def wait(self):
+        self.waits = True
+
     def close(self):
         pass
 
@@ -204,6 +207,7 @@ def test_what_is_left_at_the_end_is_told(monkeypatch):
     outputs.close()
     loop.close()
     assert [entry["MESSAGE"] for entry in journal.entries] == ["last", "word"]
+    assert journal.waits
 
 
 def test_a_line_without_an_end_is_cut():

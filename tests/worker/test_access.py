@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import select
 import socket
@@ -320,3 +321,18 @@ def test_off_is_nothing_and_a_bad_path_an_error(tmp_path):
     assert open_access_log(AccessLog()) is None
     with pytest.raises(SystemFailure, match=r"access_log\.target: .*No such file"):
         open_access_log(AccessLog(target=str(tmp_path / "no/log")))
+
+
+def test_a_file_that_cannot_be_written_is_told_once(tmp_path, caplog):
+    """A full disk costs lines, and no answer; how many is told when there is room again."""
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    file = access._File(descriptor)
+    for _ in range(3):
+        file.write([b"one\n", b"two\n"])
+    assert caplog.messages == ["the access log cannot be written: No space left on device"]
+    with (tmp_path / "log").open("wb") as room:
+        os.dup2(room.fileno(), descriptor)
+    file.write([b"three\n"])
+    os.close(descriptor)
+    assert (tmp_path / "log").read_bytes() == b"three\n"
+    assert caplog.messages[1:] == ["6 lines of the access log were lost"]
