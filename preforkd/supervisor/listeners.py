@@ -130,6 +130,9 @@ class Listeners:
         """
         proposal = (self._from_systemd if self._inherited else self._bind_all)(settings, places)
         notes = [*proposal.notes, *self._unfit]
+        if settings.idle_exit and not self._inherited:
+            place = places.get("idle_exit", "idle_exit")
+            notes.append(f"{place}: idle_exit has no effect: systemd has passed no socket")
         proposal.notes = tuple([*notes, self._foreign] if self._foreign else notes)
         for note in proposal.notes:
             logger.warning("%s", note)

@@ -247,3 +247,16 @@ def test_a_stored_unix_socket_without_its_file_is_bound_anew(tmp_path, caplog):
         client.connect(str(path))
     assert "its file is gone" in caplog.text
     listeners.close()
+
+
+def test_an_idle_exit_needs_sockets_from_systemd(passed, port, caplog):
+    """With sockets of our own nobody would start the service again: it does not leave, and that is said."""
+    settings = Settings(listen=(Listen(address=f"127.0.0.1:{port}"),), idle_exit=5.0)
+    listeners = Listeners(Passed([]), Store())
+    proposal = listeners.propose(settings, {"idle_exit": Place("/f.yaml", 3, 12)})
+    listeners.roll_back(proposal)
+    (note,) = proposal.notes
+    assert note == "/f.yaml:3:12: idle_exit has no effect: systemd has passed no socket"
+    assert note in caplog.text
+    chosen = Settings(listen=(Listen(name="admin"), Listen(name="http")), idle_exit=5.0)
+    assert Listeners(Passed(passed), Store()).propose(chosen, {}).notes == ()
