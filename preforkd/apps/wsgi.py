@@ -5,6 +5,7 @@ import logging
 import os
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from types import TracebackType
@@ -58,6 +59,10 @@ class Response(Protocol):
     def started(self) -> bool:
         """Tell whether the head is known."""
 
+    @property
+    def over(self) -> bool:
+        """Tell whether nothing that may still come would be sent."""
+
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
@@ -95,13 +100,23 @@ class FileWrapper:
         return data
 
     def region(self) -> tuple[int, int] | None:
-        """Return offset and length of what is to be sent; None if this is not a regular file."""
+        """Return offset and length of what is to be sent.
+
+        None if this is not a regular file, or its `read` may return something else than what is in it.
+        """
+        file = _as_opened(self.file)
+        if file is None:
+            return None
         try:
-            status = os.fstat(self.file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+            status = os.fstat(file.fileno())
+            # What has a size and no blocks may be made up by the kernel (sysfs), shorter than it says.
+            if not (stat.S_ISREG(status.st_mode) and status.st_blocks and file.readable()):
                 return None
-            offset = self.file.tell()
-        except (AttributeError, OSError, ValueError):
+            if isinstance(file, io.BufferedRandom):
+                file.flush()
+                status = os.fstat(file.fileno())
+            offset = file.tell()
+        except (OSError, ValueError):
             return None
         return offset, max(0, status.st_size - offset)
 
@@ -110,6 +125,20 @@ def server_name(host: str) -> str:
     """Return a local address as it stands in the URLs of clients (RFC 3875, section 4.1.14)."""
     host = host.partition("%")[0]
     return f"[{host}]" if ":" in host else host
+
+
+def _as_opened(file: Any) -> Any:
+    """Return the object of `open()` that this is, or wraps without changing what is read; else None.
+
+    Exactly those types: an object of any other may have a descriptor and a `read` of its own (gzip).
+    """
+    if type(file) is tempfile._TemporaryFileWrapper:
+        file = file.file
+    elif type(file) is tempfile.SpooledTemporaryFile:
+        file = file._file
+    raw = file.raw if type(file) in {io.BufferedReader, io.BufferedRandom} else file
+    plain = type(raw) is io.FileIO and "read" not in getattr(file, "__dict__", ())
+    return file if plain else None
 
 
 def base_environ(server: str, port: str, *, secure: bool, threads: bool) -> Environ:
@@ -206,15 +235,17 @@ def call(
         return None
     close = getattr(iterable, "close", None)
     try:
-        if isinstance(iterable, FileWrapper) and _send_file(iterable, response):
+        if iterable.__class__ is FileWrapper and _send_file(iterable, response):
             later, close = close, None
             return later
         if isinstance(iterable, (list, tuple)) and len(iterable) == 1:
             response.whole(iterable[0])
-        else:
+        elif not response.over:
             for data in iterable:
                 if data:
                     response.write(data)
+                if response.over:
+                    break  # it may be without end
         if not response.started:
             raise AssertionError("the application did not call start_response")
         response.finish()
@@ -235,8 +266,6 @@ def _complain(response: Response) -> None:
 def _send_file(wrapper: FileWrapper, response: Response) -> bool:
     region = wrapper.region()
     if region is None or response.head_sent or not region[1]:
-        return False
-    if isinstance(wrapper.file, io.TextIOBase):
         return False
     response.write_file(wrapper.file, *region)
     return True

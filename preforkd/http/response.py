@@ -153,6 +153,8 @@ class Response:
     """The answer to one request; ``keep`` tells afterwards whether the connection may go on."""
 
     head_sent = False
+    complete = False
+    """All of it was given; what the application does afterwards does not change it."""
     length = 0
     """Bytes of the body that were sent so far."""
     flaw = ""
@@ -180,6 +182,12 @@ class Response:
     def started(self) -> bool:
         """Tell whether `start_response` was called."""
         return self._plan is not None
+
+    @property
+    def over(self) -> bool:
+        """Tell whether nothing that the application may still give would be sent."""
+        plan = self._plan
+        return plan is not None and (self._without_body or plan.bodiless or bool(self.flaw))
 
     def start_response(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
@@ -265,6 +273,7 @@ class Response:
             self._sink.send_file(file, offset, count)
             self.length = count
             self._check_length()
+        self.complete = True
 
     def finish(self) -> None:
         """End the body; one that is shorter than was said ends the connection."""
@@ -273,6 +282,7 @@ class Response:
         elif self._chunked and not self._without_body:
             self._sink.send_last(b"0\r\n\r\n")
         self._check_length()
+        self.complete = True
 
     def _begin(self) -> bytes:
         if self.head_sent:

@@ -1,5 +1,8 @@
 """From requests to environs, from iterables to responses."""
 
+import bz2
+import contextlib
+import gzip
 import io
 import tempfile
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ class Response:
 
     head_sent = False
     started = False
+    over = False
     flaw = ""
 
     def __init__(self):
@@ -150,6 +154,94 @@ def test_a_real_file_is_not_read_here():
         assert not file.closed
         after()
         assert file.closed
+
+
+def opened(path):
+    """Open a file in each way in which its content is what `read` returns."""
+    yield path.open("rb")
+    yield path.open("rb", buffering=0)
+    yield path.open("r+b")
+    named = tempfile.NamedTemporaryFile()  # noqa: SIM115
+    spooled = tempfile.SpooledTemporaryFile(max_size=10)  # noqa: SIM115
+    for file in (named, spooled):
+        file.write(path.read_bytes())  # not flushed: what is in the buffer counts, too
+        file.seek(0)
+        yield file
+
+
+def test_files_as_they_are_opened_are_not_read_here(tmp_path):
+    """Buffered or not, for reading or both, and tempfile's wrappers of them."""
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789" * 1000)
+    for file in opened(path):
+        with file:
+            file.read(4)
+            assert wsgi.FileWrapper(file).region() == (4, 9996), file
+
+
+class Shouting(io.FileIO):
+    """A file whose content is not what is in it."""
+
+    def read(self, size=-1):
+        return super().read(size).upper()
+
+
+class Wrapped:
+    """Passes on what it has not, and has a `read` of its own."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def read(self, size=-1):
+        return self.file.read(size).upper()
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def others(path):
+    """Open a file in ways in which its descriptor does not tell its content."""
+    yield gzip.open(path)  # noqa: SIM115
+    yield bz2.open(path)  # noqa: SIM115
+    yield path.open()
+    yield Shouting(str(path))
+    yield io.BufferedReader(Shouting(str(path)))
+    yield Wrapped(path.open("rb"))
+    yield path.open("ab")
+    yield open("/sys/kernel/mm/transparent_hugepage/enabled", "rb")  # noqa: SIM115
+    own = path.open("rb")
+    own.read = lambda size=-1: b""
+    yield own
+    short = tempfile.SpooledTemporaryFile(max_size=1000)  # noqa: SIM115
+    short.write(b"in memory")
+    yield short
+
+
+def test_an_object_with_a_read_of_its_own_is_read(tmp_path):
+    """Whatever descriptor it gives: gzip's is that of the compressed file."""
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789" * 1000)
+    for file in others(path):
+        with contextlib.closing(file):
+            assert wsgi.FileWrapper(file).region() is None, file
+
+
+def test_a_wrapper_that_is_made_into_another_is_iterated():
+    """A class that inherits from the wrapper may give other blocks than the file has."""
+
+    class Shout(wsgi.FileWrapper):
+        def __next__(self):
+            return super().__next__().upper()
+
+    with tempfile.TemporaryFile() as file:
+        file.write(b"abc")
+        file.seek(0)
+
+        def application(environ, start_response):
+            start_response("200 OK", [])
+            return Shout(file)
+
+        assert call(application).parts == [(b"ABC", False)]
 
 
 def test_a_body_that_is_not_what_was_said_is_told(caplog):
