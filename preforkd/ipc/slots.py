@@ -191,7 +191,11 @@ class SlotWriter(_Page):
         try:
             yield
         finally:
-            self._words[0] = 0
+            self.rest()
+
+    def rest(self) -> None:
+        """Say that nothing of the application runs, without counting a request."""
+        self._words[0] = 0
 
     def beat(self) -> None:
         """Show that the loop turns; because the master asked."""

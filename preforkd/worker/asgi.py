@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import os
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +25,7 @@ from preforkd.http.proxy import ProxyHeader, ProxyHeaderError, Trust
 from preforkd.linux import logs, stacks
 from preforkd.worker import asgi_surroundings as surroundings, tls
 from preforkd.worker.gate import Accepted, Gate
+from preforkd.worker.interruption import leave_if_interrupted
 
 logger = logging.getLogger("preforkd.worker")
 
@@ -182,8 +184,18 @@ class AsgiServer:
 
     def serve(self) -> None:
         """Serve until the worker is to leave; drain, then run the lifespan's shutdown."""
+        pid, interrupted = os.getpid(), False
         try:
-            self._loop.run_until_complete(self._serve())
+            task = self._loop.create_task(self._serve())
+            while not task.done():
+                try:
+                    self._loop.run_until_complete(task)
+                except BaseException as error:
+                    leave_if_interrupted(error, self._gate, pid)
+                    self._changed.set()
+                    if task.done() and not interrupted:
+                        # It was this task that a signal handler's exception has come to.
+                        interrupted, task = True, self._loop.create_task(self._serve())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._loop.close()
@@ -205,8 +217,15 @@ class AsgiServer:
                 gate.shut()
             await self._change(gate.pause())
             for descriptor, _ in gate.poll(0):
-                if (accepted := gate.accept(descriptor)) is not None:
+                if (accepted := gate.accept(descriptor)) is None:
+                    continue
+                try:
                     await self._begin(accepted)
+                except Exception as error:
+                    # A client that has left already ends nothing but its connection.
+                    accepted.sock.close()
+                    level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR
+                    logger.log(level, "a connection failed at its start", exc_info=error)
         loop.remove_reader(gate.epoll.fileno())
         await self._drain()
         await self._lifespan.shutdown()

@@ -79,7 +79,8 @@ class Socket(Protocol):
 
 @dataclass(slots=True)
 class _FilePart:
-    descriptor: int
+    file: IO[bytes]
+    """Held, so that its descriptor stays open."""
     offset: int
     count: int
 
@@ -87,8 +88,8 @@ class _FilePart:
 def _cut_off(part: _FilePart, sent: int, why: str) -> ClientGoneError:
     # The client is cut off, as the answer's length was promised; it is not to blame.
     try:
-        name = os.readlink(f"/proc/self/fd/{part.descriptor}")
-    except OSError:
+        name = os.readlink(f"/proc/self/fd/{part.file.fileno()}")
+    except (OSError, ValueError):
         name = "a file"
     missing = part.count - sent
     logger.warning("%s was not sent whole, %d bytes are missing: %s", name, missing, why)
@@ -100,7 +101,7 @@ class _Overflow:
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - see close
-        self.part = _FilePart(self._file.fileno(), 0, 0)
+        self.part = _FilePart(self._file, 0, 0)
         """What of it is yet to be sent."""
 
     @property
@@ -113,7 +114,7 @@ class _Overflow:
         part = self.part
         rest, end = memoryview(data), self.size
         while rest:
-            done = os.pwrite(part.descriptor, rest, end)
+            done = os.pwrite(part.file.fileno(), rest, end)
             rest, end = rest[done:], end + done
         part.count += len(data)
 
@@ -216,7 +217,7 @@ class Connection:
         except BlockingIOError:
             return None
         except OSError as error:
-            raise ClientGoneError(str(error)) from error
+            raise _gone(error) from None
 
     def receive_into(self, view: memoryview) -> int:
         """Receive into this; return how many bytes: 0 when nothing more has arrived, or will.
@@ -229,7 +230,7 @@ class Connection:
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise ClientGoneError(str(error)) from error
+            raise _gone(error) from None
 
     # --- out -------------------------------------------------------------------------------------
 
@@ -243,6 +244,11 @@ class Connection:
         """Bytes that the socket has not taken yet."""
         files = (part.count for part in self._pending if isinstance(part, _FilePart))
         return self._pending_size + sum(files)
+
+    @property
+    def unfinished(self) -> bool:
+        """Tell whether something is pending, or the application has yet to close what was sent."""
+        return bool(self._pending) or self.after_sending is not None
 
     def send(self, data: bytes) -> None:
         """Send a part of an answer, or keep it for later.
@@ -290,7 +296,7 @@ class Connection:
                 pass
             except OSError as error:
                 self._keep(data)
-                raise ClientGoneError(str(error)) from error
+                raise _gone(error) from None
             self.taken += sent
             if sent == len(data):
                 return
@@ -310,7 +316,7 @@ class Connection:
                 pass
             except OSError as error:
                 self._keep(head + body)
-                raise ClientGoneError(str(error)) from error
+                raise _gone(error) from None
             self.taken += sent
         for part in (head, body):
             if sent < len(part):
@@ -324,7 +330,7 @@ class Connection:
 
         Raises ClientGoneError.
         """
-        self._pending.append(_FilePart(file.fileno(), offset, count))
+        self._pending.append(_FilePart(file, offset, count))
         self.flush()
 
     def flush(self) -> bool:
@@ -365,17 +371,19 @@ class Connection:
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise ClientGoneError(str(error)) from error
+            raise _gone(error) from None
 
     def _send_file_now(self, part: _FilePart) -> int:
         sent = 0
         try:
+            descriptor = part.file.fileno()
+        except ValueError:
+            raise _cut_off(part, sent, "the application has closed it") from None
+        try:
             if self.plain:
                 os.set_blocking(self.fd, False)  # sendfile(2) has no flag for it
                 while sent < part.count:
-                    done = os.sendfile(
-                        self.fd, part.descriptor, part.offset + sent, part.count - sent
-                    )
+                    done = os.sendfile(self.fd, descriptor, part.offset + sent, part.count - sent)
                     if not done:
                         raise _cut_off(part, sent, "it became shorter while it was sent")
                     sent += done
@@ -383,7 +391,7 @@ class Connection:
             while sent < part.count:
                 size = min(_FILE_BLOCK, part.count - sent)
                 try:
-                    block = os.pread(part.descriptor, size, part.offset + sent)
+                    block = os.pread(descriptor, size, part.offset + sent)
                 except OSError as error:
                     raise _cut_off(part, sent, str(error)) from error
                 if not block:
@@ -394,7 +402,7 @@ class Connection:
         except OSError as error:
             if error.errno in _OF_FILES:
                 raise _cut_off(part, sent, str(error)) from error
-            raise ClientGoneError(str(error)) from error
+            raise _gone(error) from None
         return sent
 
     def _wait_for_reader(self) -> None:
@@ -423,7 +431,7 @@ class Connection:
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
-            raise ClientGoneError(str(error)) from error
+            raise _gone(error) from None
 
     def forget(self) -> None:
         """Let the end be a reset: what the kernel keeps for a client that does not read goes as well."""
@@ -440,8 +448,9 @@ class Connection:
         getattr(self.sock, "abandon", self.sock.close)()
 
     def close(self) -> None:
-        """Give up everything; whoever waits for the sending learns of it."""
+        """Give up everything but what is to be called after the sending."""
         self.closed = True
+        self.opening = None  # it knows this connection: nothing but the collector would free them
         if self._reader is not None:
             self._reader.close()
         if self.request is not None:
@@ -449,15 +458,20 @@ class Connection:
         if self._overflow is not None:
             self._overflow.close()
         self.sock.close()
-        if self.after_sending is not None:
-            after, self.after_sending = self.after_sending, None
-            after()
+
+
+def _gone(error: Exception) -> Exception:
+    """Return what an error of the system tells of the client; others are a signal handler's own."""
+    if isinstance(error, OSError) and error.errno is None:
+        return error
+    return ClientGoneError(str(error))
 
 
 def smooth(sock: Socket) -> None:
     """Let the parts of an answer not wait for the client's delayed acknowledgement (tcp(7))."""
     if isinstance(sock, socket.socket) and sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # of one that has gone, the next step tells
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _server_name(sock: Socket) -> str:

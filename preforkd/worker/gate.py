@@ -212,6 +212,8 @@ class Gate:
         except (BlockingIOError, ConnectionAbortedError, InterruptedError):
             return None
         except OSError as error:
+            if error.errno is None:
+                raise  # not the system's: a signal handler's of the application
             if error.errno not in _EXHAUSTED:
                 # accept(2) passes on errors of the connection that was to be accepted; it is gone.
                 logger.debug("accept on %s: %s", listener.name, error)

@@ -35,6 +35,11 @@ from preforkd.worker.connection import FIRST_LOOK, Connection, Waiting
 from preforkd.worker.crew import Crew
 from preforkd.worker.front import Front, Known
 from preforkd.worker.gate import Gate, Listener
+from preforkd.worker.interruption import (
+    comes_from_application,
+    leave_after,
+    leave_if_interrupted,
+)
 from preforkd.worker.relief import Relief
 from preforkd.worker.tls import TlsSocket, context
 
@@ -155,6 +160,7 @@ class HttpLoop:
         self._idle = self._deadlines[Waiting.NEXT_REQUEST]
         self._soonest = math.inf
         """No deadline is earlier."""
+        self._pid = os.getpid()
         self._leaving_since: float | None = None
         self._turn = 0
         self._owed: list[int] = []
@@ -175,34 +181,54 @@ class HttpLoop:
 
     def run(self) -> None:
         """Serve until the worker is to leave, and what had arrived was answered."""
-        gate = self._gate
+        self._relief.take_back()
         while True:
-            if gate.refork is not None and self._is_calm():
+            if self._gate.refork is not None and self._is_calm():
                 self._fork_zygote()
-            if gate.retiring:
-                self._leave()
-                self._attend_to_sources()
-                if not self._connections:
-                    if not self._take_what_is_left():
-                        break
-                    continue  # it may be answered already, and then nothing is waited for
-            elif self._has_room():
-                gate.open()
-            else:
-                gate.shut()
-            self._poll()
-            for _ in range(len(self._ready)):
-                if not self._is_free():
+            try:
+                if not self._take_turn():
                     break
-                # What was held back while the application had the worker, or when others had their turn.
-                connection = self._ready.popleft()
-                if not connection.closed:
-                    self._guarded(self._go_on, connection)
+            except BaseException as error:
+                leave_if_interrupted(error, self._gate, self._pid)
+                self._recover()
         self._relief.end()
         if self._crew is not None:
             self._crew.end()
         if self._access is not None:
             self._access.flush()
+
+    def _take_turn(self) -> bool:
+        """Attend to what happens; False: the worker is to leave, and nothing is left."""
+        gate = self._gate
+        if gate.retiring:
+            self._leave()
+            self._attend_to_sources()
+            if not self._connections and not self._ready:
+                # What is taken may be answered already, and then nothing is waited for.
+                return self._take_what_is_left()
+        elif self._has_room():
+            gate.open()
+        else:
+            gate.shut()
+        self._poll()
+        for _ in range(len(self._ready)):
+            if not self._is_free():
+                break
+            # What was held back while the application had the worker, or when others had their turn.
+            connection = self._ready.popleft()
+            if not connection.closed:
+                self._guarded(self._go_on, connection)
+            elif connection.after_sending is not None:
+                self._guarded(self._let_close, connection)
+        return True
+
+    def _recover(self) -> None:
+        # Wherever the exception of a signal handler has come.
+        if not self._away:
+            self._relief.recover()
+            self._current = None
+            if self._crew is None:
+                self._board.rest()
 
     def _new_relief(self) -> Relief:
         return Relief(lambda: self._turn, self._relieve, self._gate.wake)
@@ -214,6 +240,7 @@ class HttpLoop:
         # A thread would not exist in the zygote, and what it held locked would stay locked.
         self._relief.end()
         self._relief = self._new_relief()
+        self._relief.take_back()
         if self._crew is not None:
             self._crew.end()
         try:
@@ -227,7 +254,7 @@ class HttpLoop:
     def descriptors(self) -> list[int]:
         """Return the connections and the exchange: what a child of the application must not keep."""
         # Only the thread that forks is in the child; who had custody is not.
-        self._relief.custody = threading.Lock()
+        self._relief.custody = threading.RLock()
         exchange = self._exchange.descriptors() if self._exchange is not None else ()
         return [*self._connections, *exchange]
 
@@ -255,7 +282,7 @@ class HttpLoop:
                 continue
             try:
                 self._attend(connection, event)
-            except Exception as error:
+            except BaseException as error:
                 self._failed(connection, error)
         if self._crew is not None:
             while (connection := self._crew.take()) is not None:
@@ -283,28 +310,31 @@ class HttpLoop:
         accepted = self._gate.accept(descriptor)
         if accepted is None:
             return
-        entrance = self._entrances[descriptor]
-        sock: Any = accepted.sock
-        remote, port = "", ""
-        if accepted.peer.__class__ is tuple:  # not a Unix socket
-            remote, port = accepted.peer[0], str(accepted.peer[1])
-        trusted = bool(self.trust) and self.trust.trusts(remote)
-        connection = Connection(sock, entrance.fronts[trusted], remote, port)
-        self._enter(connection)
-        if entrance.proxy_protocol:
-            if not trusted:
-                logger.warning("connection from %s refused: not in proxy.trusted", remote or "unix")
-                self._close(connection)
-                return
-            connection.opening = self._proxied(connection, entrance)
-        elif entrance.tls is not None:
-            connection.opening = self._secured(connection, entrance)
-        if connection.opening is not None:
-            self._wait(connection, Waiting.HANDSHAKE)
-        # Its request is mostly there already; if not, it is waited for.
+        connection = None
         try:
+            entrance = self._entrances[descriptor]
+            remote, port = "", ""
+            if accepted.peer.__class__ is tuple:  # not a Unix socket
+                remote, port = accepted.peer[0], str(accepted.peer[1])
+            trusted = bool(self.trust) and self.trust.trusts(remote)
+            connection = Connection(accepted.sock, entrance.fronts[trusted], remote, port)
+            self._enter(connection)
+            if entrance.proxy_protocol or entrance.tls is not None:
+                if entrance.proxy_protocol and not trusted:
+                    peer = remote or "unix"
+                    logger.warning("connection from %s refused: not in proxy.trusted", peer)
+                    self._close(connection)
+                    return
+                begin = self._proxied if entrance.proxy_protocol else self._secured
+                connection.opening = begin(connection, entrance)
+                self._wait(connection, Waiting.HANDSHAKE)
+            # Its request is mostly there already; if not, it is waited for.
             self._attend(connection, _IN)
-        except Exception as error:
+        except BaseException as error:
+            # A client that has left already, or breaks its word, ends nothing but its connection.
+            if connection is None:
+                accepted.sock.close()
+                raise
             self._failed(connection, error)
 
     def _enter(self, connection: Connection) -> None:
@@ -355,11 +385,16 @@ class HttpLoop:
         # Whatever goes wrong with one connection ends that one.
         try:
             step(connection, *arguments)
-        except Exception as error:
+        except BaseException as error:
             self._failed(connection, error)
 
-    def _failed(self, connection: Connection, error: Exception) -> None:
-        if isinstance(error, (ClientGoneError, ProxyHeaderError, OSError)):
+    def _failed(self, connection: Connection, error: BaseException) -> None:
+        client = isinstance(error, (ClientGoneError, ProxyHeaderError))
+        if not client and comes_from_application(error):
+            # How far this connection had come, nobody knows.
+            leave_after(error, self._gate)
+            self._recover()
+        elif client or isinstance(error, OSError):
             logger.debug("connection from %s: %s", connection.remote, error)
         else:
             logger.error("connection from %s failed", connection.remote, exc_info=error)
@@ -431,7 +466,7 @@ class HttpLoop:
 
     def _attend_with_care(self, connection: Connection) -> None:
         waiting = connection.waiting
-        if waiting is Waiting.NOTHING and connection.request is not None:
+        if waiting is Waiting.NOTHING and (connection.request or connection.after_sending):
             return  # an event from before it was put aside
         if waiting is Waiting.GOODBYE:
             if connection.receive() == b"":  # until then, what comes is read away
@@ -447,7 +482,7 @@ class HttpLoop:
             if connection.flush():
                 self._wait(connection, Waiting.WRITE)
             if not connection.pending:
-                self._sent(connection)
+                self._log_last(connection)
         else:
             data = connection.receive()
             if data is None:
@@ -484,10 +519,7 @@ class HttpLoop:
         """Answer what is complete, then wait for what comes next."""
         answered = 0
         while True:
-            if connection.pending:
-                if connection.waiting is not Waiting.WRITE:
-                    self._wait(connection, Waiting.WRITE)
-                self._register(connection, _OUT)
+            if connection.unfinished and not self._finish_answer(connection):
                 return
             if (
                 connection.leaving
@@ -517,6 +549,19 @@ class HttpLoop:
                 return
             self._answer_request(connection)
             answered += 1
+
+    def _finish_answer(self, connection: Connection) -> bool:
+        """See to it that an answer is sent, and closed by the application; True when that is done."""
+        if connection.pending:
+            if connection.waiting is not Waiting.WRITE:
+                self._wait(connection, Waiting.WRITE)
+            self._register(connection, _OUT)
+            return False
+        if not self._is_free():
+            self._suspend(connection)
+            self._ready.append(connection)
+            return False
+        return self._let_close(connection)
 
     def _last_words(self, connection: Connection) -> bool:
         # The client has said all that it will say: what is complete of it is answered.
@@ -621,13 +666,6 @@ class HttpLoop:
             self._gate.epoll.modify(connection.fd, events)
         connection.registered = events
 
-    def _sent(self, connection: Connection) -> None:
-        self._log_last(connection)
-        after = connection.after_sending
-        if after is not None:
-            connection.after_sending = None
-            after()
-
     def _end(self, connection: Connection) -> None:
         if not connection.unread or connection.waiting is Waiting.GOODBYE:
             self._close(connection)
@@ -649,7 +687,10 @@ class HttpLoop:
         if connection.registered:
             # Closing is not enough where a child of the application has inherited the socket.
             self._gate.epoll.unregister(connection.fd)
+            connection.registered = 0
         connection.close()
+        if connection.after_sending is not None:
+            self._ready.append(connection)
         self._gate.board.connections(len(self._connections))
 
     # --- requests --------------------------------------------------------------------------------
@@ -696,8 +737,8 @@ class HttpLoop:
             board.show(known.line)
         board.busy()
         self._current = connection
-        custody.release()
         try:
+            custody.release()
             self._call(connection, known, body, length)
         finally:
             if not custody.acquire(False):
@@ -705,7 +746,40 @@ class HttpLoop:
             self._current = None
             board.idle()
 
+    def _let_close(self, connection: Connection) -> bool:
+        """Have the application close what was sent; False: a thread does it, and has the connection."""
+        if self._crew is not None:
+            self._suspend(connection)
+            self._crew.give(connection)
+            return False
+        relief = self._relief
+        if relief.asleep and self._exchange is not None:
+            relief.call()
+        self._shown = None
+        self._current = connection
+        with self._board.occupied():
+            try:
+                relief.custody.release()
+                self._close_sent(connection)
+            finally:
+                relief.take_back()
+        self._current = None
+        return True
+
+    def _close_sent(self, connection: Connection) -> None:
+        close, connection.after_sending = connection.after_sending, None
+        assert close is not None
+        try:
+            close()
+        except BaseException as error:
+            logger.exception("the application failed to close what was sent")
+            if isinstance(error, SystemExit):
+                self._gate.leave()
+
     def _answer_in_thread(self, connection: Connection) -> None:
+        if connection.after_sending is not None:
+            self._close_sent(connection)
+            return
         request = connection.request
         assert request is not None
         try:
@@ -722,7 +796,7 @@ class HttpLoop:
         connection.request = None
         if connection.gone:
             self._close(connection)
-        else:
+        elif not connection.closed:
             self._go_on(connection)
 
     def _call(self, connection: Connection, known: Known, body: IO[bytes], length: int) -> None:
@@ -759,6 +833,8 @@ class HttpLoop:
         except BaseException as error:
             self._application_failed(connection, known, response, error)
         finally:
+            # Each knows the other: nothing but the collector would free them.
+            connection.response = None
             if self._observed:
                 self._finish(connection, environ, known, response, begun)
         if not response.keep:
@@ -814,10 +890,15 @@ class HttpLoop:
         self, connection: Connection, known: Known, response: Response, error: BaseException
     ) -> None:
         target = known.head.target.decode("latin-1")
-        logger.error("the application failed on %s %s", known.head.method, target, exc_info=error)
+        when = " after its answer" if response.complete else ""
+        logger.error(
+            "the application failed on %s %s%s", known.head.method, target, when, exc_info=error
+        )
         if isinstance(error, SystemExit):
             # It asks for the end of this process: others go on.
             self._gate.leave()
+        if response.complete:
+            return
         response.keep = False
         if response.head_sent:
             raise ClientGoneError("the answer is cut off where the application failed")

@@ -31,8 +31,8 @@ class Relief:
     def __init__(
         self, turn: Callable[[], int], relieve: Callable[[], None], wake: Callable[[], None]
     ) -> None:
-        self.custody = threading.Lock()
-        self.custody.acquire()
+        self.custody = threading.RLock()
+        """The worker's thread takes it (`take_back`) before it begins."""
         self.asleep = True
         """`call` is needed when there is work."""
         self.wanted = False
@@ -59,12 +59,25 @@ class Relief:
         self._alarm.release()
 
     def take_back(self) -> None:
-        """Take custody after a call of the application."""
+        """Take custody after a call of the application, unless the caller has it."""
+        if self.custody._is_owned():  # type: ignore[attr-defined]
+            return
         if not self.custody.acquire(blocking=False):
             self.wanted = True
             self._wake()
             self.custody.acquire()
             self.wanted = False
+
+    def recover(self) -> None:
+        """Take custody, wherever an exception of a signal handler has come."""
+        while True:
+            try:
+                self.take_back()
+                self.wanted = False
+            except BaseException:
+                logger.exception("another exception of a signal handler")
+            else:
+                return
 
     def end(self) -> None:
         """End the thread; the caller has custody."""

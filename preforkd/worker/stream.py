@@ -1,5 +1,6 @@
 """The stream worker: one connection at a time, from accept to close."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from preforkd.apps import stream
 from preforkd.apps.stream import StreamHandler
 from preforkd.worker.gate import Accepted, Gate
+from preforkd.worker.interruption import leave_if_interrupted
 
 if TYPE_CHECKING:
     from preforkd.worker.opening import Openings
@@ -33,6 +35,7 @@ class _Loop:
         self._gate = gate
         self._handler: StreamHandler = stream.as_handler(application)
         self._untried = 0
+        self._pid = os.getpid()
 
     def run(self) -> None:
         gate = self._gate
@@ -40,8 +43,11 @@ class _Loop:
         while not gate.retiring:
             if gate.refork is not None:
                 gate.fork_zygote()
-            for descriptor, _ in gate.poll(None):
-                self._take(descriptor)
+            try:
+                for descriptor, _ in gate.poll(None):
+                    self._take(descriptor)
+            except BaseException as error:
+                leave_if_interrupted(error, gate, self._pid)
 
     def _take(self, descriptor: int) -> None:
         gate = self._gate
@@ -79,7 +85,8 @@ class _Loop:
             stream.call(self._handler, accepted.sock, accepted.peer)
         except SystemExit:
             self._gate.leave()  # the handler asks for the end of this process: others go on
-        board.idle()
+        finally:
+            board.idle()
 
 
 class _OpeningLoop(_Loop):
@@ -94,16 +101,23 @@ class _OpeningLoop(_Loop):
         while not gate.retiring or openings:
             if gate.refork is not None:
                 self._fork_zygote()
-            if openings.full:
-                gate.shut()
-            else:
-                gate.open()
-            for descriptor, _ in gate.poll(openings.timeout()):
-                if descriptor != openings.fileno():
-                    self._take(descriptor)
-            openings.attend()
-            while openings.opened:
-                self._serve(openings.opened.popleft())
+            try:
+                self._take_turn()
+            except BaseException as error:
+                leave_if_interrupted(error, gate, self._pid)
+
+    def _take_turn(self) -> None:
+        gate, openings = self._gate, self._openings
+        if openings.full:
+            gate.shut()
+        else:
+            gate.open()
+        for descriptor, _ in gate.poll(openings.timeout()):
+            if descriptor != openings.fileno():
+                self._take(descriptor)
+        openings.attend()
+        while openings.opened:
+            self._serve(openings.opened.popleft())
 
     def _fork_zygote(self) -> None:
         try:

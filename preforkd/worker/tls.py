@@ -80,6 +80,7 @@ class TlsSocket:
         sock.getpeername()
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.getpeername()  # wrap_socket() would lose the descriptor of one that has gone
         self._sock = settings.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         self._said_goodbye = False
         self.wants_write = False

@@ -118,7 +118,9 @@ def read_answer(sock: socket.socket) -> tuple[str, bytes]:
     length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
     whole = bytearray(body)
     while len(whole) < length:
-        whole += sock.recv(1 << 20)
+        piece = sock.recv(1 << 20)
+        assert piece, f"{len(whole)} of {length} bytes came"
+        whole += piece
     return head.decode(), bytes(whole)
 
 

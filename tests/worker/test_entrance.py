@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import ssl
+import struct
 import tempfile
 import threading
 import time
@@ -88,6 +89,48 @@ def test_a_handshake_blocks_nobody():
             assert b"200 OK" in read_all(sock)
         for sock in silent:
             sock.close()
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_who_resets_before_the_handshake_ends_nothing(proxied, caplog):
+    """Accepted when it has gone already, with TLS and behind the PROXY protocol: the others are served."""
+    held, go = threading.Event(), threading.Event()
+
+    def hold(environ, start_response):
+        if environ["PATH_INFO"] == "/hold":
+            held.set()
+            assert go.wait(20)
+        start_response("200 OK", [("Content-Length", "0")])
+        return [b""]
+
+    tls = Tls(certificate=CERTIFICATE, key=KEY)
+    trusted = Proxy(trusted=("127.0.0.1",))
+    settings = listening(tls=True, tls_section=tls, proxy_protocol=proxied, proxy=trusted)
+    opening = b"PROXY TCP4 1.2.3.4 5.6.7.8 1000 80\r\n" if proxied else b""
+
+    def enter(worker):
+        plain = worker.connect()
+        plain.sendall(opening)
+        return client_context().wrap_socket(plain, server_hostname="localhost")
+
+    with serving(hold, whole=settings) as worker, enter(worker) as sock:
+        sock.sendall(GET % (b"/hold", CLOSE))
+        assert held.wait(20)
+        for number in range(30):
+            gone = worker.connect()
+            gone.sendall(opening + b"\x16\x03\x01"[: number % 4])
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.close()
+        go.set()
+        assert b"200 OK" in read_all(sock)
+        with enter(worker) as other:
+            other.sendall(GET % (b"/", CLOSE))
+            assert b"200 OK" in read_all(other)
+        deadline = time.monotonic() + 20
+        while worker.slot.condition()[1]:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_file_over_tls():
@@ -220,17 +263,12 @@ def test_a_file_is_sent_and_then_closed():
         file.flush()
         closed = threading.Event()
 
-        class File:
-            def __init__(self):
-                self.tell, self.fileno, self.read = file.tell, file.fileno, file.read
-
-            def close(self):
-                closed.set()
-
         def send(environ, start_response):
             file.seek(10)
             start_response("200 OK", [("Content-Length", str(len(data) - 10))])
-            return environ["wsgi.file_wrapper"](File())
+            wrapper = environ["wsgi.file_wrapper"](file)
+            wrapper.close = closed.set
+            return wrapper
 
         with serving(send) as worker, worker.connect() as sock:
             sock.sendall(GET % (b"/", b""))

@@ -231,6 +231,52 @@ def test_a_slow_reader_is_served_while_the_application_has_the_worker():
         slow.close()
 
 
+def test_closing_what_was_sent_waits_for_the_worker(tmp_path):
+    """A download that ends while the application has the worker: its file is closed by nobody beside it."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 20_000_000)
+    application, closers = Application(), []
+
+    def serve(environ, start_response):
+        if environ["PATH_INFO"] != "/file":
+            return application(environ, start_response)
+        start_response("200 OK", [("Content-Length", "20000000")])
+        file = path.open("rb")
+
+        def close():
+            file.close()
+            closers.append((threading.current_thread(), application.go.is_set()))
+
+        wrapper = environ["wsgi.file_wrapper"](file)
+        wrapper.close = close
+        return wrapper
+
+    serve.go = application.go
+    with team(serve, size=1) as (worker,), worker.connect() as sock, worker.connect() as slow:
+        sock.sendall(GET % b"/file")
+        sock.recv(1)
+        slow.sendall(GET % b"/slow")
+        assert application.entered.acquire(timeout=20)
+        rest = 20_000_000
+        while rest > 0:
+            rest -= len(sock.recv(1 << 20))
+        sock.close()
+        application.go.set()
+        read_answer_head(slow)
+        deadline = time.monotonic() + 20
+        while not closers:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        assert closers == [(worker.thread, True)]
+
+
+def read_answer_head(sock):
+    """Read until the end of a head."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += sock.recv(65536)
+
+
 def test_threads_answer_side_by_side():
     """With workers.threads, one worker has as many requests in the application at once."""
     application = Application()

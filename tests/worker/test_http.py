@@ -328,6 +328,140 @@ def test_a_worker_whose_master_has_gone_leaves():
         assert worker.ended()
 
 
+class Endless:
+    """A body without end; counts what was asked of it."""
+
+    def __init__(self, block):
+        self.block, self.given, self.closed = block, 0, 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.given += 1
+        return self.block
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
+@pytest.mark.parametrize("block", [b"x", b""])
+@pytest.mark.parametrize(
+    ("method", "status", "length"),
+    [(b"HEAD", "200 OK", ()), (b"GET", "204 No Content", ()), (b"GET", "304 Not Modified", ()),
+     (b"GET", "200 OK", (("Content-Length", "3"),)), (b"GET", "200 OK", (("Content-Length", "0"),))],
+)  # fmt: skip
+def test_a_body_that_nobody_gets_is_not_waited_for(method, status, length, block, late):
+    """HEAD, 204, 304, and what is behind a Content-Length: without end, it holds the worker no longer."""
+    if length and not block:
+        pytest.skip("it may yet give what it has promised")
+    body = Endless(block)
+
+    def application(environ, start_response):
+        if not late:
+            start_response(status, list(length))
+            return body
+
+        def give():
+            start_response(status, list(length))
+            try:
+                for part in body:  # noqa: UP028 - "yield from" would close it itself
+                    yield part
+            finally:
+                body.close()
+
+        return give()
+
+    with serving(application) as worker:
+        answer = worker.ask(method + b" / HTTP/1.1\r\nHost: h\r\n" + CLOSE + b"\r\n")
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        assert status.encode() in head
+        assert rest == (b"xxx" if length == (("Content-Length", "3"),) else b"")
+        until(lambda: body.closed == 1)
+        assert body.given <= 4
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("length", [(), (("Content-Length", "8000000"),)])
+def test_a_close_that_fails_cuts_nothing_off(length, threads, caplog):
+    """The answer is complete, and delivered however slowly it is read; the log says what failed."""
+
+    class Body:
+        def __iter__(self):
+            for _ in range(80):
+                yield b"x" * 100_000
+
+        def close(self):
+            raise ValueError("close")
+
+    def application(environ, start_response):
+        start_response("200 OK", list(length))
+        return Body()
+
+    whole = Settings(workers=Workers(threads=threads))
+    with serving(application, whole=whole) as worker, worker.connect() as sock:
+        for _ in range(2):  # on a connection that is kept
+            sock.sendall(GET % (b"/", b""))
+            time.sleep(0.1)
+            data = b""
+            while data.count(b"x") < 8_000_000:
+                data += sock.recv(1 << 20)
+            if not length:
+                while not data.endswith(b"0\r\n\r\n"):
+                    data += sock.recv(100)
+    failed = [record for record in caplog.records if record.exc_info]
+    assert [record.exc_info[0] for record in failed] == [ValueError] * 2
+    assert "after its answer" in failed[0].getMessage()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_closing_what_was_sent_is_the_applications_work(threads, leaves, tmp_path, caplog):
+    """When the client has it, or has left: as busy, and others are served; what fails harms nobody."""
+    entered, go = threading.Event(), threading.Event()
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 20_000_000)
+
+    def application(environ, start_response):
+        if environ["PATH_INFO"] != "/file":
+            start_response("200 OK", [("Content-Length", "1")])
+            return [b"y"]
+
+        file = path.open("rb")
+
+        def close():
+            file.close()
+            entered.set()
+            assert go.wait(20)
+            raise ValueError("close")
+
+        start_response("200 OK", [("Content-Length", "20000000")])
+        wrapper = environ["wsgi.file_wrapper"](file)
+        wrapper.close = close
+        return wrapper
+
+    whole = Settings(workers=Workers(threads=threads))
+    with serving(application, whole=whole) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/file", b""))
+        if leaves:
+            sock.recv(1000)
+            sock.close()
+        else:
+            body = read_answer(sock)[1]
+            assert len(body) == 20_000_000
+            sock.sendall(GET % (b"/", b""))
+        assert entered.wait(20)
+        assert worker.slot.since()
+        if threads > 1:
+            assert worker.ask(GET % (b"/", CLOSE)).endswith(b"y")
+        go.set()
+        if not leaves:
+            assert read_answer(sock)[1] == b"y"
+        assert worker.ask(GET % (b"/", CLOSE)).endswith(b"y")
+    assert "ValueError: close" in caplog.text
+
+
 def test_exit_asks_for_the_workers_end(caplog):
     """SystemExit is answered for with 500, and the worker leaves of its own accord."""
 

@@ -29,6 +29,7 @@ class Worker:
 @pytest.fixture
 def worker():
     worker = Worker()
+    worker.relief.take_back()
     yield worker
     worker.relief.end()
 
@@ -49,7 +50,7 @@ def test_a_long_call_is_relieved_and_custody_comes_back(worker):
     assert not relief.custody.acquire(blocking=False)
     relief.take_back()
     assert not relief.wanted
-    assert relief.custody.locked()
+    assert relief.custody._is_owned()
 
 
 def test_while_the_loop_has_custody_nobody_touches_the_connections(worker):

@@ -1,0 +1,73 @@
+"""Exceptions of the application that come while it has no request, told from those of the worker itself."""
+
+import os
+import socket
+import types
+
+import pytest
+
+from preforkd.worker import interruption
+
+
+def raised_by(code, module):
+    """Return what this code raises in a module of this name."""
+    namespace = types.ModuleType(module).__dict__
+    try:
+        exec(code, namespace)
+    except BaseException as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize(
+    ("code", "module", "application"),
+    [
+        ("raise TimeoutError('late')", "site.views.late", False),  # a module of Python's own
+        ("raise TimeoutError('late')", "shop.views", True),
+        ("import json; json.loads('{')", "shop", True),
+        ("raise OSError(9, 'closed')", "preforkd.worker.http", False),
+        ("import selectors; selectors.EpollSelector().register(-1, 1)", "preforkd", False),
+        ("raise KeyboardInterrupt", "preforkd.worker.http", True),
+        ("raise SystemExit", "preforkd.worker.http", True),
+    ],
+)
+def test_whose_code_has_raised_it(code, module, application):
+    """A frame of another module than ours and Python's is the application's; so is what ends a program."""
+    error = raised_by(code, module)
+    error.__traceback__ = error.__traceback__.tb_next  # without this module's frame
+    assert interruption.comes_from_application(error) == application
+
+
+class Gate:
+    def __init__(self):
+        self.left = 0
+
+    def leave(self):
+        self.left += 1
+
+
+def test_the_worker_leaves_for_the_application_only(caplog):
+    """What it has raised is logged; what preforkd has, or a child that came back meets, ends the process."""
+    late, own = raised_by("raise ValueError('late')", "shop"), raised_by("1 / 0", "preforkd")
+    own.__traceback__ = own.__traceback__.tb_next
+    gate = Gate()
+    interruption.leave_if_interrupted(late, gate, os.getpid())
+    assert gate.left == 1
+    assert "late" in caplog.text
+    with pytest.raises(ZeroDivisionError):
+        interruption.leave_if_interrupted(own, gate, os.getpid())
+    with pytest.raises(ValueError, match="late"):
+        interruption.leave_if_interrupted(late, gate, os.getpid() + 1)
+    assert gate.left == 1
+
+
+def test_a_time_out_of_a_handler_is_no_client_that_has_gone():
+    """TimeoutError is an OSError; one of the system's has a number."""
+    from preforkd.http.response import ClientGoneError
+    from preforkd.worker import connection
+
+    handlers = TimeoutError("late")
+    assert connection._gone(handlers) is handlers
+    with socket.socket() as sock, pytest.raises(OSError) as caught:
+        sock.getpeername()
+    assert isinstance(connection._gone(caught.value), ClientGoneError)
