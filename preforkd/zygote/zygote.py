@@ -110,6 +110,7 @@ def from_worker(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | 
     process.leave_signals_to_master()
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, forked from a worker")
     begun = time.monotonic()
+    exits.flush_logging()
     try:
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except (PreforkdError, OSError) as caught:
@@ -128,7 +129,6 @@ def serve(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | None:
     """
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}")
     withheld = exits.Withheld()
-    exits.flush_logging()
     while True:
         try:
             received = channel.receive(wait=True)
@@ -188,6 +188,7 @@ def _load(
         children.release()
         # Again: an application that configures logging takes away what is not its own.
         logs.configure(loaded.settings.log.level, loaded.settings.log.target)
+        exits.flush_logging()
         _warn_before_fork(before)
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except (PreforkdError, OSError) as caught:
@@ -219,8 +220,7 @@ def _check(
 
     def live(listener: socket.socket, descriptor: int, memory: int) -> None:
         channel.close()
-        exits.renew_multiprocessing()
-        originals.renew_hubs()
+        _begin_anew()
         # The request is not a client's; and who tries a configuration may not be the service's user.
         trial = replace(
             loaded,
@@ -232,12 +232,16 @@ def _check(
 
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, trying a request")
     withheld = exits.Withheld()
-    exits.flush_logging()
     withheld.withhold()
     try:
         return check.check(settings.app.check, live, settings.timeouts.boot)
     finally:
         withheld.give_back()
+
+
+def _begin_anew() -> None:
+    exits.renew_multiprocessing()
+    originals.renew_hubs()
 
 
 def _end_stray(children: Children) -> None:
@@ -381,8 +385,7 @@ def _fork(
     if isinstance(pid, fork.Newborn):
         channel.close()
         pid.wait()
-        exits.renew_multiprocessing()
-        originals.renew_hubs()
+        _begin_anew()
         seat_channel, memory, *output = descriptors
         return Birth(loaded, order.worker, order.slot, seat_channel, memory, tuple(output))
     born, go = pid

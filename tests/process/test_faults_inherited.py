@@ -1,6 +1,7 @@
 """What an application has made before a fork, and the children that it forks itself."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from faults import get, serve, whole_again
-from service import wait_until_gone
+from service import free_port, wait_until_gone
 
 pytestmark = pytest.mark.process
 
@@ -252,6 +253,24 @@ def test_a_child_that_a_hook_forks_and_lets_return(service, tmp_path):
     assert service.stop() == 0
 
 
+def test_what_was_made_at_import_outlives_the_trial_request(service, tmp_path):
+    """The worker that answers app.check takes nothing away when it leaves."""
+    (tmp_path / "made.py").write_text(MADE)
+    service.port = free_port()
+    service.address = ("127.0.0.1", service.port)
+    service.configure(
+        f"app:\n  target: wsgi:made:application\n  directory: {tmp_path}\n  check: /\n"
+        f"  environment: {{SCRATCH: {service.folder}}}\n"
+        f"listen: 127.0.0.1:{service.port}\nworkers: 1\n"
+    )
+    service.start("--config", str(service.config))
+    facts = made(service)
+    assert facts["n"] == 2
+    assert facts["there"]
+    assert facts["alive"]
+    assert service.stop() == 0
+
+
 WSGI = """
 def application(environ, start_response):
     start_response("200 OK", [])
@@ -294,6 +313,14 @@ HARMLESS = {
 }
 
 
+def demand(library):
+    # Not imported here: some have hooks for all forks that follow.
+    if importlib.util.find_spec(library.partition(".")[0]) is None or not importlib.util.find_spec(
+        library
+    ):
+        pytest.skip(f"{library} is not installed")
+
+
 def warnings_of(service, tmp_path, code):
     (tmp_path / "made.py").write_text(code + WSGI)
     serve(service, workers=1, target="wsgi:made:application", directory=str(tmp_path))
@@ -308,7 +335,7 @@ def test_what_does_not_survive_the_fork_is_named(service, tmp_path, what):
     """By what it is, once; its threads are not listed beside it."""
     code, words = NAMED[what]
     if what == "grpc":
-        pytest.importorskip("grpc")
+        demand("grpc")
     lines = warnings_of(service, tmp_path, code)
     assert len(lines) == len(words), lines
     for line, expected in zip(lines, words, strict=True):
@@ -319,5 +346,5 @@ def test_what_does_not_survive_the_fork_is_named(service, tmp_path, what):
 def test_what_survives_the_fork_is_not_warned_of(service, tmp_path, what):
     """Libraries that end or start their threads around a fork, or when they are needed."""
     if what not in {"again", "manager"}:
-        pytest.importorskip(what)
+        demand(what)
     assert warnings_of(service, tmp_path, HARMLESS[what]) == []
