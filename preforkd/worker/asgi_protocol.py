@@ -210,6 +210,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         self._requests = 0
         self.written = 0
         """Bytes of all answers so far."""
+        self._lost = False
         self._missing = 0
         """Bytes of them that the client has not got; known when it is gone."""
         self._unlogged: Answered | None = None
@@ -285,6 +286,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         """Wait for nothing any more."""
         self._stop_timer()
         self.sending.stop()
+        self._lost = True
         cycle = self.cycle
         if self._shared.log is not None:
             whole = exc is None and (cycle is None or cycle.response_complete)
@@ -300,7 +302,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
 
     def log(self, answered: Answered) -> None:
         """Log a request when it is known how much of its answer the client has got."""
-        if self.flow.write_paused:
+        if not self._lost and (self.flow.write_paused or self.transport.is_closing()):
             self._unlogged = answered
         else:
             self._log_now(answered)
