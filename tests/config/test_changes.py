@@ -80,7 +80,10 @@ def test_a_target_that_vanishes_is_refused(read, app):
     """With the place where it was, and what asks for the demo."""
     (problem,) = vanished(read(SHOP), read(f"{app}listen: :80\n"), listen=True)
     assert problem.setting == "app.target"
+    assert problem.place.source.endswith("/preforkd.yaml")
     assert "preforkd.yaml:1:15" in problem.message
+    new = read(f"{app}listen: :80\n")
+    assert vanished(read(SHOP), new, listen=False) == [problem]
     assert "write stream:preforkd.apps.demo:greet" in problem.hint
     demo = read("app: {target: 'stream:preforkd.apps.demo:greet'}\nlisten: :80\n")
     assert vanished(read(SHOP), demo, listen=True) == []

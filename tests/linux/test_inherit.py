@@ -136,6 +136,12 @@ def test_variables_that_contradict_what_is_there_are_an_error(variables):
         assert value in said["error"]
 
 
+def test_no_number_is_an_error_whoever_it_is_for():
+    """Also where no pid is named, which would make a number another process's."""
+    said = inherit([], [], 'exec "$0" -c "$1"', LISTEN_FDS="one")
+    assert said == {"error": "LISTEN_FDS='one' is not a number of sockets"}
+
+
 @pytest.mark.parametrize("number", ["", "0"])
 def test_nothing_is_passed(number):
     """An empty variable, or none of them, is no error."""
