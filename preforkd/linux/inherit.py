@@ -54,10 +54,9 @@ def inherited_listeners() -> Passed:
     if not (announced.isascii() and announced.isdecimal()):
         raise SystemFailure(f"LISTEN_FDS={announced!r} is not a number of sockets", hint=_HINT)
     if pid != str(os.getpid()):
-        whose = f"process {pid} (LISTEN_PID)" if pid else "nobody: LISTEN_PID is not set"
-        text = f"LISTEN_FDS={announced} is for {whose}; this is process {os.getpid()}"
-        cause = "PrivatePIDs=, a container, or a program in between that did not exec"
-        return Passed(foreign=f"{text}: those sockets are not served (the cause may be {cause})")
+        return _for_another(
+            f"process {pid} (LISTEN_PID)" if pid else "nobody: LISTEN_PID is not set"
+        )
     # It brings libsystemd, which is of no use where nothing is passed.
     from systemd import daemon  # noqa: PLC0415
 
@@ -68,6 +67,10 @@ def inherited_listeners() -> Passed:
         given = f"LISTEN_FDS={announced}" + (f", LISTEN_FDNAMES={names}" if names else "")
         message = f"the sockets that were announced cannot be had: {given}: {error}"
         raise SystemFailure(message, hint=_HINT) from error
+    if not descriptors:
+        # 259 and newer know a pid that was used again.
+        identity = os.environ.get("LISTEN_PIDFDID")
+        return _for_another(f"another process of this pid (LISTEN_PIDFDID={identity})")
     passed = Passed([], [])
     for fd, name in descriptors.items():
         os.set_inheritable(fd, False)
@@ -79,6 +82,12 @@ def inherited_listeners() -> Passed:
             sock = socket.socket(fileno=fd)
             passed.good.append(Inherited(name, sock, address_of(sock)))
     return passed
+
+
+def _for_another(whose: str) -> Passed:
+    text = f"LISTEN_FDS={os.environ['LISTEN_FDS']} is for {whose}; this is process {os.getpid()}"
+    cause = "PrivatePIDs=, a container, or a program in between that did not exec"
+    return Passed(foreign=f"{text}: those sockets are not served (the cause may be {cause})")
 
 
 def _unfit(fd: int) -> str:

@@ -8,7 +8,13 @@ import sys
 
 import pytest
 
-from preforkd.linux.inherit import restore_blocking, serves_path, serves_tcp, set_nonblocking
+from preforkd.linux.inherit import (
+    inherited_listeners,
+    restore_blocking,
+    serves_path,
+    serves_tcp,
+    set_nonblocking,
+)
 
 CODE = """
 import json, os
@@ -134,6 +140,21 @@ def test_variables_that_contradict_what_is_there_are_an_error(variables):
     for name, value in variables.items():
         assert f"{name}=" in said["error"]
         assert value in said["error"]
+
+
+def test_what_libsystemd_takes_for_another_process_is_told(monkeypatch):
+    """It knows from 259 on whether a pid was used again ($LISTEN_PIDFDID)."""
+    from systemd import daemon
+
+    monkeypatch.setattr(daemon, "listen_fds_with_names", lambda **_how: {})
+    variables = {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid()), "LISTEN_PIDFDID": "7"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    passed = inherited_listeners()
+    assert passed.good == []
+    assert passed.foreign.startswith(
+        "LISTEN_FDS=2 is for another process of this pid (LISTEN_PIDFDID=7)"
+    )
 
 
 def test_no_number_is_an_error_whoever_it_is_for():
