@@ -79,7 +79,6 @@ TESTED_ELSEWHERE = {
     "control/varlink.py": "declarations: test_service and test_describe go through all",
     "control/view.py": "records without a line of code",
     "core/events.py": "records without a line of code",
-    "supervisor/master.py": "ties the parts together: tests/process, with real children",
     "supervisor/run.py": "starts the master: tests/process, by its signals and its control socket",
     "worker/asgi_protocol.py": "uvicorn's protocol with bounds: test_asgi, over a socket",
     "worker/asgi_surroundings.py": "what is around an application: test_asgi, over a socket",

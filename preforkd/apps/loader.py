@@ -12,6 +12,7 @@ from typing import Any
 
 from preforkd.apps import judge
 from preforkd.config.target import Reference, Target
+from preforkd.config.text import native
 from preforkd.errors import (
     ApplicationError,
     ConfigurationError,
@@ -31,7 +32,7 @@ def prepare(directory: str) -> str:
     """
     if directory:
         try:
-            os.chdir(directory)
+            os.chdir(native(directory))
         except OSError as error:
             raise misnamed("app.directory", f"{directory}: {error.strerror}") from error
     home = _here()

@@ -14,7 +14,15 @@ from collections.abc import Mapping
 import msgspec
 
 from preforkd.config.loaded import Loaded
-from preforkd.errors import ConfigurationError, InternalError, Problem, SystemFailure, refused
+from preforkd.config.text import utf8
+from preforkd.errors import (
+    ConfigurationError,
+    InternalError,
+    Place,
+    Problem,
+    SystemFailure,
+    refused,
+)
 
 PATIENCE = 20.0
 """Seconds after which a file that cannot be read to its end is given up."""
@@ -53,7 +61,7 @@ def load(
 
     Raises ConfigurationError with every problem there is, SystemFailure when no process can be had.
     """
-    question = msgspec.msgpack.encode(Question(path, dict(options), credentials))
+    question = msgspec.msgpack.encode(_question(path, options, credentials))
     try:
         data = _ask(question)
     except OSError as error:
@@ -70,6 +78,31 @@ def load(
     if answer.loaded is None:
         raise ConfigurationError(answer.problems)
     return answer.loaded
+
+
+def _question(
+    path: str | None, options: Mapping[str, str | list[str]], credentials: str | None
+) -> Question:
+    problems: list[Problem] = []
+
+    def checked(setting: str, text: str) -> str:
+        try:
+            return utf8(text)
+        except ValueError as error:
+            hint = "rename it, or name a symbolic link to it"
+            problems.append(Problem(Place("command line"), setting, str(error), hint))
+            return ""
+
+    found = {
+        setting: [checked(setting, text) for text in value]
+        if isinstance(value, list)
+        else checked(setting, value)
+        for setting, value in options.items()
+    }
+    path = None if path is None else checked("--config", path)
+    if problems:
+        raise ConfigurationError(problems)
+    return Question(path, found, credentials)
 
 
 def _ask(question: bytes) -> bytes | None:

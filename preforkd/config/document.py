@@ -159,7 +159,7 @@ class _Builder:
                 Problem(place, "", f"the tag {node.tag} is not allowed", "write plain values")
             )
         if isinstance(node, yaml.ScalarNode):
-            return Scalar(node.value, node.style is not None, place)
+            return Scalar(self._text(node, place), node.style is not None, place)
         if isinstance(node, yaml.SequenceNode):
             return Sequence(tuple(self.build(item, depth + 1) for item in node.value), place)
         return Mapping(tuple(self._entries(node, depth)), place)
@@ -175,7 +175,7 @@ class _Builder:
                 hint = "write the keys out"
                 self.problems.append(Problem(place, "", "merge keys (<<) are not supported", hint))
                 continue
-            key = key_node.value
+            key = self._text(key_node, place)
             if key in seen:
                 self.problems.append(
                     Problem(place, key, f"the key is there twice; first at line {seen[key].line}")
@@ -184,6 +184,15 @@ class _Builder:
             seen[key] = place
             name = Scalar(key, key_node.style is not None, place)
             yield Entry(name, self.build(value_node, depth + 1))
+
+    def _text(self, node: yaml.ScalarNode, place: Place) -> str:
+        text: str = node.value
+        if text.isascii() or text.encode("utf-8", "replace").decode() == text:
+            return text
+        # An escape such as "\ud800" makes one.
+        problem = "half of a surrogate pair is no character, and cannot be written as UTF-8"
+        self.problems.append(Problem(place, "", problem))
+        return text.encode("utf-8", "backslashreplace").decode()
 
     def _place(self, node: yaml.Node) -> Place:
         return Place(self._source, node.start_mark.line + 1, node.start_mark.column + 1)

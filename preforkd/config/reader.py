@@ -4,7 +4,9 @@ The reader knows no setting by name except ``listen`` and those whose texts have
 own; everything else follows from the declarations.
 """
 
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping as MappingOf
 from typing import Any
 
@@ -41,6 +43,10 @@ _GRAMMARS: dict[str, Callable[[str], object]] = {
     "http.server": _check_field_value,
     "proxy.trusted": parse_peers,
 }
+_VARIABLE_LIMIT = 128 * 1024
+"""Bytes of NAME=value with its final NUL. execve(2), MAX_ARG_STRLEN"""
+_NATIVE = frozenset({"app.directory", "app.python"})
+"""Paths that are used as UTF-8 whatever the locale is."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -177,6 +183,8 @@ class Reader:
             return True, text
         try:
             value = _parse(field, text)
+            if field.path not in _NATIVE:
+                _demand_encodable(text)
             if (grammar := _GRAMMARS.get(field.path)) is not None:
                 grammar(text)
         except ValueError as error:
@@ -216,6 +224,11 @@ class Reader:
                 self._blame(value.place, path, "a single value is expected")
             elif "\0" in value.text:
                 self._blame(value.place, path, "the value contains a NUL character")
+            elif (size := len(f"{name}={value.text}\0".encode())) > _VARIABLE_LIMIT:
+                said = (
+                    f"{size} bytes are more than Linux passes in one variable ({_VARIABLE_LIMIT})"
+                )
+                self._blame(value.place, path, said, "write it to a file, and pass the file's name")
             else:
                 values[name] = value.text
                 self.origins[path] = value.place
@@ -249,6 +262,7 @@ class Reader:
         if listen.address:
             try:
                 parse_address(listen.address)
+                _demand_encodable(listen.address)
             except ValueError as error:
                 at = self.origins.get(path + ".address", place)
                 secret = path + ".address" in self.secrets
@@ -288,6 +302,18 @@ def _parse(field: Field, text: str) -> Any:
             if "\0" in text:
                 raise ValueError("the text contains a NUL character")
             return text
+
+
+def _demand_encodable(text: str) -> None:
+    # A path that the system's functions could not be given.
+    try:
+        if "/" in text:
+            os.fsencode(text)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        raise ValueError(
+            f"{text!r} has characters that the locale's encoding ({encoding}) has not; set LC_ALL=C.UTF-8"
+        ) from None
 
 
 def _hint(field: Field, text: str) -> str:

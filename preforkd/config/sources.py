@@ -23,6 +23,7 @@ from preforkd.config.files import read_bounded
 from preforkd.config.loaded import DEFAULT_PATH, Loaded
 from preforkd.config.reader import Reader
 from preforkd.config.settings import OnReload, Settings
+from preforkd.config.text import native
 from preforkd.core.text import HIDDEN
 from preforkd.errors import ConfigurationError, Place, Problem, did_you_mean
 
@@ -132,7 +133,7 @@ def _find(path: str | None) -> str | None:
 
 def _read(path: str) -> bytes:
     try:
-        return read_bounded(path, SIZE_LIMIT + 1)
+        return read_bounded(native(path), SIZE_LIMIT + 1)
     except OSError as error:
         hints = {
             errno.ENOENT: _nearest(path) or "put it back, or name an existing file",

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 import preforkd
 from preforkd.config.settings import Settings
+from preforkd.config.text import native
 from preforkd.core.ration import Ration
 from preforkd.errors import Place
 from preforkd.ipc import exchange, messages, slots
@@ -186,6 +187,7 @@ def execute_zygote(
     Raises OSError when the interpreter cannot be executed. posix_spawn(3)
     """
     ours, theirs = pair()
+    python = native(python)
     home = _root_of(preforkd.__file__)
     arguments = [python, "-c", _BOOTSTRAP, home, ":".join(_library_paths()), " " * _ROOM]
     try:
@@ -193,7 +195,7 @@ def execute_zygote(
         pid = os.posix_spawn(
             python,
             arguments,
-            environment,
+            {native(name): native(value) for name, value in environment.items()},
             file_actions=[*_outputs(output), *_descriptors(theirs.fileno(), stacks)],
             # What is sent to all processes meanwhile must not end it; it lets them come when it can.
             setsigmask=process.MASTERS_SIGNALS,

@@ -472,7 +472,8 @@ class Master:
         except Exception as error:
             # Whatever it was: the reload ends, and with it the wait of those who asked for it.
             logger.exception("internal error: a reload failed")
-            self._refuse_reload(_internal(error))
+            if self.life is State.RELOADING:
+                self._refuse_reload(_internal(error))
 
     def _take_over(self, loaded: Loaded, *, fresh: bool) -> None:
         self._demand_nothing_vanished(loaded)

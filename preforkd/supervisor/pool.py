@@ -53,6 +53,10 @@ _MESSAGES_A_TURN = 16
 _STACKS = 0.2
 """Seconds that a worker has to write its stacks before they are read; less than `Limits.farewell`."""
 
+_LATE_STACKS = 2.0
+"""Seconds that a process which is late has to write its stacks, before it is killed without."""
+_LATE_LOOK = 0.1
+"""Seconds between two looks at what it has written; unchanged between two, it is all."""
 
 AnyHandle = TypeVar("AnyHandle", WorkerHandle, ZygoteHandle)
 _EndZygote = ev.KillZygote | ev.GiveUpRefork
@@ -338,15 +342,9 @@ class Pool:
     def _kill_zygote(self, action: _EndZygote) -> None:
         handle = self._zygotes.get(action.zygote)
         if handle is not None and action.stacks:
-            self._expect_stacks(handle)
-            self._loop.call_later(_STACKS, self._kill_late_zygote, handle, action)
+            self._kill_late(handle, action)
         else:
             self._end_zygote(action.zygote)
-
-    def _kill_late_zygote(self, handle: ZygoteHandle, action: _EndZygote) -> None:
-        if self._zygotes.get(handle.zygote) is handle:
-            self._end_zygote(handle.zygote)
-            self.tell_late(action, handle.board.stacks())
 
     def _end_zygote(self, zygote: int) -> None:
         if handle := self._zygotes.get(zygote):
@@ -584,15 +582,37 @@ class Pool:
     def _kill_worker(self, action: ev.KillWorker) -> None:
         handle = self._workers.get(action.worker)
         if handle is not None and handle.pidfd is not None and action.stacks:
-            self._expect_stacks(handle)
-            self._loop.call_later(_STACKS, self._kill_late_worker, handle, action)
+            self._kill_late(handle, action)
         else:
             self._end_worker(action.worker)
 
-    def _kill_late_worker(self, handle: WorkerHandle, action: ev.KillWorker) -> None:
-        if self._workers.get(handle.worker) is handle:
-            self._end_worker(handle.worker)
-            self.tell_late(action, handle.board.stacks())
+    def _kill_late(
+        self, handle: WorkerHandle | ZygoteHandle, action: ev.KillWorker | _EndZygote
+    ) -> None:
+        self._expect_stacks(handle)
+        until = self._loop.time() + _LATE_STACKS
+        self._loop.call_later(_LATE_LOOK, self._look_for_stacks, handle, action, "", until)
+
+    def _look_for_stacks(
+        self,
+        handle: WorkerHandle | ZygoteHandle,
+        action: ev.KillWorker | _EndZygote,
+        before: str,
+        until: float,
+    ) -> None:
+        if handle.pidfd is None or not self._knows(handle):
+            return  # it has ended meanwhile
+        found = handle.board.stacks()
+        if (found and found == before) or self._loop.time() >= until:
+            process.send_signal(handle.pidfd, signal.SIGKILL)
+            self.tell_late(action, found)
+        else:
+            self._loop.call_later(_LATE_LOOK, self._look_for_stacks, handle, action, found, until)
+
+    def _knows(self, handle: WorkerHandle | ZygoteHandle) -> bool:
+        if isinstance(handle, WorkerHandle):
+            return self._workers.get(handle.worker) is handle
+        return self._zygotes.get(handle.zygote) is handle
 
     def _end_worker(self, worker: int) -> None:
         handle = self._workers.get(worker)
@@ -731,6 +751,12 @@ def not_executable(settings: Settings, error: OSError) -> Failure:
             Blame.SYSTEM,
             f"the zygote cannot be started: {error.strerror}",
             hint=shortage(error) or "TasksMax= and the ulimits of the service bound its processes",
+        )
+    if error.errno == errno.E2BIG:
+        return Failure(
+            Blame.CONFIGURATION,
+            "the environment of the application is larger than the system allows (execve(2))",
+            hint="it is that of the service (Environment=, EnvironmentFile=) with app.environment over it",
         )
     blame = Blame.CONFIGURATION if settings.app.python else Blame.SYSTEM
     return Failure(

@@ -326,10 +326,11 @@ class AsgiServer:
         tasks = self._openings | self._state.tasks
         requests = self._shared.tally.running()
         logger.warning(
-            "%d requests were not finished %g s before the end of timeouts.drain, and are cancelled%s",
+            "%d requests were not finished %g s before the end of timeouts.drain, and are cancelled%s\n%s",
             len(requests),
             last_words,
             "".join(f"; {request}" for request in requests[:_NAMED]),
+            "".join(surroundings.where(list(tasks)[:_NAMED])).rstrip(),
         )
         for task in tasks:
             task.cancel()

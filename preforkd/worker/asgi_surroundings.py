@@ -5,7 +5,7 @@ All of it reads the scope and passes on what the application sends.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -77,7 +77,12 @@ def described(loop: asyncio.AbstractEventLoop, tally: Tally) -> Iterator[str]:
     """Yield lines on what the loop is at: each request, and each task with where it waits."""
     for request in tally.running():
         yield f"Request {request}\n"
-    for task in asyncio.all_tasks(loop):
+    yield from where(asyncio.all_tasks(loop))
+
+
+def where(tasks: Iterable["asyncio.Task[Any]"]) -> Iterator[str]:
+    """Yield lines on where each of these tasks waits."""
+    for task in tasks:
         yield f"Task {task.get_name()} (most recent call first):\n"
         yield from reversed(list(_awaits(task.get_coro())))
 

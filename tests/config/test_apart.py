@@ -90,3 +90,16 @@ def test_no_process_and_one_that_breaks_are_told_apart(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python3")
     with pytest.raises(SystemFailure, match="no process can be had"):
         apart.load(None, {}, None)
+
+
+def test_names_that_are_no_utf8_are_refused():
+    """All at once, with what they were given for, instead of a traceback."""
+    wrong = os.fsdecode(b"/caf\xe9")
+    with pytest.raises(ConfigurationError) as caught:
+        apart.load(wrong, {"app.directory": wrong, "listen": ["unix:" + wrong]}, None)
+    assert [problem.setting for problem in caught.value.problems] == [
+        "app.directory",
+        "listen",
+        "--config",
+    ]
+    assert "is not UTF-8" in caught.value.message

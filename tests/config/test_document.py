@@ -53,6 +53,8 @@ def test_an_empty_file_is_no_mapping():
         ("x: &x {a: 1}\ny:\n  <<: *x\n", "f:3:3: merge keys"),
         ("? [a]\n: 1\n", "a key is a single word"),
         (b"a: \xff\n", "f:1:4: this is not UTF-8"),
+        ('a: "\\udce9"\n', "f:1:4: half of a surrogate pair is no character"),
+        ('"\\ud83d": 1\n', "f:1:1: half of a surrogate pair is no character"),
         ("a: \x01\n", "f:1:4: a character that YAML does not allow"),
         ("a: &a [*a]\n", "too much is repeated"),
         ("a: *nowhere\n", "f:1:4: not YAML: found undefined alias"),

@@ -162,3 +162,35 @@ def test_what_goes_into_a_header_can_be_sent(text, fine):
     """Printable ASCII, with blanks inside: nothing that ends a line, and nothing that cannot be encoded."""
     problems = read(f"http: {{server: {json.dumps(text)}}}")[1]
     assert bool(problems) is not fine
+
+
+def test_a_variable_that_the_system_cannot_pass_is_refused():
+    """Linux bounds NAME=value with its NUL: the largest that fits is taken, one byte more is not."""
+    fits = 128 * 1024 - len("A=\0")
+    settings, problems, _ = read("app: {environment: {A: " + "x" * fits + "}}")
+    assert not problems
+    assert len(settings.app.environment["A"]) == fits
+    _, (problem,), _ = read("app: {environment: {A: " + "x" * (fits + 1) + "}}")
+    assert problem.startswith("f:1:24: app.environment.A: 131073 bytes are more than Linux passes")
+
+
+def test_a_path_that_the_locale_cannot_name_is_refused(monkeypatch):
+    """Except those that are used as UTF-8 in any locale."""
+
+    def ascii_only(text):
+        return text.encode("ascii")
+
+    monkeypatch.setattr("os.fsencode", ascii_only)
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
+    _, problems, _ = read(
+        """\
+        app: {directory: /srv/caf\u00e9}
+        control: {socket: /run/caf\u00e9}
+        listen: ["unix:/run/caf\u00e9"]
+        """
+    )
+    assert [problem.partition(": ")[2].partition(":")[0] for problem in problems] == [
+        "control.socket",
+        "listen[0]",
+    ]
+    assert all("(ascii) has not; set LC_ALL=C.UTF-8" in problem for problem in problems)

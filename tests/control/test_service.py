@@ -1,11 +1,12 @@
 """Varlink: what calls say, and what is answered."""
 
 import json
+import os
 
 import msgspec
 import pytest
 
-from preforkd.control.service import Identity, MalformedError, Service
+from preforkd.control.service import Identity, MalformedError, Service, _encoded
 from preforkd.control.varlink import Error, Interface, Method
 
 
@@ -161,3 +162,15 @@ def test_it_says_who_serves_and_what(service):
         assert f"interface {name}\n" in answer["parameters"]["description"]
     answer = ask(service, {"method": method, "parameters": {"interface": "nobody"}})
     assert answer["parameters"] == {"interface": "nobody"}
+
+
+class Named(msgspec.Struct, frozen=True):
+    """An answer with a text."""
+
+    name: str
+
+
+def test_an_answer_with_what_is_no_utf8_is_sent():
+    """A name of a socket or a file may have such bytes: escaped, and the client reads the same text."""
+    wrong = os.fsdecode(b"/caf\xe9")
+    assert json.loads(_encoded(Named(wrong))[:-1]) == {"parameters": {"name": wrong}}

@@ -66,3 +66,10 @@ def test_an_error_travels_with_its_blame_and_its_setting():
     told = messages.problem_of(ConfigurationError([problem]))
     assert told == messages.Problem("configuration", "tls.key: gone", "", "a file", "tls.key")
     assert messages.problem_of(ConfigurationError([problem], hint="more")).hint == "more"
+
+
+def test_a_problem_may_be_of_any_text():
+    """What an exception says may be no UTF-8; it is escaped, and travels."""
+    problem = messages.Problem("application", "caf\udce9", "\ud800", "\u20ac")
+    assert (problem.reason, problem.detail, problem.hint) == ("caf\\udce9", "\\ud800", "\u20ac")
+    assert msgspec.msgpack.encode(messages.Failed(problem))

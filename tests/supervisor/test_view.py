@@ -50,7 +50,7 @@ class Pool:
         return SimpleNamespace(board=slot) if worker == 1 else None
 
 
-def shown(board, **more):
+def shown(board, pool=None, **more):
     service = view.Service(
         **{
             "version": "1",
@@ -66,7 +66,7 @@ def shown(board, **more):
             **more,
         }
     )
-    return view.service_view(service, board, LIMITS, Pool(), NOW)
+    return view.service_view(service, board, LIMITS, pool or Pool(), NOW)
 
 
 def test_workers_are_shown_by_their_seats(board):
@@ -147,3 +147,21 @@ def test_what_was_decided_at_the_start_is_told_with_the_problems(board):
     """Behind what the board knows."""
     note = "f:1:9: listen[0]: :80 is not served"
     assert shown(board, notes=[note]).problems == [*shown(board).problems, note]
+
+
+def test_the_line_and_the_table_are_of_one_moment(board):
+    """The slots are read once: the line counts as busy whom the table shows as busy."""
+
+    class Restless(Pool):
+        reads = 0
+
+        def worker(self, worker):
+            found = super().worker(worker)
+            self.reads += found is not None
+            return found if self.reads < 2 else None
+
+    service = Restless()
+    seen = shown(board, pool=service)
+    assert seen.status == "1 busy"
+    assert seen.busy == 1
+    assert service.reads == 1

@@ -1,0 +1,124 @@
+"""What the master does when its own parts fail; what it does when they do not is proven with real processes."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from preforkd.config.loaded import Loaded
+from preforkd.config.settings import App, Settings, Workers
+from preforkd.core import events as ev
+from preforkd.core.life import State
+from preforkd.core.model import Role
+from preforkd.linux.inherit import Passed
+from preforkd.linux.loop import Loop
+from preforkd.linux.notify import Notifier
+from preforkd.supervisor import chronicle, master as module
+from preforkd.supervisor.listeners import Listeners
+from preforkd.supervisor.master import Master
+
+SETTINGS = Settings(app=App(target="wsgi:site:app"), workers=Workers(count=2))
+
+
+class Store:
+    def store(self, name, descriptors):
+        pass
+
+    def forget(self, name):
+        pass
+
+
+@pytest.fixture
+def master(monkeypatch):
+    """A master in service with generation 1, whose processes are known to the scoreboard only."""
+    # Both would change the process that runs the tests.
+    monkeypatch.setattr(module.logs, "configure", lambda *_settings: None)
+    monkeypatch.setattr(module, "Title", lambda: SimpleNamespace(set=lambda _text: None))
+    loop, notifier = Loop(), Notifier()
+    loaded = Loaded(SETTINGS)
+    master = Master(
+        loop, lambda: loaded, loaded, Listeners(Passed(), Store()), notifier, environment={}
+    )
+    for fact in (
+        ev.GenerationRequested(1),
+        ev.SpawnZygote(1, 1),
+        ev.ZygoteSpawned(1, 10),
+        ev.ZygoteLoaded(1),
+    ):
+        master.board.apply(fact, 0.0)
+    for worker in (1, 2):
+        master.board.apply(ev.ForkWorker(worker, worker, 1, 1), 0.0)
+        master.board.apply(ev.WorkerForked(worker, 20 + worker), 0.0)
+        master.board.apply(ev.WorkerReady(worker), 0.0)
+        master.board.apply(ev.ServeWorker(worker), 0.0)
+    master.board.generations[1].role = Role.CURRENT
+    master.life, master._generation = State.SERVING, 1
+    yield master
+    loop.close()
+
+
+def reload(master, read, monkeypatch):
+    """Reload with what this returns, or raises; return the answer."""
+    answers = []
+    monkeypatch.setattr(module, "beside", lambda _loop, _name, work, done: done(work))
+    master._read = read
+    master.reload(answers.append, fresh=False)
+    return answers
+
+
+def fail(*_arguments, **_more):
+    raise TypeError("of no use")
+
+
+def test_a_reload_that_fails_by_a_fault_of_ours_ends(master, monkeypatch):
+    """While the file is read, or when the generation begins: who asked is answered, and what serves serves on."""
+    (answer,) = reload(master, fail, monkeypatch)
+    assert (answer.ok, answer.blame) == (False, "internal")
+    assert "TypeError: of no use" in answer.message
+    assert master.life is State.SERVING
+    monkeypatch.setattr(module, "pair", fail)
+    other = Loaded(Settings(app=App(target="wsgi:site:other"), workers=Workers(count=7)))
+    (answer,) = reload(master, lambda: other, monkeypatch)
+    assert (answer.ok, answer.blame) == (False, "internal")
+    assert master.life is State.SERVING
+    assert master.limits.target == 2
+    assert "of no use; fix that, then reload again" in master._status_line()
+
+
+def test_sockets_that_cannot_be_had_end_a_reload(master, monkeypatch):
+    """Without descriptors left, a generation cannot begin; that is the system's."""
+
+    def exhausted():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(module, "pair", exhausted)
+    other = Loaded(Settings(app=App(target="wsgi:site:other"), workers=Workers(count=2)))
+    (answer,) = reload(master, lambda: other, monkeypatch)
+    assert (answer.ok, answer.blame) == (False, "system")
+    assert "Too many open files" in answer.message
+    assert master.life is State.SERVING
+
+
+def test_an_effect_that_fails_does_not_keep_the_others_from_happening(master, monkeypatch):
+    """Who asked for the reload is told, though the manager could not be."""
+    monkeypatch.setitem(module._EFFECTS, module.Effect.ANNOUNCE_RELOADING, fail)
+    monkeypatch.setitem(module._EFFECTS, module.Effect.ANNOUNCE_READY, fail)
+    (answer,) = reload(master, fail, monkeypatch)
+    assert not answer.ok
+    assert master.life is State.SERVING
+
+
+def test_what_cannot_be_logged_is_written_down(master, monkeypatch):
+    """A fact is never lost for its line in the log."""
+    monkeypatch.setattr(chronicle, "tell", fail)
+    master._write_down(ev.WorkerExited(1, "killed by SIGKILL"))
+    assert 1 not in master.board.workers
+
+
+def test_a_smaller_size_is_announced_when_it_is_true(master, monkeypatch):
+    """From two workers to one, live: STATUS never says that 2 of 1 are ready."""
+    said = []
+    monkeypatch.setattr(master._notifier, "ready", said.append)
+    one = Loaded(Settings(app=SETTINGS.app, workers=Workers(count=1)))
+    (answer,) = reload(master, lambda: one, monkeypatch)
+    assert answer.ok
+    assert said == ["1 of 1 workers ready, 0 busy, generation 1; 1 draining"]
