@@ -63,14 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return failure.exit_status
 
 
-def _complain(error: PreforkdError) -> None:
+def _complain(error: PreforkdError, head: str = "preforkd:") -> None:
     if isinstance(error, ConfigurationError):
         for problem in error.problems:
-            print(printable(f"preforkd: {problem}"), file=sys.stderr)
+            print(printable(f"{head} {problem}"), file=sys.stderr)
         if error.hint:
             print(printable(f"hint: {error.hint}"), file=sys.stderr)
     else:
-        print(printable_lines(f"preforkd: {error.report()}"), file=sys.stderr)
+        print(printable_lines(f"{head} {error.report()}"), file=sys.stderr)
 
 
 # --- the commands --------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def _tell_administrator(error: PreforkdError, notifier: Notifier) -> None:
         fields = {"MESSAGE_ID": catalog.START_FAILED.id}
         logger.critical("%s", text, extra={"journal": fields})
     else:
-        _complain(error)
+        _complain(error, f"{logs.time_of(time.time())} preforkd[{os.getpid()}]: critical:")
     notifier.status(f"cannot start: {error.message}")
 
 

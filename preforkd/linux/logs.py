@@ -450,7 +450,7 @@ class _StderrHandler(logging.Handler):
                 text = _marked(record, message)
             else:
                 level = "" if record.levelno == logging.INFO else record.levelname.lower() + ": "
-                head = f"{_time_of(record.created)} preforkd[{os.getpid()}]: {level}"
+                head = f"{time_of(record.created)} preforkd[{os.getpid()}]: {level}"
                 text = f"{head}{_indented(message)}\n"
             self._stream.write(text)
         except Exception:
@@ -467,8 +467,8 @@ def _indented(message: str) -> str:
     return message.replace("\n", "\n\t")
 
 
-def _time_of(seconds: float) -> str:
-    # 2026-11-27T14:03:21.250+01:00, as journalctl -o short-iso-precise writes it, to the millisecond.
+def time_of(seconds: float) -> str:
+    """Return a time of day, in seconds since the epoch, as lines begin: 2026-11-27T14:03:21.250+01:00."""
     local = time.localtime(seconds)
     zone = time.strftime("%z", local)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{int(seconds % 1 * 1000):03d}{zone[:3]}:{zone[3:]}"

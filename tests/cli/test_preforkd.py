@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import datetime
 
 import pytest
 
@@ -110,3 +111,17 @@ def test_the_help_is_as_wide_as_the_terminal(columns, fits, monkeypatch, capsys)
     (line,) = (line for line in shown.splitlines() if line.strip().startswith("farewell"))
     assert len(line) <= int(columns) - 2
     assert line.endswith("that was killed") == fits
+
+
+def test_a_start_that_fails_is_told_with_the_time(tmp_path):
+    """As every line of a service's log on standard error is, for each problem of its file."""
+    path = tmp_path / "p.yaml"
+    path.write_text("lisen: 1\nworker: 2\n")
+    command = [sys.executable, "-m", "preforkd", "run", "--config", str(path)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 78
+    for line, number in zip(done.stderr.splitlines(), (1, 2), strict=True):
+        when, name, level, rest = line.split(" ", 3)
+        assert datetime.fromisoformat(when).tzinfo is not None
+        assert (name[:9], level) == ("preforkd[", "critical:")
+        assert rest.startswith(f"{path}:{number}:1: ")
