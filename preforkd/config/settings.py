@@ -575,7 +575,8 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _meta(
             "An answer that the application makes in parts, faster than the client reads it, waits in "
             "memory up to 1 MiB, then in a temporary file up to this size; beyond that the application "
-            "waits for the client.",
+            "waits for the client. When all answers of a worker together take 64 MiB of memory, whole "
+            "ones wait in files, too, of sixteen times this size together.",
             GENERATION,
             ge=0,
             le=1024 * GIB,

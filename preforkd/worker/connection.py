@@ -3,7 +3,8 @@
 What a client does not take at once is kept and sent as it reads. Of an answer that the application
 makes in parts, what exceeds a high-water mark is kept in a temporary file, so that neither memory nor
 the worker is at a client's mercy; only above the file's bound does the application wait. An answer that
-is whole is in memory anyway, and never waited for.
+is whole is in memory anyway, and waits there, as long as all answers of the worker together do not take
+too much; then it waits in a file as well, and only where that finds no room the application waits.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from enum import Enum
 from typing import IO, Any, Protocol
 
 from preforkd.apps import wsgi
+from preforkd.http.head import Budget
 from preforkd.http.request import Request, RequestReader
 from preforkd.http.response import ClientGoneError, Response
 from preforkd.worker.access import Answered
@@ -99,7 +101,8 @@ def _cut_off(part: _FilePart, sent: int, why: str) -> ClientGoneError:
 class _Overflow:
     """A nameless file with the parts of an answer that do not fit into memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - see close
         self.part = _FilePart(self._file, 0, 0)
         """What of it is yet to be sent."""
@@ -109,17 +112,24 @@ class _Overflow:
         """Bytes of the file, those that were sent included."""
         return self.part.offset + self.part.count
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """Keep a part behind the others. Raises OSError, having kept nothing of it."""
-        part = self.part
-        rest, end = memoryview(data), self.size
-        while rest:
-            done = os.pwrite(part.file.fileno(), rest, end)
-            rest, end = rest[done:], end + done
-        part.count += len(data)
+        part, size = self.part, len(data)
+        if not self._budget.take("files", size):
+            raise OSError(errno.ENOSPC, "the answers that wait take all that they may")
+        try:
+            rest, end = memoryview(data), self.size
+            while rest:
+                done = os.pwrite(part.file.fileno(), rest, end)
+                rest, end = rest[done:], end + done
+        except BaseException:
+            self._budget.give_back("files", size)
+            raise
+        part.count += size
 
     def close(self) -> None:
         """Give it up."""
+        self._budget.give_back("files", self.size)
         self._file.close()
 
 
@@ -269,9 +279,7 @@ class Connection:
             if self._pending_size <= HIGH_WATER:
                 return False
             if self.front.answer_spool:
-                with contextlib.suppress(OSError):
-                    self._overflow = _Overflow()
-                    self._pending.append(self._overflow.part)
+                self._open_overflow()
         if (
             self._overflow is not None
             and self._overflow.size + len(data) <= self.front.answer_spool
@@ -302,12 +310,41 @@ class Connection:
                 return
         self._keep(memoryview(data)[sent:])
 
-    def _keep(self, data: bytes | memoryview) -> None:
+    def _open_overflow(self) -> None:
+        with contextlib.suppress(OSError):  # no descriptor, no disk: there is memory
+            self._overflow = _Overflow(self.front.answers)
+            self._pending.append(self._overflow.part)
+
+    def _keep(self, data: bytes | memoryview) -> bool:
+        """Keep what is not taken at once; False: there was room for it nowhere, and it is in memory."""
+        answers, size = self.front.answers, len(data)
+        # What is behind a file stays behind it.
+        kept = self._overflow is None and answers.take("memory", size)
+        if not kept and self._keep_in_file(data):
+            return True
+        if not kept:
+            answers.give_back("memory", -size)  # beyond the bound
         self._pending.append(memoryview(data))
-        self._pending_size += len(data)
+        self._pending_size += size
+        return kept
+
+    def _keep_in_file(self, data: bytes | memoryview) -> bool:
+        if self._overflow is None and self.front.answer_spool:
+            self._open_overflow()
+        overflow = self._overflow
+        if overflow is None or self._pending[-1] is not overflow.part:
+            return False
+        try:
+            overflow.append(data)
+        except OSError:
+            return False
+        return True
 
     def send_whole(self, head: bytes, body: bytes) -> None:
-        """Send both, or keep them for later, without copying. Raises ClientGoneError."""
+        """Send both, or keep them for later, without copying.
+
+        Waits for the client where what is kept finds no room. Raises ClientGoneError.
+        """
         sent, sock = 0, self.sock
         if isinstance(sock, socket.socket) and not self._pending:
             try:
@@ -318,12 +355,15 @@ class Connection:
                 self._keep(head + body)
                 raise _gone(error) from None
             self.taken += sent
+        kept = True
         for part in (head, body):
             if sent < len(part):
-                self._keep(memoryview(part)[sent:])
+                kept = self._keep(memoryview(part)[sent:]) and kept
             sent = max(0, sent - len(part))
         if not self.plain:
             self.flush()
+        if not kept:
+            self._wait_for_reader()
 
     def send_file(self, file: IO[bytes], offset: int, count: int) -> None:
         """Send a part of a file, or keep it for later; the file must stay open.
@@ -348,6 +388,7 @@ class Connection:
             else:
                 sent, size = self._send_now(first), len(first)
                 self._pending_size -= sent
+                self.front.answers.give_back("memory", sent)
                 if 0 < sent < size:
                     self._pending[0] = first[sent:]
             self.taken += sent
@@ -457,6 +498,9 @@ class Connection:
             self.request.body.close()
         if self._overflow is not None:
             self._overflow.close()
+        self.front.answers.give_back("memory", self._pending_size)
+        self._pending.clear()  # whoever still knows this connection keeps no answer
+        self._pending_size = 0
         self.sock.close()
 
 

@@ -7,7 +7,7 @@ taken apart a third time. What is remembered is bounded, and costs only speed wh
 
 from preforkd.apps import wsgi
 from preforkd.http import proxy
-from preforkd.http.head import Bounds, Head, HeadParser, RequestError
+from preforkd.http.head import Bounds, Budget, Head, HeadParser, RequestError
 from preforkd.http.known import Memory
 from preforkd.ipc.slots import as_line
 
@@ -67,6 +67,7 @@ class Front:
         probes: dict[bytes, str],
         min_rate: int = 0,
         answer_spool: int = 0,
+        answers: Budget | None = None,
         style: str = "off",
         trust: proxy.Trust | None = None,
         anywhere: bool = False,
@@ -79,7 +80,9 @@ class Front:
         """Seconds for a client to take some of an answer: ``min_rate`` bytes in each of them."""
         self.min_rate = min_rate
         self.answer_spool = answer_spool
-        """Bytes of an answer that may wait in a file."""
+        """Bytes of an answer in parts that may wait in a file; 0: no answer waits in one."""
+        self.answers = answers or Budget()
+        """Bytes that all answers of the worker may take while clients read them."""
         self.heads: Memory[bytes, Known] = Memory(_HEADS)
         """By their bytes; read by the loop before it asks `known`."""
         self._seen: Memory[int, None] = Memory(_SEEN)

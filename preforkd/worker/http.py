@@ -49,6 +49,8 @@ _GOODBYE = 2.0
 """Seconds for a client to take an answer that was given before it had sent everything."""
 _BODIES = 4
 """Bodies of the largest size whose files a worker has room for, unless http.spool_total says otherwise."""
+_ANSWERS = 16
+"""Answers of the size of http.answer_spool for whose files a worker has room."""
 _TELL_AGAIN = 60.0
 """Seconds after which it is logged again that there was no room: clients bring it about."""
 _BURST = 16
@@ -95,6 +97,7 @@ class _Entrance:
                 write_patience=http.body_timeout,
                 min_rate=http.min_rate,
                 answer_spool=http.answer_spool,
+                answers=loop.answers,
                 probes=probes,
                 style=settings.proxy.headers,
                 trust=trust,
@@ -122,6 +125,7 @@ class HttpLoop:
         http = settings.http
         self.trust = Trust(settings.proxy.trusted)
         self.budget = Budget(files=http.spool_total or _BODIES * http.max_body)
+        self.answers = Budget(files=_ANSWERS * http.answer_spool)
         self._budget_told = -math.inf
         self._gate = gate
         self._board = gate.board

@@ -302,8 +302,9 @@ def _end_stray() -> None:
 
 def _server(seat: Seat, gate: Gate) -> Server:
     if seat.kind != "stream" or _opens(seat.settings):
-        # Each connection takes a descriptor; systemd's soft limit is 1024.
-        limits.raise_descriptor_limit(seat.settings.http.connections + _DESCRIPTORS)
+        # Each connection takes a descriptor, and one more while its body or answer waits in a file;
+        # systemd's soft limit is 1024.
+        limits.raise_descriptor_limit(2 * seat.settings.http.connections + _DESCRIPTORS)
     if seat.kind == "asgi":
         from preforkd.worker.asgi import AsgiServer  # noqa: PLC0415
 

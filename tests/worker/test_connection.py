@@ -1,5 +1,6 @@
 """What a client does not take at once: kept, bounded, and given up in the end."""
 
+import contextlib
 import socket
 import time
 
@@ -151,3 +152,80 @@ def test_a_body_that_has_arrived_is_taken_at_once(size, half_closed):
             sock.shutdown(socket.SHUT_WR)
         assert read_all(sock).count(b"HTTP/1.1 200 OK") == 2
     assert seen == [body, b""]
+
+
+BLOCK = bytes(range(256)) * (8 * MIB // 256)
+
+
+def whole(environ, start_response):
+    """Answer with 8 MiB in one piece, or with a short one."""
+    body = b"short" if environ["PATH_INFO"] == "/short" else BLOCK
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+def begun(sock, path=b"/"):
+    """Ask, and wait until the answer begins."""
+    sock.sendall(GET % path)
+    assert sock.recv(1) == b"H"
+
+
+def in_memory(worker):
+    """Return how many bytes of answers the worker keeps in memory."""
+    return sum(connection._pending_size for connection in worker.loop._connections.values())
+
+
+def left(worker):
+    """Return what the worker's answers may still take, in memory and in files."""
+    return dict(worker.loop.answers._left)
+
+
+def test_all_answers_together_take_so_much_memory():
+    """Beyond it they wait in files; each client gets every byte, and what was taken is given back."""
+    with serving(whole) as worker, contextlib.ExitStack() as stack:
+        worker.loop.answers._left["memory"] = 10 * MIB
+        before = left(worker)
+        socks = [stack.enter_context(lazy(worker)) for _ in range(8)]
+        for sock in socks:
+            begun(sock)
+            assert worker.ask(GET % b"/short").endswith(b"short")  # nobody waits for a slow client
+            assert in_memory(worker) <= 10 * MIB
+        assert left(worker)["files"] < before["files"]
+        for sock in socks[:6]:
+            assert read_all(sock).partition(b"\r\n\r\n")[2] == BLOCK
+        for sock in socks[6:]:
+            sock.close()
+        until(lambda: not worker.loop._connections)
+        assert left(worker) == before
+
+
+def test_an_answer_that_finds_no_room_is_waited_for():
+    """Neither in memory nor in a file: the application waits for the client, as with an answer in parts."""
+    with serving(whole, answer_spool=0) as worker, lazy(worker) as first, lazy(worker) as sock:
+        worker.loop.answers._left["memory"] = 10 * MIB
+        begun(first)
+        begun(sock)
+        assert worker.slot.since()
+        assert in_memory(worker) <= 16 * MIB + 1000
+        assert read_all(sock).partition(b"\r\n\r\n")[2] == BLOCK
+        assert read_all(first).partition(b"\r\n\r\n")[2] == BLOCK
+        until(lambda: not worker.loop._connections)
+        assert left(worker)["memory"] == 10 * MIB
+
+
+def test_parts_stay_in_order_when_memory_is_taken():
+    """What follows a part that is in a file goes behind it."""
+    stream = Stream(20)
+    with serving(stream) as worker, lazy(worker) as sock:
+        worker.loop.answers._left["memory"] = MIB // 4
+        sock.sendall(GET % b"/")
+        assert read_all(sock).partition(b"\r\n\r\n")[2] == stream.whole()
+        assert left(worker)["memory"] == MIB // 4
+
+
+def until(condition):
+    """Wait until this holds."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
