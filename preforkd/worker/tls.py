@@ -4,9 +4,11 @@ The choice of versions and ciphers is that of Python's ssl.create_default_contex
 """
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
+import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,8 +32,7 @@ def context(settings: Settings, protocols: tuple[str, ...] = ("http/1.1",)) -> s
     with _as_path(settings.certificate) as certificate, _as_path(key) as key_path:
         for setting, path in (("tls.certificate", certificate), ("tls.key", key_path)):
             try:
-                with open(path, "rb"):
-                    pass
+                _demand_file(path)
             except OSError as error:
                 raise _problem(setting, f"{path}: {error.strerror}") from error
         try:
@@ -42,6 +43,17 @@ def context(settings: Settings, protocols: tuple[str, ...] = ("http/1.1",)) -> s
             message = f"certificate and key cannot be used ({names}): {reason}"
             raise _problem("tls.certificate", message) from error
     return made
+
+
+def _demand_file(path: str) -> None:
+    # OpenSSL would wait for who writes to a FIFO, and read a device without an end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+    finally:
+        os.close(descriptor)
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file")
 
 
 def _name(value: str) -> str:

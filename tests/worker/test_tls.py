@@ -27,6 +27,18 @@ def test_a_certificate_that_cannot_be_used_is_named(certificate, key, said):
         tls.context(Tls(certificate=certificate, key=key))
 
 
+def test_only_a_regular_file_is_read(tmp_path):
+    """A FIFO would be waited for, a device has no end: neither is opened to be read."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(ConfigurationError, match=r"tls.certificate: .*/fifo: not a regular file"):
+        tls.context(Tls(certificate=str(fifo)))
+    with pytest.raises(ConfigurationError, match=r"tls.key: /dev/zero: not a regular file"):
+        tls.context(Tls(certificate=CERTIFICATE, key="/dev/zero"))
+    with pytest.raises(ConfigurationError, match="not a regular file"):
+        tls.context(Tls(certificate=str(tmp_path)))
+
+
 def test_what_cannot_be_used_is_named_by_its_file(tmp_path):
     """Both where there are two; the text of a credential is in no message."""
     for name, text in (("c.pem", CERTIFICATE), ("k.pem", "no key")):
