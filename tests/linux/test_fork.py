@@ -77,6 +77,7 @@ def test_it_waits_for_the_one_between(subreaper):
         os.close(opening)
 
         def leave_later(status):
+            os.write(telling, f"{-os.getpid():8}".encode())
             os.read(gate, 1)
             leave(status)
 
@@ -88,11 +89,11 @@ def test_it_waits_for_the_one_between(subreaper):
         os.write(telling, b"goes on")
         leave(7 if os.getppid() == ours else 1)
     os.waitpid(forker, 0)
-    pid = int(os.read(pids, 8))
+    between, pid = sorted(int(os.read(pids, 8)) for _ in range(2))
     # What does not happen has no event to wait for; one that is too quick would be seen mostly.
     assert not select.select([pids], [], [], 0.3)[0]
     os.close(opening)
-    os.waitpid(-1, 0)  # the one between, whose parent we are by now
+    os.waitpid(-between, 0)  # we are its parent by now
     assert os.waitpid(pid, 0) == (pid, 7 << 8)
     for descriptor in (pids, telling, gate):
         os.close(descriptor)
@@ -101,13 +102,14 @@ def test_it_waits_for_the_one_between(subreaper):
 @pytest.mark.parametrize("refused", ["first", "second"])
 def test_a_fork_that_the_kernel_refuses_leaves_nothing_behind(monkeypatch, refused):
     """Whichever of the two it is: its errno, no child, no descriptor."""
-    ours, real = os.getpid(), os.fork
+    ours, real, born = os.getpid(), os.fork, []
     error = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     def refusing():
         if (os.getpid() == ours) == (refused == "first"):
             raise error
-        return real()
+        born.append(real())
+        return born[-1]
 
     monkeypatch.setattr(os, "fork", refusing)
     before = descriptors()
@@ -115,8 +117,10 @@ def test_a_fork_that_the_kernel_refuses_leaves_nothing_behind(monkeypatch, refus
         fork.double_fork()
     assert caught.value.errno == errno.EAGAIN
     assert descriptors() == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert len(born) == (refused == "second")
+    for pid in born:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 def test_a_middle_that_is_killed_is_an_error(monkeypatch):

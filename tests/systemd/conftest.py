@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from machine import Image, Machine, missing
+from machine import Image, Machine, missing, unmade
 
 
 @pytest.fixture(scope="session", params=["bookworm", "trixie"])
@@ -16,8 +16,11 @@ def image(request, tmp_path_factory):
     """An image with the package, made once for all tests."""
     if reason := missing():
         pytest.skip(reason)
-    folder = os.environ.get("PREFORKD_IMAGES")
-    return Image(request.param, Path(folder) if folder else tmp_path_factory.mktemp(request.param))
+    images = os.environ.get("PREFORKD_IMAGES")
+    folder = Path(images) if images else tmp_path_factory.mktemp(request.param)
+    if reason := unmade(request.param, folder):
+        pytest.skip(reason)
+    return Image(request.param, folder)
 
 
 @pytest.fixture

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
+import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +27,7 @@ _numbers = itertools.count(1)
 MIRROR = os.environ.get("MIRROR", "http://deb.debian.org/debian")
 
 
+@functools.cache
 def missing() -> str:
     """Return why no machine can be booted here; empty if one can."""
     if os.geteuid() != 0:
@@ -33,7 +38,46 @@ def missing() -> str:
     # A plain chroot, or a container, has not the namespaces that a machine needs.
     namespaces = ("--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "--propagation=slave")
     done = subprocess.run(["unshare", *namespaces, "true"], capture_output=True, text=True)
-    return f"no machine can be booted here: {done.stderr.strip()}" if done.returncode else ""
+    error = done.stderr if done.returncode else _try_container()
+    return f"no machine can be booted here: {error.strip()}" if error else ""
+
+
+def _try_container() -> str:
+    """Run a program with systemd-nspawn, in the /usr that we have; return what it says when that fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name in ("etc", "usr"):
+            (root / name).mkdir()
+        shutil.copy("/etc/os-release", root / "etc/os-release")
+        for name in ("bin", "sbin", "lib", "lib64"):
+            (root / name).symlink_to(f"usr/{name}")
+        done = subprocess.run(
+            [
+                *("systemd-nspawn", "-q", "-D", folder, "--bind-ro=/usr", "--private-network"),
+                *("--register=no", "--keep-unit", "--console=pipe", "true"),
+            ],
+            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+    return done.stderr or f"systemd-nspawn ends with {done.returncode}" if done.returncode else ""
+
+
+def unmade(suite: str, folder: Path) -> str:
+    """Return why no image of this suite can be made in a folder; empty if one can, or is there."""
+    if (folder / f"{suite}-root").exists():
+        return ""
+    try:
+        # debootstrap makes device nodes, which a container may not, or which its file system ignores.
+        with tempfile.TemporaryDirectory(dir=folder) as probe:
+            null = Path(probe) / "null"
+            os.mknod(null, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+            null.read_bytes()
+        with urllib.request.urlopen(f"{MIRROR}/dists/{suite}/InRelease", timeout=20):
+            return ""
+    except OSError as error:
+        return f"no image of {suite} can be made here ({folder}, {MIRROR}): {error}"
 
 
 def run(*command: str, **how) -> str:
