@@ -11,6 +11,8 @@ import termios
 from collections.abc import Callable
 from typing import Any
 
+from preforkd.config.address import as_ipv4
+
 logger = logging.getLogger("preforkd.app")
 
 _NOTHING = bytes(4)
@@ -42,7 +44,8 @@ def as_handler(application: Any) -> StreamHandler:
     server = _Server(application)
 
     def handle(connection: socket.socket, peer: Any) -> None:
-        server.server_address = connection.getsockname()
+        name = connection.getsockname()
+        server.server_address = as_ipv4(name) if isinstance(name, tuple) else name
         application(connection, peer, server)  # type: ignore[arg-type]
 
     return handle

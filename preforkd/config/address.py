@@ -1,9 +1,12 @@
 """Where to listen: ``host:port``, ``[v6]:port``, ``:port`` or ``unix:/path``."""
 
 import re
+from typing import Any
 
 from msgspec import Struct
 
+_MAPPED = "::ffff:"
+"""How an IPv4 address begins that a socket for IPv6 tells."""
 _PATH_LIMIT = 107
 """Bytes of a socket's path, its final NUL not counted. unix(7)"""
 
@@ -57,3 +60,14 @@ def _port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
         raise ValueError(f"{text!r} is not a port: a number from 1 to 65535")
     return int(text)
+
+
+def as_ipv4(address: Any) -> Any:
+    """Return an IPv4 address as a socket for IPv4 tells it, where one for IPv6 has told it; others as they are.
+
+    RFC 4291, section 2.5.5.2.
+    """
+    host: str = address[0]
+    if host.startswith(_MAPPED) and ":" not in (mapped := host[len(_MAPPED) :]):
+        return mapped, address[1]
+    return address

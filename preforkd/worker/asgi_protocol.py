@@ -22,12 +22,12 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 
+from preforkd.config.address import as_ipv4
 from preforkd.config.settings import Http
 from preforkd.http.head import Head, unjudged
 from preforkd.worker.access import GONE, AccessLog, Answered
 from preforkd.worker.asgi_cycle import Cycle, Heads
 from preforkd.worker.asgi_surroundings import Application, Tally, log_soon
-from preforkd.worker.gate import as_ipv4
 
 _KNOWN_TARGET = 256
 """Bytes of a target up to which its parts are remembered."""

@@ -24,12 +24,12 @@ from enum import Enum
 from typing import IO, Any, Protocol
 
 from preforkd.apps import wsgi
+from preforkd.config.address import as_ipv4
 from preforkd.http.head import Budget
 from preforkd.http.request import Request, RequestReader
 from preforkd.http.response import ClientGoneError, Response
 from preforkd.worker.access import Answered
 from preforkd.worker.front import Front, Known
-from preforkd.worker.gate import as_ipv4
 
 FIRST_LOOK = 4096
 """Bytes that are taken where mostly a small request is; what is behind a head is copied."""

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from preforkd.config.address import as_ipv4
 from preforkd.ipc import messages
 from preforkd.ipc.channel import (
     Channel,
@@ -36,16 +37,6 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE = 0.5
 """Seconds without accepting after the system ran out of descriptors or memory."""
 _EVENTS = 64
-_MAPPED = "::ffff:"
-"""How an IPv4 address begins that a socket for IPv6 tells. RFC 4291, 2.5.5.2"""
-
-
-def as_ipv4(address: Any) -> Any:
-    """Return an IPv4 client's address as a socket for IPv4 tells it; any other as it is."""
-    host: str = address[0]
-    if host.startswith(_MAPPED) and ":" not in (mapped := host[len(_MAPPED) :]):
-        return mapped, address[1]
-    return address
 
 
 @dataclass(slots=True)

@@ -3,12 +3,13 @@
 import json
 import re
 import socket
+import socketserver
 
 import pytest
 from serving import read_all, serving
 
+from preforkd.config.address import as_ipv4
 from preforkd.config.settings import AccessLog, Proxy, Settings
-from preforkd.worker.gate import as_ipv4
 
 HOSTS = pytest.mark.parametrize(
     ("host", "server"), [("127.0.0.1", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")]
@@ -136,6 +137,18 @@ def test_streams_on_a_listener_for_both_families(host):
 
     with serving(handle, kind="stream", listener=dual_stack()) as worker:
         assert json.loads(ask(worker, host, b"")) == [host, 4 if ":" in host else 2]
+
+
+def test_a_handler_of_socketserver_on_a_listener_for_both_families():
+    """Both addresses that it may ask for are IPv4 addresses."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            said = [self.client_address[0], self.server.server_address[0]]
+            self.request.sendall(json.dumps(said).encode())
+
+    with serving(Handler, kind="stream", listener=dual_stack()) as worker:
+        assert json.loads(ask(worker, "127.0.0.1", b"")) == ["127.0.0.1", "127.0.0.1"]
 
 
 @pytest.mark.parametrize(
