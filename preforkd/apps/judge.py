@@ -34,7 +34,7 @@ def fault(application: Any, target: Target) -> tuple[str, str] | None:
     if (found := _fault_of_manner(application, kind, name)) is not None:
         return found
     taken = _signature(application)
-    return None if taken is None else _fault_of_arguments(application, taken, kind, name)
+    return None if taken is None else _fault_of_arguments(taken, kind, name)
 
 
 def is_async(function: Any) -> bool:
@@ -68,8 +68,12 @@ def _fault_of_class(application: type, kind: str, name: str) -> tuple[str, str] 
     needed = _ANSWERS.get(kind)
     if not usual or needed is None or hasattr(application, needed):
         return None
-    own = _signature(application)
-    hint = f"write {kind}:{name}()" if _takes(own, 0) else f"name an instance of {name}"
+    if issubclass(application, socketserver.BaseRequestHandler):
+        hint = f"write stream:{name}"
+    elif _takes(_signature(application), 0):
+        hint = f"write {kind}:{name}()"
+    else:
+        hint = f"name an instance of {name}"
     return f"it is a class whose instances have no {needed}: they are no answers", hint
 
 
@@ -86,7 +90,7 @@ def _fault_of_manner(application: Any, kind: str, name: str) -> tuple[str, str] 
 
 
 def _fault_of_arguments(
-    application: Any, signature: inspect.Signature, kind: str, name: str
+    signature: inspect.Signature, kind: str, name: str
 ) -> tuple[str, str] | None:
     wanted = _ARGUMENTS[kind]
     if _takes(signature, len(wanted)):
@@ -95,17 +99,11 @@ def _fault_of_arguments(
         hint = f"write {kind}:{name}(), if it is a factory"
     elif kind == "asgi" and _takes(signature, 2):
         hint = f"write wsgi:{name}, if it is a WSGI application"
-    elif kind != "asgi" and _is_handler(application):
-        hint = f"write stream:{name}"
     elif kind != "asgi" and _takes(signature, 3):
         hint = f"write asgi:{name}, if it is an ASGI application"
     else:
         hint = ""
-    return f"it takes {signature}, but kind {kind} passes ({', '.join(wanted)})", hint
-
-
-def _is_handler(application: Any) -> bool:
-    return inspect.isclass(application) and issubclass(application, socketserver.BaseRequestHandler)
+    return f"it takes {_shown(signature)}, but kind {kind} passes ({', '.join(wanted)})", hint
 
 
 def _fault_of_names(signature: inspect.Signature, kind: str, name: str) -> tuple[str, str] | None:
@@ -114,12 +112,12 @@ def _fault_of_names(signature: inspect.Signature, kind: str, name: str) -> tuple
         return None
     names = [one.name.lstrip("_") for one in parameters]
     if kind == "stream" and names[:2] == ["environ", "start_response"]:
-        return f"it takes {signature} as a WSGI application does", f"write wsgi:{name}"
+        return f"it takes {_shown(signature)} as a WSGI application does", f"write wsgi:{name}"
     known = {"environ", "env", "start_response", "scope", "connection", "request"}
     if _takes(signature, 0) and not known & set(names):
         # An application without its arguments makes no sense, a factory without its options does.
         hint = f"write {kind}:{name}()"
-        return f"it takes {signature}, all of them optional: it is a factory", hint
+        return f"it takes {_shown(signature)}, all of them optional: it is a factory", hint
     return None
 
 
@@ -129,6 +127,12 @@ def _signature(function: Any) -> inspect.Signature | None:
         return inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return None
+
+
+def _shown(signature: inspect.Signature) -> str:
+    empty = inspect.Signature.empty
+    plain = [one.replace(annotation=empty) for one in signature.parameters.values()]
+    return str(signature.replace(parameters=plain, return_annotation=empty))
 
 
 def _takes(signature: inspect.Signature | None, count: int) -> bool:

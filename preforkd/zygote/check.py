@@ -135,7 +135,7 @@ class _Worker:
             client.send(_request(what))
             answer = _read(client, deadline)
         except _LateError:
-            late = f"{SETTING}: GET {what} was not answered within {patience:g} s"
+            late = f"{SETTING}: GET {what} was not answered within {round(patience, 1):g} s"
             return messages.Problem("application", late, self._stacks(), "", SETTING)
         except (ChannelClosedError, ConnectionError):
             answer = b""

@@ -36,6 +36,11 @@ from preforkd.zygote import check, gathering, heap, unforkable
 
 logger = logging.getLogger("preforkd.zygote")
 
+_BEFORE_THE_END = 1.0
+"""Seconds before timeouts.start is over, by which the request of app.check is to be answered."""
+_LEAST_PATIENCE = 0.5
+"""Seconds that it has in any case."""
+
 
 @dataclass(slots=True)
 class Loaded:
@@ -202,7 +207,7 @@ def _load(
         _tell(channel, messages.LoadFailed(messages.problem_of(error)))
         _close(socks)
         return None
-    problem = _check(channel, loaded, work) if order.check else None
+    problem = _check(channel, loaded, work, begun) if order.check else None
     if problem is not None:
         _tell(channel, messages.LoadFailed(problem))
         _close(socks)
@@ -212,7 +217,10 @@ def _load(
 
 
 def _check(
-    channel: Channel[messages.ToZygote], loaded: Loaded, work: Callable[[Birth], object]
+    channel: Channel[messages.ToZygote],
+    loaded: Loaded,
+    work: Callable[[Birth], object],
+    begun: float,
 ) -> messages.Problem | None:
     settings = loaded.settings
     if not settings.app.check or loaded.kind == "stream":
@@ -231,10 +239,13 @@ def _check(
         work(Birth(trial, 0, 0, descriptor, memory, ()))
 
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, trying a request")
+    # Told before the master gives the whole start up.
+    rest = settings.timeouts.start - (time.monotonic() - begun) - _BEFORE_THE_END
+    patience = max(_LEAST_PATIENCE, min(settings.timeouts.boot, rest))
     withheld = exits.Withheld()
     withheld.withhold()
     try:
-        return check.check(settings.app.check, live, settings.timeouts.boot)
+        return check.check(settings.app.check, live, patience)
     finally:
         withheld.give_back()
 

@@ -28,7 +28,7 @@ def asgi_by_hand(scope, receive, send):
     return asgi(scope, receive, send)
 
 
-def handle(connection, peer):
+def handle(connection: object, peer: object) -> None:
     """A stream handler."""
 
 
@@ -151,6 +151,10 @@ async def asgi_generator(scope, receive, send):
     yield
 
 
+def optional_stream(connection=None, peer=None):
+    """Likewise."""
+
+
 def optional_wsgi(environ=None, start_response=None):
     """Odd, and an application."""
 
@@ -162,7 +166,7 @@ RIGHT = [
     *[("asgi", each) for each in (asgi, asgi_by_hand, AsyncFramework(), Endpoint, decorated(asgi))],
     *[("asgi", each) for each in (functools.partial(asgi), AsyncFramework().__call__)],
     *[("asgi", each) for each in (AnyCall(asgi), lambda scope, receive, send: asgi)],
-    *[("stream", each) for each in (handle, Handler, decorated(handle), lambda sock, _peer: None)],
+    *[("stream", each) for each in (handle, Handler, optional_stream, lambda sock, _peer: None)],
 ]
 
 
@@ -188,10 +192,15 @@ WRONG = [
     ("wsgi", create_app_with_two, "it is a factory", "wsgi:shop:app()"),
     ("wsgi", Framework, "have no __iter__", "an instance of shop:app"),
     ("wsgi", AsyncFramework, "have no __iter__", "wsgi:shop:app()"),
-    ("wsgi", Handler, "have no __iter__", ""),
-    ("wsgi", handle.__get__(1), "it takes (peer)", ""),
+    ("wsgi", Handler, "have no __iter__", "write stream:shop:app"),
+    ("wsgi", handle.__get__(1), "it takes (peer), but", ""),
     ("wsgi", 3, "it is not callable, it is of type int", ""),
-    ("asgi", wsgi, "it takes (environ, start_response), but kind asgi passes", "wsgi:shop:app"),
+    (
+        "asgi",
+        wsgi,
+        "it takes (environ, start_response), but kind asgi passes (scope, receive, send)",
+        "wsgi:shop:app",
+    ),
     ("asgi", Framework("x"), "but kind asgi passes", "wsgi:shop:app"),
     ("asgi", create_app, "it takes ()", "asgi:shop:app()"),
     ("asgi", create_app_with_three, "it is a factory", "asgi:shop:app()"),

@@ -58,12 +58,14 @@ async def app(scope, receive, send):
 class Zygote:
     """One that was executed as the master does it, and has been told to load."""
 
-    def __init__(self, folder, code, path, *, kind="wsgi", check=True, boot=30.0, **app):
+    def __init__(
+        self, folder, code, path, *, kind="wsgi", check=True, boot=30.0, start=60.0, **app
+    ):
         (folder / "checked.py").write_text(code)
         whole = Settings(
             app=App(target=f"{kind}:checked:app", directory=str(folder), check=path, **app),
             access_log=AccessLog(target=str(folder / "log")),
-            timeouts=Timeouts(boot=boot),
+            timeouts=Timeouts(boot=boot, start=start),
             http=Http(keep_alive=0),
         )
         environment = {**os.environ, "JOURNAL_STREAM": "", **whole.app.environment}
@@ -153,6 +155,13 @@ def test_a_request_that_hangs_is_given_up_with_its_stacks(load, tmp_path, check)
     assert problem.reason == f"app.check: GET {check} was not answered within 1 s"
     assert "checked.py" in problem.detail
     assert gone(int(asked(tmp_path)[0][0]))
+
+
+def test_a_request_that_hangs_is_given_up_before_the_start_is(load):
+    """What was waited for is said, where timeouts.start would end first."""
+    problem = load(WSGI, "/hangs", start=4.0).answer().problem
+    assert problem.reason.startswith("app.check: GET /hangs was not answered within ")
+    assert float(problem.reason.split()[-2]) < 3.1
 
 
 def test_a_zygote_that_is_killed_leaves_no_worker(load, tmp_path):
