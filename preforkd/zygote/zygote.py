@@ -185,6 +185,7 @@ def _load(
         # After the application, which may replace modules that they import.
         preload(loaded.kind, loaded.settings)
         library.keep()
+        _demand_threads(loaded.kind, loaded.settings, library)
         if loaded.settings.memory.immortal:
             entries, application = loaded.settings.app.warm_up, loaded.application
             gathering.gather(lambda: warmup.repeat(entries, application))
@@ -282,7 +283,6 @@ def _load_order(
     directory = loader.prepare(app.directory)
     application = loader.load(target)
     library.keep()
-    _demand_threads(target.kind, settings, library)
     found = hooks.load(settings.hooks, target.kind)
     warmup.run(app.warm_up, application, required=app.warm_up_required)
     found.call("zygote_loaded")
