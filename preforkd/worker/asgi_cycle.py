@@ -131,6 +131,8 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         self.refused: tuple[int, int] | None = None
         """Status and length of what the client was told in place of an answer: its body is at fault."""
         self._bodiless = False
+        self.over = False
+        """The answer has no body, and was complete before the application had given all of one."""
         self._head: Any = None  # a Head, once the application has given it
         self._heads = heads
         self._tally = tally
@@ -170,6 +172,9 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
             await self.flow.drain()
         if self.disconnected:
             return
+        if self.over:
+            await asyncio.sleep(0)  # nobody gets it; http.disconnect tells the application
+            return
         kind = message["type"]
         if self._head is None:
             if kind != "http.response.start":
@@ -191,7 +196,7 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         if not self.response_started:
             head = self._begin(self._head)
         if self._bodiless:
-            body = b""
+            body, more, self.over = b"", False, more  # it may be without end
         self.sent += len(body)
         if self.chunked_encoding:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""

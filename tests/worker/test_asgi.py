@@ -137,6 +137,36 @@ def test_answers_in_parts_and_without_a_length():
         assert worker.slot.read(1e18).requests >= 2
 
 
+@pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"GET", 204), (b"GET", 304)])
+def test_a_body_that_nobody_gets_is_not_waited_for(method, status):
+    """Without end, it holds the connection no longer, and the application is told that it may stop."""
+    told = threading.Event()
+
+    async def endless(scope, receive, send):
+        if scope["type"] == "lifespan":
+            return
+        await send({"type": "http.response.start", "status": status, "headers": []})
+
+        async def give():
+            while True:
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
+
+        giving = asyncio.ensure_future(give())
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        giving.cancel()
+        told.set()
+
+    with asgi(endless) as worker, worker.connect() as sock:
+        for _ in range(2):
+            told.clear()
+            sock.sendall(method + b" / HTTP/1.1\r\nHost: h\r\n\r\n")
+            answer = sock.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+            assert answer.endswith(b"\r\n\r\n")
+            assert told.wait(20)
+
+
 @pytest.mark.parametrize("path", [b"/fails", b"/twice", b"/ends", b"/longer", b"/shorter"])
 def test_an_application_that_fails_before_a_body_is_answered_for(path):
     """Nothing was sent by then, so that the client gets a whole 500 instead of half an answer."""
