@@ -325,16 +325,16 @@ class AsgiServer:
         self._silence.cancelled = True
         tasks = self._openings | self._state.tasks
         requests = self._shared.tally.running()
-        logger.warning(
-            "%d requests were not finished %g s before the end of timeouts.drain, and are cancelled%s\n%s",
-            len(requests),
-            last_words,
-            "".join(f"; {request}" for request in requests[:_NAMED]),
-            "".join(surroundings.where(list(tasks)[:_NAMED])).rstrip(),
-        )
-        for task in tasks:
-            task.cancel()
         if tasks:
+            logger.warning(
+                "%d requests were not finished %g s before the end of timeouts.drain, and are cancelled%s\n%s",
+                len(tasks),
+                last_words,
+                "".join(f"; {request}" for request in requests[:_NAMED]),
+                "".join(surroundings.where(list(tasks)[:_NAMED])).rstrip(),
+            )
+            for task in tasks:
+                task.cancel()
             await asyncio.wait(tasks, timeout=last_words / 2)
         for connection in list(self._state.connections):
             connection.transport.abort()

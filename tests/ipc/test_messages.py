@@ -29,6 +29,7 @@ EXAMPLES = [
     messages.Bell(),
     messages.Serve(),
     messages.Retire(1.5),
+    messages.Retire(within=2.5),
     messages.Trim(),
 ]
 

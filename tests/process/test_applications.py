@@ -37,6 +37,12 @@ async def application(scope, receive, send):
         more = message.get("more_body", False)
     if scope["path"] == "/slow":
         await asyncio.sleep(1)
+    if scope["path"] == "/events":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            part = {"type": "http.response.body", "body": b"data: x\\n\\n", "more_body": True}
+            await send(part)
+            await asyncio.sleep(0.1)
     query = scope["query_string"].decode()
     body = f"{query} started={state.get('started')} length={length}".encode()
     headers = [(b"content-length", str(len(body)).encode())]
@@ -90,6 +96,22 @@ def test_asgi_with_its_lifespan(asgi, tmp_path):
     assert b"id=1 started=True length=0" in answer
     assert asgi.stop() == 0
     assert (tmp_path / "shutdowns").read_text() == "xxxx"
+
+
+def test_events_without_an_end_do_not_keep_asgi_from_its_shutdown(asgi, tmp_path):
+    """Not at a stop: they are cancelled before the worker would be killed."""
+    asgi.stop()
+    asgi.configure(
+        f"app:\n  target: asgi:asgi_site:application\n  directory: {tmp_path}\n"
+        f"listen: 127.0.0.1:{asgi.port}\nworkers: 1\ntimeouts: {{drain: 4s}}\n"
+    )
+    asgi.start("--config", str(asgi.config))
+    shutdowns = len((tmp_path / "shutdowns").read_text())
+    with socket.create_connection(("127.0.0.1", asgi.port), timeout=20) as events:
+        events.sendall(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert events.recv(10)
+        assert asgi.stop() == 0
+    assert len((tmp_path / "shutdowns").read_text()) == shutdowns + 1
 
 
 def test_asgi_loses_nothing_at_reloads(asgi):

@@ -743,6 +743,25 @@ def test_a_client_that_does_not_read_is_parted_from(secure):
             sock.close()
 
 
+def test_a_websocket_whose_client_does_not_read_is_parted_from():
+    """Little is enough: the application learns of it, as of any client that is gone."""
+    told = threading.Event()
+
+    async def talks(scope, receive, send):
+        if scope["type"] != "websocket":
+            raise RuntimeError  # no lifespan
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "bytes": b"x" * 9_000_000})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        told.set()
+
+    with asgi(talks, body_timeout=0.3) as worker, worker.connect() as sock:
+        sock.sendall(SHAKE % b"")
+        assert told.wait(20)
+
+
 def test_a_client_that_reads_slowly_is_waited_for():
     """Enough in each body_timeout is enough."""
 
