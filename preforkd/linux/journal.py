@@ -9,13 +9,18 @@ https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
 import array
 import errno
 import os
+import select
 import socket
 import struct
+import time
 from collections.abc import Mapping
 
 ADDRESS = "/run/systemd/journal/socket"
 
 
+_PATIENCE = 1.0
+"""Seconds that a send waits at the most."""
+_poll = select.poll  # before an application replaces it
 _SEND_BUFFER = 8 << 20
 """Bytes on their way that are asked for, as libsystemd does; net.core.wmem_max bounds it."""
 
@@ -31,14 +36,13 @@ class Journal:
         self._address = address
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        bound_sending(self._sock, 1.0)
-        self._usual = self._flags = int(socket.MSG_DONTWAIT)
-        if wait:
-            self.wait()
+        self._waits = wait
+        """Whether sends wait, as long as the journal reads."""
+        self._reads = True
 
     def wait(self) -> None:
         """Let sends wait from now on."""
-        self._usual = self._flags = 0
+        self._waits = self._reads = True
 
     def send(self, fields: Mapping[str, object]) -> None:
         """Send one entry; names are upper-case, values any text."""
@@ -46,28 +50,46 @@ class Journal:
 
     def send_encoded(self, data: bytes) -> None:
         """Send one entry as `encoded` returns it."""
-        try:
+        deadline = 0.0
+        while True:
             try:
-                self._send(data)
-            except OSError as error:
-                if error.errno not in {errno.EMSGSIZE, errno.ENOBUFS}:
+                self._try(data)
+            except BlockingIOError:
+                # Not by SO_SNDTIMEO, which begins anew with each signal that is handled meanwhile.
+                now = time.monotonic()
+                deadline = deadline or now + _PATIENCE
+                if not (self._waits and self._reads and self._wait_for_room(deadline - now)):
+                    self._reads = False
                     raise
-                self._send_by_memory(data)
-        except BlockingIOError:
-            self._flags = socket.MSG_DONTWAIT
-            raise
-        self._flags = self._usual
+            else:
+                self._reads = True
+                return
+
+    def _wait_for_room(self, seconds: float) -> bool:
+        if seconds <= 0:
+            return False
+        poll = _poll()
+        poll.register(self._sock, select.POLLOUT)
+        return bool(poll.poll(seconds * 1000))
+
+    def _try(self, data: bytes) -> None:
+        try:
+            self._send(data)
+        except OSError as error:
+            if error.errno not in {errno.EMSGSIZE, errno.ENOBUFS}:
+                raise
+            self._send_by_memory(data)
 
     def _send(self, data: bytes) -> None:
         # Connected, as the path need not be looked up then; systemd keeps the socket when journald
         # starts anew, and where somebody else has it, it may be another one.
         try:
-            self._sock.send(data, self._flags)
+            self._sock.send(data, socket.MSG_DONTWAIT)
         except OSError as error:
             if error.errno not in {errno.ENOTCONN, errno.ECONNREFUSED, errno.EDESTADDRREQ}:
                 raise
             self._sock.connect(self._address)
-            self._sock.send(data, self._flags)
+            self._sock.send(data, socket.MSG_DONTWAIT)
 
     def _send_by_memory(self, data: bytes) -> None:
         # Too large for a datagram: the journal reads it from a memory file, unsealed since v252.
@@ -84,7 +106,7 @@ class Journal:
             )
             rights = array.array("i", [descriptor])
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-            self._sock.sendmsg([b""], ancillary, self._flags, self._address)
+            self._sock.sendmsg([b""], ancillary, socket.MSG_DONTWAIT, self._address)
         finally:
             os.close(descriptor)
 
@@ -96,8 +118,8 @@ class Journal:
 def bound_sending(sock: socket.socket, seconds: float) -> None:
     """Let a blocking send wait for so long at the most, and raise BlockingIOError then.
 
-    Python's own timeout would poll for a datagram socket that is always writable, and so spin: whether the
-    receiver has room is known to the send alone. socket(7), SO_SNDTIMEO
+    Python's own timeout would poll for a datagram socket that, not being connected, is always writable, and
+    so spin: whether the receiver has room is known to the send alone. socket(7), SO_SNDTIMEO
     """
     whole = int(seconds)
     value = struct.pack("ll", whole, int((seconds - whole) * 1e6))

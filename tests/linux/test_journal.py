@@ -1,6 +1,7 @@
 """The journal's native protocol, as a journal would read it."""
 
 import os
+import signal
 import socket
 import struct
 
@@ -77,3 +78,35 @@ def test_a_journal_that_has_another_socket_is_found(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         journal.send({"MESSAGE": "lost"})
     journal.close()
+
+
+def fill(journal):
+    """Send until the journal takes no more."""
+    while True:
+        journal.send({"MESSAGE": "x"})
+
+
+def test_a_wait_is_bounded_whatever_signals_come(tmp_path):
+    """A journal that does not read is waited for once, though an interval timer interrupts each wait."""
+    came = []
+
+    def count(_number, _frame):
+        came.append(1)
+        assert len(came) < 200, "the wait begins anew with each signal"
+
+    before = signal.signal(signal.SIGALRM, count)
+    journal = Journal(str(tmp_path / "socket"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        try:
+            with pytest.raises(BlockingIOError):
+                fill(journal)
+            seen = len(came)
+            with pytest.raises(BlockingIOError):
+                journal.send({"MESSAGE": "lost at once"})
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            journal.close()
+    assert seen > 5
