@@ -97,7 +97,9 @@ def _kill_late_workers(view: View) -> Iterator[ev.Action]:
         deadline = _worker_deadline(row, view.limits)
         if deadline is not None and deadline <= view.now:
             due = min(_worker_deadlines(row, view.limits))
-            yield ev.KillWorker(row.worker, due.reason, due.stacks)
+            # One that is stopped writes nothing.
+            stacks = due.stacks and row.stopped_at is None
+            yield ev.KillWorker(row.worker, due.reason, stacks)
 
 
 def _zygote_deadlines(view: View, row: ZygoteRow) -> Iterator[_Due]:
@@ -129,7 +131,8 @@ def _kill_late_zygotes(view: View) -> Iterator[ev.Action]:
     for row in view.board.zygotes.values():
         due = min(_zygote_deadlines(view, row), default=None)
         if due is not None and due.when <= view.now:
-            yield ev.KillZygote(row.zygote, due.reason, due.stacks)
+            stacks = due.stacks and row.stopped_at is None
+            yield ev.KillZygote(row.zygote, due.reason, stacks)
 
 
 def _wake_at(view: View) -> float | None:

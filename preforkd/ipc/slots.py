@@ -108,10 +108,16 @@ class SlotReader(_Page):
 
     def stacks(self) -> str:
         """Return what the worker has written since `expect_stacks`."""
+        return self._written().replace(b"\0", b"").decode("utf-8", "replace")
+
+    def has_all_stacks(self) -> bool:
+        """Tell whether the worker has written all of them, as it says by a final NUL."""
+        return self._written().endswith(b"\0")
+
+    def _written(self) -> bytes:
         end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
         size = min(max(0, end - SIZE), STACKS)
-        data = os.pread(self._descriptor, size, SIZE)
-        return data.replace(b"\0", b"").decode("utf-8", "replace")
+        return os.pread(self._descriptor, size, SIZE)
 
     def read(self, now: float) -> Reading:
         """Return what the worker said; ``now`` (monotonic seconds) bounds what can be believed."""

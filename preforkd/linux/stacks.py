@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
 SIGNAL = signal.SIGRTMIN + 9
+END = b"\0"
+"""What is written last; it does not come while the main thread is held up in C."""
 _DEPTH = 100
 """Calls of one thread that are told, as faulthandler does."""
 
@@ -34,7 +36,7 @@ def write_on_signal(descriptor: int) -> None:
     def write_others(_number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(Exception):
             text = "".join((*_others(), *_more()))
-            os.write(descriptor, text.encode("utf-8", "backslashreplace"))
+            os.write(descriptor, text.encode("utf-8", "backslashreplace") + END)
 
     # Registered while it is registered, it would not be called any more.
     faulthandler.unregister(SIGNAL)

@@ -56,7 +56,7 @@ _STACKS = 0.2
 _LATE_STACKS = 2.0
 """Seconds that a process which is late has to write its stacks, before it is killed without."""
 _LATE_LOOK = 0.1
-"""Seconds between two looks at what it has written; unchanged between two, it is all."""
+"""Seconds between two looks at what it has written."""
 
 AnyHandle = TypeVar("AnyHandle", WorkerHandle, ZygoteHandle)
 _EndZygote = ev.KillZygote | ev.GiveUpRefork
@@ -591,23 +591,21 @@ class Pool:
     ) -> None:
         self._expect_stacks(handle)
         until = self._loop.time() + _LATE_STACKS
-        self._loop.call_later(_LATE_LOOK, self._look_for_stacks, handle, action, "", until)
+        self._loop.call_later(_LATE_LOOK, self._look_for_stacks, handle, action, until)
 
     def _look_for_stacks(
         self,
         handle: WorkerHandle | ZygoteHandle,
         action: ev.KillWorker | _EndZygote,
-        before: str,
         until: float,
     ) -> None:
         if handle.pidfd is None or not self._knows(handle):
             return  # it has ended meanwhile
-        found = handle.board.stacks()
-        if (found and found == before) or self._loop.time() >= until:
+        if handle.board.has_all_stacks() or self._loop.time() >= until:
             process.send_signal(handle.pidfd, signal.SIGKILL)
-            self.tell_late(action, found)
+            self.tell_late(action, handle.board.stacks())
         else:
-            self._loop.call_later(_LATE_LOOK, self._look_for_stacks, handle, action, found, until)
+            self._loop.call_later(_LATE_LOOK, self._look_for_stacks, handle, action, until)
 
     def _knows(self, handle: WorkerHandle | ZygoteHandle) -> bool:
         if isinstance(handle, WorkerHandle):

@@ -21,8 +21,10 @@ from preforkd.supervisor.pool import failure_of, not_executable, unusable
 
 _FAREWELL = 5.0
 """Seconds that the zygote has for its exit handlers: they remove what the application has made."""
-_WRITES = 0.2
+_WRITES = 2.0
 """Seconds that a zygote has to write its stacks."""
+_LOOK = 0.05
+"""Seconds between two looks at what it has written."""
 _OF_TLS = frozenset({"tls.certificate", "tls.key"})
 
 
@@ -90,7 +92,10 @@ def _ask(zygote: ZygoteHandle, loaded: Loaded, settings: Settings) -> tuple[Fail
 def _stacks(zygote: ZygoteHandle) -> str:
     zygote.board.expect_stacks()
     process.send_signal(zygote.pidfd, stacks.SIGNAL)
-    _readable(zygote.pidfd, _WRITES)
+    until = time.monotonic() + _WRITES
+    while not zygote.board.has_all_stacks() and time.monotonic() < until:
+        if _readable(zygote.pidfd, _LOOK):
+            break  # it has ended
     return zygote.board.stacks()
 
 

@@ -103,7 +103,12 @@ def test_stacks_are_read_from_where_they_were_asked_for(page):
     reader.expect_stacks()
     os.write(descriptor, b"two")
     assert reader.stacks() == "two"
+    assert not reader.has_all_stacks()
+    os.write(descriptor, b"\0")
+    assert reader.has_all_stacks()
+    assert reader.stacks() == "two"
     reader.expect_stacks()
+    assert not reader.has_all_stacks()
     os.write(descriptor, b"x" * slots.STACKS)
     with pytest.raises(PermissionError):
         os.write(descriptor, b"x")

@@ -85,7 +85,7 @@ def test_threads_that_run_meanwhile_are_told_of_without_harm():
         for _ in range(300):
             child.send_signal(stacks.SIGNAL)
             data = b""
-            while data.count(b"(most recent call first)") < 4 or not data.endswith(b"\n"):
+            while data.count(b"(most recent call first)") < 4 or not data.endswith(stacks.END):
                 assert select.select([reader], [], [], 20)[0], data
                 piece = os.read(reader, 65536)
                 assert piece, f"{data!r}: ended with {child.wait()}"

@@ -45,6 +45,7 @@ async def app(scope, receive, send):
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
                 return
+    await wait_for_nobody()
 """
 
 

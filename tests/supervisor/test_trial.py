@@ -71,9 +71,10 @@ def test_what_the_application_has_made_is_removed(failure, tmp_path, more):
 
 
 def test_an_application_that_hangs_is_given_up(failure):
-    """After timeouts.start, and its process is no more."""
-    hung = failure("import time; time.sleep(600)", "timeouts: {start: 500ms, boot: 500ms}\n")
-    assert hung.reason == "the application was not loaded within 0.5 s"
+    """After timeouts.start, with where it hung; and its process is no more."""
+    hung = failure("import time; time.sleep(600)", "timeouts: {start: 3s, boot: 3s}\n")
+    assert hung.reason == "the application was not loaded within 3 s"
+    assert "tried.py" in hung.detail
 
 
 def test_a_certificate_is_tried_unless_only_the_service_is_passed_it(failure):
