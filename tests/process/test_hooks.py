@@ -97,7 +97,7 @@ def test_hooks_that_are_not_there_fail_a_reload_and_nothing_else(service, tmp_pa
     service.configure(text + "hooks: hooked:hoks\n")
     answer = service.control("reload")
     assert answer.returncode == 78
-    assert "hooks: hooked has no attribute 'hoks'" in answer.stderr
+    assert f"hooks: hooked ({tmp_path}/hooked.py) has no attribute 'hoks'" in answer.stderr
     assert "did you mean hooks" in answer.stderr
     assert b"200 OK" in ask(("127.0.0.1", port))
 

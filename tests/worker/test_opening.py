@@ -254,3 +254,25 @@ def test_no_more_are_opened_than_is_allowed():
             assert read_all(sock) == b"192.0.2.7 4711 socket hello"
         for each in silent:
             each.close()
+
+
+def test_a_proxy_that_leaves_within_its_header_is_let_go(caplog):
+    """At once, not when its time is over; nothing is logged of it."""
+    whole = settings(proxied=True, header_timeout=60.0)
+    with serving(tell_peer, kind="stream", whole=whole) as worker, worker.connect() as sock:
+        sock.sendall(V1[:10])
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock) == b""
+    assert not caplog.records
+
+
+def test_a_plain_listener_beside_another_one():
+    """What has nothing before the handler is served as ever, while others are opened."""
+    whole = Settings(
+        listen=(Listen(name="secure", tls=True), Listen(name="test")),
+        tls=Tls(certificate=CERTIFICATE, key=KEY),
+    )
+    with serving(tell_peer, kind="stream", whole=whole) as worker, worker.connect() as sock:
+        port = sock.getsockname()[1]
+        sock.sendall(b"hello")
+        assert read_all(sock) == f"127.0.0.1 {port} socket hello".encode()
