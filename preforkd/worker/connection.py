@@ -317,15 +317,15 @@ class Connection:
 
     def _keep(self, data: bytes | memoryview) -> bool:
         """Keep what is not taken at once; False: there was room for it nowhere, and it is in memory."""
-        answers, size = self.front.answers, len(data)
+        answers, view = self.front.answers, memoryview(data)
         # What is behind a file stays behind it.
-        kept = self._overflow is None and answers.take("memory", size)
-        if not kept and self._keep_in_file(data):
+        kept = self._overflow is None and answers.take("memory", _held_by(view))
+        if not kept and self._keep_in_file(view):
             return True
         if not kept:
-            answers.give_back("memory", -size)  # beyond the bound
-        self._pending.append(memoryview(data))
-        self._pending_size += size
+            answers.give_back("memory", -_held_by(view))  # beyond the bound
+        self._pending.append(view)
+        self._pending_size += len(view)
         return kept
 
     def _keep_in_file(self, data: bytes | memoryview) -> bool:
@@ -388,7 +388,6 @@ class Connection:
             else:
                 sent, size = self._send_now(first), len(first)
                 self._pending_size -= sent
-                self.front.answers.give_back("memory", sent)
                 if 0 < sent < size:
                     self._pending[0] = first[sent:]
             self.taken += sent
@@ -396,6 +395,8 @@ class Connection:
             if sent < size:
                 break
             self._pending.popleft()
+            if isinstance(first, memoryview):
+                self.front.answers.give_back("memory", _held_by(first))
             if self._overflow is not None and first is self._overflow.part:
                 self._overflow.close()
                 self._overflow = None
@@ -498,10 +499,16 @@ class Connection:
             self.request.body.close()
         if self._overflow is not None:
             self._overflow.close()
-        self.front.answers.give_back("memory", self._pending_size)
+        held = sum(_held_by(part) for part in self._pending if isinstance(part, memoryview))
+        self.front.answers.give_back("memory", held)
         self._pending.clear()  # whoever still knows this connection keeps no answer
         self._pending_size = 0
         self.sock.close()
+
+
+def _held_by(view: memoryview) -> int:
+    """Return the bytes that a view keeps in memory: all of the object of which it may show the rest only."""
+    return len(view.obj)  # type: ignore[arg-type]
 
 
 def _gone(error: Exception) -> Exception:

@@ -171,8 +171,10 @@ def begun(sock, path=b"/"):
 
 
 def in_memory(worker):
-    """Return how many bytes of answers the worker keeps in memory."""
-    return sum(connection._pending_size for connection in worker.loop._connections.values())
+    """Return how many bytes of answers the worker keeps in memory, what was sent of them included."""
+    connections = list(worker.loop._connections.values())
+    parts = [part for connection in connections for part in list(connection._pending)]
+    return sum(len(part.obj) for part in parts if isinstance(part, memoryview))
 
 
 def left(worker):
