@@ -646,7 +646,7 @@ class HttpLoop:
                 connection.send_last(CONTINUE)
         else:
             connection.drop_reader()
-        if connection.waiting is not kind or kind is Waiting.NEXT_REQUEST:
+        if connection.waiting is not kind:
             if kind is Waiting.BODY:
                 connection.body_window = time.monotonic(), reader.received
             self._wait(connection, kind)

@@ -1,6 +1,7 @@
 """The WSGI worker, served by its own loop on a real socket."""
 
 import asyncio
+import contextlib
 import fcntl
 import random
 import socket
@@ -239,6 +240,21 @@ def test_those_who_send_nothing_are_parted_from():
         with worker.connect() as sock:
             sock.sendall(GET % (b"/", b""))
             assert b"keep" not in read_all(sock)
+
+
+def test_empty_lines_do_not_keep_a_connection():
+    """They are no request: an idle client's time does not begin anew with each."""
+    with serving(echo, keep_alive=0.5, header_timeout=0.5) as worker:
+        for request in (b"", GET % (b"/", b"")):
+            with worker.connect() as sock:
+                sock.sendall(request)
+                if request:
+                    read_answer(sock)
+                begun = time.monotonic()
+                with contextlib.suppress(ConnectionError):
+                    while sock.send(b"\r\n"):
+                        assert time.monotonic() < begun + 20
+                        time.sleep(0.02)
 
 
 def test_a_body_that_stops_is_given_up():
