@@ -28,13 +28,15 @@ PATIENCE = 20.0
 """Seconds after which a file that cannot be read to its end is given up."""
 
 _CHILD = """\
-import sys
+import os, sys
 sys.path[:] = sys.argv[1:]
 try:
     from preforkd.config.sources import answer
 except Exception as error:
     sys.exit(f'preforkd: the configuration cannot be read: {error!r}')
 answer()
+sys.stdout.flush()
+os._exit(0)  # whatever threads the start of the interpreter has started
 """
 
 

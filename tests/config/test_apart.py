@@ -103,3 +103,15 @@ def test_names_that_are_no_utf8_are_refused():
         "--config",
     ]
     assert "is not UTF-8" in caught.value.message
+
+
+def test_a_thread_of_the_reading_interpreter_is_not_waited_for(tmp_path, monkeypatch):
+    """A tool that watches all of Python starts one by a sitecustomize module: the answer comes all the same."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(apart, "PATIENCE", 10.0)
+    path = tmp_path / "preforkd.yaml"
+    path.write_text("workers: 3\n")
+    assert apart.load(str(path), {}, None).settings.workers.count == 3
