@@ -1,6 +1,7 @@
 """The control socket: accepts clients within limits, so that none of them can harm the master."""
 
 import contextlib
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -224,7 +225,11 @@ class ControlServer:
             else:
                 bind.set_access(self._sock, mode, "", "")
         except (OSError, SystemFailure) as error:
-            logger.warning("control socket: not opened to the group %r: %s", group, error)
+            reason = getattr(error, "strerror", None) or str(error)
+            if getattr(error, "errno", None) == errno.EINVAL:
+                # A user namespace without that group.
+                reason += "; with PrivateUsers=yes it is not to be seen: see control-group.conf"
+            logger.warning("control socket: not opened to the group %r: %s", group, reason)
 
     def _listen(self) -> None:
         self._pause = None

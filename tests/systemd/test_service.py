@@ -123,14 +123,31 @@ def test_the_control_socket_speaks_varlink(machine):
     assert "generation 2 serves" in answer
 
 
-def test_strangers_may_look_and_not_command(machine):
-    """Any user reads the status; a reload is refused to him with status 77."""
+def test_who_may_look_and_who_may_command(machine):
+    """By default root and the service's user; by control.mode all may look; control.group commands.
+
+    The service's user is no member of that group, and gives it nothing but the socket's file list.
+    """
+    machine.configure("control: {group: adm}\n")
+    drop_in(machine, (TREE / "systemd/examples/control-group.conf").read_text())
     machine.run("systemctl start preforkd.service")
     as_nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups preforkctl"
-    assert "4 of 4 workers ready" in machine.run(f"{as_nobody} status")
-    refused = machine.call(f"{as_nobody} reload")
+    as_adm = "setpriv --reuid=65534 --regid=65534 --groups=4 preforkctl --system"
+    path = "/run/preforkd/io.preforkd.Manager"
+    assert machine.run(f"stat -c '%a %U' {path}").strip() == "660 preforkd"
+    unnamed = machine.call(f"{as_nobody} stop")
+    assert unnamed.returncode == 75, unnamed.stdout
+    assert "--system is another user's" in unnamed.stdout
+    refused = machine.call(f"{as_nobody} --system status")
     assert refused.returncode == 77, refused.stdout
+    assert "4 of 4 workers ready" in machine.run(f"{as_adm} status")
+    machine.run(f"{as_adm} reload")
+    machine.configure("control: {mode: 0666}\n")
     machine.run("preforkctl reload")
+    assert "4 of 4 workers ready" in machine.run(f"{as_nobody} --system status")
+    for who in (as_nobody + " --system", as_adm):
+        refused = machine.call(f"{who} reload")
+        assert refused.returncode == 77, refused.stdout
 
 
 def test_a_secret_comes_as_a_credential(machine):
