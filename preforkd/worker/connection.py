@@ -499,10 +499,12 @@ class Connection:
             self.request.body.close()
         if self._overflow is not None:
             self._overflow.close()
-        held = sum(_held_by(part) for part in self._pending if isinstance(part, memoryview))
-        self.front.answers.give_back("memory", held)
-        self._pending.clear()  # whoever still knows this connection keeps no answer
-        self._pending_size = 0
+        if self._pending:
+            # Whoever still knows this connection keeps no answer.
+            held = sum(_held_by(part) for part in self._pending if isinstance(part, memoryview))
+            self.front.answers.give_back("memory", held)
+            self._pending.clear()
+            self._pending_size = 0
         self.sock.close()
 
 
