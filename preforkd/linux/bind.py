@@ -151,9 +151,8 @@ def _file_of(sock: socket.socket) -> Iterator[str]:
         if not is_ours or _files.setdefault(sock, identity) != identity:
             raise OSError(errno.EBADF, "the file at its path is another one")
         path = f"/proc/self/fd/{descriptor}"
-        if not os.path.exists(path):
-            raise OSError(errno.ENOSYS, "/proc is not mounted, by which its permissions are set")
-        yield path
+        # Where /proc is not mounted, the file can only be named by its path.
+        yield path if os.path.exists(path) else sock.getsockname()
     finally:
         os.close(descriptor)
 

@@ -153,3 +153,12 @@ def test_a_second_name_of_the_file_is_not_trusted(tmp_path):
         with pytest.raises(OSError, match="another one"):
             bind.set_access(sock, 0o777, "", "")
         assert other.stat().st_mode == before
+
+
+def test_without_proc_the_path_names_the_file(tmp_path, monkeypatch):
+    """It has been looked at, and is changed all the same."""
+    monkeypatch.setattr(os.path, "exists", lambda path: not str(path).startswith("/proc"))
+    path = tmp_path / "s"
+    sock = bind.bind_unix(str(path), 0o640, "", "", 5)
+    assert path.stat().st_mode & 0o777 == 0o640
+    bind.close_unix(sock)
