@@ -75,9 +75,9 @@ class Pool:
         self.directories: dict[int, str] = {}
         """From which directory each generation has loaded its application, as its zygote says."""
         self.linger = 0.0
+        """Seconds that a retiring worker's idle connections may stay open."""
         self.drain: float | None = None
         """What a worker that is to leave is told of its time: see `messages.Retire`."""
-        """Seconds that a retiring worker's idle connections may stay open."""
         self._requests = 0
         self.tell_overdue: Callable[[int, str], None] = lambda _worker, _stacks: None
         """Called with the stacks of a worker that is to be killed for its request."""

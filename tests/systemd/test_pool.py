@@ -227,7 +227,7 @@ def test_a_request_that_takes_too_long_is_found_in_the_journal(machine):
     assert told["MESSAGE"].startswith(f"worker {slot} (pid {pid}, generation 1) is to be killed")
     assert told["PREFORKD_GENERATION"] == "1"
     explained = machine.run(f"journalctl -x --no-pager -u preforkd {match}")
-    assert f"Subject: Worker {slot} was killed for a request that took too long" in explained
+    assert f"Subject: Worker {slot} was killed: the application took too long" in explained
     # It is that one that is killed, and another takes its seat.
     until(machine, lambda seen: seen["ready"] == 2 and pid not in pids_of(seen))
     assert "id=2" in machine.run("curl -sf 'http://127.0.0.1:8080/?id=2'")
