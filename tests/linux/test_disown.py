@@ -6,20 +6,9 @@ import socket
 import threading
 
 import pytest
+from forked import in_child
 
 from preforkd.linux.disown import Children
-
-
-def in_child(body):
-    """Return what this returns in a forked child: a number below 99."""
-    pid = os.fork()
-    if pid == 0:
-        status = 99
-        try:
-            status = int(body())
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def is_null(descriptor):

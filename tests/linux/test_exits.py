@@ -11,20 +11,9 @@ import weakref
 from multiprocessing import managers, process
 
 import pytest
+from forked import in_child
 
 from preforkd.linux import exits
-
-
-def in_child(body):
-    """Return what this returns in a forked child: a number below 99."""
-    pid = os.fork()
-    if pid == 0:
-        status = 99
-        try:
-            status = int(body())
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @pytest.fixture
