@@ -270,8 +270,8 @@ class Response:
             count = plan.length
         self._sink.send_last(self._head(plan, count))
         if not self._without_body:
+            self.length = count  # before it is sent: what remains unsent is subtracted
             self._sink.send_file(file, offset, count)
-            self.length = count
             self._check_length()
         self.complete = True
 

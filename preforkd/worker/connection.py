@@ -87,14 +87,13 @@ class _FilePart:
     count: int
 
 
-def _cut_off(part: _FilePart, sent: int, why: str) -> ClientGoneError:
+def _cut_off(part: _FilePart, why: str) -> ClientGoneError:
     # The client is cut off, as the answer's length was promised; it is not to blame.
     try:
         name = os.readlink(f"/proc/self/fd/{part.file.fileno()}")
     except (OSError, ValueError):
         name = "a file"
-    missing = part.count - sent
-    logger.warning("%s was not sent whole, %d bytes are missing: %s", name, missing, why)
+    logger.warning("%s was not sent whole, %d bytes are missing: %s", name, part.count, why)
     return ClientGoneError(f"{name}: {why}")
 
 
@@ -382,15 +381,14 @@ class Connection:
         while self._pending:
             first = self._pending[0]
             if isinstance(first, _FilePart):
-                sent, size = self._send_file_now(first), first.count
-                first.offset += sent
-                first.count -= sent
+                size = first.count
+                sent = self._send_file_now(first)
             else:
                 sent, size = self._send_now(first), len(first)
                 self._pending_size -= sent
+                self.taken += sent
                 if 0 < sent < size:
                     self._pending[0] = first[sent:]
-            self.taken += sent
             progress = progress or sent > 0
             if sent < size:
                 break
@@ -416,36 +414,39 @@ class Connection:
             raise _gone(error) from None
 
     def _send_file_now(self, part: _FilePart) -> int:
-        sent = 0
+        """Send of a file what the client takes; count each step, as a later one may fail."""
         try:
             descriptor = part.file.fileno()
         except ValueError:
-            raise _cut_off(part, sent, "the application has closed it") from None
+            raise _cut_off(part, "the application has closed it") from None
+        before = self.taken
         try:
             if self.plain:
                 os.set_blocking(self.fd, False)  # sendfile(2) has no flag for it
-                while sent < part.count:
-                    done = os.sendfile(self.fd, descriptor, part.offset + sent, part.count - sent)
-                    if not done:
-                        raise _cut_off(part, sent, "it became shorter while it was sent")
-                    sent += done
-                return sent
-            while sent < part.count:
-                size = min(_FILE_BLOCK, part.count - sent)
-                try:
-                    block = os.pread(descriptor, size, part.offset + sent)
-                except OSError as error:
-                    raise _cut_off(part, sent, str(error)) from error
-                if not block:
-                    raise _cut_off(part, sent, "it became shorter while it was sent")
-                sent += self.sock.send(block, _WITHOUT_WAITING)
+            while part.count:
+                if self.plain:
+                    done = os.sendfile(self.fd, descriptor, part.offset, part.count)
+                else:
+                    done = self._send_block(part, descriptor)
+                if not done:
+                    raise _cut_off(part, "it became shorter while it was sent")
+                part.offset += done
+                part.count -= done
+                self.taken += done
         except BlockingIOError:
-            return sent
+            pass
         except OSError as error:
             if error.errno in _OF_FILES:
-                raise _cut_off(part, sent, str(error)) from error
+                raise _cut_off(part, str(error)) from error
             raise _gone(error) from None
-        return sent
+        return self.taken - before
+
+    def _send_block(self, part: _FilePart, descriptor: int) -> int:
+        try:
+            block = os.pread(descriptor, min(_FILE_BLOCK, part.count), part.offset)
+        except OSError as error:
+            raise _cut_off(part, str(error)) from error
+        return self.sock.send(block, _WITHOUT_WAITING) if block else 0
 
     def _wait_for_reader(self) -> None:
         poll = select.poll()

@@ -1,6 +1,7 @@
 """The access log."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -172,6 +173,23 @@ def test_a_client_that_leaves_within_its_answer(application, tmp_path):
         assert size - 500 < count < 30_000_000
         assert b"xxxx" in worker.ask(GET % b"/big")
         assert logged(target, 2)[1] == (200, 30_000_000, "GET", "/big")
+
+
+def test_what_went_before_an_error_is_counted(tmp_path, monkeypatch):
+    """A file is sent in steps: those that the system took count, though a later one fails."""
+    real, steps = os.sendfile, []
+
+    def sendfile(out, source, offset, count):
+        if steps:
+            raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+        steps.append(real(out, source, offset, min(count, 5000)))
+        return steps[0]
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    target = tmp_path / "log"
+    with serving(a_file, access=AccessLog(target=str(target), format="json")) as worker:
+        worker.ask(GET % b"/big")
+        assert logged(target, 1) == [(200, 5000, "GET", "/big")]
 
 
 def test_a_request_that_takes_too_long_is_logged(tmp_path):
