@@ -74,14 +74,14 @@ def test_no_circle_of_imports():
 
 TESTED_ELSEWHERE = {
     "cli/zygote.py": "the ways from role to role: tests/process, by every worker there is",
-    "config/loaded.py": "a record: test_sources and test_apart compare it",
-    "config/settings.py": "declarations: test_derive, test_reader and test_together go through all",
-    "control/varlink.py": "declarations: test_service and test_describe go through all",
-    "control/view.py": "records without a line of code",
+    "config/configuration.py": "a record: test_sources and test_reader_process compare it",
+    "config/settings.py": "declarations: test_generate, test_reader and test_consistency go through all",
+    "control/varlink.py": "declarations: test_dispatch and test_introspection go through all",
+    "control/records.py": "records without a line of code",
     "core/events.py": "records without a line of code",
-    "supervisor/run.py": "starts the master: tests/process, by its signals and its control socket",
-    "worker/asgi_protocol.py": "uvicorn's protocol with bounds: test_asgi, over a socket",
-    "worker/asgi_surroundings.py": "what is around an application: test_asgi, over a socket",
+    "supervisor/main.py": "starts the master: tests/process, by its signals and its control socket",
+    "worker/asgi/protocol.py": "uvicorn's protocol with bounds: test_server, over a socket",
+    "worker/asgi/middleware.py": "what is around an application: test_server, over a socket",
 }
 """Modules without tests of their own name, and what proves them."""
 

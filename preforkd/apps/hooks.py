@@ -22,7 +22,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from preforkd.apps import judge, loader
+from preforkd.apps import loader, signatures
 from preforkd.config.target import parse_reference
 
 logger = logging.getLogger("preforkd.app")
@@ -102,9 +102,9 @@ def load(text: str, kind: str) -> Hooks:
 def _useless(name: str, hook: Any, kind: str) -> str:
     """Return why a hook would not do what it is there for; empty: it will."""
     count = MOMENTS[name]
-    if judge.is_async(hook):
+    if signatures.is_async(hook):
         return "is asynchronous: nobody would await it"
-    if not judge.takes(hook, count):
+    if not signatures.takes(hook, count):
         return f"cannot be called with {count} argument{'' if count == 1 else 's'}"
     if kind != "wsgi" and name in _OF_REQUESTS:
         return f"is called for kind wsgi only, and the application is of kind {kind}"

@@ -10,9 +10,9 @@ import sys
 import traceback
 from typing import Any
 
-from preforkd.apps import judge
+from preforkd.apps import signatures
+from preforkd.config.encoding import native
 from preforkd.config.target import Reference, Target
-from preforkd.config.text import native
 from preforkd.errors import (
     ApplicationError,
     ConfigurationError,
@@ -60,7 +60,7 @@ def load(target: Target) -> Any:
     """
     setting = "app.target"
     application = find(Reference(target.module, target.attribute, target.call), setting)
-    if (found := judge.fault(application, target)) is not None:
+    if (found := signatures.fault(application, target)) is not None:
         what, hint = found
         name = f"{target.module}:{target.attribute}" + ("()" if target.call else "")
         raise misnamed(setting, f"{name} ({_where(target.module)}): {what}", hint=hint)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from preforkd.apps import judge, loader, wsgi
+from preforkd.apps import loader, signatures, wsgi
 from preforkd.config.target import is_request, parse_reference
 from preforkd.errors import ApplicationError, PreforkdError
 
@@ -59,7 +59,7 @@ def _call(entry: str) -> None:
     if not callable(function):
         kind = type(function).__name__
         raise loader.misnamed(SETTING, f"{entry} is not callable, it is of type {kind}")
-    if judge.is_async(function):
+    if signatures.is_async(function):
         raise loader.misnamed(SETTING, f"{entry} is asynchronous: nobody would await it")
     try:
         function()

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import preforkd
 from preforkd.cli import lean  # noqa: F401 - before anything else loads msgspec
 from preforkd.cli.output import to_whoever_reads
-from preforkd.config import apart
-from preforkd.config.loaded import DEFAULT_PATH, Loaded
-from preforkd.core import catalog
+from preforkd.config import reader_process
+from preforkd.config.configuration import DEFAULT_PATH, Configuration
 from preforkd.core.model import Failure
 from preforkd.core.text import printable, printable_lines
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError, refused, shortage
-from preforkd.linux import cgroup, environment, logs, streams
-from preforkd.linux.journal import stderr_is_journal
-from preforkd.linux.notify import Notifier
+from preforkd.linux import cgroup, environment
+from preforkd.linux.sd_notify import Notifier
+from preforkd.logs import catalog, logs, streams
+from preforkd.logs.journal import stderr_is_journal
 
 if TYPE_CHECKING:
     import argparse
@@ -125,9 +125,9 @@ def _serve(options: Options) -> int:
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     # The master's own modules are of no use to the other commands; nor is what reads the configuration
     # to the master.
-    from preforkd.supervisor import run  # noqa: PLC0415
+    from preforkd.supervisor import main  # noqa: PLC0415
 
-    return run.run(lambda: apart.load(path, settings, credentials))
+    return main.run(lambda: reader_process.load(path, settings, credentials))
 
 
 def _fail_slowly(began: float) -> None:
@@ -144,9 +144,9 @@ def _fail_slowly(began: float) -> None:
 def _check(options: Options) -> int:
     loaded = _load_for_a_look(options.file, {})
     if options.load:
-        from preforkd.supervisor import trial  # noqa: PLC0415
+        from preforkd.supervisor import check  # noqa: PLC0415
 
-        failure = trial.load_for_trial(loaded, environment.clean(os.environ))
+        failure = check.load_for_trial(loaded, environment.clean(os.environ))
         if failure is not None:
             _complain_of(failure)
             return failure.blame.exit_status
@@ -155,7 +155,7 @@ def _check(options: Options) -> int:
     return ExitStatus.OK
 
 
-def _load_for_a_look(path: str | None, options: dict[str, str | list[str]]) -> Loaded:
+def _load_for_a_look(path: str | None, options: dict[str, str | list[str]]) -> Configuration:
     from preforkd.config import sources  # noqa: PLC0415
     from preforkd.config.credentials import Credentials  # noqa: PLC0415
 

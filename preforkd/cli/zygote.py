@@ -12,7 +12,7 @@ import msgspec
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel
 from preforkd.linux import process, stacks
-from preforkd.worker import run as worker
+from preforkd.worker import main as worker
 from preforkd.zygote import zygote
 
 CHANNEL_DESCRIPTOR = 3
@@ -42,7 +42,7 @@ def main() -> None:
     process.leave(0)
 
 
-def _work(birth: zygote.Birth) -> None:
+def _work(birth: zygote.WorkerStart) -> None:
     stacks.write_on_signal(birth.memory)
     worker.run(_seat(birth))
 
@@ -51,7 +51,7 @@ def _channel(descriptor: int) -> Channel[messages.ToZygote]:
     return Channel(socket.socket(fileno=descriptor), _to_zygote)
 
 
-def _seat(birth: zygote.Birth) -> worker.Seat:
+def _seat(birth: zygote.WorkerStart) -> worker.Seat:
     loaded = birth.loaded
     return worker.Seat(
         worker=birth.worker,

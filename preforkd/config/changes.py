@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from preforkd.config.configuration import Configuration
 from preforkd.config.fields import get, leaves
-from preforkd.config.loaded import Loaded
-from preforkd.config.settings import App, OnReload, Settings
+from preforkd.config.settings import AppSettings, OnReload, Settings
 from preforkd.errors import Place, Problem
 
 
@@ -42,7 +42,7 @@ def keeping_restart(old: Settings, new: Settings) -> Settings:
     return new
 
 
-def vanished(old: Loaded, new: Loaded, *, listen: bool) -> list[Problem]:
+def vanished(old: Configuration, new: Configuration, *, listen: bool) -> list[Problem]:
     """Return what a reload must not replace by a default: it was written, and is not any more.
 
     An empty, missing or truncated file is far more often an accident than a wish for the built-in demo
@@ -57,13 +57,13 @@ def vanished(old: Loaded, new: Loaded, *, listen: bool) -> list[Problem]:
     return list(_lost(old, new, ("app.target", "listen") if listen else ("app.target",)))
 
 
-def _in_file(loaded: Loaded) -> bool:
+def _in_file(loaded: Configuration) -> bool:
     return any(place.source == loaded.path for place in loaded.origins.values())
 
 
-def _lost(old: Loaded, new: Loaded, settings: tuple[str, ...]) -> Iterator[Problem]:
+def _lost(old: Configuration, new: Configuration, settings: tuple[str, ...]) -> Iterator[Problem]:
     hints = {
-        "app.target": f"put it back; for the built-in demo write {App().target}",
+        "app.target": f"put it back; for the built-in demo write {AppSettings().target}",
         "listen": f"put it back; for the default write {Settings().listen[0].address}",
     }
     for setting in settings:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from preforkd.config import units
-from preforkd.config.settings import ALL, Listen, OnReload, Settings
+from preforkd.config.settings import ALL, ListenSettings, OnReload, Settings
 
 
 class Form(StrEnum):
@@ -145,7 +145,7 @@ def _field(path: str, hint: Any, default: Any, kinds: tuple[str, ...]) -> Field:
         ge=bounds.ge,
         le=bounds.le,
         choices=choices,
-        struct=Listen if form is Form.LISTEN else None,
+        struct=ListenSettings if form is Form.LISTEN else None,
         kinds=kinds,
     )
 

@@ -14,13 +14,13 @@ from msgspec.structs import replace
 
 from preforkd.config import units
 from preforkd.config.address import parse_address
+from preforkd.config.consistency import contradictions
 from preforkd.config.credentials import KEY, Credentials
 from preforkd.config.document import Entry, Mapping, Node, Scalar, Sequence
 from preforkd.config.fields import Field, Form, fields_of, leaves
 from preforkd.config.peers import parse_peers
-from preforkd.config.settings import Listen, Settings
+from preforkd.config.settings import ListenSettings, Settings
 from preforkd.config.target import parse_check, parse_reference, parse_target, parse_warm_up
-from preforkd.config.together import contradictions
 from preforkd.core.text import masked
 from preforkd.errors import Place, Problem, did_you_mean
 
@@ -240,7 +240,7 @@ class Reader:
         nodes = node.items if isinstance(node, Sequence) else (node,)
         if not nodes:
             self._blame(node.place, field.path, "the list is empty", f"expected {field.allowed()}")
-        entries: list[Listen] = []
+        entries: list[ListenSettings] = []
         for index, item in enumerate(nodes):
             path = f"listen[{index}]"
             self.origins[path] = item.place
@@ -250,15 +250,17 @@ class Reader:
                 entries.append(listen)
         return bool(entries), tuple(entries)
 
-    def _listen_entry(self, node: Node, path: str) -> Listen | None:
+    def _listen_entry(self, node: Node, path: str) -> ListenSettings | None:
         if isinstance(node, Scalar):
-            return Listen(address=node.text)
+            return ListenSettings(address=node.text)
         if isinstance(node, Sequence):
             self._blame(node.place, path, "a list is given; expected an address or a mapping")
             return None
-        return Listen(**self._section(node, fields_of(Listen, path + ".")))
+        return ListenSettings(**self._section(node, fields_of(ListenSettings, path + ".")))
 
-    def _check_listen(self, listen: Listen, before: list[Listen], place: Place, path: str) -> None:
+    def _check_listen(
+        self, listen: ListenSettings, before: list[ListenSettings], place: Place, path: str
+    ) -> None:
         if listen.address:
             try:
                 parse_address(listen.address)

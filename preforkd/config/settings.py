@@ -65,7 +65,7 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
-class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AppSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The application that the workers run."""
 
     target: Annotated[
@@ -128,7 +128,7 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ""
 
 
-class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ListenSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One listening socket: bound by preforkd, or passed by systemd and known by its name."""
 
     address: Annotated[
@@ -176,7 +176,7 @@ class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = False
 
 
-class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WorkersSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The worker processes. A number instead of the section is its count: ``workers: 4``.
 
     With ``min`` and ``max`` the pool is elastic.
@@ -232,7 +232,7 @@ class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 1
 
 
-class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TimeoutsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long each step of a process's life may take."""
 
     start: Annotated[
@@ -317,7 +317,7 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0.0
 
 
-class WorkerLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WorkerLimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of each worker. One that reaches a limit is replaced: another serves before it leaves.
 
     Each worker has a limit of its own, between four fifths of what is written and all of it, so that they do
@@ -351,7 +351,7 @@ class WorkerLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 0
 
 
-class Reload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ReloadSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a reload goes from one generation to the next."""
 
     surge: Annotated[
@@ -365,7 +365,7 @@ class Reload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "all"
 
 
-class Refork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ReforkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Forking workers anew from a worker that is warm. A number instead of the section is ``after``."""
 
     SHORT: ClassVar[str] = "after"
@@ -383,7 +383,7 @@ class Refork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0
 
 
-class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MemorySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The workers' memory."""
 
     limit: Annotated[
@@ -397,7 +397,7 @@ class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             kind=Kind.SIZE,
         ),
     ] = 0
-    refork: Refork = Refork()
+    refork: ReforkSettings = ReforkSettings()
     immortal: Annotated[
         bool,
         _meta(
@@ -410,7 +410,7 @@ class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = False
 
 
-class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP worker."""
 
     KINDS: ClassVar[tuple[str, ...]] = HTTP
@@ -586,7 +586,7 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 64 * MIB
 
 
-class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TlsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Certificate and key for listeners with ``tls: true``; read anew by each generation of workers."""
 
     certificate: Annotated[
@@ -606,7 +606,7 @@ class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ""
 
 
-class Proxy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProxySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The proxies in front: whose word about a client counts."""
 
     trusted: Annotated[
@@ -629,7 +629,7 @@ class Proxy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "off"
 
 
-class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged, and where to."""
 
     level: Annotated[
@@ -646,7 +646,7 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "auto"
 
 
-class AccessLog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AccessLogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A line for each request."""
 
     KINDS: ClassVar[tuple[str, ...]] = HTTP
@@ -665,7 +665,7 @@ class AccessLog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "combined"
 
 
-class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The control socket, which preforkctl talks to."""
 
     socket: Annotated[
@@ -701,7 +701,7 @@ class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of /etc/preforkd.yaml."""
 
-    app: App = App()
+    app: AppSettings = AppSettings()
     hooks: Annotated[
         str,
         _meta(
@@ -712,7 +712,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = ""
     listen: Annotated[
-        tuple[Listen, ...],
+        tuple[ListenSettings, ...],
         _meta(
             "The sockets to listen on: an address, or a list of addresses or mappings. Sockets that "
             "systemd passes come first: where it passes any, only those are served. An entry here with a "
@@ -720,9 +720,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "socket with its address.",
             GENERATION,
         ),
-    ] = (Listen(address="127.0.0.1:8080"),)
-    workers: Workers = Workers()
-    limits: WorkerLimits = WorkerLimits()
+    ] = (ListenSettings(address="127.0.0.1:8080"),)
+    workers: WorkersSettings = WorkersSettings()
+    limits: WorkerLimitSettings = WorkerLimitSettings()
     idle_exit: Annotated[
         float,
         _meta(
@@ -734,12 +734,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             kind=Kind.DURATION,
         ),
     ] = 0.0
-    timeouts: Timeouts = Timeouts()
-    reload: Reload = Reload()
-    memory: Memory = Memory()
-    http: Http = Http()
-    tls: Tls = Tls()
-    proxy: Proxy = Proxy()
-    log: Log = Log()
-    access_log: AccessLog = AccessLog()
-    control: Control = Control()
+    timeouts: TimeoutsSettings = TimeoutsSettings()
+    reload: ReloadSettings = ReloadSettings()
+    memory: MemorySettings = MemorySettings()
+    http: HttpSettings = HttpSettings()
+    tls: TlsSettings = TlsSettings()
+    proxy: ProxySettings = ProxySettings()
+    log: LogSettings = LogSettings()
+    access_log: AccessLogSettings = AccessLogSettings()
+    control: ControlSettings = ControlSettings()

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from preforkd.config.apart import Answer, Question
+from preforkd.config.configuration import DEFAULT_PATH, Configuration
 from preforkd.config.credentials import Credentials
 from preforkd.config.document import (
     SIZE_LIMIT,
@@ -18,12 +18,12 @@ from preforkd.config.document import (
     Sequence,
     read_document,
 )
+from preforkd.config.encoding import native
 from preforkd.config.fields import Form, get, leaves
 from preforkd.config.files import read_bounded
-from preforkd.config.loaded import DEFAULT_PATH, Loaded
 from preforkd.config.reader import Reader
+from preforkd.config.reader_process import ReadRequest, ReadResult
 from preforkd.config.settings import OnReload, Settings
-from preforkd.config.text import native
 from preforkd.core.text import HIDDEN
 from preforkd.errors import ConfigurationError, Place, Problem, did_you_mean
 
@@ -46,7 +46,7 @@ class Effective(msgspec.Struct, frozen=True):
 
 def load(
     path: str | None, options: Mapping[str, object], credentials: Credentials | None = None
-) -> Loaded:
+) -> Configuration:
     """Return the settings of a file (None: the default one, if it exists) and the options over it.
 
     ``options`` maps dotted settings to a text, or to a list of texts for ``listen``. Raises
@@ -72,21 +72,21 @@ def load(
     if problems:
         raise ConfigurationError(problems)
     secrets = frozenset(reader.secrets)
-    return Loaded(settings, reader.origins, found, secrets, tuple(reader.secret_texts))
+    return Configuration(settings, reader.origins, found, secrets, tuple(reader.secret_texts))
 
 
 def answer() -> None:
     """Be the process that reads: a Question comes by standard input, its Answer goes out."""
-    question = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Question)
+    question = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ReadRequest)
     credentials = Credentials(question.credentials)
     try:
-        result = Answer(load(question.path, question.options, credentials))
+        result = ReadResult(load(question.path, question.options, credentials))
     except ConfigurationError as error:
-        result = Answer(problems=list(error.problems))
+        result = ReadResult(problems=list(error.problems))
     sys.stdout.buffer.write(msgspec.msgpack.encode(result))
 
 
-def effective(loaded: Loaded) -> list[Effective]:
+def effective(loaded: Configuration) -> list[Effective]:
     """Return every setting with its value, as people write it, and where it comes from."""
     entries: list[Effective] = []
     for leaf in leaves():
@@ -110,7 +110,7 @@ def effective(loaded: Loaded) -> list[Effective]:
     return entries
 
 
-def _shown(loaded: Loaded, path: str, text: str) -> str:
+def _shown(loaded: Configuration, path: str, text: str) -> str:
     return HIDDEN if path in loaded.secrets else text
 
 

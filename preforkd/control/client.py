@@ -7,7 +7,7 @@ import select
 import socket
 from typing import Any
 
-from preforkd.control.access import peer_of
+from preforkd.control.permissions import peer_of
 from preforkd.errors import ExitStatus, PreforkdError
 
 _STATUS_BY_BLAME = {

@@ -7,14 +7,14 @@ import socket
 from collections.abc import Callable
 
 import preforkd
-from preforkd.control.access import Peer, may_command, peer_of
-from preforkd.control.manager import Backend, Manager
-from preforkd.control.service import END, Identity, MalformedError, Service
-from preforkd.core.ration import Ration
+from preforkd.control.dispatch import END, Dispatcher, Identity, MalformedError
+from preforkd.control.interface import Backend, Manager
+from preforkd.control.permissions import Peer, may_command, peer_of
 from preforkd.errors import SystemFailure
-from preforkd.ipc import rights
+from preforkd.ipc import scm_rights
+from preforkd.ipc.ratelimit import RateLimit
 from preforkd.linux import bind
-from preforkd.linux.loop import Call, Loop
+from preforkd.loop import Call, Loop
 
 logger = logging.getLogger("preforkd.master")
 
@@ -48,15 +48,15 @@ class _Client:
         self,
         loop: Loop,
         sock: socket.socket,
-        service: Service,
-        ration: Ration | None,
+        service: Dispatcher,
+        ration: RateLimit | None,
         ended: Callable[["_Client"], None],
         *,
         peeks: bool,
     ) -> None:
         """Begin to read. Raises OSError.
 
-        ``peeks``: the kernel lets the client send descriptors; see `preforkd.ipc.rights`.
+        ``peeks``: the kernel lets the client send descriptors; see `preforkd.ipc.scm_rights`.
         """
         self._loop = loop
         self.sock = sock
@@ -204,13 +204,13 @@ class ControlServer:
         self._closing = 0
         """Sockets of clients that have ended, which a thread is closing; each holds its seat."""
         self._clients: set[_Client] = set()
-        self._looks = Ration(LOOKS)
+        self._looks = RateLimit(LOOKS)
         self._closed: Callable[[], None] | None = None
 
     def start(self, path: str, mode: int) -> None:
         """Bind the path and serve it. Raises SystemFailure."""
         self._sock = bind.bind_unix(path, mode, "", "", _BACKLOG)
-        self._peeks = not rights.refuse(self._sock)
+        self._peeks = not scm_rights.refuse(self._sock)
         self.admit(mode, self._group)
         self._listen()
 
@@ -277,9 +277,11 @@ class ControlServer:
         self._full = full
         return not full
 
-    def _service_for(self, peer: Peer) -> Service:
+    def _service_for(self, peer: Peer) -> Dispatcher:
         manager = Manager(self._backend, peer, self._group)
-        return Service(Identity("preforkd", "preforkd", preforkd.VERSION, ""), [manager.interface])
+        return Dispatcher(
+            Identity("preforkd", "preforkd", preforkd.VERSION, ""), [manager.interface]
+        )
 
     def _close(self, sock: socket.socket) -> None:
         if not self._peeks:
@@ -291,7 +293,7 @@ class ControlServer:
                 self._loop.call_soon_threadsafe(self._give_seat_back)
 
         self._closing += 1
-        rights.close_aside(sock.close, closed)
+        scm_rights.close_aside(sock.close, closed)
 
     def _give_seat_back(self) -> None:
         self._closing -= 1
@@ -314,7 +316,7 @@ class ControlServer:
             self._loop.remove_reader(self._sock.fileno())
             listener, self._sock = self._sock, None
             if self._peeks:  # one who was not accepted may have sent descriptors as well
-                rights.close_aside(lambda: bind.close_unix(listener))
+                scm_rights.close_aside(lambda: bind.close_unix(listener))
             else:
                 bind.close_unix(listener)
         if not self._clients:

@@ -1,7 +1,7 @@
 """How a Varlink interface is declared: methods, parameters and errors are Structs.
 
-From these calls are checked (`preforkd.control.service`) and descriptions are written
-(`preforkd.control.describe`). https://varlink.org
+From these calls are checked (`preforkd.control.dispatch`) and descriptions are written
+(`preforkd.control.introspection`). https://varlink.org
 """
 
 from collections.abc import Callable

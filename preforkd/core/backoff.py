@@ -16,7 +16,7 @@ MEMORY = 60.0
 """Seconds after which strikes are forgotten."""
 
 
-class Strikes(Struct, frozen=True):
+class FailureStreak(Struct, frozen=True):
     """Failures of late, and the time (monotonic seconds) before which nothing is started."""
 
     boots: int = 0
@@ -24,7 +24,7 @@ class Strikes(Struct, frozen=True):
     last: float = float("-inf")
     retry_at: float = float("-inf")
 
-    def after_failed_start(self, now: float, *, begun: float = float("inf")) -> "Strikes":
+    def after_failed_start(self, now: float, *, begun: float = float("inf")) -> "FailureStreak":
         """Return the strikes after a start that failed now.
 
         One that had ``begun`` before the last failure was part of the same attempt: when many are
@@ -34,25 +34,25 @@ class Strikes(Struct, frozen=True):
             return self
         return self._recalled(now)._struck(now, boots=1, short_lives=0)
 
-    def after_death(self, now: float, *, short: bool) -> "Strikes":
+    def after_death(self, now: float, *, short: bool) -> "FailureStreak":
         """Return the strikes after the end of a worker that had been ready."""
         if not short:
             return replace(self, short_lives=0)
         return self._recalled(now)._struck(now, boots=0, short_lives=1)
 
-    def forgive_boots(self) -> "Strikes":
+    def forgive_boots(self) -> "FailureStreak":
         """Return the strikes after a start that succeeded."""
         return replace(self, boots=0)
 
-    def _recalled(self, now: float) -> "Strikes":
+    def _recalled(self, now: float) -> "FailureStreak":
         forgotten = now - self.last > max(MEMORY, 2 * CEILING)
         return replace(self, boots=0, short_lives=0) if forgotten else self
 
-    def _struck(self, now: float, *, boots: int, short_lives: int) -> "Strikes":
+    def _struck(self, now: float, *, boots: int, short_lives: int) -> "FailureStreak":
         boots += self.boots
         short_lives += self.short_lives
         delay = delay_after(boots + max(0, short_lives - FREE_SHORT_LIVES))
-        return Strikes(boots, short_lives, now, max(self.retry_at, now + delay))
+        return FailureStreak(boots, short_lives, now, max(self.retry_at, now + delay))
 
 
 def delay_after(strikes: int) -> float:

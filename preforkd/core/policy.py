@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from preforkd.core import elastic, events as ev, renewal
+from preforkd.core import autoscale, events as ev, recycling
 from preforkd.core.model import (
     ALIVE,
     COMING,
@@ -23,8 +23,8 @@ from preforkd.core.model import (
     WorkerState,
     ZygoteState,
 )
+from preforkd.core.pool_view import READY, PoolView, Rule, size_of, wanted_generations
 from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow, ZygoteRow
-from preforkd.core.view import READY, Rule, View, size_of, wanted_generations
 
 _UNWANTED = "its generation is no longer wanted"
 
@@ -36,18 +36,18 @@ def decide(board: Scoreboard, limits: Limits, now: float) -> ev.Plan:
     """
     trial = board.copy()
     candidate = board.candidate
-    view = View(trial, limits, now)
+    view = PoolView(trial, limits, now)
     actions: list[ev.Action] = []
     while wishes := _first_wishes(view):
         for action in wishes:
             trial.apply(action, now)
         actions.extend(wishes)
         if limits.candidate and candidate and ev.Promote(candidate.generation) in wishes:
-            view = View(trial, limits.candidate, now)
+            view = PoolView(trial, limits.candidate, now)
     return ev.Plan(tuple(actions), _wake_at(view))
 
 
-def _first_wishes(view: View) -> list[ev.Action]:
+def _first_wishes(view: PoolView) -> list[ev.Action]:
     if view.board.finished:
         return []
     rules = _STOPPING_RULES if view.board.stopping else _SERVING_RULES
@@ -92,7 +92,7 @@ def _worker_deadlines(row: WorkerRow, limits: Limits) -> Iterator[_Due]:
         yield _Due(row.stopped_at + limits.stopped, said)
 
 
-def _kill_late_workers(view: View) -> Iterator[ev.Action]:
+def _kill_late_workers(view: PoolView) -> Iterator[ev.Action]:
     for row in view.board.workers.values():
         deadline = _worker_deadline(row, view.limits)
         if deadline is not None and deadline <= view.now:
@@ -102,7 +102,7 @@ def _kill_late_workers(view: View) -> Iterator[ev.Action]:
             yield ev.KillWorker(row.worker, due.reason, stacks)
 
 
-def _zygote_deadlines(view: View, row: ZygoteRow) -> Iterator[_Due]:
+def _zygote_deadlines(view: PoolView, row: ZygoteRow) -> Iterator[_Due]:
     limits = view.limits
     if row.state is ZygoteState.KILLED:
         return
@@ -127,7 +127,7 @@ def _zygote_deadlines(view: View, row: ZygoteRow) -> Iterator[_Due]:
         yield _Due(row.stopped_at + limits.stopped, said)
 
 
-def _kill_late_zygotes(view: View) -> Iterator[ev.Action]:
+def _kill_late_zygotes(view: PoolView) -> Iterator[ev.Action]:
     for row in view.board.zygotes.values():
         due = min(_zygote_deadlines(view, row), default=None)
         if due is not None and due.when <= view.now:
@@ -135,12 +135,12 @@ def _kill_late_zygotes(view: View) -> Iterator[ev.Action]:
             yield ev.KillZygote(row.zygote, due.reason, stacks)
 
 
-def _wake_at(view: View) -> float | None:
+def _wake_at(view: PoolView) -> float | None:
     times = list(_deadlines(view))
     return min(times) if times else None
 
 
-def _deadlines(view: View) -> Iterator[float]:
+def _deadlines(view: PoolView) -> Iterator[float]:
     board, limits = view.board, view.limits
     if board.finished:
         return
@@ -153,7 +153,7 @@ def _deadlines(view: View) -> Iterator[float]:
         yield from _deadlines_in_service(view)
 
 
-def _deadlines_in_service(view: View) -> Iterator[float]:
+def _deadlines_in_service(view: PoolView) -> Iterator[float]:
     board = view.board
     if (candidate := board.candidate) is not None:
         yield candidate.since + view.limits.start
@@ -164,16 +164,16 @@ def _deadlines_in_service(view: View) -> Iterator[float]:
         if generation.refork.due and generation.refork.retry_at > view.now:
             yield generation.refork.retry_at
     for row in board.workers.values():
-        if (deadline := renewal.age_due(view, row)) is not None:
+        if (deadline := recycling.age_due(view, row)) is not None:
             yield deadline
-    if (deadline := elastic.shrink_due(view)) is not None and deadline > view.now:
+    if (deadline := autoscale.shrink_due(view)) is not None and deadline > view.now:
         yield deadline
 
 
 # --- the candidate -------------------------------------------------------------------------------
 
 
-def _judge_candidate(view: View) -> Iterator[ev.Action]:
+def _judge_candidate(view: PoolView) -> Iterator[ev.Action]:
     board, limits = view.board, view.limits
     candidate = board.candidate
     if candidate is None:
@@ -195,7 +195,7 @@ def _may_retry(board: Scoreboard, candidate: GenerationRow) -> bool:
     return zygote is not None and zygote.state is ZygoteState.READY
 
 
-def _too_slow(view: View, candidate: GenerationRow) -> Failure:
+def _too_slow(view: PoolView, candidate: GenerationRow) -> Failure:
     number = candidate.generation
     ready = view.board.count(number, READY)
     wanted = _wave(view, candidate, required=True)
@@ -221,7 +221,7 @@ def _too_slow(view: View, candidate: GenerationRow) -> Failure:
     )
 
 
-def _wave(view: View, generation: GenerationRow, *, required: bool = False) -> int:
+def _wave(view: PoolView, generation: GenerationRow, *, required: bool = False) -> int:
     # How many workers a candidate brings up before it is promoted.
     limits = view.limits
     if view.board.current is None or generation.role is not Role.CANDIDATE:
@@ -233,7 +233,7 @@ def _wave(view: View, generation: GenerationRow, *, required: bool = False) -> i
 # --- zygotes and workers -------------------------------------------------------------------------
 
 
-def _spawn_zygotes(view: View) -> Iterator[ev.Action]:
+def _spawn_zygotes(view: PoolView) -> Iterator[ev.Action]:
     board = view.board
     for generation in wanted_generations(board):
         number = generation.generation
@@ -245,7 +245,7 @@ def _spawn_zygotes(view: View) -> Iterator[ev.Action]:
             return
 
 
-def _dismiss_zygotes(view: View) -> Iterator[ev.Action]:
+def _dismiss_zygotes(view: PoolView) -> Iterator[ev.Action]:
     wanted = {row.generation for row in wanted_generations(view.board)}
     for row in view.board.zygotes.values():
         if row.generation in wanted:
@@ -256,31 +256,31 @@ def _dismiss_zygotes(view: View) -> Iterator[ev.Action]:
             yield ev.DismissZygote(row.zygote)
 
 
-def _may_leave(view: View, row: ZygoteRow) -> bool:
+def _may_leave(view: PoolView, row: ZygoteRow) -> bool:
     # Its exit handlers take away what the workers use (temporary directories, helper processes).
     peopled = any(view.board.workers_of(row.generation))
     return row.state is ZygoteState.READY and not peopled
 
 
-def _took_too_long(view: View, generation: int) -> bool:
+def _took_too_long(view: PoolView, generation: int) -> bool:
     row = view.board.generations.get(generation)
     if row is None or row.role is not Role.ABANDONED:
         return False
     return row.since + view.limits.start <= view.now
 
 
-def _room(view: View) -> int:
+def _room(view: PoolView) -> int:
     return view.limits.maximum + view.limits.surge - len(view.board.workers)
 
 
-def _lacking(view: View, generation: GenerationRow) -> int:
+def _lacking(view: PoolView, generation: GenerationRow) -> int:
     wanted = _wave(view, generation)
     if generation.role is Role.CURRENT:
-        wanted += renewal.replacing(view, generation)
+        wanted += recycling.replacing(view, generation)
     return max(0, wanted - view.board.count(generation.generation, ALIVE))
 
 
-def _fork_workers(view: View) -> Iterator[ev.Action]:
+def _fork_workers(view: PoolView) -> Iterator[ev.Action]:
     board = view.board
     for generation in wanted_generations(board):
         zygote = board.usable_zygote(generation.generation)
@@ -295,7 +295,7 @@ def _fork_workers(view: View) -> Iterator[ev.Action]:
             return
 
 
-def _serve(view: View) -> Iterator[ev.Action]:
+def _serve(view: PoolView) -> Iterator[ev.Action]:
     current = view.board.current
     if current is None:
         return
@@ -304,7 +304,7 @@ def _serve(view: View) -> Iterator[ev.Action]:
             yield ev.ServeWorker(row.worker)
 
 
-def _clear_away(view: View) -> Iterator[ev.Action]:
+def _clear_away(view: PoolView) -> Iterator[ev.Action]:
     # What was never to serve: nobody loses anything when it goes at once.
     for row in view.board.workers.values():
         generation = view.board.generations.get(row.generation)
@@ -318,7 +318,7 @@ def _clear_away(view: View) -> Iterator[ev.Action]:
             yield ev.RetireWorker(row.worker)
 
 
-def _retire_surplus(view: View) -> Iterator[ev.Action]:
+def _retire_surplus(view: PoolView) -> Iterator[ev.Action]:
     board = view.board
     current = board.current
     if current is None:
@@ -334,7 +334,7 @@ def _retire_surplus(view: View) -> Iterator[ev.Action]:
     for row in old[: max(0, surplus)]:
         yield ev.RetireWorker(row.worker)
     mine = [row for row in board.workers_of(number) if row.state in ALIVE]
-    extra = len(mine) - view.size - renewal.replacing(view, current)
+    extra = len(mine) - view.size - recycling.replacing(view, current)
     if view.limits.elastic:
         # Who shrinks by himself takes nobody from his work.
         busy = board.demand.look.busy
@@ -349,7 +349,7 @@ def _retire_surplus(view: View) -> Iterator[ev.Action]:
 # --- the end -------------------------------------------------------------------------------------
 
 
-def _end_zygotes(view: View) -> Iterator[ev.Action]:
+def _end_zygotes(view: PoolView) -> Iterator[ev.Action]:
     for row in view.board.zygotes.values():
         if row.state is ZygoteState.LOADING:
             yield ev.KillZygote(row.zygote, "the service is stopping")
@@ -357,7 +357,7 @@ def _end_zygotes(view: View) -> Iterator[ev.Action]:
             yield ev.DismissZygote(row.zygote)
 
 
-def _end_workers(view: View) -> Iterator[ev.Action]:
+def _end_workers(view: PoolView) -> Iterator[ev.Action]:
     assert view.board.stopping is not None
     for row in view.board.workers.values():
         if row.state is WorkerState.KILLED:
@@ -368,28 +368,28 @@ def _end_workers(view: View) -> Iterator[ev.Action]:
             yield ev.RetireWorker(row.worker)
 
 
-def _finish(view: View) -> Iterator[ev.Action]:
+def _finish(view: PoolView) -> Iterator[ev.Action]:
     if not view.board.workers and not view.board.zygotes:
         yield ev.Finish()
 
 
 _SERVING_RULES: tuple[Rule, ...] = (
     _judge_candidate,
-    renewal.dump_overdue,
-    renewal.judge_refork,
+    recycling.dump_overdue,
+    recycling.judge_refork,
     _kill_late_zygotes,
     _kill_late_workers,
     _serve,
     _clear_away,
     _dismiss_zygotes,
-    renewal.dismiss_predecessors,
-    renewal.spend_the_aged,
-    renewal.retire_spent,
-    elastic.relieve,
-    elastic.grow,
-    elastic.shrink,
+    recycling.dismiss_predecessors,
+    recycling.spend_the_aged,
+    recycling.retire_spent,
+    autoscale.relieve,
+    autoscale.grow,
+    autoscale.shrink,
     _retire_surplus,
-    renewal.refork,
+    recycling.refork,
     _spawn_zygotes,
     _fork_workers,
 )
@@ -397,7 +397,7 @@ _SERVING_RULES: tuple[Rule, ...] = (
 _STOPPING_RULES: tuple[Rule, ...] = (
     _end_zygotes,
     _end_workers,
-    renewal.dump_overdue,
+    recycling.dump_overdue,
     _kill_late_workers,
     _kill_late_zygotes,
     _finish,

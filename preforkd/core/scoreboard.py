@@ -74,7 +74,7 @@ class ZygoteRow(Struct):
     """Since when its process has been stopped."""
 
 
-class Refork(Struct, frozen=True):
+class ReforkAttempt(Struct, frozen=True):
     """What is wanted of a generation's next zygote, and how the last attempts failed."""
 
     due: str = ""
@@ -90,12 +90,12 @@ class GenerationRow(Struct):
     generation: int
     role: Role
     since: float
-    strikes: backoff.Strikes = backoff.Strikes()
+    strikes: backoff.FailureStreak = backoff.FailureStreak()
     failure: Failure | None = None
     """The last failure of a start; what a candidate is abandoned for."""
     fatal: bool = False
     """The failure is one that a candidate does not retry."""
-    refork: Refork = Refork()
+    refork: ReforkAttempt = ReforkAttempt()
 
 
 class Scoreboard:
@@ -290,7 +290,7 @@ class Scoreboard:
         if row := self.zygotes.get(event.zygote):
             row.adopted = True
             if generation := self.generations.get(row.generation):
-                generation.refork = Refork()
+                generation.refork = ReforkAttempt()
 
     def _give_up_refork(self, event: ev.GiveUpRefork, now: float) -> None:
         if row := self.zygotes.get(event.zygote):
@@ -301,7 +301,7 @@ class Scoreboard:
         if generation := self.generations.get(row.generation):
             failures = generation.refork.failures + 1
             wait = REFORK_PAUSE * float(2 ** min(failures - 1, 8))
-            generation.refork = Refork(failures=failures, retry_at=now + wait)
+            generation.refork = ReforkAttempt(failures=failures, retry_at=now + wait)
 
     # --- workers ---------------------------------------------------------------------------------
 

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Iterator
 
-from preforkd.core.life import State
+from preforkd.core.lifecycle import State
 from preforkd.core.model import ALIVE, COMING, Limits, WorkerState, ZygoteState
+from preforkd.core.pool_view import size_of
 from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow
-from preforkd.core.view import size_of
 
 Clock = Callable[[float], str]
 """Returns the time of day of a monotonic time, for people."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Protocol
 
-from preforkd.http.known import Date, Memory
+from preforkd.http.caches import BoundedCache, Date
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -110,7 +110,7 @@ class Renderer:
 
     def __init__(self, server: str) -> None:
         self._server = f"Server: {server}\r\n" if server else ""
-        self._plans: Memory[object, Plan] = Memory(_KNOWN_PLANS)
+        self._plans: BoundedCache[object, Plan] = BoundedCache(_KNOWN_PLANS)
         self.date = Date().line
         """Returns the Date header's line."""
 

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from preforkd.ipc import rights
+from preforkd.ipc import scm_rights
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Received(msgspec.Struct, Generic[T], frozen=True):
 class Channel(Generic[T]):
     """One end; ``T`` is what is received.
 
-    ``takes_descriptors``: whether the other side may send some; see `preforkd.ipc.rights`.
+    ``takes_descriptors``: whether the other side may send some; see `preforkd.ipc.scm_rights`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Channel(Generic[T]):
         takes_descriptors: bool = True,
     ) -> None:
         self._sock = sock
-        self._peeks = not takes_descriptors and not rights.refuse(sock)
+        self._peeks = not takes_descriptors and not scm_rights.refuse(sock)
         """Descriptors may come although none are due: the kernel cannot refuse them."""
         self._decoder = decoder
         self._encoder = msgspec.msgpack.Encoder()
@@ -128,7 +128,7 @@ class Channel(Generic[T]):
         if self._peeks and self._sock.fileno() >= 0:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
-            rights.close_aside(socket.socket(fileno=self._sock.detach()).close)
+            scm_rights.close_aside(socket.socket(fileno=self._sock.detach()).close)
         self._sock.close()
 
 

@@ -109,11 +109,11 @@ class Leaving(Struct, frozen=True, tag="leaving"):
     reason: str
 
 
-class Bell(Struct, frozen=True, tag="bell"):
+class ActivityResumed(Struct, frozen=True, tag="bell"):
     """Worker to master: something happens again (asked for by the slot's bell)."""
 
 
-class Spent(Struct, frozen=True, tag="spent"):
+class RequestLimitReached(Struct, frozen=True, tag="spent"):
     """Worker to master: I have answered as many requests as I was to."""
 
 
@@ -152,7 +152,7 @@ class Retire(Struct, frozen=True, tag="retire"):
     """Seconds until a worker that has not left is killed; None: as its settings say."""
 
 
-class Notice(Struct, frozen=True, tag="notice"):
+class DrainNotice(Struct, frozen=True, tag="notice"):
     """Master to worker: the service stops soon; serve on, but no longer say that you are ready."""
 
 
@@ -160,7 +160,7 @@ class Trim(Struct, frozen=True, tag="trim"):
     """Master to worker: memory is short; give back what is not needed, when you are idle."""
 
 
-class Refork(Struct, frozen=True, tag="refork"):
+class ReforkRequest(Struct, frozen=True, tag="refork"):
     """Master to worker: fork the next zygote from yourself.
 
     Descriptors: that zygote's channel, and the memory for its stacks.
@@ -169,14 +169,14 @@ class Refork(Struct, frozen=True, tag="refork"):
     zygote: int
 
 
-class Rearm(Struct, frozen=True, tag="rearm"):
+class Heartbeat(Struct, frozen=True, tag="rearm"):
     """Master to worker: look at the sockets anew, and show in the slot that the loop turns (a beat).
 
     Connections wait, and the worker that was woken for them may be unable to come.
     """
 
 
-class Overdue(Struct, frozen=True, tag="overdue"):
+class RequestTimeout(Struct, frozen=True, tag="overdue"):
     """Master to worker: the request that began then takes too long, and you are killed in a moment.
 
     ``since`` is what the slot says, monotonic nanoseconds: by now it may be another request.
@@ -187,8 +187,10 @@ class Overdue(Struct, frozen=True, tag="overdue"):
 
 ToZygote = Load | Fork | Dismiss
 FromZygote = Loaded | LoadFailed | Forked | ForkFailed
-ToWorker = Serve | Retire | Notice | Trim | Refork | Rearm | Overdue
-FromWorker = Ready | Failed | Leaving | Bell | Spent | Reforked | ReforkFailed
+ToWorker = Serve | Retire | DrainNotice | Trim | ReforkRequest | Heartbeat | RequestTimeout
+FromWorker = (
+    Ready | Failed | Leaving | ActivityResumed | RequestLimitReached | Reforked | ReforkFailed
+)
 
 DETAIL_LIMIT = 60_000
 """Characters of evidence in a message: a datagram on a socketpair has room for about 200 KiB."""

@@ -39,7 +39,7 @@ class _Word(IntEnum):
     BELL = 8
 
 
-class Reading(Struct, frozen=True):
+class SlotState(Struct, frozen=True):
     """What a worker said of itself: counts since its start, and monotonic seconds."""
 
     busy_since: float | None
@@ -119,11 +119,11 @@ class SlotReader(_Page):
         size = min(max(0, end - SIZE), STACKS)
         return os.pread(self._descriptor, size, SIZE)
 
-    def read(self, now: float) -> Reading:
+    def read(self, now: float) -> SlotState:
         """Return what the worker said; ``now`` (monotonic seconds) bounds what can be believed."""
         words = self._words
         since = words[_Word.BUSY_SINCE] / 1e9
-        return Reading(
+        return SlotState(
             busy_since=since if 0 < since <= now else None,
             requests=words[_Word.REQUESTS],
             connections=words[_Word.CONNECTIONS],

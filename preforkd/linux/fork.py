@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 
-class Newborn(Struct, frozen=True):
+class ForkedChild(Struct, frozen=True):
     """In the grandchild: it goes on when its parent is the subreaper, and that one was told."""
 
     go: int
@@ -30,7 +30,7 @@ class Newborn(Struct, frozen=True):
             _wait_for_end(self.middle)
 
 
-def double_fork() -> tuple[int, int] | Newborn:
+def double_fork() -> tuple[int, int] | ForkedChild:
     """Return, in this process, the grandchild's pid and the descriptor whose closing lets it go.
 
     Raises OSError when either fork is refused; nothing is left behind then.
@@ -50,7 +50,7 @@ def double_fork() -> tuple[int, int] | Newborn:
         between = os.getpid()
         if _middle(pid_write):
             os.close(pid_write)
-            return Newborn(go_read, between)
+            return ForkedChild(go_read, between)
     _close((pid_write, go_read))
     answer = os.read(pid_read, 32)
     os.close(pid_read)

@@ -42,7 +42,7 @@ _SQLITE = b"SQLite format 3\0"
 
 _STARTED_AGAIN = ("sentry", "raven-sentry", "jemalloc_bg_thd", "QueueFeederThread")
 """How threads are named that are started again in a forked process when they are needed: Sentry's and
-jemalloc's by themselves, multiprocessing's by `preforkd.linux.exits`."""
+jemalloc's by themselves, multiprocessing's by `preforkd.linux.exit_handlers`."""
 _THREADED = {
     "cygrpc": "gRPC",
     "librdkafka": "librdkafka",
@@ -68,7 +68,7 @@ Descriptors = frozenset[tuple[int, int, int]]
 """Number, device and inode of each."""
 
 
-class Connection(Struct, frozen=True):
+class OpenConnection(Struct, frozen=True):
     """An open descriptor with somebody or something at its other end.
 
     ``peer`` is an address or a path; ``service`` is the database that it probably is, or empty.
@@ -83,14 +83,14 @@ class Connection(Struct, frozen=True):
         return f"descriptor {self.descriptor}, {self.peer}{service}"
 
 
-class Thread(Struct, frozen=True):
+class RunningThread(Struct, frozen=True):
     """A thread of this process; ``module`` is where what it runs was defined, empty if that is not known."""
 
     name: str
     module: str = ""
 
 
-def threads() -> list[Thread]:
+def threads() -> list[RunningThread]:
     """Return this process's other threads, in the order of their start.
 
     Those that Python does not know (of libraries in C) are named as the kernel does, proc(5) comm, or, if
@@ -116,28 +116,28 @@ def threads() -> list[Thread]:
     return found
 
 
-def _described(thread: threading.Thread) -> Thread:
+def _described(thread: threading.Thread) -> RunningThread:
     kind: type[object] = type(thread)
     plain = kind is sys.modules["threading"].Thread
     target = getattr(thread, "_target", None) if plain else kind
-    return Thread(thread.name, str(getattr(target, "__module__", "") or ""))
+    return RunningThread(thread.name, str(getattr(target, "__module__", "") or ""))
 
 
-def _native(thread: int) -> Thread:
+def _native(thread: int) -> RunningThread:
     name = _comm(thread)
     if name != _comm(os.getpid()):
-        return Thread(f"{name}, of a library in C", _LIBRARY_THREADS.get(name, ""))
+        return RunningThread(f"{name}, of a library in C", _LIBRARY_THREADS.get(name, ""))
     mapped = Path("/proc/self/maps").read_text()
     libraries = [library for part, library in _THREADED.items() if part in mapped]
     who = " or ".join(libraries) or "a library in C"
-    return Thread(f"one of {who}, without a name")
+    return RunningThread(f"one of {who}, without a name")
 
 
 def _comm(thread: int) -> str:
     return Path(f"/proc/self/task/{thread}/comm").read_text().rstrip("\n")
 
 
-def lost_threads() -> list[Thread]:
+def lost_threads() -> list[RunningThread]:
     """Return the threads that do not exist in a forked process and are not started there again.
 
     A child is forked to see: some libraries end their threads before a fork (OpenBLAS), others start them
@@ -194,7 +194,7 @@ def _numbers(folder: str) -> list[int]:
         return []
 
 
-def connections(but: Descriptors = frozenset()) -> list[Connection]:
+def connections(but: Descriptors = frozenset()) -> list[OpenConnection]:
     """Return the open connections and the open databases, but those of an earlier `descriptors`.
 
     Nothing is read from the sockets, and no file is opened: closing it would drop the locks that
@@ -204,19 +204,19 @@ def connections(but: Descriptors = frozenset()) -> list[Connection]:
     return [found for number in numbers if (found := _connection(number)) is not None]
 
 
-def _connection(number: int) -> Connection | None:
+def _connection(number: int) -> OpenConnection | None:
     try:
         mode = os.fstat(number).st_mode
         if stat.S_ISSOCK(mode):
             return _peer(number)
         if stat.S_ISREG(mode) and os.pread(number, len(_SQLITE), 0) == _SQLITE:
-            return Connection(number, os.readlink(f"/proc/self/fd/{number}"), "SQLite")
+            return OpenConnection(number, os.readlink(f"/proc/self/fd/{number}"), "SQLite")
     except OSError:  # closed meanwhile, not connected, or not readable
         pass
     return None
 
 
-def _peer(number: int) -> Connection | None:
+def _peer(number: int) -> OpenConnection | None:
     with socket.socket(fileno=os.dup(number)) as sock:
         if sock.type == socket.SOCK_DGRAM:
             return None  # each datagram goes by itself, to syslog or a collector of metrics
@@ -224,11 +224,13 @@ def _peer(number: int) -> Connection | None:
         if sock.family in {socket.AF_INET, socket.AF_INET6}:
             host, port = address[:2]
             host = f"[{host}]" if sock.family == socket.AF_INET6 else host
-            return Connection(number, f"{host}:{port}", _SERVICES.get(port, ""))
+            return OpenConnection(number, f"{host}:{port}", _SERVICES.get(port, ""))
         if sock.family == socket.AF_UNIX and address:
             path = os.fsdecode(address).replace("\0", "@")
             if _MANAGER in path:
-                return None  # a newborn process has one of its own: see preforkd.linux.exits
+                return (
+                    None  # a newborn process has one of its own: see preforkd.linux.exit_handlers
+                )
             service = next((name for part, name in _PATHS.items() if part in path), "")
-            return Connection(number, path, service)
+            return OpenConnection(number, path, service)
     return None  # a pair of this process's own, or something that has no peer

@@ -104,7 +104,7 @@ def leave(status: int, *, handlers: bool = True) -> NoReturn:
         with contextlib.suppress(BaseException):
             _name_those_who_stay()
         with contextlib.suppress(BaseException):
-            # The application's module, of which ours may have a copy: see preforkd.linux.originals.
+            # The application's module, of which ours may have a copy: see preforkd.linux.unpatched.
             sys.modules["threading"]._shutdown()
         with contextlib.suppress(BaseException):
             atexit._run_exitfuncs()

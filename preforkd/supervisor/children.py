@@ -12,14 +12,14 @@ import msgspec
 from msgspec.structs import replace
 
 import preforkd
+from preforkd.config.encoding import native
 from preforkd.config.settings import Settings
-from preforkd.config.text import native
-from preforkd.core.ration import Ration
 from preforkd.errors import Place
-from preforkd.ipc import exchange, messages, slots
+from preforkd.ipc import handoff, messages, slots
 from preforkd.ipc.channel import Channel, pair
-from preforkd.linux import process, queues
-from preforkd.supervisor.output import Output
+from preforkd.ipc.ratelimit import RateLimit
+from preforkd.linux import backlog, process
+from preforkd.supervisor.child_output import Output
 
 CHANNEL_DESCRIPTOR = 3
 STACKS_DESCRIPTOR = 4
@@ -48,11 +48,11 @@ if sys.path[:1] == ['']:
 home = sys.argv[1]
 sys.path.insert(0, home)
 try:
-    from preforkd.cli import borrowed
-    if not borrowed.__file__.startswith(home + '/'):
+    from preforkd.cli import import_fallback
+    if not import_fallback.__file__.startswith(home + '/'):
         raise ImportError(f'preforkd is no longer in {{home}}')
     sys.path.remove(home)
-    borrowed.lend(dict(zip({_LIBRARIES}, sys.argv[2].split(':'))))
+    import_fallback.lend(dict(zip({_LIBRARIES}, sys.argv[2].split(':'))))
     sys.argv[:] = ['preforkd']
     from preforkd.cli.zygote import main
 except Exception as error:
@@ -81,9 +81,9 @@ class Launch(msgspec.Struct, frozen=True):
 
     def waiting(self) -> int:
         """Return how many connections wait for a worker, in the kernel and between workers."""
-        depth = sum(queues.waiting(sock) for _, sock in self.listeners)
+        depth = sum(backlog.waiting(sock) for _, sock in self.listeners)
         if self.exchange is not None:
-            depth += queues.messages(self.exchange[1], _COUNTED)
+            depth += backlog.messages(self.exchange[1], _COUNTED)
         return depth
 
     def hand_over(self, heir: "Launch | None") -> tuple[int, int]:
@@ -96,7 +96,7 @@ class Launch(msgspec.Struct, frozen=True):
             return 0, 0
         if [name for name, _ in self.listeners] != [name for name, _ in heir.listeners]:
             return 0, 0
-        return exchange.move(self.exchange[1], heir.exchange[0])
+        return handoff.move(self.exchange[1], heir.exchange[0])
 
     def close(self) -> None:
         """Give up what is of no use without the generation; who still waits is cut off."""
@@ -119,7 +119,7 @@ class ZygoteHandle(msgspec.Struct):
     """It has said whether it has loaded the application."""
     gossip: int = 0
     """How many of its messages were none, or not true."""
-    ration: Ration = msgspec.field(default_factory=lambda: Ration(ZYGOTE_MESSAGES))
+    ration: RateLimit = msgspec.field(default_factory=lambda: RateLimit(ZYGOTE_MESSAGES))
 
     @property
     def name(self) -> str:
@@ -148,7 +148,7 @@ class WorkerHandle(msgspec.Struct):
     """It does not read what it is told, and that was said."""
     gossip: int = 0
     """How many of its messages were none, or not true."""
-    ration: Ration = msgspec.field(default_factory=lambda: Ration(WORKER_MESSAGES))
+    ration: RateLimit = msgspec.field(default_factory=lambda: RateLimit(WORKER_MESSAGES))
 
     @property
     def name(self) -> str:
@@ -290,7 +290,7 @@ def ask_for_zygote(
     try:
         memory = slots.create(f"preforkd-zygote-{handle.generation}")
         board = slots.SlotReader(memory)
-        handle.channel.send(messages.Refork(zygote), (theirs.fileno(), memory))
+        handle.channel.send(messages.ReforkRequest(zygote), (theirs.fileno(), memory))
     except BaseException:
         ours.close()
         if board is not None:

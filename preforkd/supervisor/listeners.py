@@ -18,11 +18,11 @@ from typing import Protocol
 import msgspec
 
 from preforkd.config.address import TcpAddress, UnixAddress, parse_address
-from preforkd.config.settings import Listen, Settings
+from preforkd.config.settings import ListenSettings, Settings
 from preforkd.errors import ConfigurationError, Place, Problem, SystemFailure, did_you_mean
-from preforkd.ipc import rights
+from preforkd.ipc import scm_rights
 from preforkd.linux import bind
-from preforkd.linux.inherit import (
+from preforkd.linux.socket_activation import (
     Inherited,
     Passed,
     restore_blocking,
@@ -60,7 +60,7 @@ class Proposal(msgspec.Struct):
     bound: dict[str, list[socket.socket]] = {}
     fresh: list[socket.socket] = []
     """Those that were bound for this proposal and are of no use without it."""
-    kept: list[tuple[Listen, socket.socket]] = []
+    kept: list[tuple[ListenSettings, socket.socket]] = []
     """Those that are served already."""
     entries: int = 0
     """How many entries of ``listen`` say something about what is served."""
@@ -75,7 +75,7 @@ class Proposal(msgspec.Struct):
 
 
 class Store(Protocol):
-    """Where copies of sockets survive us; `preforkd.linux.notify.Notifier`."""
+    """Where copies of sockets survive us; `preforkd.linux.sd_notify.Notifier`."""
 
     def store(self, name: str, descriptors: Sequence[int]) -> None:
         """Keep copies under this name."""
@@ -154,7 +154,7 @@ class Listeners:
             _apply_access(listen, sock)
         for served in proposal.served:
             if served.sock.family == socket.AF_UNIX:
-                change = rights.allow if proposal.takes_descriptors else rights.refuse
+                change = scm_rights.allow if proposal.takes_descriptors else scm_rights.refuse
                 change(served.sock)
         self.current = proposal
 
@@ -182,7 +182,7 @@ class Listeners:
             if self._was_blocking.get(inherited.sock.fileno()):
                 restore_blocking(inherited.sock)
             if inherited.sock.family == socket.AF_UNIX:
-                rights.allow(inherited.sock)
+                scm_rights.allow(inherited.sock)
         if not restarting:
             self.commit(Proposal(()))
             return
@@ -202,7 +202,7 @@ class Listeners:
         ]
         if problems:
             raise ConfigurationError(problems)
-        described: dict[int, Listen] = {}
+        described: dict[int, ListenSettings] = {}
         notes: list[str] = []
         for index, listen in enumerate(settings.listen):
             place = places.get(f"listen[{index}]") or places.get("listen")
@@ -232,7 +232,7 @@ class Listeners:
             served.append(Served(name, inherited.sock, "systemd", str(inherited.address)))
         return Proposal(tuple(served), entries=len(described), notes=tuple(notes))
 
-    def _unserved(self, where: str, listen: Listen, ours: list[Inherited]) -> Iterator[str]:
+    def _unserved(self, where: str, listen: ListenSettings, ours: list[Inherited]) -> Iterator[str]:
         if listen.address and not any(_serves(one.sock, listen.address) for one in ours):
             passed = ", ".join(one.address for one in ours or self._inherited)
             yield f"{where}: {listen.address} is not served: systemd passed {passed} instead"
@@ -256,7 +256,7 @@ class Listeners:
         return proposal
 
     def _bound(
-        self, listen: Listen, proposal: Proposal, place: Place, index: int
+        self, listen: ListenSettings, proposal: Proposal, place: Place, index: int
     ) -> list[socket.socket]:
         key = listen.address
         self._give_up_unreachable(key)
@@ -289,7 +289,7 @@ class Listeners:
             for sock in self._stored.pop(name):
                 sock.close()
 
-    def _hint_of_our_own(self, listen: Listen) -> str:
+    def _hint_of_our_own(self, listen: ListenSettings) -> str:
         wanted = _port(listen.address)
         for key in self.current.bound:
             if wanted is not None and _port(key) == wanted:
@@ -302,7 +302,7 @@ def _port(address: str) -> int | None:
     return parsed.port if isinstance(parsed, TcpAddress) else None
 
 
-def _apply_access(listen: Listen, sock: socket.socket) -> None:
+def _apply_access(listen: ListenSettings, sock: socket.socket) -> None:
     if sock.family != socket.AF_UNIX:
         return
     try:
@@ -311,7 +311,7 @@ def _apply_access(listen: Listen, sock: socket.socket) -> None:
         logger.warning("%s: mode, owner and group stay as they were: %s", listen.address, error)
 
 
-def _bind(listen: Listen) -> list[socket.socket]:
+def _bind(listen: ListenSettings) -> list[socket.socket]:
     address = parse_address(listen.address)
     if isinstance(address, UnixAddress):
         return [
@@ -321,12 +321,12 @@ def _bind(listen: Listen) -> list[socket.socket]:
     return bind.bind_tcp(address.host, address.port, listen.backlog)
 
 
-def _demand_address(listen: Listen, place: Place, index: int) -> None:
+def _demand_address(listen: ListenSettings, place: Place, index: int) -> None:
     if not listen.address:
         raise ConfigurationError([_not_passed(listen, set(), place, index)])
 
 
-def _describes(listen: Listen, one: Inherited) -> bool:
+def _describes(listen: ListenSettings, one: Inherited) -> bool:
     return one.name == listen.name if listen.name else _serves(one.sock, listen.address)
 
 
@@ -337,7 +337,7 @@ def _serves(sock: socket.socket, text: str) -> bool:
     return serves_tcp(sock, address.host, address.port)
 
 
-def _served(listen: Listen, sock: socket.socket, origin: str) -> Served:
+def _served(listen: ListenSettings, sock: socket.socket, origin: str) -> Served:
     return Served(listen.name or listen.address, sock, origin, listen.address)
 
 
@@ -348,7 +348,7 @@ def _close(sock: socket.socket) -> None:
         sock.close()
 
 
-def _not_passed(listen: Listen, passed: set[str], place: Place, index: int) -> Problem:
+def _not_passed(listen: ListenSettings, passed: set[str], place: Place, index: int) -> Problem:
     names = ", ".join(sorted(passed)) or "none"
     if passed:
         otherwise = "names come from FileDescriptorName= of the socket unit"

@@ -16,32 +16,33 @@ import msgspec
 from msgspec.structs import replace
 
 import preforkd
+from preforkd.background import beside
 from preforkd.config import changes
-from preforkd.config.loaded import DEFAULT_PATH, Loaded
+from preforkd.config.configuration import DEFAULT_PATH, Configuration
 from preforkd.config.settings import Settings
 from preforkd.config.target import no_refork
-from preforkd.control.view import MemoryView, ReloadAnswer, ServiceView
-from preforkd.core import catalog, events as ev, life, policy, status
-from preforkd.core.life import Effect, Event, State
+from preforkd.control.records import MemoryStatus, ReloadAnswer, ServiceStatus
+from preforkd.core import events as ev, lifecycle, policy, status
+from preforkd.core.lifecycle import Effect, Event, State
 from preforkd.core.model import Blame, Failure, Limits
+from preforkd.core.pool_view import size_of
 from preforkd.core.scoreboard import Scoreboard
 from preforkd.core.text import hide
-from preforkd.core.view import size_of
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError, refused
-from preforkd.ipc.exchange import pair
-from preforkd.linux import clock, cpus, logs, memory
+from preforkd.ipc.handoff import pair
+from preforkd.linux import clock, cpus, memory
 from preforkd.linux.environment import working_directory
-from preforkd.linux.loop import Call, Loop
-from preforkd.linux.notify import Notifier
+from preforkd.linux.sd_notify import Notifier
 from preforkd.linux.title import Title
-from preforkd.supervisor import chronicle, edition, reloads, sizing, view
-from preforkd.supervisor.beside import beside
+from preforkd.logs import catalog, logs
+from preforkd.loop import Call, Loop
+from preforkd.supervisor import eventlog, installed_code, limits, reloads, snapshot
 from preforkd.supervisor.children import Launch, settled
-from preforkd.supervisor.gauge import Gauge
-from preforkd.supervisor.herald import Herald, Patience, Watchdog
-from preforkd.supervisor.idle import IdleExit
+from preforkd.supervisor.idle_exit import IdleExit
 from preforkd.supervisor.listeners import Listeners, Proposal
-from preforkd.supervisor.overseer import Overseer
+from preforkd.supervisor.memory_sampler import MemorySampler
+from preforkd.supervisor.monitor import Monitor
+from preforkd.supervisor.notify import StatusNotifier, TimeoutExtender, Watchdog
 from preforkd.supervisor.pool import Pool
 from preforkd.supervisor.refork import Waiters
 
@@ -57,7 +58,7 @@ class Candidate(msgspec.Struct, frozen=True):
     """What a generation was started with, until it serves or is given up."""
 
     generation: int
-    loaded: Loaded
+    loaded: Configuration
     proposal: Proposal
     changes: changes.Changes
 
@@ -72,8 +73,8 @@ class Master:
     def __init__(
         self,
         loop: Loop,
-        read: Callable[[], Loaded],
-        loaded: Loaded,
+        read: Callable[[], Configuration],
+        loaded: Configuration,
         listeners: Listeners,
         notifier: Notifier,
         *,
@@ -92,7 +93,7 @@ class Master:
         self.by_hand: int | None = None
         """The size that was asked for in place of that of the settings."""
         self.limits = self._limits(loaded.settings)
-        self.gauge = Gauge(loop)
+        self.gauge = MemorySampler(loop)
         self.pool = Pool(self.loop, self.feed, self._bell)
         self.pool.tell_overdue = self._tell_overdue
         self.pool.tell_late = self._tell_late
@@ -113,10 +114,10 @@ class Master:
         """Runs while the stop has been announced and nobody drains yet."""
         self._idle_exit = False
         self._title = Title()
-        self._herald = Herald(self.loop, notifier, self._status_line)
-        self._overseer = Overseer(self.loop, self, self.pool, self.feed, self._herald.refresh)
+        self._herald = StatusNotifier(self.loop, notifier, self._status_line)
+        self._overseer = Monitor(self.loop, self, self.pool, self.feed, self._herald.refresh)
         self._notifier = notifier
-        self._patience = Patience(self.loop, notifier)
+        self._patience = TimeoutExtender(self.loop, notifier)
         self._reforks = Waiters()
         self._idle = IdleExit(self.loop, self, self._leave_idle)
         self._watchdog = Watchdog(
@@ -126,14 +127,14 @@ class Master:
     def _limits(self, settings: Settings) -> Limits:
         # A size that was given by hand holds until the settings of workers change.
         by_hand = self.by_hand if settings.workers == self.loaded.settings.workers else None
-        return sizing.limits_of(settings, cpus.usable_cpus(), by_hand)
+        return limits.limits_of(settings, cpus.usable_cpus(), by_hand)
 
     def _limits_now(self) -> Limits:
         current = self._limits(self.settings)
         if self._candidate is None:
             return current
         wanted = self._limits(self._candidate.loaded.settings)
-        return wanted if self.board.current is None else sizing.while_reloading(current, wanted)
+        return wanted if self.board.current is None else limits.while_reloading(current, wanted)
 
     @property
     def settings(self) -> Settings:
@@ -146,14 +147,14 @@ class Master:
         """Begin the first generation. Raises PreforkdError when its sockets cannot be had."""
         proposal = self.listeners.propose(self.loaded.settings, self.loaded.origins)
         text = f"preforkd {preforkd.VERSION} starts: {self.loaded.path or 'built-in configuration'}"
-        chronicle.say(catalog.STARTED, logging.INFO, text)
+        eventlog.say(catalog.STARTED, logging.INFO, text)
         if "app.target" not in self.loaded.origins:
             _warn_of_demo(self.loaded.path)
         if not os.path.exists("/proc/self"):
             names = "limits.cpu, limits.descriptors and memory.limit"
             logger.warning("/proc is not mounted: %s have no effect", names)
         for served in proposal.served:
-            chronicle.tell_listener(served.name, served.address, served.origin)
+            eventlog.tell_listener(served.name, served.address, served.origin)
         self._begin(Candidate(0, self.loaded, proposal, changes.Changes()))
         self._patience.ask(self.limits.start + _MARGIN)
         self._watchdog.start()
@@ -217,12 +218,12 @@ class Master:
         """Log the STATUS line and each problem."""
         logger.info("%s", self._status_line())
         for row in self.board.workers.values():
-            logger.info("%s: %s", chronicle.worker_name(row), row.state.value)
+            logger.info("%s: %s", eventlog.worker_name(row), row.state.value)
 
-    def view(self) -> ServiceView:
+    def view(self) -> ServiceStatus:
         """Return all there is to see."""
-        return view.service_view(
-            view.Service(
+        return snapshot.service_view(
+            snapshot.SnapshotSource(
                 version=preforkd.VERSION,
                 pid=os.getpid(),
                 state=self.life,
@@ -240,9 +241,9 @@ class Master:
             self.loop.time(),
         )
 
-    def memory(self, tell: Callable[[MemoryView], None]) -> None:
+    def memory(self, tell: Callable[[MemoryStatus], None]) -> None:
         """Read the memory of all processes, beside the loop."""
-        view.memory_view(self.board, self.gauge, tell)
+        snapshot.memory_view(self.board, self.gauge, tell)
 
     def quiet_since(self) -> float | None:
         """Return since when no worker has been busy (loop time); None while one is."""
@@ -254,14 +255,14 @@ class Master:
 
     def relieve(self) -> None:
         """Give back memory, here and in all workers: it is short."""
-        chronicle.say(catalog.MEMORY_PRESSURE, logging.WARNING, "memory is short: giving back")
+        eventlog.say(catalog.MEMORY_PRESSURE, logging.WARNING, "memory is short: giving back")
         memory.trim()
         self.pool.trim()
         self.feed(ev.MemoryShort())
 
     def _leave_idle(self) -> None:
         text = f"idle for {self.loaded.settings.idle_exit:g} s: leaving until the next connection"
-        chronicle.say(catalog.IDLE_EXIT, logging.INFO, text)
+        eventlog.say(catalog.IDLE_EXIT, logging.INFO, text)
         self._idle_exit = True
         self.stop()
 
@@ -301,7 +302,7 @@ class Master:
         plan = policy.decide(self.board, self.limits, self.loop.time())
         # Retired at a reload, a worker may keep its idle connections for a while.
         stopping = self.board.stopping is not None
-        self.pool.linger = 0.0 if stopping else sizing.linger_of(self.loaded.settings)
+        self.pool.linger = 0.0 if stopping else limits.linger_of(self.loaded.settings)
         self.pool.drain = self.limits.drain
         for action in plan.actions:
             self._write_down(action)
@@ -325,11 +326,11 @@ class Master:
         if failures and (wait := row.strikes.retry_at - self.loop.time()) > 0:
             text = f"starts have failed {failures} times: the next one is in {wait:.2g} s"
             number = row.generation
-            chronicle.say(catalog.CRASH_LOOP, logging.WARNING, text, PREFORKD_GENERATION=number)
+            eventlog.say(catalog.CRASH_LOOP, logging.WARNING, text, PREFORKD_GENERATION=number)
 
     def _write_down(self, event: ev.Fact | ev.Action) -> None:
         try:
-            chronicle.tell(event, self.board)
+            eventlog.tell(event, self.board)
         except Exception:
             # What cannot be logged has happened all the same.
             logger.exception("internal error: %r could not be logged", event)
@@ -342,7 +343,7 @@ class Master:
     def _follow(self, action: ev.Action) -> None:
         match action:
             case ev.Promote(generation=generation):
-                chronicle.say(
+                eventlog.say(
                     catalog.SERVES,
                     logging.INFO,
                     f"generation {generation} serves",
@@ -391,14 +392,14 @@ class Master:
         if row is not None and row.overdue:
             line = self.pool.busy_with(worker)
             what = f"is to be killed: {row.overdue}"
-            chronicle.tell_stacks(row, what, line, stacks, catalog.REQUEST_OVERDUE)
+            eventlog.tell_stacks(row, what, line, stacks, catalog.REQUEST_OVERDUE)
 
     def _tell_late(self, end: ev.KillWorker | ev.KillZygote | ev.GiveUpRefork, stacks: str) -> None:
         if not isinstance(end, ev.KillWorker):
             if zygote := self.board.zygotes.get(end.zygote):
-                chronicle.tell_late_zygote(zygote, stacks)
+                eventlog.tell_late_zygote(zygote, stacks)
         elif worker := self.board.workers.get(end.worker):
-            chronicle.tell_late_worker(worker, self.pool.busy_with(end.worker), stacks)
+            eventlog.tell_late_worker(worker, self.pool.busy_with(end.worker), stacks)
 
     def _show(self) -> None:
         self._herald.refresh()
@@ -426,7 +427,7 @@ class Master:
     # --- the daemon's own life -------------------------------------------------------------------
 
     def _happen(self, event: Event) -> None:
-        self.life, effects = life.step(self.life, event)
+        self.life, effects = lifecycle.step(self.life, event)
         for effect in effects:
             try:
                 _EFFECTS[effect](self)
@@ -458,7 +459,7 @@ class Master:
         # A process is started for it; the workers are looked after meanwhile.
         beside(self.loop, "reader", self._read, lambda read: self._have_read(read, fresh=fresh))
 
-    def _have_read(self, read: Callable[[], Loaded], *, fresh: bool) -> None:
+    def _have_read(self, read: Callable[[], Configuration], *, fresh: bool) -> None:
         if self.life is not State.RELOADING:
             return  # a stop was asked for meanwhile
         secrets: tuple[str, ...] = ()
@@ -475,7 +476,7 @@ class Master:
             if self.life is State.RELOADING:
                 self._refuse_reload(_internal(error))
 
-    def _take_over(self, loaded: Loaded, *, fresh: bool) -> None:
+    def _take_over(self, loaded: Configuration, *, fresh: bool) -> None:
         self._demand_nothing_vanished(loaded)
         old = self.loaded.settings
         differences = changes.changes(old, loaded.settings)
@@ -494,12 +495,12 @@ class Master:
             self.listeners.roll_back(proposal)
             raise
 
-    def _demand_nothing_vanished(self, loaded: Loaded) -> None:
+    def _demand_nothing_vanished(self, loaded: Configuration) -> None:
         depends = self.listeners.current.entries > 0
         if problems := changes.vanished(self.loaded, loaded, listen=depends):
             raise ConfigurationError(problems)
 
-    def _change_live(self, loaded: Loaded, differences: changes.Changes) -> None:
+    def _change_live(self, loaded: Configuration, differences: changes.Changes) -> None:
         self._adopt(loaded)
         names = ", ".join(differences.live)
         current = self.board.current
@@ -510,7 +511,7 @@ class Master:
             differences.restart,
         )
         text = f"reload: {self._outcome.message}"
-        chronicle.say(catalog.RELOADED_LIVE, logging.INFO, text)
+        eventlog.say(catalog.RELOADED_LIVE, logging.INFO, text)
         # Who is too many is told to leave before the service says that it has changed.
         self._turn()
         self._happen(Event.SETTLED)
@@ -521,7 +522,7 @@ class Master:
 
     def _tell_refusal(self, failure: Failure) -> None:
         what, entry = "reload failed, what served serves on", catalog.RELOAD_REFUSED
-        chronicle.tell_failure(what, failure, logging.ERROR, entry)
+        eventlog.tell_failure(what, failure, logging.ERROR, entry)
         self._outcome = reloads.refusal(failure)
 
     def _begin(self, candidate: Candidate) -> None:
@@ -551,10 +552,10 @@ class Master:
             known = {served.sock for served in self.listeners.current.served}
             for served in candidate.proposal.served:
                 if served.sock not in known:
-                    chronicle.tell_listener(served.name, served.address, served.origin)
+                    eventlog.tell_listener(served.name, served.address, served.origin)
             number = candidate.generation
             text = f"reload: generation {number} serves"
-            chronicle.say(catalog.RELOADED, logging.INFO, text, PREFORKD_GENERATION=number)
+            eventlog.say(catalog.RELOADED, logging.INFO, text, PREFORKD_GENERATION=number)
         self._overseer.lookout.unwatch()
         self.listeners.commit(candidate.proposal)
         self._adopt(candidate.loaded)
@@ -570,7 +571,7 @@ class Master:
         )
         self._overseer.lookout.bell()
 
-    def _adopt(self, loaded: Loaded) -> None:
+    def _adopt(self, loaded: Configuration) -> None:
         settings = loaded.settings
         if settings.workers != self.loaded.settings.workers:
             self.by_hand = None
@@ -625,7 +626,7 @@ class Master:
     def _fail(self) -> None:
         assert self._abandoned is not None
         what, entry = "the service cannot start", catalog.START_FAILED
-        chronicle.tell_failure(what, self._abandoned, logging.CRITICAL, entry)
+        eventlog.tell_failure(what, self._abandoned, logging.CRITICAL, entry)
         self.exit_status = self._abandoned.blame.exit_status
 
     def _drain(self) -> None:
@@ -634,14 +635,14 @@ class Master:
             self._drain_now()
             return
         text = f"stopping in {notice:g} s: serving on, and http.ready answers 503"
-        chronicle.say(catalog.STOPPING, logging.INFO, text)
+        eventlog.say(catalog.STOPPING, logging.INFO, text)
         self.pool.give_notice()
         self._notice = self.loop.call_later(notice, self._drain_now)
 
     def _drain_now(self) -> None:
         self._end_notice()
         text = f"stopping: {len(self.board.workers)} workers drain"
-        chronicle.say(catalog.STOPPING, logging.INFO, text)
+        eventlog.say(catalog.STOPPING, logging.INFO, text)
         self.feed(ev.StopRequested(quick=False))
 
     def _end_notice(self) -> None:
@@ -681,9 +682,9 @@ def _internal(error: Exception) -> Failure:
 
 def _with_change(failure: Failure) -> Failure:
     # New code that does not fit this process may fail in any way.
-    if edition.HINT in failure.hint or not edition.changed():
+    if installed_code.HINT in failure.hint or not installed_code.changed():
         return failure
-    return replace(failure, hint=f"{failure.hint}; {edition.HINT}".removeprefix("; "))
+    return replace(failure, hint=f"{failure.hint}; {installed_code.HINT}".removeprefix("; "))
 
 
 _EFFECTS: dict[Effect, Callable[[Master], None]] = {

@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from preforkd.background import beside
 from preforkd.config.settings import Settings
 from preforkd.core import events as ev
 from preforkd.core.model import Blame, Failure
-from preforkd.core.renewal import spread
+from preforkd.core.recycling import spread
 from preforkd.core.text import masked, printable, printable_lines
 from preforkd.errors import Place, shortage
 from preforkd.ipc import messages
@@ -32,13 +33,12 @@ from preforkd.ipc.channel import (
     close_all,
 )
 from preforkd.linux import cgroup, process, stacks
-from preforkd.linux.loop import Loop
-from preforkd.supervisor import children, edition
-from preforkd.supervisor.beside import beside
+from preforkd.loop import Loop
+from preforkd.supervisor import children, installed_code
+from preforkd.supervisor.child_output import Outputs, discard
 from preforkd.supervisor.children import Launch, WorkerHandle, ZygoteHandle
-from preforkd.supervisor.lookout import Glance
-from preforkd.supervisor.output import Outputs, discard
-from preforkd.supervisor.refork import Nursery
+from preforkd.supervisor.refork import PendingReforks
+from preforkd.supervisor.sampler import PoolSample
 
 logger = logging.getLogger("preforkd.master")
 
@@ -91,7 +91,7 @@ class Pool:
         self._bell = bell
         self._zygotes: dict[int, ZygoteHandle] = {}
         self._workers: dict[int, WorkerHandle] = {}
-        self._nursery = Nursery(report)
+        self._nursery = PendingReforks(report)
         self._strangers_wait = False
         self._oom_kills = cgroup.OomKills()
         self._outputs = Outputs(loop)
@@ -143,7 +143,7 @@ class Pool:
         """Return a worker's handle."""
         return self._workers.get(worker)
 
-    def glance(self, now: float) -> Glance:
+    def glance(self, now: float) -> PoolSample:
         """Return what all workers say of themselves."""
         busy: dict[int, float] = {}
         requests: dict[int, int] = {}
@@ -155,7 +155,7 @@ class Pool:
             beats[handle.worker], connections[handle.worker] = handle.board.condition()
             if since is not None:
                 busy[handle.worker] = since
-        return Glance(busy, requests, beats, connections)
+        return PoolSample(busy, requests, beats, connections)
 
     def busy_with(self, worker: int) -> str:
         """Return what a worker says that it is busy with; empty if it does not, or is idle."""
@@ -175,7 +175,7 @@ class Pool:
     def rouse(self, worker: int) -> None:
         """Ask a worker to show that its loop turns."""
         if handle := self._workers.get(worker):
-            self._tell(handle, messages.Rearm())
+            self._tell(handle, messages.Heartbeat())
 
     def forget_launch(self, generation: int, heir: int | None) -> None:
         """Give up what a generation was started with: it is no more.
@@ -203,7 +203,7 @@ class Pool:
                 logger.warning(text, generation, lost)
 
         if launch.exchange is not None:
-            # What workers have left there may be descriptors whose close waits: `preforkd.ipc.rights`.
+            # What workers have left there may be descriptors whose close waits: `preforkd.ipc.scm_rights`.
             beside(self._loop, "exchange", give_up, done)
 
     def open_connections(self) -> int:
@@ -316,9 +316,9 @@ class Pool:
         launch = self.launches.get(handle.generation)
         if report.code == children.UNUSABLE_INTERPRETER and launch is not None:
             self._report(ev.ZygoteFailed(handle.zygote, unusable(launch.settings)))
-        elif report.code and not handle.told and edition.changed():
+        elif report.code and not handle.told and installed_code.changed():
             reason = f"the zygote ended before it had loaded the application: {report.describe()}"
-            failure = Failure(Blame.SYSTEM, reason, hint=edition.HINT)
+            failure = Failure(Blame.SYSTEM, reason, hint=installed_code.HINT)
             self._report(ev.ZygoteFailed(handle.zygote, failure))
         self._report(ev.ZygoteExited(handle.zygote, report.describe()))
 
@@ -491,7 +491,7 @@ class Pool:
                 self._report(ev.WorkerLeaving(handle.worker))
                 # One that only says so is made to: it would be killed with clients of its own later.
                 self._tell(handle, messages.Retire(within=self.drain))
-            case messages.Spent():
+            case messages.RequestLimitReached():
                 requests = handle.board.read(self._loop.time()).requests
                 reason = f"it has answered {requests} requests"
                 self._report(ev.WorkerSpent(handle.worker, reason, planned=True))
@@ -499,7 +499,7 @@ class Pool:
                 self._zygote_born(handle, message)
             case messages.ReforkFailed():
                 self._nursery.failed(handle, message)
-            case messages.Bell():
+            case messages.ActivityResumed():
                 self._bell()
 
     def _worker_silent(self, handle: WorkerHandle) -> None:
@@ -548,7 +548,7 @@ class Pool:
             handle.board.arm()
             self._tell_to_serve(handle)
             if self._noticed:
-                self._tell(handle, messages.Notice())
+                self._tell(handle, messages.DrainNotice())
 
     def limit_requests(self, requests: int) -> None:
         """Have workers be spent after so many requests, each after a share of its own; 0: never."""
@@ -630,7 +630,7 @@ class Pool:
 
     def _dump_worker(self, action: ev.DumpWorker) -> None:
         if handle := self._workers.get(action.worker):
-            self._tell(handle, messages.Overdue(handle.board.since()))
+            self._tell(handle, messages.RequestTimeout(handle.board.since()))
             self.ask_stacks(
                 action.worker, _STACKS, lambda stacks: self.tell_overdue(action.worker, stacks)
             )
@@ -673,7 +673,7 @@ class Pool:
         # take now, and wakes nobody else for that.
         for handle in self._workers.values():
             if handle.ready:
-                self._tell(handle, messages.Rearm())
+                self._tell(handle, messages.Heartbeat())
 
     def trim(self) -> None:
         """Ask each worker to give back memory that it does not need."""
@@ -684,7 +684,7 @@ class Pool:
         """Tell each worker, and those to come, that the service stops soon."""
         self._noticed = True
         for handle in self._workers.values():
-            self._tell(handle, messages.Notice())
+            self._tell(handle, messages.DrainNotice())
 
     # --- strangers -------------------------------------------------------------------------------
 
@@ -767,9 +767,9 @@ def not_executable(settings: Settings, error: OSError) -> Failure:
 def unusable(settings: Settings) -> Failure:
     """Return the failure of an interpreter that cannot import preforkd's libraries."""
     python = settings.app.python or sys.executable
-    if edition.changed():
+    if installed_code.changed():
         reason = f"{python} cannot import preforkd any more; the log has its words"
-        return Failure(Blame.SYSTEM, reason, hint=edition.HINT)
+        return Failure(Blame.SYSTEM, reason, hint=installed_code.HINT)
     return Failure(
         Blame.CONFIGURATION,
         f"app.python: {python} cannot import preforkd's libraries; the log has its words",

@@ -38,7 +38,7 @@ class _Pending(msgspec.Struct, frozen=True):
     board: SlotReader
 
 
-class Nursery:
+class PendingReforks:
     """Zygotes that were asked for and are not born; what goes wrong is reported as their failure."""
 
     def __init__(self, report: Callable[[ev.Fact], None]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from preforkd.control.view import ReloadAnswer, ReloadView
+from preforkd.control.records import ReloadAnswer, ReloadStatus
 from preforkd.core.model import Blame, Failure
 from preforkd.errors import PreforkdError
 
@@ -35,7 +35,7 @@ class Reloads:
     """The reload that runs, the one that is to follow it, and how the last one ended."""
 
     def __init__(self) -> None:
-        self.last: ReloadView | None = None
+        self.last: ReloadStatus | None = None
         self._next: _Request | None = None
         self._running: _Request | None = None
 
@@ -66,7 +66,7 @@ class Reloads:
 
     def answer(self, answer: ReloadAnswer) -> None:
         """Tell those who wait for the running reload how it ended."""
-        self.last = ReloadView(
+        self.last = ReloadStatus(
             generation=answer.generation,
             ok=answer.ok,
             message=answer.message,

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 
-from preforkd.worker.gate import Gate
+from preforkd.worker.acceptor import Acceptor
 
 logger = logging.getLogger("preforkd.app")
 
@@ -38,7 +38,7 @@ def comes_from_application(error: BaseException) -> bool:
     return False
 
 
-def leave_after(error: BaseException, gate: Gate) -> None:
+def leave_after(error: BaseException, gate: Acceptor) -> None:
     """Log what the application raised outside its requests, and have the worker leave."""
     logger.error(
         "the application raised an exception outside a request (a signal handler of its own?); "
@@ -48,7 +48,7 @@ def leave_after(error: BaseException, gate: Gate) -> None:
     gate.leave()
 
 
-def leave_if_interrupted(error: BaseException, gate: Gate, pid: int) -> None:
+def leave_if_interrupted(error: BaseException, gate: Acceptor, pid: int) -> None:
     """Have the worker leave if the application has raised this; raise it again if not.
 
     ``pid`` is the worker's: a child that the application forked, and that came back, is ended by it.

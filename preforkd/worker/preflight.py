@@ -10,7 +10,7 @@ import tempfile
 
 from preforkd.config.settings import Settings
 from preforkd.errors import ConfigurationError, Place, Problem, SystemFailure
-from preforkd.worker import access
+from preforkd.logs import access_log
 
 logger = logging.getLogger("preforkd.worker")
 
@@ -31,12 +31,12 @@ def check(kind: str, settings: Settings) -> None:
     if kind == "stream":
         return
     if kind == "asgi":
-        from preforkd.worker.asgi import demand_uvicorn  # noqa: PLC0415
+        from preforkd.worker.asgi.server import demand_uvicorn  # noqa: PLC0415
 
         demand_uvicorn()
     else:
         _demand_spool()
-    access.demand(settings.access_log)
+    access_log.demand(settings.access_log)
     _demand_rendering(settings.http.server)
 
 

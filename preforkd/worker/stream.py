@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from preforkd.apps import stream
 from preforkd.apps.stream import StreamHandler
-from preforkd.worker.gate import Accepted, Gate
+from preforkd.worker.acceptor import Accepted, Acceptor
 from preforkd.worker.interruption import leave_if_interrupted
 
 if TYPE_CHECKING:
-    from preforkd.worker.opening import Openings
+    from preforkd.worker.openings import Openings
 
 _BURST = 0.005
 """Seconds for which connections that wait already are taken without looking for anything else."""
@@ -19,7 +19,9 @@ _PROBE = 16
 """While none had waited, it is tried again after so many connections: trying in vain costs a little."""
 
 
-def serve(gate: Gate, application: Callable[..., Any], openings: "Openings | None" = None) -> None:
+def serve(
+    gate: Acceptor, application: Callable[..., Any], openings: "Openings | None" = None
+) -> None:
     """Serve connections until the gate says that the worker is to leave.
 
     ``openings``: what precedes the handler's part of them.
@@ -31,7 +33,7 @@ def serve(gate: Gate, application: Callable[..., Any], openings: "Openings | Non
 
 
 class _Loop:
-    def __init__(self, gate: Gate, application: Callable[..., Any]) -> None:
+    def __init__(self, gate: Acceptor, application: Callable[..., Any]) -> None:
         self._gate = gate
         self._handler: StreamHandler = stream.as_handler(application)
         self._untried = 0
@@ -92,7 +94,9 @@ class _Loop:
 class _OpeningLoop(_Loop):
     """Serves connections as they are open; those that are when the worker is to leave are served as well."""
 
-    def __init__(self, gate: Gate, application: Callable[..., Any], openings: "Openings") -> None:
+    def __init__(
+        self, gate: Acceptor, application: Callable[..., Any], openings: "Openings"
+    ) -> None:
         super().__init__(gate, application)
         self._openings = openings
 

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from preforkd.config.settings import Tls as Settings
+from preforkd.config.settings import TlsSettings as Settings
 from preforkd.errors import ConfigurationError, Place, Problem
 
 _BEGIN = "-----BEGIN"
@@ -116,7 +116,7 @@ class TlsSocket:
         return True
 
     def recv(self, size: int, _flags: int = 0, /) -> bytes:
-        """See `preforkd.worker.connection.Socket`."""
+        """See `preforkd.worker.wsgi.connection.Socket`."""
         try:
             return self._sock.recv(size)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -125,7 +125,7 @@ class TlsSocket:
             return b""  # the client closed the connection without saying goodbye, as most do
 
     def send(self, data: Any, _flags: int = 0, /) -> int:
-        """See `preforkd.worker.connection.Socket`."""
+        """See `preforkd.worker.wsgi.connection.Socket`."""
         try:
             return self._sock.send(data)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):

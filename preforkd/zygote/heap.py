@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from preforkd.apps import loader
 from preforkd.errors import ConfigurationError
 from preforkd.linux import memory
-from preforkd.zygote import holes, immortal
+from preforkd.zygote import immortal, padding
 
 logger = logging.getLogger("preforkd.zygote")
 
@@ -46,7 +46,7 @@ def prepare(*, immortal_heap: bool) -> None:
             _look_something_up_in_each_type()
         # Empties the lists of free tuples and the like as well, which holes.fill() would not see.
         gc.collect()
-        holes.fill()
+        padding.fill()
         gc.freeze()
         if immortal_heap:
             _immortalise()

@@ -22,17 +22,18 @@ import msgspec
 
 from preforkd.apps import hooks, loader, warmup
 from preforkd.apps.hooks import Hooks
-from preforkd.config.settings import AccessLog, Settings
+from preforkd.config.settings import AccessLogSettings, Settings
 from preforkd.config.target import parse_target
 from preforkd.errors import ApplicationError, PreforkdError, refused
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, close_all
-from preforkd.linux import exits, fork, inventory, logs, originals, process
-from preforkd.linux.disown import Children
+from preforkd.linux import exit_handlers, fork, inventory, process, unpatched
+from preforkd.linux.atfork import ApplicationChildren
 from preforkd.linux.inventory import Descriptors
-from preforkd.linux.originals import Originals
 from preforkd.linux.title import Title
-from preforkd.zygote import check, gathering, heap, unforkable
+from preforkd.linux.unpatched import UnpatchedModules
+from preforkd.logs import logs
+from preforkd.zygote import app_check, code_layout, fork_hazards, heap
 
 logger = logging.getLogger("preforkd.zygote")
 
@@ -43,7 +44,7 @@ _LEAST_PATIENCE = 0.5
 
 
 @dataclass(slots=True)
-class Loaded:
+class LoadedApplication:
     """A loaded application with all that its workers need."""
 
     generation: int
@@ -64,13 +65,13 @@ class Loaded:
 
 
 @dataclass(slots=True)
-class Birth:
+class WorkerStart:
     """What a newborn worker starts with.
 
     It is returned down the stack, so that generations pile up no frames.
     """
 
-    loaded: Loaded
+    loaded: LoadedApplication
     worker: int
     slot: int
     channel: int
@@ -82,8 +83,8 @@ class Birth:
 def from_scratch(
     channel: Channel[messages.ToZygote],
     preload: Callable[[str, Settings], None],
-    work: Callable[[Birth], object],
-) -> Birth | None:
+    work: Callable[[WorkerStart], object],
+) -> WorkerStart | None:
     """Load what the master asks for and serve.
 
     ``preload`` imports what the workers of a kind run beside the application, and raises PreforkdError
@@ -107,7 +108,9 @@ def from_scratch(
     return serve(channel, loaded)
 
 
-def from_worker(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | None:
+def from_worker(
+    channel: Channel[messages.ToZygote], loaded: LoadedApplication
+) -> WorkerStart | None:
     """Serve with what a worker, from which this process was forked, has loaded and warmed up.
 
     Returns None when this process is to end, a Birth in a new worker.
@@ -115,7 +118,7 @@ def from_worker(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | 
     process.leave_signals_to_master()
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, forked from a worker")
     begun = time.monotonic()
-    exits.flush_logging()
+    exit_handlers.flush_logging()
     try:
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except (PreforkdError, OSError) as caught:
@@ -127,13 +130,13 @@ def from_worker(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | 
     return serve(channel, loaded)
 
 
-def serve(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | None:
+def serve(channel: Channel[messages.ToZygote], loaded: LoadedApplication) -> WorkerStart | None:
     """Fork workers until dismissed.
 
     Returns None when this process is to end, a Birth in a new worker.
     """
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}")
-    withheld = exits.Withheld()
+    withheld = exit_handlers.DeferredExitHandlers()
     while True:
         try:
             received = channel.receive(wait=True)
@@ -163,9 +166,9 @@ def serve(channel: Channel[messages.ToZygote], loaded: Loaded) -> Birth | None:
 def _load(
     channel: Channel[messages.ToZygote],
     preload: Callable[[str, Settings], None],
-    work: Callable[[Birth], object],
+    work: Callable[[WorkerStart], object],
     title: Title,
-) -> Loaded | None:
+) -> LoadedApplication | None:
     received = channel.receive(wait=True)
     assert received is not None
     if not isinstance(received.message, messages.Load):
@@ -174,10 +177,10 @@ def _load(
     logs.set_context(generation=order.generation)
     title.set(f"preforkd: zygote, generation {order.generation}, loading")
     begun = time.monotonic()
-    children = Children(lambda: [channel.fileno(), *received.descriptors])
+    children = ApplicationChildren(lambda: [channel.fileno(), *received.descriptors])
     before = inventory.descriptors()
     ours = _identities([channel.fileno(), *received.descriptors])
-    library = Originals()
+    library = UnpatchedModules()
     socks = [socket.socket(fileno=descriptor) for descriptor in received.descriptors]
     try:
         loaded = _load_order(order, socks, title, library)
@@ -188,13 +191,13 @@ def _load(
         _demand_threads(loaded.kind, loaded.settings, library)
         if loaded.settings.memory.immortal:
             entries, application = loaded.settings.app.warm_up, loaded.application
-            gathering.gather(lambda: warmup.repeat(entries, application))
+            code_layout.gather(lambda: warmup.repeat(entries, application))
             _end_stray(children)
         _demand_descriptors(ours)
         children.release()
         # Again: an application that configures logging takes away what is not its own.
         logs.configure(loaded.settings.log.level, loaded.settings.log.target)
-        exits.flush_logging()
+        exit_handlers.flush_logging()
         _warn_before_fork(before)
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except (PreforkdError, OSError) as caught:
@@ -219,8 +222,8 @@ def _load(
 
 def _check(
     channel: Channel[messages.ToZygote],
-    loaded: Loaded,
-    work: Callable[[Birth], object],
+    loaded: LoadedApplication,
+    work: Callable[[WorkerStart], object],
     begun: float,
 ) -> messages.Problem | None:
     settings = loaded.settings
@@ -233,30 +236,30 @@ def _check(
         # The request is not a client's; and who tries a configuration may not be the service's user.
         trial = replace(
             loaded,
-            settings=msgspec.structs.replace(settings, access_log=AccessLog()),
-            listeners=[(check.LISTENER, listener)],
+            settings=msgspec.structs.replace(settings, access_log=AccessLogSettings()),
+            listeners=[(app_check.LISTENER, listener)],
             exchange=None,
         )
-        work(Birth(trial, 0, 0, descriptor, memory, ()))
+        work(WorkerStart(trial, 0, 0, descriptor, memory, ()))
 
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, trying a request")
     # Told before the master gives the whole start up.
     rest = settings.timeouts.start - (time.monotonic() - begun) - _BEFORE_THE_END
     patience = max(_LEAST_PATIENCE, min(settings.timeouts.boot, rest))
-    withheld = exits.Withheld()
+    withheld = exit_handlers.DeferredExitHandlers()
     withheld.withhold()
     try:
-        return check.check(settings.app.check, live, patience)
+        return app_check.check(settings.app.check, live, patience)
     finally:
         withheld.give_back()
 
 
 def _begin_anew() -> None:
-    exits.renew_multiprocessing()
-    originals.renew_hubs()
+    exit_handlers.renew_multiprocessing()
+    unpatched.renew_hubs()
 
 
-def _end_stray(children: Children) -> None:
+def _end_stray(children: ApplicationChildren) -> None:
     if children.here:
         logger.warning("a process that the application forked while it was loaded is ended")
         os._exit(0)
@@ -269,8 +272,8 @@ def _close(socks: list[socket.socket]) -> None:
 
 
 def _load_order(
-    order: messages.Load, socks: list[socket.socket], title: Title, library: Originals
-) -> Loaded:
+    order: messages.Load, socks: list[socket.socket], title: Title, library: UnpatchedModules
+) -> LoadedApplication:
     settings = msgspec.msgpack.decode(order.settings, type=Settings)
     logs.configure(settings.log.level, settings.log.target)
     logs.capture_output()
@@ -289,7 +292,7 @@ def _load_order(
     # The application may have installed its own.
     process.leave_signals_to_master()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    return Loaded(
+    return LoadedApplication(
         order.generation,
         settings,
         target.kind,
@@ -302,7 +305,7 @@ def _load_order(
     )
 
 
-def _demand_threads(kind: str, settings: Settings, library: Originals) -> None:
+def _demand_threads(kind: str, settings: Settings, library: UnpatchedModules) -> None:
     """Raise ApplicationError if the application has replaced what its workers cannot do without."""
     who = library.greenlets()
     if not who:
@@ -350,7 +353,7 @@ def _demand_descriptors(ours: list[tuple[int, int, int]]) -> None:
 
 def _warn_before_fork(before: Descriptors) -> None:
     # fork(2) copies the calling thread only; what another one held locked stays locked for ever.
-    found = unforkable.find()
+    found = fork_hazards.find()
     for each in found:
         logger.warning(
             "the application has made %s while it was loaded: it cannot be used in the workers; make it in "
@@ -358,7 +361,7 @@ def _warn_before_fork(before: Descriptors) -> None:
             each.words,
         )
     lost = inventory.lost_threads()
-    threads = [thread.name for thread in lost if not unforkable.belongs(thread.module, found)]
+    threads = [thread.name for thread in lost if not fork_hazards.belongs(thread.module, found)]
     if threads:
         logger.warning(
             "the application has started %d thread(s) while it was loaded (%s): they do not exist in "
@@ -384,21 +387,21 @@ def _tell(channel: Channel[messages.ToZygote], message: messages.FromZygote) -> 
 
 def _fork(
     channel: Channel[messages.ToZygote],
-    loaded: Loaded,
+    loaded: LoadedApplication,
     order: messages.Fork,
     descriptors: tuple[int, ...],
-) -> Birth | None:
+) -> WorkerStart | None:
     try:
         pid = fork.double_fork()
     except OSError as error:
         _tell(channel, messages.ForkFailed(order.worker, f"fork: {error.strerror}"))
         return None
-    if isinstance(pid, fork.Newborn):
+    if isinstance(pid, fork.ForkedChild):
         channel.close()
         pid.wait()
         _begin_anew()
         seat_channel, memory, *output = descriptors
-        return Birth(loaded, order.worker, order.slot, seat_channel, memory, tuple(output))
+        return WorkerStart(loaded, order.worker, order.slot, seat_channel, memory, tuple(output))
     born, go = pid
     _tell(channel, messages.Forked(order.worker, born))
     os.close(go)

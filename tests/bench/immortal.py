@@ -33,7 +33,7 @@ sys.path.insert(0, str(TREE / "tests/process"))
 sys.path.insert(0, str(TREE))
 
 from preforkd.linux import memory  # noqa: E402
-from preforkd.zygote import gathering, heap, immortal  # noqa: E402
+from preforkd.zygote import code_layout, heap, immortal  # noqa: E402
 
 MIB = 1 << 20
 
@@ -204,11 +204,11 @@ def preload(names: list[str]) -> None:
 def gather_everything() -> None:
     """Lay all code side by side, and not only what requests run: all functions take copies."""
     numbers = itertools.count()
-    written, gathering._written = gathering._written, lambda _code: next(numbers)
+    written, code_layout._written = code_layout._written, lambda _code: next(numbers)
     try:
-        gathering.gather(lambda: None)
+        code_layout.gather(lambda: None)
     finally:
-        gathering._written = written
+        code_layout._written = written
 
 
 def zygote(names: list[str], *, immortal_heap: bool, tests: bool) -> dict[str, object]:

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from preforkd.cli import preforkctl, preforkd
-from preforkd.config.derive import _ROOT
+from preforkd.cli.generate import _ROOT
 
 PROGRAMS = {"preforkd": (preforkd, 8), "preforkctl": (preforkctl, 1)}
 

@@ -96,7 +96,7 @@ def loaded_by(*modules):
 
 def test_the_master_loads_little():
     """Nothing that it imports brings a module that is large and of no use to it."""
-    loaded = loaded_by("preforkd.cli.preforkd", "preforkd.supervisor.run")
+    loaded = loaded_by("preforkd.cli.preforkd", "preforkd.supervisor.main")
     assert "preforkd.supervisor.master" in loaded
     assert not loaded & NOT_FOR_THE_MASTER
 

@@ -5,16 +5,23 @@ from msgspec.structs import replace
 
 from preforkd.config import sources
 from preforkd.config.changes import Changes, changes, keeping_restart, vanished
-from preforkd.config.settings import App, Control, Log, Settings, Timeouts, Workers
+from preforkd.config.settings import (
+    AppSettings,
+    ControlSettings,
+    LogSettings,
+    Settings,
+    TimeoutsSettings,
+    WorkersSettings,
+)
 
 OLD = Settings()
 NEW = replace(
     OLD,
-    app=App(target="wsgi:a:b"),
-    workers=Workers(count=7),
-    timeouts=Timeouts(drain=1.0),
-    log=Log(level="debug", target="stderr"),
-    control=Control(socket="/x", group="admin"),
+    app=AppSettings(target="wsgi:a:b"),
+    workers=WorkersSettings(count=7),
+    timeouts=TimeoutsSettings(drain=1.0),
+    log=LogSettings(level="debug", target="stderr"),
+    control=ControlSettings(socket="/x", group="admin"),
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from preforkd.config import sources
 from preforkd.config.fields import Form, fields_of, get, leaves
-from preforkd.config.settings import ALL, HTTP, WSGI, Listen
+from preforkd.config.settings import ALL, HTTP, WSGI, ListenSettings
 from preforkd.errors import ConfigurationError
 
 REFORKED = ("stream", "wsgi")
@@ -132,7 +132,7 @@ def problems_of(path, text):
 def test_the_table_has_every_setting():
     """A new setting has to be judged for each kind, with a value that is not its default."""
     assert list(SETTINGS) == [leaf.path for leaf in leaves()]
-    assert list(OF_LISTENERS) == [field.name for field in fields_of(Listen)]
+    assert list(OF_LISTENERS) == [field.name for field in fields_of(ListenSettings)]
 
 
 @pytest.mark.parametrize("kind", ALL)

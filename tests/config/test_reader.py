@@ -10,7 +10,7 @@ from hypothesis import given, settings as hypothesis_settings, strategies as st
 from preforkd.config.document import read_document
 from preforkd.config.fields import leaves
 from preforkd.config.reader import Reader
-from preforkd.config.settings import Listen, Memory, Refork, Settings
+from preforkd.config.settings import ListenSettings, MemorySettings, ReforkSettings, Settings
 
 
 def read(text):
@@ -43,8 +43,8 @@ def test_every_form_of_value():
     assert not problems
     assert settings.app.environment == {"PORT": "8080", "DEBUG": "on", "EMPTY": ""}
     assert settings.listen == (
-        Listen(address="127.0.0.1:80"),
-        Listen(address="unix:/run/x", mode=0o600, backlog=10, name="web"),
+        ListenSettings(address="127.0.0.1:80"),
+        ListenSettings(address="unix:/run/x", mode=0o600, backlog=10, name="web"),
     )
     assert settings.workers.count == 3
     assert settings.timeouts.drain == 90
@@ -61,7 +61,7 @@ def test_refork_in_each_way_of_writing_it(text):
     """The section, with and without the unit, and its one number alone."""
     settings, problems, origins = read(f"memory: {{limit: 200M, refork: {text}}}\n")
     assert not problems
-    assert settings.memory == Memory(limit=200 << 20, refork=Refork(after=2000))
+    assert settings.memory == MemorySettings(limit=200 << 20, refork=ReforkSettings(after=2000))
     assert origins["memory.refork.after"].line == 1
 
 

@@ -12,7 +12,7 @@ from preforkd.errors import ConfigurationError
 def test_no_file_and_no_options_are_all_defaults(monkeypatch, tmp_path):
     """The default path need not exist; a path that was asked for must."""
     monkeypatch.setattr(sources, "DEFAULT_PATH", str(tmp_path / "none"))
-    assert sources.load(None, {}) == sources.Loaded(Settings(), {}, None)
+    assert sources.load(None, {}) == sources.Configuration(Settings(), {}, None)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         sources.load(str(tmp_path / "none"), {})
 

@@ -8,20 +8,20 @@ import struct
 import threading
 from contextlib import contextmanager
 
-from preforkd.control.server import ControlServer
-from preforkd.control.view import (
-    GenerationView,
-    ListenerView,
-    MemoryView,
+from preforkd.control.records import (
+    GenerationStatus,
+    ListenerStatus,
+    MemoryStatus,
     ProcessMemory,
     ReloadAnswer,
-    ReloadView,
-    ServiceView,
-    WorkerView,
+    ReloadStatus,
+    ServiceStatus,
+    WorkerStatus,
 )
-from preforkd.linux.loop import Loop
+from preforkd.control.server import ControlServer
+from preforkd.loop import Loop
 
-VIEW = ServiceView(
+VIEW = ServiceStatus(
     version="1.2",
     pid=77,
     state="serving",
@@ -38,17 +38,17 @@ VIEW = ServiceView(
     configuration="/etc/preforkd.yaml",
     problems=["only 1 of 2 workers serve, since 14:03:12; 1 is starting"],
     workers=[
-        WorkerView(1, 101, 3, "ready", True, 2.34, 10401, 12, 40, 18420.0, "GET /a", ""),
-        WorkerView(2, None, 3, "forking", False, None, 0, 0, 0, 0.1, "", ""),
+        WorkerStatus(1, 101, 3, "ready", True, 2.34, 10401, 12, 40, 18420.0, "GET /a", ""),
+        WorkerStatus(2, None, 3, "forking", False, None, 0, 0, 0, 0.1, "", ""),
     ],
-    generations=[GenerationView(3, "current", 100, "ready", 2)],
+    generations=[GenerationStatus(3, "current", 100, "ready", 2)],
     listeners=[
-        ListenerView("http", "[::]:80", "systemd"),
-        ListenerView("unix:/x", "unix:/x", "bound"),
+        ListenerStatus("http", "[::]:80", "systemd"),
+        ListenerStatus("unix:/x", "unix:/x", "bound"),
     ],
-    last_reload=ReloadView(None, False, "it broke", "application", "", "", 0.0),
+    last_reload=ReloadStatus(None, False, "it broke", "application", "", "", 0.0),
 )
-MEMORY = MemoryView(
+MEMORY = MemoryStatus(
     processes=[
         ProcessMemory("worker", 1, 3, 101, 100 << 20, 30 << 20, 9437184, 91 << 20, 1 << 20),
         ProcessMemory("zygote", None, 3, 100, 95 << 20, 20 << 20, 1 << 20, 94 << 20, None),
@@ -72,7 +72,7 @@ class Backend:
         self.waiting: list | None = None
         """Those who wait for a reload; None: nobody has to."""
 
-    def view(self) -> ServiceView:
+    def view(self) -> ServiceStatus:
         return VIEW
 
     def memory(self, tell) -> None:

@@ -17,16 +17,11 @@ from backend import BAD, VIEW, serving, stuck_socket
 from msgspec.structs import replace
 
 from preforkd.control import server
-from preforkd.control.access import Peer
-from preforkd.control.client import (
-    Client,
-    NotAllowedError,
-    NotRunningError,
-    ReloadFailedError,
-)
-from preforkd.control.manager import GetStatus, Manager
+from preforkd.control.client import Client, NotAllowedError, NotRunningError, ReloadFailedError
+from preforkd.control.interface import GetStatus, Manager
+from preforkd.control.permissions import Peer
 from preforkd.errors import ExitStatus, SystemFailure
-from preforkd.ipc import rights
+from preforkd.ipc import scm_rights
 
 FLOOD = Path(__file__).parents[1] / "flood.py"
 
@@ -100,9 +95,9 @@ def test_a_reload_that_fails_says_who_has_to_act(path):
 
 def test_strangers_may_look_and_not_command(path, monkeypatch):
     """The decision is by who asks, not by the file's mode."""
-    from preforkd.control import manager
+    from preforkd.control import interface
 
-    monkeypatch.setattr(manager, "may_command", lambda peer, group: False)
+    monkeypatch.setattr(interface, "may_command", lambda peer, group: False)
     with serving(path) as backend:
         assert call(path, "GetStatus")
         for method, parameters in (("Reload", {"fresh": False}), ("Stop", {"quick": True})):
@@ -344,7 +339,7 @@ def test_a_second_master_does_not_take_the_socket(path):
 def test_descriptors_are_refused_by_the_kernel(path):
     """Where it can (Linux 6.16): the client cannot send them, and is served without."""
     with serving(path), socket.socket(socket.AF_UNIX) as sock:
-        if not rights.refuse(sock):
+        if not scm_rights.refuse(sock):
             pytest.skip("this kernel cannot refuse descriptors")
         sock.connect(str(path))
         with pytest.raises(PermissionError):
@@ -358,7 +353,7 @@ def test_descriptors_whose_close_waits_keep_only_their_sender(path, monkeypatch,
 
     The descriptor's last close waits for an hour, in a thread; it was sent behind a request, too.
     """
-    monkeypatch.setattr(rights, "refuse", lambda sock: False)
+    monkeypatch.setattr(scm_rights, "refuse", lambda sock: False)
     with serving(path):
         stuck, peer = stuck_socket()
         request = b'{"method":"io.preforkd.Manager.GetStatus"}\0'
@@ -384,16 +379,16 @@ def test_descriptors_whose_close_waits_keep_only_their_sender(path, monkeypatch,
 
 def test_sockets_that_wait_to_be_closed_are_bounded(path, monkeypatch, caplog):
     """They hold their seats; when there are none left, nobody is accepted, and it is said."""
-    monkeypatch.setattr(rights, "refuse", lambda sock: False)
+    monkeypatch.setattr(scm_rights, "refuse", lambda sock: False)
     monkeypatch.setattr(server, "CLIENTS", 2)
     monkeypatch.setattr(server, "_PAUSE", 0.01)
     go_on = threading.Event()
-    real = rights.close_aside
+    real = scm_rights.close_aside
 
     def held(close, done=lambda: None):
         real(lambda: (go_on.wait(10), close()), done)
 
-    monkeypatch.setattr(rights, "close_aside", held)
+    monkeypatch.setattr(scm_rights, "close_aside", held)
     with serving(path) as backend:
         for _ in range(2):
             assert call(path, "GetStatus")

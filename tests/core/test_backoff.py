@@ -1,6 +1,6 @@
 """Delays after failures."""
 
-from preforkd.core.backoff import CEILING, MEMORY, Strikes, delay_after
+from preforkd.core.backoff import CEILING, MEMORY, FailureStreak, delay_after
 
 
 def test_delays_grow_to_a_ceiling():
@@ -13,7 +13,7 @@ def test_delays_grow_to_a_ceiling():
 
 def test_failed_starts_wait_from_the_first():
     """And a start that succeeds forgives them."""
-    once = Strikes().after_failed_start(100.0)
+    once = FailureStreak().after_failed_start(100.0)
     assert once.retry_at == 100.25
     twice = once.after_failed_start(101.0)
     assert twice.retry_at == 101.5
@@ -22,7 +22,7 @@ def test_failed_starts_wait_from_the_first():
 
 def test_starts_that_fail_together_count_once():
     """Those that had begun before the last failure are the same attempt; later ones are the next."""
-    strikes = Strikes()
+    strikes = FailureStreak()
     for _ in range(32):
         strikes = strikes.after_failed_start(100.0, begun=99.0)
     assert (strikes.boots, strikes.retry_at) == (1, 100.25)
@@ -31,7 +31,7 @@ def test_starts_that_fail_together_count_once():
 
 def test_short_lives_wait_from_the_sixth():
     """One crash must not cost capacity; the same crash again and again must not spin."""
-    strikes = Strikes()
+    strikes = FailureStreak()
     for _ in range(5):
         strikes = strikes.after_death(100.0, short=True)
         assert strikes.retry_at <= 100.0
@@ -41,5 +41,5 @@ def test_short_lives_wait_from_the_sixth():
 
 def test_strikes_are_forgotten():
     """After a minute without one."""
-    many = Strikes(boots=9, last=100.0).after_failed_start(100.0 + MEMORY + 1)
+    many = FailureStreak(boots=9, last=100.0).after_failed_start(100.0 + MEMORY + 1)
     assert many.boots == 1

@@ -2,7 +2,7 @@
 
 from simulator import Violation, World, simulate
 
-from preforkd.core import backoff, demand, elastic, events as ev, policy, renewal
+from preforkd.core import autoscale, backoff, demand, events as ev, policy, recycling
 from preforkd.core.model import ALIVE, COMING, Role, WorkerState, ZygoteState
 
 SEEDS = 600
@@ -57,7 +57,7 @@ def test_ignoring_the_back_off(monkeypatch):
     def fork_workers(view):
         strikes = {row.generation: row.strikes for row in view.board.generations.values()}
         for row in view.board.generations.values():
-            row.strikes = backoff.Strikes()
+            row.strikes = backoff.FailureStreak()
         yield from list(original(view))
         for row in view.board.generations.values():
             row.strikes = strikes[row.generation]
@@ -132,17 +132,17 @@ def test_retiring_the_spent_before_another_serves(monkeypatch):
 
     def retire_spent(view):
         current = view.board.current
-        for row in renewal.spent(view.board, current) if current else ():
+        for row in recycling.spent(view.board, current) if current else ():
             yield ev.RetireWorker(row.worker)
 
-    replace_rule_of(renewal, monkeypatch, "retire_spent", retire_spent)
+    replace_rule_of(recycling, monkeypatch, "retire_spent", retire_spent)
     caught({5})
 
 
 def test_shrinking_as_soon_as_nobody_is_busy(monkeypatch):
     """The pool forks and retires the same workers again and again."""
     monkeypatch.setattr(demand, "WINDOW", 0.0)
-    monkeypatch.setattr(elastic, "SHRINK_EVERY", 0.5)
+    monkeypatch.setattr(autoscale, "SHRINK_EVERY", 0.5)
     caught({9})
 
 
@@ -154,7 +154,7 @@ def test_growing_beyond_the_maximum(monkeypatch):
         if view.board.current and view.board.demand.size < wanted:
             yield ev.Resize(wanted, view.size, "mutant")
 
-    replace_rule_of(elastic, monkeypatch, "grow", grow)
+    replace_rule_of(autoscale, monkeypatch, "grow", grow)
     caught({2})
 
 
@@ -166,13 +166,13 @@ def test_killing_the_overdue_before_their_stacks_are_written(monkeypatch):
             if row.overdue and row.state is not WorkerState.KILLED:
                 yield ev.KillWorker(row.worker, "mutant")
 
-    replace_rule_of(renewal, monkeypatch, "dump_overdue", dump_overdue)
+    replace_rule_of(recycling, monkeypatch, "dump_overdue", dump_overdue)
     caught({6})
 
 
 def test_waiting_for_ever_for_a_zygote_that_a_worker_forks(monkeypatch):
     """A refork that hangs keeps the next one, and the stop, waiting."""
-    replace_rule_of(renewal, monkeypatch, "judge_refork", lambda _view: iter(()))
+    replace_rule_of(recycling, monkeypatch, "judge_refork", lambda _view: iter(()))
     monkeypatch.setattr(policy, "_zygote_deadlines", lambda _view, _row: iter(()))
     caught({4, 7, 8})
 

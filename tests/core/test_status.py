@@ -5,7 +5,7 @@ import math
 from test_policy import LIMITS, Pool
 
 from preforkd.core import events as ev
-from preforkd.core.life import State
+from preforkd.core.lifecycle import State
 from preforkd.core.model import Blame, Failure
 from preforkd.core.status import healthy, next_problem_at, problems, summary
 

@@ -3,7 +3,7 @@
 from preforkd.apps import wsgi
 from preforkd.http.head import Bounds
 from preforkd.http.request import RequestReader
-from preforkd.worker.front import Front
+from preforkd.worker.wsgi.listener_context import ListenerContext
 
 BOUNDS = Bounds(
     max_line=512, max_field=700, max_header=1024, max_fields=20, max_body=1000, spool=100
@@ -12,7 +12,7 @@ BASE = wsgi.base_environ("localhost", "80", secure=False, threads=False)
 
 
 def reader(bounds=BOUNDS, **how):
-    front = Front(0, BASE, bounds, write_patience=1, probes={}, **how)
+    front = ListenerContext(0, BASE, bounds, write_patience=1, probes={}, **how)
     return RequestReader(bounds, front.known)
 
 

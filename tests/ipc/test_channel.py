@@ -6,7 +6,7 @@ import socket
 import msgspec
 import pytest
 
-from preforkd.ipc import messages, rights
+from preforkd.ipc import messages, scm_rights
 from preforkd.ipc.channel import (
     Channel,
     ChannelClosedError,
@@ -101,7 +101,7 @@ def test_descriptors_where_none_are_due_are_refused_by_the_kernel():
     ours, theirs = pair()
     channel = Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker), takes_descriptors=False)
     child: Channel[messages.ToWorker] = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
-    if not rights.refuse(ours):
+    if not scm_rights.refuse(ours):
         pytest.skip("this kernel cannot refuse descriptors")
     with pytest.raises(PermissionError):
         child.send(messages.Ready(), (0,))
@@ -113,9 +113,9 @@ def test_descriptors_where_none_are_due_are_refused_by_the_kernel():
 
 def test_descriptors_that_the_kernel_lets_pass_are_not_received(monkeypatch):
     """The channel is at its end then, for its reader; whose last close waits is closed in a thread."""
-    monkeypatch.setattr(rights, "refuse", lambda sock: False)
+    monkeypatch.setattr(scm_rights, "refuse", lambda sock: False)
     closed = []
-    monkeypatch.setattr(rights, "close_aside", closed.append)
+    monkeypatch.setattr(scm_rights, "close_aside", closed.append)
     ours, theirs = pair()
     channel = Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker), takes_descriptors=False)
     child: Channel[messages.ToWorker] = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))

@@ -26,7 +26,7 @@ EXAMPLES = [
     messages.Ready(),
     messages.Failed(messages.Problem("system", "r")),
     messages.Leaving("r"),
-    messages.Bell(),
+    messages.ActivityResumed(),
     messages.Serve(),
     messages.Retire(1.5),
     messages.Retire(within=2.5),

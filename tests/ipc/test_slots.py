@@ -25,7 +25,7 @@ def page():
 def test_what_a_worker_writes_the_master_reads(page):
     """Busy since, requests, connections, accepted."""
     _, reader, writer, _ = page
-    assert reader.read(time.monotonic()) == slots.Reading(None, 0, 0, 0)
+    assert reader.read(time.monotonic()) == slots.SlotState(None, 0, 0, 0)
     before = time.monotonic()
     writer.accepted()
     writer.connections(7)
@@ -36,7 +36,7 @@ def test_what_a_worker_writes_the_master_reads(page):
     assert reader.since() == writer.since() == round(reading.busy_since * 1e9)
     assert (reading.connections, reading.accepted, reading.requests) == (7, 1, 0)
     writer.idle()
-    assert reader.read(now) == slots.Reading(None, 1, 7, 1)
+    assert reader.read(now) == slots.SlotState(None, 1, 7, 1)
     assert reader.since() == 0
 
 

@@ -30,7 +30,7 @@ def descriptors():
 def forked(body):
     """Fork a grandchild that does this and ends with what it returns; return its pid and `go`."""
     born = fork.double_fork()
-    if isinstance(born, fork.Newborn):
+    if isinstance(born, fork.ForkedChild):
         status = 99
         try:
             born.wait()

@@ -24,7 +24,7 @@ def test_threads_by_name():
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait, name="metrics-flusher")
     thread.start()
-    assert inventory.Thread("metrics-flusher", "threading") in inventory.threads()
+    assert inventory.RunningThread("metrics-flusher", "threading") in inventory.threads()
     stop.set()
     thread.join()
     assert "metrics-flusher" not in {thread.name for thread in inventory.threads()}
@@ -60,8 +60,8 @@ def test_threads_that_python_does_not_know(native):
     native(b"event_engine")
     found = inventory.threads()
     assert len(found) == known + 2
-    assert inventory.Thread("in-c, of a library in C") in found
-    assert inventory.Thread("event_engine, of a library in C", "grpc") in found
+    assert inventory.RunningThread("in-c, of a library in C") in found
+    assert inventory.RunningThread("event_engine, of a library in C", "grpc") in found
 
 
 def test_a_thread_without_a_name_is_not_given_ours(native, monkeypatch):

@@ -12,7 +12,7 @@ import msgspec
 
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel
-from preforkd.ipc.exchange import Exchange
+from preforkd.ipc.handoff import HandoffQueue
 from preforkd.ipc.slots import SlotWriter
 
 
@@ -82,7 +82,7 @@ def _gossip(seed, victim):
 def _flood():
     # What a worker may say, as fast as it can, until its process ends.
     sock = _ours(Channel)._sock
-    said = (messages.Bell(), messages.Spent(), messages.Leaving("again"))
+    said = (messages.ActivityResumed(), messages.RequestLimitReached(), messages.Leaving("again"))
     words = [msgspec.msgpack.encode(message) for message in said]
     while True:
         for data in words:
@@ -108,11 +108,13 @@ peers = []
 
 
 def _send_stuck(where):
-    sock = _ours(Channel)._sock if where == "channel" else _ours(Exchange)._giving
+    sock = _ours(Channel)._sock if where == "channel" else _ours(HandoffQueue)._giving
     stuck = _stuck()
     for _ in range(5):
         try:
-            socket.send_fds(sock, [msgspec.msgpack.encode(messages.Bell())], [stuck.fileno()])
+            socket.send_fds(
+                sock, [msgspec.msgpack.encode(messages.ActivityResumed())], [stuck.fileno()]
+            )
         except PermissionError:
             break
     # Not closed: this process is the one that must not hang, so its end closes it.

@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from preforkd.config.settings import App, Settings
+from preforkd.config.settings import AppSettings, Settings
 from preforkd.ipc import messages
 from preforkd.ipc.channel import ChannelClosedError
-from preforkd.ipc.exchange import Exchange, Gift, pair
+from preforkd.ipc.handoff import HandedConnection, HandoffQueue, pair
 from preforkd.linux import process
 from preforkd.supervisor import children
 from preforkd.supervisor.children import Launch
 
-GIFT = Gift(0, False, "127.0.0.1", "7", 3, b"GET / HTTP/1.1\r\n\r\n", b"", 0, b"")
+GIFT = HandedConnection(0, False, "127.0.0.1", "7", 3, b"GET / HTTP/1.1\r\n\r\n", b"", 0, b"")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def launches(listener):
 def leave(launch):
     """Leave a connection between the workers of a generation; return the client's end."""
     client, server = socket.socketpair()
-    assert Exchange(*launch.exchange).give(GIFT, server.fileno(), None)
+    assert HandoffQueue(*launch.exchange).give(GIFT, server.fileno(), None)
     server.close()
     return client
 
@@ -54,7 +54,7 @@ def test_what_waits_between_workers_goes_to_the_next_generation(launches):
     client = leave(first)
     assert first.hand_over(second) == (1, 0)
     assert first.waiting() == 0
-    received = Exchange(*second.exchange).take()
+    received = HandoffQueue(*second.exchange).take()
     received.sock.sendall(b"x")
     assert client.recv(1) == b"x"
     received.close()
@@ -120,7 +120,7 @@ def test_a_worker_is_asked_for_a_zygote_over_its_channel():
     scene = Scene()
     channel, board = children.ask_for_zygote(9, scene.handle)
     received = scene.worker.receive(wait=True)
-    assert received.message == messages.Refork(9)
+    assert received.message == messages.ReforkRequest(9)
     assert len(received.descriptors) == 2
     scene.channels += received.descriptors
     channel.close()
@@ -130,13 +130,14 @@ def test_a_worker_is_asked_for_a_zygote_over_its_channel():
 
 def test_what_a_directory_is_relative_to():
     """Where preforkd was started: as it is there now, unless it cannot be entered."""
-    whole = Settings(app=App(directory="site", python=".venv/bin/python"))
+    whole = Settings(app=AppSettings(directory="site", python=".venv/bin/python"))
     app = children.settled(whole, "/srv/current").app
     assert (app.directory, app.python) == ("/srv/current/site", "/srv/current/.venv/bin/python")
     for written in ("", "."):
         assert (
-            children.settled(Settings(app=App(directory=written)), "/srv").app.directory == "/srv"
+            children.settled(Settings(app=AppSettings(directory=written)), "/srv").app.directory
+            == "/srv"
         )
-    absolute = Settings(app=App(directory="/a", python="/b"))
+    absolute = Settings(app=AppSettings(directory="/a", python="/b"))
     assert children.settled(absolute, "/srv") == absolute
     assert children.settled(whole, "") == whole

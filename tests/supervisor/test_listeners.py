@@ -5,9 +5,9 @@ import socket
 
 import pytest
 
-from preforkd.config.settings import Listen, Settings
+from preforkd.config.settings import ListenSettings, Settings
 from preforkd.errors import ConfigurationError, Place, SystemFailure
-from preforkd.linux.inherit import Inherited, Passed, Refused
+from preforkd.linux.socket_activation import Inherited, Passed, Refused
 from preforkd.supervisor.listeners import Listeners, stored_name
 
 
@@ -53,7 +53,7 @@ def test_all_that_systemd_passes_is_served_unless_names_choose(passed, caplog):
     """Without names all; with names those, and the rest is said to be unwanted."""
     listeners = Listeners(Passed(passed), Store())
     assert names(listeners.propose(Settings(), {})) == ["http", "admin"]
-    chosen = Settings(listen=(Listen(name="admin"),))
+    chosen = Settings(listen=(ListenSettings(name="admin"),))
     assert names(listeners.propose(chosen, {})) == ["admin"]
     assert "the socket 'http'" in caplog.text
     assert "is not served: listen names only admin" in caplog.text
@@ -63,7 +63,7 @@ def test_all_that_systemd_passes_is_served_unless_names_choose(passed, caplog):
 def test_a_name_that_was_not_passed_is_an_error_with_its_place(passed):
     """What was passed, and the nearest name."""
     places = {"listen[0]": Place("f", 3, 5)}
-    settings = Settings(listen=(Listen(name="htpp"),))
+    settings = Settings(listen=(ListenSettings(name="htpp"),))
     with pytest.raises(ConfigurationError, match=r"f:3:5: listen\[0\].*'htpp'.*did you mean http"):
         Listeners(Passed(passed), Store()).propose(settings, places)
     with pytest.raises(ConfigurationError, match="it passed: none"):
@@ -72,7 +72,7 @@ def test_a_name_that_was_not_passed_is_an_error_with_its_place(passed):
 
 def test_an_address_is_not_bound_where_systemd_passes_sockets(passed, caplog, port):
     """It is told, if it was written; the default is not worth a word."""
-    settings = Settings(listen=(Listen(address=f"127.0.0.1:{port}"),))
+    settings = Settings(listen=(ListenSettings(address=f"127.0.0.1:{port}"),))
     listeners = Listeners(Passed(passed), Store())
     assert listeners.propose(settings, {}).notes == ()
     proposal = listeners.propose(settings, {"listen[0]": Place("f", 1, 9)})
@@ -87,7 +87,7 @@ def test_an_address_is_not_bound_where_systemd_passes_sockets(passed, caplog, po
 
 def test_a_name_with_another_address_is_told(passed, port):
     """The socket of that name is served, and the address that was written is not."""
-    settings = Settings(listen=(Listen(name="http", address=f"127.0.0.1:{port}"),))
+    settings = Settings(listen=(ListenSettings(name="http", address=f"127.0.0.1:{port}"),))
     proposal = Listeners(Passed(passed), Store()).propose(settings, {"listen[0]": Place("f", 1, 9)})
     assert names(proposal) == ["http"]
     assert any(f"systemd passed {passed[0].address} instead" in note for note in proposal.notes)
@@ -95,7 +95,7 @@ def test_a_name_with_another_address_is_told(passed, port):
 
 def test_an_entry_without_a_name_is_that_of_its_address(passed, port):
     """It gets the entry's name, so that its TLS is spoken; others are served as they are."""
-    settings = Settings(listen=(Listen(address=passed[1].address, tls=True),))
+    settings = Settings(listen=(ListenSettings(address=passed[1].address, tls=True),))
     places = {"listen[0]": Place("f", 1, 9)}
     proposal = Listeners(Passed(passed), Store()).propose(settings, places)
     assert names(proposal) == ["http", passed[1].address]
@@ -105,7 +105,7 @@ def test_an_entry_without_a_name_is_that_of_its_address(passed, port):
 
 def test_what_the_socket_unit_decides_is_told(passed):
     """Backlog and permissions of a socket from systemd; for one of our own they hold."""
-    settings = Settings(listen=(Listen(name="http", mode=0o600, backlog=9),))
+    settings = Settings(listen=(ListenSettings(name="http", mode=0o600, backlog=9),))
     places = {"listen[0]": Place("f", 1, 9), "listen[0].mode": Place("f", 1, 30)}
     notes = Listeners(Passed(passed), Store()).propose(settings, places).notes
     assert "f:1:9: listen[0].mode has no effect: the socket unit's SocketMode= decides" in notes
@@ -147,7 +147,7 @@ def test_stored_sockets_do_not_stand_for_those_of_the_socket_unit(port):
 def test_sockets_for_another_process_explain_why_a_port_is_taken(port):
     """They are told among the notes, and as the hint where binding fails."""
     listeners = Listeners(Passed(foreign="LISTEN_FDS=1 is for process 7"), Store())
-    settings = Settings(listen=(Listen(address=f"127.0.0.1:{port}"),))
+    settings = Settings(listen=(ListenSettings(address=f"127.0.0.1:{port}"),))
     with (
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(SystemFailure, match="already in use") as caught,
@@ -173,7 +173,12 @@ def test_a_proposal_that_fails_takes_nothing_away(port):
     listeners = Listeners(Passed(), Store())
     with pytest.raises(SystemFailure, match=r"f:2:3: listen\[1\]: 192.0.2.1:1"):
         listeners.propose(
-            Settings(listen=(Listen(address=f"127.0.0.1:{port}"), Listen(address="192.0.2.1:1"))),
+            Settings(
+                listen=(
+                    ListenSettings(address=f"127.0.0.1:{port}"),
+                    ListenSettings(address="192.0.2.1:1"),
+                )
+            ),
             {"listen[1]": Place("f", 2, 3)},
         )
     socket.create_server(("127.0.0.1", port)).close()
@@ -181,13 +186,16 @@ def test_a_proposal_that_fails_takes_nothing_away(port):
 
 def test_a_reload_keeps_what_it_wants_and_closes_the_rest(port, tmp_path):
     """The same socket serves on; one that is wanted no more is closed, its file removed."""
-    web, unix = Listen(address=f"127.0.0.1:{port}"), Listen(address=f"unix:{tmp_path}/s")
+    web, unix = (
+        ListenSettings(address=f"127.0.0.1:{port}"),
+        ListenSettings(address=f"unix:{tmp_path}/s"),
+    )
     listeners = Listeners(Passed(), Store())
     listeners.commit(listeners.propose(Settings(listen=(web, unix)), {}))
     first = listeners.current.served[0].sock
     proposal = listeners.propose(Settings(listen=(web,)), {})
     assert proposal.served[0].sock is first
-    again = Listen(address=unix.address, mode=0o600)
+    again = ListenSettings(address=unix.address, mode=0o600)
     listeners.commit(listeners.propose(Settings(listen=(web, again)), {}))
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "s").exists()
@@ -203,7 +211,10 @@ def test_a_reload_keeps_what_it_wants_and_closes_the_rest(port, tmp_path):
 
 def test_what_we_bound_survives_us(port, tmp_path):
     """A restart finds its sockets in the store; what is configured no more leaves it."""
-    web, unix = Listen(address=f"127.0.0.1:{port}"), Listen(address=f"unix:{tmp_path}/s")
+    web, unix = (
+        ListenSettings(address=f"127.0.0.1:{port}"),
+        ListenSettings(address=f"unix:{tmp_path}/s"),
+    )
     both, store = Settings(listen=(web, unix)), Store()
     first = Listeners(Passed(), store)
     first.commit(first.propose(both, {}))
@@ -229,7 +240,7 @@ def test_what_we_bound_survives_us(port, tmp_path):
 def test_a_stored_unix_socket_without_its_file_is_bound_anew(tmp_path, caplog):
     """Nobody could connect to it any more: the new one is reachable, and stored in its place."""
     path = tmp_path / "web.sock"
-    unix = Listen(address=f"unix:{path}")
+    unix = ListenSettings(address=f"unix:{path}")
     store = Store()
     old = socket.socket(socket.AF_UNIX)
     old.bind(str(path))
@@ -251,12 +262,14 @@ def test_a_stored_unix_socket_without_its_file_is_bound_anew(tmp_path, caplog):
 
 def test_an_idle_exit_needs_sockets_from_systemd(passed, port, caplog):
     """With sockets of our own nobody would start the service again: it does not leave, and that is said."""
-    settings = Settings(listen=(Listen(address=f"127.0.0.1:{port}"),), idle_exit=5.0)
+    settings = Settings(listen=(ListenSettings(address=f"127.0.0.1:{port}"),), idle_exit=5.0)
     listeners = Listeners(Passed([]), Store())
     proposal = listeners.propose(settings, {"idle_exit": Place("/f.yaml", 3, 12)})
     listeners.roll_back(proposal)
     (note,) = proposal.notes
     assert note == "/f.yaml:3:12: idle_exit has no effect: systemd has passed no socket"
     assert note in caplog.text
-    chosen = Settings(listen=(Listen(name="admin"), Listen(name="http")), idle_exit=5.0)
+    chosen = Settings(
+        listen=(ListenSettings(name="admin"), ListenSettings(name="http")), idle_exit=5.0
+    )
     assert Listeners(Passed(passed), Store()).propose(chosen, {}).notes == ()

@@ -4,19 +4,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from preforkd.config.loaded import Loaded
-from preforkd.config.settings import App, Settings, Workers
+from preforkd.config.configuration import Configuration
+from preforkd.config.settings import AppSettings, Settings, WorkersSettings
 from preforkd.core import events as ev
-from preforkd.core.life import State
+from preforkd.core.lifecycle import State
 from preforkd.core.model import Role
-from preforkd.linux.inherit import Passed
-from preforkd.linux.loop import Loop
-from preforkd.linux.notify import Notifier
-from preforkd.supervisor import chronicle, master as module
+from preforkd.linux.sd_notify import Notifier
+from preforkd.linux.socket_activation import Passed
+from preforkd.loop import Loop
+from preforkd.supervisor import eventlog, master as module
 from preforkd.supervisor.listeners import Listeners
 from preforkd.supervisor.master import Master
 
-SETTINGS = Settings(app=App(target="wsgi:site:app"), workers=Workers(count=2))
+SETTINGS = Settings(app=AppSettings(target="wsgi:site:app"), workers=WorkersSettings(count=2))
 
 
 class Store:
@@ -34,7 +34,7 @@ def master(monkeypatch):
     monkeypatch.setattr(module.logs, "configure", lambda *_settings: None)
     monkeypatch.setattr(module, "Title", lambda: SimpleNamespace(set=lambda _text: None))
     loop, notifier = Loop(), Notifier()
-    loaded = Loaded(SETTINGS)
+    loaded = Configuration(SETTINGS)
     master = Master(
         loop, lambda: loaded, loaded, Listeners(Passed(), Store()), notifier, environment={}
     )
@@ -76,7 +76,9 @@ def test_a_reload_that_fails_by_a_fault_of_ours_ends(master, monkeypatch):
     assert "TypeError: of no use" in answer.message
     assert master.life is State.SERVING
     monkeypatch.setattr(module, "pair", fail)
-    other = Loaded(Settings(app=App(target="wsgi:site:other"), workers=Workers(count=7)))
+    other = Configuration(
+        Settings(app=AppSettings(target="wsgi:site:other"), workers=WorkersSettings(count=7))
+    )
     (answer,) = reload(master, lambda: other, monkeypatch)
     assert (answer.ok, answer.blame) == (False, "internal")
     assert master.life is State.SERVING
@@ -91,7 +93,9 @@ def test_sockets_that_cannot_be_had_end_a_reload(master, monkeypatch):
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(module, "pair", exhausted)
-    other = Loaded(Settings(app=App(target="wsgi:site:other"), workers=Workers(count=2)))
+    other = Configuration(
+        Settings(app=AppSettings(target="wsgi:site:other"), workers=WorkersSettings(count=2))
+    )
     (answer,) = reload(master, lambda: other, monkeypatch)
     assert (answer.ok, answer.blame) == (False, "system")
     assert "Too many open files" in answer.message
@@ -109,7 +113,7 @@ def test_an_effect_that_fails_does_not_keep_the_others_from_happening(master, mo
 
 def test_what_cannot_be_logged_is_written_down(master, monkeypatch):
     """A fact is never lost for its line in the log."""
-    monkeypatch.setattr(chronicle, "tell", fail)
+    monkeypatch.setattr(eventlog, "tell", fail)
     master._write_down(ev.WorkerExited(1, "killed by SIGKILL"))
     assert 1 not in master.board.workers
 
@@ -118,7 +122,7 @@ def test_a_smaller_size_is_announced_when_it_is_true(master, monkeypatch):
     """From two workers to one, live: STATUS never says that 2 of 1 are ready."""
     said = []
     monkeypatch.setattr(master._notifier, "ready", said.append)
-    one = Loaded(Settings(app=SETTINGS.app, workers=Workers(count=1)))
+    one = Configuration(Settings(app=SETTINGS.app, workers=WorkersSettings(count=1)))
     (answer,) = reload(master, lambda: one, monkeypatch)
     assert answer.ok
     assert said == ["1 of 1 workers ready, 0 busy, generation 1; 1 draining"]

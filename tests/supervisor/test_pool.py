@@ -4,9 +4,9 @@ import errno
 from types import SimpleNamespace
 
 import pytest
-from test_herald import Loop
+from test_notify import Loop
 
-from preforkd.config.settings import App, Settings
+from preforkd.config.settings import AppSettings, Settings
 from preforkd.core import events as ev
 from preforkd.core.model import Blame
 from preforkd.errors import Place
@@ -97,6 +97,8 @@ def test_who_is_to_be_killed_is_killed_though_its_stacks_cannot_be_had(
 
 def test_an_environment_that_is_too_large_is_named():
     """Not the interpreter, which is there."""
-    failure = not_executable(Settings(app=App(python="/bin/x")), OSError(errno.E2BIG, "too long"))
+    failure = not_executable(
+        Settings(app=AppSettings(python="/bin/x")), OSError(errno.E2BIG, "too long")
+    )
     assert failure.reason.startswith("the environment of the application is larger")
     assert "app.environment" in failure.hint

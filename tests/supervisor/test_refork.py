@@ -11,7 +11,7 @@ from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
 from preforkd.linux import process
 from preforkd.supervisor.children import WorkerHandle
-from preforkd.supervisor.refork import Nursery, Waiters
+from preforkd.supervisor.refork import PendingReforks, Waiters
 
 FAILURE = Failure(Blame.APPLICATION, "not now")
 
@@ -38,7 +38,7 @@ class Scene:
 
     def __init__(self):
         self.facts = []
-        self.nursery = Nursery(self.facts.append)
+        self.nursery = PendingReforks(self.facts.append)
         ours, theirs = pair()
         self.handle = WorkerHandle(
             worker=5,
@@ -56,7 +56,7 @@ class Scene:
         """Ask the worker for a zygote; keep the channel that it is given for it."""
         self.nursery.ask(ev.ForkZygote(zygote, 3, 5), self.handle)
         received = self.worker.receive(wait=True)
-        assert received.message == messages.Refork(zygote)
+        assert received.message == messages.ReforkRequest(zygote)
         self.channels += received.descriptors
 
     def failure(self):

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 
 import msgspec
 
-from preforkd.config.settings import AccessLog, Http, Settings
+from preforkd.config.settings import AccessLogSettings, HttpSettings, Settings
 from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
-from preforkd.worker import http, stream
-from preforkd.worker.gate import Gate, Listener
-from preforkd.worker.opening import Openings
+from preforkd.worker import stream
+from preforkd.worker.acceptor import Acceptor, Listener
+from preforkd.worker.openings import Openings
+from preforkd.worker.wsgi import loop
 
 
 class Worker:
@@ -50,14 +51,18 @@ class Worker:
         os.close(memory)
         channel: Channel = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
         self._channel = channel
-        gate = Gate([Listener("test", self.listener)], channel, self._writer)
+        gate = Acceptor([Listener("test", self.listener)], channel, self._writer)
         self.gate = gate
         if kind == "wsgi":
-            whole = whole or Settings(http=Http(**settings), access_log=access or AccessLog())
-            self.loop = http.HttpLoop(gate, application, whole, exchange, hooks)
+            whole = whole or Settings(
+                http=HttpSettings(**settings), access_log=access or AccessLogSettings()
+            )
+            self.loop = loop.WsgiLoop(gate, application, whole, exchange, hooks)
             serve = self.loop.run
         elif kind == "asgi":
-            whole = whole or Settings(http=Http(**settings), access_log=access or AccessLog())
+            whole = whole or Settings(
+                http=HttpSettings(**settings), access_log=access or AccessLogSettings()
+            )
             serve = lambda: serve_asgi(gate, application, whole)  # noqa: E731
         else:
             openings = Openings(gate, whole) if whole is not None else None
@@ -92,8 +97,8 @@ class Worker:
         self._writer.close()
 
 
-def serve_asgi(gate: Gate, application, settings: Settings) -> None:
-    from preforkd.worker.asgi import AsgiServer
+def serve_asgi(gate: Acceptor, application, settings: Settings) -> None:
+    from preforkd.worker.asgi.server import AsgiServer
 
     server = AsgiServer(gate, application, settings)
     server.prepare()

@@ -9,7 +9,7 @@ import pytest
 from serving import read_all, serving
 
 from preforkd.config.address import as_ipv4
-from preforkd.config.settings import AccessLog, Proxy, Settings
+from preforkd.config.settings import AccessLogSettings, ProxySettings, Settings
 
 HOSTS = pytest.mark.parametrize(
     ("host", "server"), [("127.0.0.1", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")]
@@ -38,7 +38,7 @@ def shown(environ, start_response):
 @pytest.mark.parametrize("http", [b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.0\r\nHost: h\r\n\r\n"])
 def test_wsgi_on_a_listener_for_both_families(host, server, http, tmp_path):
     """IPv4 is written as such, SERVER_NAME is what the client has connected to, the log says the same."""
-    log = AccessLog(target=str(tmp_path / "log"), format="json")
+    log = AccessLogSettings(target=str(tmp_path / "log"), format="json")
     with serving(shown, access=log, listener=dual_stack()) as worker:
         for _ in range(3):  # the head is remembered, who sends it is not
             found = json.loads(ask(worker, host, http).partition(b"\r\n\r\n")[2])
@@ -73,7 +73,7 @@ def test_a_listener_for_one_ipv6_address():
 @pytest.mark.parametrize("trusted", ["127.0.0.1", "::ffff:127.0.0.0/104"])
 def test_a_trusted_proxy_on_a_listener_for_both_families(kind, trusted):
     """It is trusted by its IPv4 address, and what it says of clients is written as such."""
-    settings = Settings(proxy=Proxy(trusted=(trusted,), headers="x-forwarded"))
+    settings = Settings(proxy=ProxySettings(trusted=(trusted,), headers="x-forwarded"))
     application = shown if kind == "wsgi" else shown_by_asgi
     with serving(application, kind=kind, whole=settings, listener=dual_stack()) as worker:
         fields = b"Host: h\r\nX-Forwarded-For: ::ffff:9.9.9.9\r\n"

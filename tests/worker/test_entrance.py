@@ -14,7 +14,13 @@ from attacks import ATTACKS
 from certificate import CERTIFICATE, KEY
 from serving import read_all, read_answer, serving
 
-from preforkd.config.settings import Http, Listen, Proxy, Settings, Tls
+from preforkd.config.settings import (
+    HttpSettings,
+    ListenSettings,
+    ProxySettings,
+    Settings,
+    TlsSettings,
+)
 from preforkd.ipc import messages
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n"
@@ -33,14 +39,14 @@ def listening(**how):
     """Settings whose one listener, the test's, is like this."""
     sections = {name: how.pop(name) for name in ("tls_section", "proxy", "http") if name in how}
     return Settings(
-        listen=(Listen(address="", name="test", **how),),
-        tls=sections.get("tls_section", Tls()),
-        proxy=sections.get("proxy", Proxy()),
-        http=sections.get("http", Http()),
+        listen=(ListenSettings(address="", name="test", **how),),
+        tls=sections.get("tls_section", TlsSettings()),
+        proxy=sections.get("proxy", ProxySettings()),
+        http=sections.get("http", HttpSettings()),
     )
 
 
-SECURE = listening(tls=True, tls_section=Tls(certificate=CERTIFICATE, key=KEY))
+SECURE = listening(tls=True, tls_section=TlsSettings(certificate=CERTIFICATE, key=KEY))
 
 
 def client_context():
@@ -103,8 +109,8 @@ def test_who_resets_before_the_handshake_ends_nothing(proxied, caplog):
         start_response("200 OK", [("Content-Length", "0")])
         return [b""]
 
-    tls = Tls(certificate=CERTIFICATE, key=KEY)
-    trusted = Proxy(trusted=("127.0.0.1",))
+    tls = TlsSettings(certificate=CERTIFICATE, key=KEY)
+    trusted = ProxySettings(trusted=("127.0.0.1",))
     settings = listening(tls=True, tls_section=tls, proxy_protocol=proxied, proxy=trusted)
     opening = b"PROXY TCP4 1.2.3.4 5.6.7.8 1000 80\r\n" if proxied else b""
 
@@ -179,7 +185,7 @@ def refused(worker, data):
         return True
 
 
-PROXIED = listening(proxy_protocol=True, proxy=Proxy(trusted=("127.0.0.1",)))
+PROXIED = listening(proxy_protocol=True, proxy=ProxySettings(trusted=("127.0.0.1",)))
 
 
 def test_the_proxy_protocol():
@@ -200,9 +206,9 @@ def test_the_proxy_protocol_before_tls():
     """As a load balancer in front of TLS sends it."""
     settings = listening(
         tls=True,
-        tls_section=Tls(certificate=CERTIFICATE, key=KEY),
+        tls_section=TlsSettings(certificate=CERTIFICATE, key=KEY),
         proxy_protocol=True,
-        proxy=Proxy(trusted=("127.0.0.1",)),
+        proxy=ProxySettings(trusted=("127.0.0.1",)),
     )
     with serving(show, whole=settings) as worker, worker.connect() as plain:
         plain.sendall(b"PROXY TCP4 1.2.3.4 5.6.7.8 1000 80\r\n")
@@ -213,7 +219,7 @@ def test_the_proxy_protocol_before_tls():
 
 def test_a_stranger_cannot_speak_the_proxy_protocol(caplog):
     """A peer that is not trusted is refused, and the log says so."""
-    settings = listening(proxy_protocol=True, proxy=Proxy(trusted=("10.0.0.1",)))
+    settings = listening(proxy_protocol=True, proxy=ProxySettings(trusted=("10.0.0.1",)))
     with serving(show, whole=settings) as worker:
         assert refused(worker, b"PROXY TCP4 1.2.3.4 5.6.7.8 1000 80\r\n" + GET % (b"/", CLOSE))
     assert "not in proxy.trusted" in caplog.text
@@ -224,7 +230,7 @@ def test_a_stranger_cannot_speak_the_proxy_protocol(caplog):
 )
 def test_forwarded_headers_count_from_trusted_peers_only(trusted, client):
     """From others, the application is told who really connected."""
-    proxy = Proxy(trusted=(trusted,), headers="x-forwarded")
+    proxy = ProxySettings(trusted=(trusted,), headers="x-forwarded")
     with serving(show, whole=listening(proxy=proxy)) as worker:
         for _ in range(3):
             answer = worker.ask(GET % (b"/", b"X-Forwarded-For: 1.2.3.4\r\n" + CLOSE))
@@ -237,7 +243,7 @@ def test_health():
     def never(environ, start_response):
         raise AssertionError
 
-    http = Http(healthy="/-/healthy", ready="/-/ready")
+    http = HttpSettings(healthy="/-/healthy", ready="/-/ready")
     with serving(never, whole=Settings(http=http)) as worker, worker.connect() as sock:
         for path in (b"/-/healthy", b"/-/ready", b"/-/ready?x=1"):
             for _ in range(3):
@@ -245,7 +251,7 @@ def test_health():
                 head, body = read_answer(sock)
                 assert " 200 " in head
                 assert body == b"ok\n"
-        worker.master.send(messages.Notice())
+        worker.master.send(messages.DrainNotice())
         while " 200 " in head:
             sock.sendall(GET % (b"/-/ready", b""))
             head, body = read_answer(sock)
@@ -393,7 +399,7 @@ def test_a_body_that_comes_at_the_pace_is_waited_for():
 
 def test_bodies_of_one_worker_have_room_together(caplog):
     """Who finds none is answered with 503, told once; the room is there again when a client is gone."""
-    settings = Settings(http=Http(spool=10, max_body=1000, spool_total=1000))
+    settings = Settings(http=HttpSettings(spool=10, max_body=1000, spool_total=1000))
     head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 900\r\nConnection: close\r\n\r\n"
     with serving(show, whole=settings) as worker:
 

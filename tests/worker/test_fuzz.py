@@ -18,7 +18,7 @@ from reading import reader
 from serving import Worker, read_all, serving
 
 from preforkd.http.head import RequestError
-from preforkd.ipc.exchange import Exchange, pair
+from preforkd.ipc.handoff import HandoffQueue, pair
 
 EXAMPLES = int(os.environ.get("PREFORKD_FUZZ", "150"))
 BOUNDS = {"max_line": 512, "max_field": 700, "max_header": 1024, "max_fields": 20}  # as in reading
@@ -267,7 +267,7 @@ def test_connections_that_change_workers(pipelines, cuts):
     """Some requests take so long that the others are given away: each is still served once, in order."""
     application = Slow()
     ends = pair()
-    exchanges = [Exchange(ends[0].dup(), ends[1].dup()) for _ in range(2)]
+    exchanges = [HandoffQueue(ends[0].dup(), ends[1].dup()) for _ in range(2)]
     first = Worker(application, "wsgi", exchange=exchanges[0])
     workers = [first, Worker(application, "wsgi", beside=first, exchange=exchanges[1])]
     clients = []

@@ -12,7 +12,13 @@ import pytest
 from certificate import CERTIFICATE, KEY
 from serving import read_all, serving
 
-from preforkd.config.settings import Http, Listen, Proxy, Settings, Tls
+from preforkd.config.settings import (
+    HttpSettings,
+    ListenSettings,
+    ProxySettings,
+    Settings,
+    TlsSettings,
+)
 
 HEAD = b" HTTP/1.1\r\nHost: h\r\n"
 CLOSE = b"Connection: close\r\n\r\n"
@@ -80,10 +86,10 @@ def application(environ, start_response):
 def listening(*, tls, proxied):
     """Settings whose one listener, the test's, is like this."""
     return Settings(
-        listen=(Listen(address="", name="test", tls=tls, proxy_protocol=proxied),),
-        tls=Tls(certificate=CERTIFICATE, key=KEY) if tls else Tls(),
-        proxy=Proxy(trusted=("127.0.0.1",)),
-        http=Http(spool=100, max_body=1000),
+        listen=(ListenSettings(address="", name="test", tls=tls, proxy_protocol=proxied),),
+        tls=TlsSettings(certificate=CERTIFICATE, key=KEY) if tls else TlsSettings(),
+        proxy=ProxySettings(trusted=("127.0.0.1",)),
+        http=HttpSettings(spool=100, max_body=1000),
     )
 
 

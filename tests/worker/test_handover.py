@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 from serving import Worker, read_all, read_answer
 
-from preforkd.config.settings import Http, Settings, Workers
-from preforkd.ipc.exchange import Exchange, pair
+from preforkd.config.settings import HttpSettings, Settings, WorkersSettings
+from preforkd.ipc.handoff import HandoffQueue, pair
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -38,7 +38,7 @@ def team(application, size=2, **settings):
     ends = pair()
     first = None
     workers = []
-    exchanges = [Exchange(ends[0].dup(), ends[1].dup()) for _ in range(size)]
+    exchanges = [HandoffQueue(ends[0].dup(), ends[1].dup()) for _ in range(size)]
     for exchange in exchanges:
         worker = Worker(application, "wsgi", beside=first, exchange=exchange, **settings)
         first = first or worker
@@ -280,7 +280,7 @@ def read_answer_head(sock):
 def test_threads_answer_side_by_side():
     """With workers.threads, one worker has as many requests in the application at once."""
     application = Application()
-    whole = Settings(workers=Workers(threads=3))
+    whole = Settings(workers=WorkersSettings(threads=3))
     with team(application, size=1, whole=whole) as (worker,):
         slow = [worker.connect() for _ in range(3)]
         for sock in slow:
@@ -304,7 +304,7 @@ def test_threads_answer_side_by_side():
 def test_a_worker_without_free_threads_gives_away():
     """A kept connection of a worker whose threads are all busy is answered by another worker."""
     application = Application()
-    with team(application, whole=Settings(workers=Workers(threads=2))) as workers:
+    with team(application, whole=Settings(workers=WorkersSettings(threads=2))) as workers:
         kept = [workers[0].connect() for _ in range(8)]
         for sock in kept:
             sock.sendall(GET % b"/")
@@ -328,7 +328,7 @@ def test_a_failing_thread_ends_its_connection_only(caplog):
         def __call__(self, environ, start_response):
             raise KeyError("boom")
 
-    whole = Settings(workers=Workers(threads=2), http=Http(keep_alive=5))
+    whole = Settings(workers=WorkersSettings(threads=2), http=HttpSettings(keep_alive=5))
     with team(Fails(), size=1, whole=whole) as (worker,):
         for _ in range(4):
             assert worker.ask(GET % b"/").startswith(b"HTTP/1.1 500 ")
@@ -344,7 +344,7 @@ def test_without_room_in_the_exchange_a_connection_stays():
     with contextlib.suppress(BlockingIOError):
         while True:
             ends[0].send(b"x" * 500)
-    worker = Worker(application, "wsgi", exchange=Exchange(*ends))
+    worker = Worker(application, "wsgi", exchange=HandoffQueue(*ends))
     worker.gate._sources.pop()  # it would read the padding
     slow, kept = worker.connect(), worker.connect()
     for sock in (slow, kept):

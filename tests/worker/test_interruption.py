@@ -25,10 +25,10 @@ def raised_by(code, module):
         ("raise TimeoutError('late')", "site.views.late", False),  # a module of Python's own
         ("raise TimeoutError('late')", "shop.views", True),
         ("import json; json.loads('{')", "shop", True),
-        ("raise OSError(9, 'closed')", "preforkd.worker.http", False),
+        ("raise OSError(9, 'closed')", "preforkd.worker.wsgi.loop", False),
         ("import selectors; selectors.EpollSelector().register(-1, 1)", "preforkd", False),
-        ("raise KeyboardInterrupt", "preforkd.worker.http", True),
-        ("raise SystemExit", "preforkd.worker.http", True),
+        ("raise KeyboardInterrupt", "preforkd.worker.wsgi.loop", True),
+        ("raise SystemExit", "preforkd.worker.wsgi.loop", True),
     ],
 )
 def test_whose_code_has_raised_it(code, module, application):
@@ -64,7 +64,7 @@ def test_the_worker_leaves_for_the_application_only(caplog):
 def test_a_time_out_of_a_handler_is_no_client_that_has_gone():
     """TimeoutError is an OSError; one of the system's has a number."""
     from preforkd.http.response import ClientGoneError
-    from preforkd.worker import connection
+    from preforkd.worker.wsgi import connection
 
     handlers = TimeoutError("late")
     assert connection._gone(handlers) is handlers

@@ -6,9 +6,10 @@ import tempfile
 
 import pytest
 
-from preforkd.config.settings import AccessLog, Http, Settings
+from preforkd.config.settings import AccessLogSettings, HttpSettings, Settings
 from preforkd.errors import ApplicationError, ConfigurationError, SystemFailure
-from preforkd.worker import access, preflight
+from preforkd.logs import access_log
+from preforkd.worker import preflight
 
 HTTP = ("wsgi", "asgi")
 
@@ -18,7 +19,7 @@ def test_uvicorn_is_needed_for_asgi_only(monkeypatch, kind):
     """Without it an ASGI application is refused with what to do, and a WSGI one is served."""
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     for name in [
-        name for name in sys.modules if name.startswith(("uvicorn.", "preforkd.worker.asgi"))
+        name for name in sys.modules if name.startswith(("uvicorn.", "preforkd.worker.asgi."))
     ]:
         monkeypatch.delitem(sys.modules, name)
     if kind == "wsgi":
@@ -32,7 +33,7 @@ def test_uvicorn_is_needed_for_asgi_only(monkeypatch, kind):
 def refusal(kind, target):
     """Return why an access log is refused; the setting is named for its place."""
     with pytest.raises(SystemFailure) as caught:
-        preflight.check(kind, Settings(access_log=AccessLog(target=str(target))))
+        preflight.check(kind, Settings(access_log=AccessLogSettings(target=str(target))))
     assert caught.value.setting == "access_log.target"
     return caught.value.message
 
@@ -50,7 +51,7 @@ def test_an_access_log_in_a_directory_that_may_not_be_written_to(tmp_path, monke
     """Found without creating anything, by the rights of this process."""
     allowed = []
     monkeypatch.setattr(
-        access.os, "access", lambda path, mode: allowed.append((path, mode)) or False
+        access_log.os, "access", lambda path, mode: allowed.append((path, mode)) or False
     )
     assert refusal("wsgi", tmp_path / "log").endswith("/log: Permission denied")
     assert allowed[-1] == (str(tmp_path), os.W_OK | os.X_OK)
@@ -60,17 +61,17 @@ def test_an_access_log_in_a_directory_that_may_not_be_written_to(tmp_path, monke
 def test_an_access_log_that_can_be_opened_is_not_created(tmp_path, kind):
     """Who checks a configuration, root perhaps, must not leave a file that the service cannot open."""
     for target in (str(tmp_path / "log"), "off", "journal", "stderr"):
-        preflight.check(kind, Settings(access_log=AccessLog(target=target)))
+        preflight.check(kind, Settings(access_log=AccessLogSettings(target=target)))
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "log").write_text("a line")
-    preflight.check(kind, Settings(access_log=AccessLog(target=str(tmp_path / "log"))))
+    preflight.check(kind, Settings(access_log=AccessLogSettings(target=str(tmp_path / "log"))))
     assert (tmp_path / "log").read_text() == "a line"
 
 
 def test_a_journal_that_is_not_there_is_told(monkeypatch, caplog, tmp_path):
     """It may come, so that nothing is refused."""
-    monkeypatch.setattr(access, "ADDRESS", str(tmp_path / "socket"))
-    preflight.check("wsgi", Settings(access_log=AccessLog(target="journal")))
+    monkeypatch.setattr(access_log, "ADDRESS", str(tmp_path / "socket"))
+    preflight.check("wsgi", Settings(access_log=AccessLogSettings(target="journal")))
     assert "socket does not exist: until it does, lines are lost" in caplog.text
 
 
@@ -117,5 +118,5 @@ def test_a_directory_for_temporary_files_that_is_not_used_is_told(monkeypatch, t
 def test_a_server_header_that_cannot_be_sent(kind):
     """The reader refuses it; should it come another way, no worker is started with it."""
     with pytest.raises(ConfigurationError, match=r"http\.server"):
-        preflight.check(kind, Settings(http=Http(server="\u2713")))
-    preflight.check("stream", Settings(http=Http(server="\u2713")))
+        preflight.check(kind, Settings(http=HttpSettings(server="\u2713")))
+    preflight.check("stream", Settings(http=HttpSettings(server="\u2713")))

@@ -7,7 +7,7 @@ import ssl
 import pytest
 from certificate import CERTIFICATE, KEY
 
-from preforkd.config.settings import Tls
+from preforkd.config.settings import TlsSettings
 from preforkd.errors import ConfigurationError
 from preforkd.worker import tls
 
@@ -24,7 +24,7 @@ from preforkd.worker import tls
 def test_a_certificate_that_cannot_be_used_is_named(certificate, key, said):
     """With the setting, before anything is served."""
     with pytest.raises(ConfigurationError, match=said):
-        tls.context(Tls(certificate=certificate, key=key))
+        tls.context(TlsSettings(certificate=certificate, key=key))
 
 
 def test_only_a_regular_file_is_read(tmp_path):
@@ -32,11 +32,11 @@ def test_only_a_regular_file_is_read(tmp_path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with pytest.raises(ConfigurationError, match=r"tls.certificate: .*/fifo: not a regular file"):
-        tls.context(Tls(certificate=str(fifo)))
+        tls.context(TlsSettings(certificate=str(fifo)))
     with pytest.raises(ConfigurationError, match=r"tls.key: /dev/zero: not a regular file"):
-        tls.context(Tls(certificate=CERTIFICATE, key="/dev/zero"))
+        tls.context(TlsSettings(certificate=CERTIFICATE, key="/dev/zero"))
     with pytest.raises(ConfigurationError, match="not a regular file"):
-        tls.context(Tls(certificate=str(tmp_path)))
+        tls.context(TlsSettings(certificate=str(tmp_path)))
 
 
 def test_what_cannot_be_used_is_named_by_its_file(tmp_path):
@@ -45,13 +45,13 @@ def test_what_cannot_be_used_is_named_by_its_file(tmp_path):
         (tmp_path / name).write_text(text)
     certificate, key = str(tmp_path / "c.pem"), str(tmp_path / "k.pem")
     with pytest.raises(ConfigurationError) as caught:
-        tls.context(Tls(certificate=certificate, key=key))
+        tls.context(TlsSettings(certificate=certificate, key=key))
     assert f"({certificate} and {key})" in caught.value.message
     with pytest.raises(ConfigurationError) as caught:
-        tls.context(Tls(certificate=certificate))
+        tls.context(TlsSettings(certificate=certificate))
     assert f"({certificate})" in caught.value.message
     with pytest.raises(ConfigurationError) as caught:
-        tls.context(Tls(certificate=CERTIFICATE, key="-----BEGIN NONSENSE"))
+        tls.context(TlsSettings(certificate=CERTIFICATE, key="-----BEGIN NONSENSE"))
     assert "(a credential)" in caught.value.message
 
 
@@ -62,7 +62,7 @@ def ends():
     theirs.settimeout(20)
     made = ssl.create_default_context(cadata=CERTIFICATE)
     client = made.wrap_socket(theirs, server_hostname="localhost", do_handshake_on_connect=False)
-    server = tls.TlsSocket(ours, tls.context(Tls(certificate=CERTIFICATE, key=KEY)))
+    server = tls.TlsSocket(ours, tls.context(TlsSettings(certificate=CERTIFICATE, key=KEY)))
     yield server, client
     server.close()
     client.close()

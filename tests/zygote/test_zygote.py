@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from preforkd.config.settings import App, Settings
+from preforkd.config.settings import AppSettings, Settings
 from preforkd.errors import ApplicationError
 from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
@@ -40,7 +40,7 @@ class Process:
 
     def __init__(self, folder, more):
         (folder / "loaded.py").write_text(APP.format(more=more))
-        app = App(target="wsgi:loaded:app", directory=str(folder))
+        app = AppSettings(target="wsgi:loaded:app", directory=str(folder))
         self.settings = msgspec.msgpack.encode(Settings(app=app))
         environment = {**os.environ, "JOURNAL_STREAM": ""}
         self.pid, self.channel = children.execute_zygote(sys.executable, environment)

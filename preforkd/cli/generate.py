@@ -1,0 +1,244 @@
+"""What follows from the declarations: the sample file, the JSON Schema, the reference table.
+
+``python -m preforkd.cli.generate`` writes them; a test compares.
+"""
+
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from preforkd.config.fields import Field, Form, fields_of, leaves
+from preforkd.config.settings import ListenSettings, OnReload, Settings
+from preforkd.logs import catalog
+
+_WIDTH = 96
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_BEGIN, _END = "<!-- reference -->", "<!-- /reference -->"
+_ON_RELOAD = {
+    OnReload.LIVE: "live",
+    OnReload.GENERATION: "new workers",
+    OnReload.RESTART: "restart",
+}
+_DURATION = "^\\s*([0-9]+(\\.[0-9]+)?\\s*[a-z]*\\s*)+$"
+_REQUESTS = "^[0-9]+(\\s*requests?)?$"
+_SIZE = "^[0-9]+(\\.[0-9]+)?\\s*([KMGTkmgt]?)(i?B)?$"
+
+_HEAD = """\
+# /etc/preforkd.yaml: the configuration of preforkd.
+#
+# Every setting is here, as a comment and with its default; none is needed.
+# preforkd check shows what is wrong with a file, preforkd config what is in force and why,
+# systemctl reload preforkd applies it. Durations: 30s, 1min 30s. Sizes: 64K, 256M.
+"""
+
+
+# --- the sample ----------------------------------------------------------------------------------
+
+
+def sample() -> str:
+    """Return etc/preforkd.yaml: settings as comments below their sections, with help and defaults."""
+    return "\n".join([_HEAD, *_sample_lines(fields_of(Settings), "")]) + "\n"
+
+
+def _sample_lines(fields: tuple[Field, ...], indent: str) -> Iterator[str]:
+    for field in fields:
+        yield from _comment(field.help, indent)
+        if field.struct is not None and field.form is Form.SECTION:
+            yield f"{indent}{field.name}:"
+            yield from _sample_lines(fields_of(field.struct, field.path + "."), indent + "  ")
+        else:
+            if field.form is not Form.LISTEN:
+                yield from _comment(_facts(field), indent)
+            yield f"{indent}#{field.name}: {_default(field)}"
+        yield ""
+
+
+def _comment(text: str, indent: str) -> list[str]:
+    prefix = f"{indent}# "
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=prefix, subsequent_indent=prefix, break_on_hyphens=False
+    )
+
+
+def _facts(field: Field) -> str:
+    return f"({field.allowed()}; a change needs: {_ON_RELOAD[field.on_reload]})"
+
+
+def _default(field: Field) -> str:
+    if field.form is Form.LISTEN:
+        return ", ".join(listen.address for listen in field.default)
+    if field.form is Form.NAMES:
+        return "{}"
+    return field.write(field.default) or '""'
+
+
+def uncommented(text: str) -> str:
+    """Return the sample with each setting in force: what a reader of it would get by hand."""
+    lines = []
+    for line in text.split("\n"):
+        bare = line.lstrip()
+        setting = bare.startswith("#") and not bare.startswith(("# ", "#\n")) and bare != "#"
+        lines.append(line.replace("#", "", 1) if setting else line)
+    return "\n".join(lines)
+
+
+# --- the schema ----------------------------------------------------------------------------------
+
+
+def schema() -> str:
+    """Return the JSON Schema of the file, for editors."""
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "preforkd.yaml",
+        "description": "The configuration of preforkd.",
+        **_object(fields_of(Settings)),
+    }
+    return json.dumps(whole, indent=2) + "\n"
+
+
+def _object(fields: tuple[Field, ...]) -> dict[str, Any]:
+    return {
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": {field.name: _property(field) for field in fields},
+    }
+
+
+def _property(field: Field) -> dict[str, Any]:
+    about: dict[str, Any] = {"description": field.help}
+    if field.struct is not None and field.form is Form.SECTION:
+        inner = fields_of(field.struct, field.path + ".")
+        if field.short:
+            (one,) = (_property(each) for each in inner if each.name == field.short)
+            return {**about, "anyOf": [one, _object(inner)]}
+        return {**about, **_object(inner)}
+    if field.form is Form.LIST:
+        text = {"type": "string"}
+        return {**about, "anyOf": [text, {"type": "array", "items": text}]}
+    if field.form is Form.LISTEN:
+        one = {"anyOf": [{"type": "string"}, _object(fields_of(ListenSettings, "listen."))]}
+        return {**about, "anyOf": [*one["anyOf"], {"type": "array", "items": one}]}
+    if field.form is Form.NAMES:
+        value = {"type": ["string", "number", "boolean"]}
+        return {**about, "type": ["object", "null"], "additionalProperties": value}
+    flag = field.form is Form.FLAG
+    about["default"] = field.default if flag else field.write(field.default)
+    return {**about, **_scalar(field)}
+
+
+def _scalar(field: Field) -> dict[str, Any]:
+    if field.form is Form.CHOICE:
+        return {"enum": list(field.choices)}
+    if field.form is Form.INTEGER:
+        number = {"type": "integer", "minimum": field.ge, "maximum": field.le}
+        return {"anyOf": [number, {"enum": list(field.choices)}]} if field.choices else number
+    return _TYPES.get(field.form, {"type": ["string", "null"]})
+
+
+_TYPES: dict[Form, dict[str, Any]] = {
+    Form.FLAG: {"type": "boolean"},
+    Form.DURATION: {"type": ["string", "number"], "pattern": _DURATION},
+    Form.SIZE: {"type": ["string", "integer"], "pattern": _SIZE},
+    Form.REQUESTS: {"type": ["string", "integer"], "pattern": _REQUESTS},
+    Form.MODE: {"type": ["string", "integer"], "pattern": "^0?o?[0-7]{1,4}$"},
+}
+
+
+# --- the reference -------------------------------------------------------------------------------
+
+
+def reference() -> str:
+    """Return the table of all settings in Markdown."""
+    rows = ["| Setting | Value | Default | A change needs | |", "|---|---|---|---|---|"]
+    rows += [_row(field) for field in leaves()]
+    rows += [_row(field) for field in fields_of(ListenSettings, "listen[].")]
+    return "\n".join(rows) + "\n"
+
+
+def _row(field: Field) -> str:
+    default = f"`{_default(field)}`"
+    cells = (f"`{field.path}`", field.allowed(), default, _ON_RELOAD[field.on_reload], field.help)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def with_reference(readme: str) -> str:
+    """Return the README with the table between its markers brought up to date."""
+    before, _, rest = readme.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}\n\n{reference()}\n{_END}{after}"
+
+
+# --- the man page --------------------------------------------------------------------------------
+
+_MAN_HEAD = """\
+.TH PREFORKD.YAML 5 "2026-11-23" "preforkd 0.1" "File formats"
+.SH NAME
+preforkd.yaml \\- configuration of preforkd
+.SH SYNOPSIS
+.I /etc/preforkd.yaml
+.br
+.I /etc/preforkd/NAME.yaml
+.SH DESCRIPTION
+A YAML file. Every setting is optional, and so is the file.
+.B preforkd check
+reports everything that is wrong with it,
+.B preforkctl reload
+applies it. Durations are written as in
+.BR systemd.time (7):
+30s, 1min 30s; sizes as 64K or 256M, to the base of 1024. Scalars are read as they were written, by the
+type of their setting.
+.SH SETTINGS
+"""
+_MAN_TAIL = """\
+.SH SEE ALSO
+.BR preforkd (8),
+.BR preforkctl (1)
+"""
+
+
+def manual() -> str:
+    """Return preforkd.yaml(5)."""
+    fields = [*leaves(), *fields_of(ListenSettings, "listen[].")]
+    return _MAN_HEAD + "".join(_man_entry(field) for field in fields) + _MAN_TAIL
+
+
+def _man_entry(field: Field) -> str:
+    facts = f"Value: {field.allowed()}. Default: {_default(field)}."
+    change = f"A change needs: {_ON_RELOAD[field.on_reload]}."
+    return f".TP\n.B {_troff(field.path)}\n{_troff(field.help)}\n.br\n{_troff(facts)} {change}\n"
+
+
+def _troff(text: str) -> str:
+    text = text.replace("\\", "\\e").replace("-", "\\-")
+    return "\\&" + text if text.startswith((".", "'")) else text
+
+
+# --- the journal's catalog -----------------------------------------------------------------------
+
+
+def journal_catalog() -> str:
+    """Return systemd/preforkd.catalog (https://systemd.io/CATALOG)."""
+    return "\n".join(_catalog_entry(entry) for entry in catalog.ENTRIES)
+
+
+def _catalog_entry(entry: catalog.Entry) -> str:
+    text = textwrap.fill(entry.text, 76, break_on_hyphens=False, break_long_words=False)
+    head = f"-- {entry.id}\nSubject: {entry.subject}\nDefined-By: preforkd\n"
+    return f"{head}Documentation: man:preforkd(8)\n\n{text}\n"
+
+
+def main() -> None:
+    """Write the derived files."""
+    (_ROOT / "systemd/preforkd.catalog").write_text(journal_catalog())
+    (_ROOT / "packaging/man/preforkd.yaml.5").write_text(manual())
+    (_ROOT / "etc").mkdir(exist_ok=True)
+    (_ROOT / "etc/preforkd.yaml").write_text(sample())
+    (_ROOT / "etc/preforkd.schema.json").write_text(schema())
+    readme = _ROOT / "README.md"
+    readme.write_text(with_reference(readme.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""The Varlink interface ``io.preforkd.Manager``: its methods, and what the master does for each."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from preforkd.control.path import NAME
+from preforkd.control.permissions import Peer, may_command
+from preforkd.control.records import MemoryStatus, ReloadAnswer, ServiceStatus, WorkerStatus
+from preforkd.control.varlink import Answer, Error, Interface, Method
+from preforkd.core.model import Failure
+
+logger = logging.getLogger("preforkd.master")
+
+INTERFACE = NAME
+
+
+class Backend(Protocol):
+    """The master, as a client sees it; ``tell`` is called once, at once or later."""
+
+    def view(self) -> ServiceStatus:
+        """Return all there is to see."""
+
+    def memory(self, tell: Callable[[MemoryStatus], None]) -> None:
+        """Read the memory of all processes; milliseconds each, beside the loop."""
+
+    def reload(self, tell: Callable[[ReloadAnswer], None], *, fresh: bool) -> None:
+        """Reload; tell when the new generation serves, or the reload has failed."""
+
+    def stop(self, *, quick: bool) -> None:
+        """Begin to stop."""
+
+    def refork(self, tell: Callable[[str | Failure], None]) -> None:
+        """Fork the zygote anew from a warm worker; tell what was achieved, or why not."""
+
+    def scale(self, size: int | None) -> int:
+        """Change the size to this one, None being that of the settings; return it."""
+
+    def scale_by(self, step: int) -> int:
+        """Change the size by so many; return it."""
+
+
+# --- the methods, and what they answer -----------------------------------------------------------
+
+
+class GetStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Return everything there is to see.
+
+    memory: what each process takes, too, which costs milliseconds for each.
+    """
+
+    memory: bool | None = None
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The answer to GetStatus."""
+
+    service: ServiceStatus
+
+
+class GetMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Return what each process takes."""
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """The answer to GetMemory."""
+
+    memory: MemoryStatus
+
+
+class Reload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Read the configuration again and return when it is in force.
+
+    fresh: start new workers even if nothing changed.
+    """
+
+    fresh: bool
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """The answer to a reload that succeeded."""
+
+    generation: int
+    message: str
+    live: list[str]
+    restart: list[str]
+
+
+class Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Begin to stop; quick: without letting requests finish."""
+
+    quick: bool
+
+
+class Stopping(msgspec.Struct, frozen=True):
+    """The answer to Stop."""
+
+
+class Refork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Fork the next zygote from a warm worker; return when a first worker of its own serves."""
+
+
+class Reforked(msgspec.Struct, frozen=True):
+    """The answer to a refork that succeeded."""
+
+    message: str
+
+
+class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Change the number of workers; return the number that there are to be.
+
+    size: so many, until the settings change. by: so many more, or fewer. Neither: what the settings say.
+    """
+
+    size: int | None = None
+    by: int | None = None
+
+
+class Scaled(msgspec.Struct, frozen=True):
+    """The answer to Scale."""
+
+    size: int
+
+
+# --- the errors ----------------------------------------------------------------------------------
+
+
+class _Failed(Error, frozen=True):
+    """Who has to act, why, the evidence, and what to do."""
+
+    of = INTERFACE
+    blame: str
+    reason: str
+    detail: str
+    hint: str
+
+
+class ReloadFailed(_Failed, frozen=True):
+    """The reload failed, and what served serves on."""
+
+
+class ReforkFailed(_Failed, frozen=True):
+    """No zygote was forked from a worker, and nothing that serves was touched."""
+
+
+class NotAllowed(Error, frozen=True):
+    """The client may look, and give no commands."""
+
+    of = INTERFACE
+    reason: str
+
+
+class Manager:
+    """What one client may do; `interface` is how."""
+
+    def __init__(self, backend: Backend, peer: Peer, group: str) -> None:
+        self._backend = backend
+        self._peer = peer
+        self._group = group
+        self.interface = Interface(
+            INTERFACE,
+            "Look at a preforkd service, reload it, stop it.",
+            (
+                Method(GetStatus, Status, self._get_status),
+                Method(GetMemory, Memory, self._get_memory),
+                Method(Reload, Reloaded, self._commanded(self._reload)),
+                Method(Refork, Reforked, self._commanded(self._refork)),
+                Method(Scale, Scaled, self._commanded(self._scale)),
+                Method(Stop, Stopping, self._commanded(self._stop)),
+            ),
+            (ReloadFailed, ReforkFailed, NotAllowed),
+        )
+
+    def _commanded(self, perform: Callable[[Any, Answer], None]) -> Callable[[Any, Answer], None]:
+        def checked(call: msgspec.Struct, answer: Answer) -> None:
+            command, peer = type(call).__name__, self._peer
+            if may_command(peer, self._group):
+                logger.info("%s by pid %d of user %d", command, peer.pid, peer.uid)
+                perform(call, answer)
+                return
+            logger.warning("%s refused to pid %d of user %d", command, peer.pid, peer.uid)
+            group = f", or a member of {self._group}" if self._group else ""
+            whom = f"root and the user that preforkd runs as{group}"
+            answer(NotAllowed(f"{command} is for {whom}"))
+
+        return checked
+
+    def _get_status(self, call: GetStatus, answer: Answer) -> None:
+        def tell(memory: MemoryStatus | None) -> None:
+            view = replace(self._backend.view(), memory=memory)
+            if not may_command(self._peer, self._group):
+                view = replace(view, workers=[_without_query(row) for row in view.workers])
+            answer(Status(view))
+
+        if call.memory:
+            self._backend.memory(tell)
+        else:
+            tell(None)
+
+    def _get_memory(self, _call: GetMemory, answer: Answer) -> None:
+        self._backend.memory(lambda memory: answer(Memory(memory)))
+
+    def _reload(self, call: Reload, answer: Answer) -> None:
+        def tell(ended: ReloadAnswer) -> None:
+            if ended.ok:
+                number = ended.generation or 0
+                answer(Reloaded(number, ended.message, ended.live, ended.restart))
+            else:
+                blame = ended.blame or "internal"
+                answer(ReloadFailed(blame, ended.message, ended.detail, ended.hint))
+
+        self._backend.reload(tell, fresh=call.fresh)
+
+    def _refork(self, _call: Refork, answer: Answer) -> None:
+        def tell(ended: str | Failure) -> None:
+            if isinstance(ended, Failure):
+                blame = ended.blame.value
+                answer(ReforkFailed(blame, ended.reason, ended.detail, ended.hint))
+            else:
+                answer(Reforked(ended))
+
+        self._backend.refork(tell)
+
+    def _scale(self, call: Scale, answer: Answer) -> None:
+        backend = self._backend
+        answer(Scaled(backend.scale_by(call.by) if call.by else backend.scale(call.size)))
+
+    def _stop(self, call: Stop, answer: Answer) -> None:
+        self._backend.stop(quick=call.quick)
+        answer(Stopping())
+
+
+def _without_query(row: WorkerStatus) -> WorkerStatus:
+    # A query may hold what is secret: a token of a link that resets a password, for example.
+    target, mark, _ = row.busy_with.partition("?")
+    return replace(row, busy_with=f"{target}?..." if mark else target)

@@ -1,0 +1,1 @@
+"""Logs: where records, access-log entries and the output of children go, and the events with a catalog entry."""

@@ -1,0 +1,114 @@
+"""Loading the application once for trial, exactly as the service would: by a zygote of its own."""
+
+import os
+import selectors
+import signal
+import time
+
+import msgspec
+from msgspec.structs import replace
+
+from preforkd.config.configuration import Configuration
+from preforkd.config.fields import get
+from preforkd.config.settings import Settings
+from preforkd.core.model import Blame, Failure
+from preforkd.ipc import messages
+from preforkd.ipc.channel import ChannelClosedError, MalformedMessageError
+from preforkd.linux import process, stacks
+from preforkd.supervisor import children
+from preforkd.supervisor.children import Launch, ZygoteHandle
+from preforkd.supervisor.pool import failure_of, not_executable, unusable
+
+_FAREWELL = 5.0
+"""Seconds that the zygote has for its exit handlers: they remove what the application has made."""
+_WRITES = 2.0
+"""Seconds that a zygote has to write its stacks."""
+_LOOK = 0.05
+"""Seconds between two looks at what it has written."""
+_OF_TLS = frozenset({"tls.certificate", "tls.key"})
+
+
+def load_for_trial(loaded: Configuration, environment: dict[str, str]) -> Failure | None:
+    """Load the application in a zygote that ends afterwards; return why it failed, or None."""
+    settings = _with_what_is_here(loaded)
+    launch = Launch(1, settings, (), {**environment, **settings.app.environment})
+    try:
+        zygote = children.new_zygote(1, launch)
+    except OSError as error:
+        return not_executable(settings, error)
+    pidfd = zygote.pidfd
+    try:
+        try:
+            failure, heard = _ask(zygote, loaded, settings)
+        except TimeoutError:
+            detail = _stacks(zygote)
+            process.send_signal(pidfd, signal.SIGKILL)
+            patience = f"{settings.timeouts.start:g} s"
+            reason = f"the application was not loaded within {patience}"
+            return Failure(Blame.APPLICATION, reason, detail)
+        if not heard:
+            report = _wait(pidfd, settings.timeouts.start)
+            if report is not None and report.code == children.UNUSABLE_INTERPRETER:
+                return unusable(settings)
+            how = report.describe() if report else f"nothing in {settings.timeouts.start:g} s"
+            return Failure(Blame.APPLICATION, f"loading the application ended with: {how}")
+        return failure
+    finally:
+        zygote.channel.close()
+        zygote.board.close()
+        _wait(pidfd, _FAREWELL)
+        process.send_signal(pidfd, signal.SIGKILL)
+        _wait(pidfd, None)
+        os.close(pidfd)
+
+
+def _with_what_is_here(loaded: Configuration) -> Settings:
+    # A certificate that only the service is passed cannot be tried.
+    settings = loaded.settings
+    if all(get(settings, name) for name in loaded.secrets & _OF_TLS):
+        return settings
+    return replace(settings, listen=[replace(entry, tls=False) for entry in settings.listen])
+
+
+def _ask(
+    zygote: ZygoteHandle, loaded: Configuration, settings: Settings
+) -> tuple[Failure | None, bool]:
+    # The failure, and whether the zygote said anything at all. Raises TimeoutError.
+    deadline = time.monotonic() + settings.timeouts.start
+    channel = zygote.channel
+    settings = replace(settings, app=replace(settings.app, environment={}))  # as the pool does
+    try:
+        channel.send(messages.Load(1, msgspec.msgpack.encode(settings), ()))
+        while _readable(channel.fileno(), deadline - time.monotonic()):
+            received = channel.receive(wait=False)
+            match received and received.message:
+                case messages.Loaded():
+                    return None, True
+                case messages.LoadFailed(problem=problem):
+                    return failure_of(problem, loaded.origins, loaded.secret_texts), True
+    except (ChannelClosedError, MalformedMessageError):
+        return None, False
+    raise TimeoutError
+
+
+def _stacks(zygote: ZygoteHandle) -> str:
+    zygote.board.expect_stacks()
+    process.send_signal(zygote.pidfd, stacks.SIGNAL)
+    until = time.monotonic() + _WRITES
+    while not zygote.board.has_all_stacks() and time.monotonic() < until:
+        if _readable(zygote.pidfd, _LOOK):
+            break  # it has ended
+    return zygote.board.stacks()
+
+
+def _readable(descriptor: int, timeout: float) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        return bool(selector.select(max(0.0, timeout)))
+
+
+def _wait(pidfd: int, timeout: float | None) -> process.ExitReport | None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(pidfd, selectors.EVENT_READ)
+        selector.select(timeout)
+    return process.reap(pidfd)

@@ -1,0 +1,246 @@
+"""What children write to their standard output and error, below Python: libraries in C, programs started.
+
+Each zygote and each worker has pipes of its own for the two, so that a line is known by who wrote it,
+also by a process that it has started and that is gone. They are read here and go to the journal with
+priority and fields. A pipe belongs to nobody's life: it is read until its last writer has ended.
+
+Lines have a ration, in a turn of the loop and in a second. Who writes more waits, as at any pipe that is
+full: neither the master's other work nor the journal is starved.
+
+Only where our own records go to the journal, too; elsewhere the children inherit what we have.
+"""
+
+import codecs
+import contextlib
+import logging
+import os
+from collections import deque
+
+import msgspec
+
+from preforkd.ipc.ratelimit import RateLimit
+from preforkd.logs import logs
+from preforkd.logs.journal import Journal
+from preforkd.loop import Call, Loop
+
+logger = logging.getLogger("preforkd.master")
+
+LINES = 4000
+"""Lines of all children together that are told in a second."""
+LINES_A_TURN = 64
+"""Lines of one stream that are told before the loop turns again."""
+_PIECE = 4096
+"""Bytes that are read of a stream before their lines are told."""
+_LAST_TURNS = 16
+"""Pieces that are read at a child's end: as much as a pipe holds."""
+_RETRY = 0.02
+"""Seconds until a journal that is behind is tried again."""
+_PATIENCE = 1.0
+"""Seconds that a journal is given to take a line; then lines are lost until it does."""
+
+
+class Stream(msgspec.Struct):
+    """A pipe that is read, and the entries of lines that were read and not told."""
+
+    descriptor: int
+    decoder: codecs.IncrementalDecoder
+    lines: logs.Lines
+    waiting: deque[bytes]
+    pause: Call | None = None
+    """It is not read now, but goes on by this call."""
+    ended: bool = False
+
+
+class Output:
+    """The pipes of one child; hand out `theirs`, then say that they are `given`."""
+
+    def __init__(self, outputs: "Outputs", journal: Journal, fields: dict[str, object]) -> None:
+        """Open the pipes and read them. Raises OSError."""
+        self.theirs: tuple[int, ...] = ()
+        """The descriptors to be 1 and 2 of the child."""
+        self._fields = fields
+        self._outputs = outputs
+        self._loop = outputs.loop
+        self._sender = logs.Sender(self._who, journal)
+        self._sender.on_loss = lambda: outputs.tell_later(self._sender)
+        self._streams: dict[int, Stream] = {}
+        try:
+            for level in (logging.INFO, logging.WARNING):
+                ours, theirs = os.pipe2(os.O_CLOEXEC)
+                self.theirs = (*self.theirs, theirs)
+                decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+                waiting: deque[bytes] = deque()
+                lines = logs.Lines(level, self._who, waiting.append)
+                self._streams[ours] = Stream(ours, decoder, lines, waiting)
+                os.set_blocking(ours, False)
+                self._loop.add_reader(ours, self._read, self._streams[ours])
+        except OSError:
+            self.close()
+            raise
+
+    def given(self) -> None:
+        """Close our copies of what the child has now."""
+        for descriptor in self.theirs:
+            os.close(descriptor)
+        self.theirs = ()
+
+    def belongs_to(self, pid: int) -> None:
+        """Say whose output it is, as soon as it is known."""
+        self._fields |= {"OBJECT_PID": pid}
+
+    def drain(self) -> None:
+        """Tell what is there, up to a bound: the child has ended, and its last words come before that news."""
+        for stream in list(self._streams.values()):
+            self._tell_last(stream)
+            self._go_on(stream, 0.0)
+
+    def close(self) -> None:
+        """Tell what is there, up to a bound, and read no more."""
+        self.given()
+        for stream in list(self._streams.values()):
+            self._tell_last(stream)
+            stream.lines.flush()
+            self._tell(stream)
+            self._lose(stream)
+            self._end(stream)
+        with contextlib.suppress(OSError):
+            self._sender.tell_losses()
+
+    def _who(self) -> dict[str, object]:
+        return self._fields
+
+    def _tell_last(self, stream: Stream) -> None:
+        for _ in range(_LAST_TURNS):
+            more = self._fill(stream)
+            if not self._tell(stream) or not (more or stream.waiting):
+                break
+
+    def _read(self, stream: Stream) -> None:
+        self._fill(stream)
+        before = len(stream.waiting)
+        taken = self._tell(stream)
+        if not taken and self._outputs.is_stuck():
+            self._lose(stream)
+        rest = self._outputs.ration.take(self._loop.time(), max(1, before - len(stream.waiting)))
+        self._go_on(stream, rest if taken else max(rest, _RETRY))
+
+    def _fill(self, stream: Stream) -> bool:
+        # Reads a piece when all that was read before has been told; False: there is none.
+        if stream.waiting or stream.ended:
+            return False
+        try:
+            data = os.read(stream.descriptor, _PIECE)
+        except BlockingIOError:
+            return False
+        stream.lines.write(stream.decoder.decode(data, final=not data))
+        if not data:
+            stream.lines.flush()
+            stream.ended = True
+        return bool(data)
+
+    def _tell(self, stream: Stream) -> bool:
+        # False: the journal takes no more now.
+        for _ in range(min(LINES_A_TURN, len(stream.waiting))):
+            try:
+                self._sender.send(stream.waiting[0])
+            except OSError:
+                return False
+            stream.waiting.popleft()
+            self._outputs.reached()
+        return True
+
+    def _lose(self, stream: Stream) -> None:
+        if stream.waiting:
+            self._sender.lose(len(stream.waiting))
+            stream.waiting.clear()
+
+    def _go_on(self, stream: Stream, rest: float) -> None:
+        if stream.ended and not stream.waiting:
+            self._end(stream)
+        elif (rest or stream.waiting) and stream.pause is None:
+            self._loop.remove_reader(stream.descriptor)
+            stream.pause = self._loop.call_later(rest, self._resume, stream)
+
+    def _resume(self, stream: Stream) -> None:
+        stream.pause = None
+        if not stream.ended:
+            self._loop.add_reader(stream.descriptor, self._read, stream)
+        if stream.waiting:
+            self._read(stream)
+
+    def _end(self, stream: Stream) -> None:
+        del self._streams[stream.descriptor]
+        self._loop.remove_reader(stream.descriptor)
+        if stream.pause is not None:
+            stream.pause.cancel()
+        os.close(stream.descriptor)
+        if not self._streams:
+            self._outputs.forget(self)
+
+
+class Outputs:
+    """Opens what children write to."""
+
+    def __init__(self, loop: Loop, journal: Journal | None = None) -> None:
+        self.loop = loop
+        self.ration = RateLimit(LINES)
+        self._journal = journal
+        self._stuck_since: float | None = None
+        self._open: set[Output] = set()
+
+    def open(self, **fields: object) -> Output | None:
+        """Return pipes for a child; None where it is to inherit our standard output and error."""
+        if not logs.to_journal():
+            return None
+        try:
+            return self.open_to_journal(fields)
+        except OSError as error:
+            logger.warning("the output of a child cannot be taken: %s", error.strerror)
+            return None
+
+    def open_to_journal(self, fields: dict[str, object]) -> Output:
+        """Return pipes for a child. Raises OSError."""
+        self._journal = self._journal or Journal(wait=False)
+        output = Output(self, self._journal, fields)
+        self._open.add(output)
+        return output
+
+    def reached(self) -> None:
+        """Say that the journal has taken a line."""
+        self._stuck_since = None
+
+    def is_stuck(self) -> bool:
+        """Say that the journal has not taken a line; tell whether it has had its time."""
+        now = self.loop.time()
+        if self._stuck_since is None:
+            self._stuck_since = now
+        return now - self._stuck_since >= _PATIENCE
+
+    def tell_later(self, sender: logs.Sender) -> None:
+        """Say that lines of a child were lost as soon as the journal takes it."""
+        self.loop.call_later(_PATIENCE, self._tell, sender)
+
+    def _tell(self, sender: logs.Sender) -> None:
+        try:
+            sender.tell_losses()
+        except OSError:
+            self.tell_later(sender)
+
+    def forget(self, output: Output) -> None:
+        """Say that it is closed."""
+        self._open.discard(output)
+
+    def close(self) -> None:
+        """Tell what children have written, as far as the journal takes it, and read no more."""
+        if self._journal is not None:
+            self._journal.wait()  # nothing else is to be done any more
+        for output in list(self._open):
+            output.close()
+        if self._journal is not None:
+            self._journal.close()
+
+
+def discard(output: Output | None) -> None:
+    """Close what no child has come to have."""
+    if output is not None:
+        output.close()

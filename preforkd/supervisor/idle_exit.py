@@ -1,0 +1,58 @@
+"""Leaving when nobody needs the service: with socket activation the next connection starts it again.
+
+Nothing is lost in between: systemd holds the sockets, and connections wait in the kernel's queue.
+systemd.socket(5)
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from preforkd.loop import Call, Loop
+
+
+class Watched(Protocol):
+    """What tells whether the service is idle."""
+
+    def quiet_since(self) -> float | None:
+        """Return since when no worker has been busy (loop time); None while one is or was just now."""
+
+    def open_connections(self) -> int:
+        """Return how many connections are open in all workers."""
+
+
+class IdleExit:
+    """Calls ``leave`` when the service has been idle for ``period`` seconds; 0 is never.
+
+    One timer, due at the earliest moment at which it can be true.
+    """
+
+    def __init__(self, loop: Loop, watched: Watched, leave: Callable[[], None]) -> None:
+        self._loop = loop
+        self._watched = watched
+        self._leave = leave
+        self._period = 0.0
+        self._timer: Call | None = None
+
+    def set_period(self, period: float) -> None:
+        """Begin to watch, with this period from now on."""
+        self._period = period
+        self.close()
+        if period:
+            self._timer = self._loop.call_later(period, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        since = self._watched.quiet_since()
+        if since is None or self._watched.open_connections():
+            since = now
+        due = since + self._period
+        if now >= due:
+            self._leave()
+        else:
+            self._timer = self._loop.call_at(due, self._look)
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

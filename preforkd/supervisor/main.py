@@ -1,0 +1,160 @@
+"""The master's process: its loop, its signals, its sockets, and its exit status."""
+
+import faulthandler
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping
+
+from preforkd.config.configuration import Configuration
+from preforkd.config.settings import Settings
+from preforkd.control import server as control
+from preforkd.control.path import to_bind
+from preforkd.core.text import hide
+from preforkd.errors import PreforkdError, SystemFailure
+from preforkd.linux import environment, memory, process, socket_activation
+from preforkd.linux.memory import PressureWatch
+from preforkd.linux.sd_notify import Notifier
+from preforkd.logs import logs
+from preforkd.loop import Loop
+from preforkd.supervisor.listeners import Listeners
+from preforkd.supervisor.master import Master
+
+logger = logging.getLogger("preforkd.master")
+
+_SAME_WISH = 0.1
+"""Seconds in which a signal that comes twice has been sent once."""
+
+
+def run(read: Callable[[], Configuration]) -> int:
+    """Be the master until the service ends; return the exit status.
+
+    ``read`` returns the configuration as it is now, for the start and for reloads. Raises PreforkdError
+    when the service cannot begin: a configuration that is not valid, a socket that cannot be had, a
+    control socket that was asked for.
+    """
+    notifier = Notifier.from_environment(os.environ)
+    try:
+        # Before the configuration is read: an instance that Accept=yes has started has none.
+        listeners = Listeners(socket_activation.inherited_listeners(), notifier)
+        loaded = read()
+        logs.configure(loaded.settings.log.level, loaded.settings.log.target)
+        process.set_child_subreaper()
+        # A master that hangs is ended by the watchdog's SIGABRT: where it hung is then in the log.
+        faulthandler.enable()
+        clean = environment.clean(os.environ)
+        original = dict(os.environ)
+        os.environ.clear()
+        os.environ.update(clean)
+        memory.trim()
+        try:
+            return _run(read, loaded, listeners, notifier, original)
+        except PreforkdError as error:
+            hide(error, loaded.secret_texts)
+            raise
+    finally:
+        notifier.close()
+
+
+def _run(
+    read: Callable[[], Configuration],
+    loaded: Configuration,
+    listeners: Listeners,
+    notifier: Notifier,
+    environ: Mapping[str, str],
+) -> int:
+    loop = Loop()
+    master = Master(loop, read, loaded, listeners, notifier, environment=dict(os.environ))
+    server: control.ControlServer | None = None
+    pressure = PressureWatch.from_environment(environ)
+    try:
+        _take_signals(loop, master)
+        if pressure is not None:
+            loop.add_reader(pressure.fileno(), _relieve, master, pressure)
+        server = _open_control(loop, master, loaded.settings, environ)
+        master.start()
+        loop.run()
+    finally:
+        if pressure is not None:
+            loop.remove_reader(pressure.fileno())
+            pressure.close()
+        if server is not None:
+            server.close(loop.stop)
+            loop.run()
+        master.close()
+    return int(master.exit_status)
+
+
+def _relieve(master: Master, pressure: PressureWatch) -> None:
+    pressure.take()
+    master.relieve()
+
+
+def _take_signals(loop: Loop, master: Master) -> None:
+    stops = _Stops(master)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stops.take, number)
+    loop.add_signal_handler(signal.SIGQUIT, _stop_quickly, master)
+    loop.add_signal_handler(signal.SIGHUP, master.hang_up)
+    loop.add_signal_handler(signal.SIGUSR1, master.say_status)
+    loop.add_signal_handler(signal.SIGUSR2, _stop_for_restart, master)
+    loop.add_signal_handler(signal.SIGTTIN, master.scale_by, 1)
+    loop.add_signal_handler(signal.SIGTTOU, master.scale_by, -1)
+    loop.add_signal_handler(signal.SIGCHLD, master.pool.child_changed)
+
+
+class _Stops:
+    """Signals that ask for a stop; the second is quick.
+
+    A terminal, timeout(1) and their like send one wish twice, to the process and to its group: the
+    same signal again within a moment is the same wish.
+    """
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._last: tuple[signal.Signals, float] | None = None
+
+    def take(self, number: signal.Signals) -> None:
+        """Stop, or hurry."""
+        now = self._master.loop.time()
+        last, self._last = self._last, (number, now)
+        if last is not None and last[0] is number and now - last[1] < _SAME_WISH:
+            return
+        logger.info("%s: stopping", number.name)
+        self._master.stop()
+
+
+def _stop_quickly(master: Master) -> None:
+    logger.info("SIGQUIT: stopping quickly")
+    master.stop(quick=True)
+
+
+def _stop_for_restart(master: Master) -> None:
+    logger.info("SIGUSR2: stopping for a restart")
+    master.restarting = True
+    master.stop()
+
+
+def _open_control(
+    loop: Loop, master: Master, settings: Settings, environ: Mapping[str, str]
+) -> control.ControlServer | None:
+    asked = settings.control
+    server = control.ControlServer(loop, master, asked.group)
+    try:
+        path = to_bind(asked.socket, environ)
+        if path is None:
+            return None
+        server.start(path, asked.mode)
+    except SystemFailure as error:
+        if asked.socket:
+            raise _named(error) from error
+        # Nobody asked for this very path, and serving matters more than being watched.
+        logger.warning("no control socket: %s; preforkctl cannot be used", error.message)
+        return None
+    logger.info("control socket: %s", path)
+    master.on_commit = lambda changed: server.admit(changed.control.mode, changed.control.group)
+    return server
+
+
+def _named(error: SystemFailure) -> PreforkdError:
+    return SystemFailure(f"control.socket: {error.message}", hint=error.hint, detail=error.detail)

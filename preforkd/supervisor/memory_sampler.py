@@ -1,0 +1,107 @@
+"""The gauge: how much memory processes have, read beside the loop.
+
+Reading one process takes the kernel milliseconds, and there may be hundreds; so a thread does it, one
+at a time and only when somebody asks, and who asks again at once gets the same answer.
+"""
+
+import os
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from preforkd.background import beside
+from preforkd.linux import memory
+from preforkd.linux.memory import Usage
+from preforkd.loop import Loop
+
+FRESH = 1.0
+"""Seconds for which a reading is given to others too."""
+_MANY = 4096
+"""First readings, after which those of processes that have ended are forgotten."""
+
+Reading = Usage | OSError
+"""ProcessLookupError for a process that has ended, PermissionError for another user's."""
+
+
+class _Question(msgspec.Struct, frozen=True):
+    pids: frozenset[int]
+    tell: Callable[[dict[int, Reading]], None]
+    first: bool = False
+    """The first one of a process that has just begun, and so of no use to others: it grows."""
+
+
+class MemorySampler:
+    """See the module."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._questions: list[_Question] = []
+        self._busy = False
+        self._latest: dict[int, tuple[float, Reading]] = {}
+        self._first: dict[int, int] = {}
+
+    def read(self, pids: Collection[int], tell: Callable[[dict[int, Reading]], None]) -> None:
+        """Tell the memory of these processes: at once if it is known, else in another turn."""
+        latest = self._fresh()
+        known = {pid: latest[pid][1] for pid in pids if pid in latest}
+        unknown = frozenset(pids) - known.keys()
+        if unknown:
+            self._ask(_Question(unknown, lambda readings: tell(known | readings)))
+        else:
+            tell(known)
+
+    def watch(self, pid: int) -> None:
+        """Take a first reading of a process that has just begun, so that its growth is known."""
+        self._ask(_Question(frozenset({pid}), self._begin, first=True))
+
+    def growth(self, pid: int, usage: Usage) -> int | None:
+        """Return the bytes that a process has to itself beyond its first reading; None if unknown."""
+        first = self._first.get(pid)
+        return None if first is None else usage.private - first
+
+    def _fresh(self) -> dict[int, tuple[float, Reading]]:
+        now = self._loop.time()
+        return {pid: entry for pid, entry in self._latest.items() if now - entry[0] <= FRESH}
+
+    def _ask(self, question: _Question) -> None:
+        self._questions.append(question)
+        if not self._busy:
+            self._next()
+
+    def _next(self) -> None:
+        questions, self._questions = self._questions, []
+        self._busy = bool(questions)
+        if questions:
+            pids = frozenset().union(*(question.pids for question in questions))
+            beside(
+                self._loop,
+                "gauge",
+                lambda: {pid: _read(pid) for pid in pids},
+                lambda readings: self._done(questions, readings()),
+            )
+
+    def _done(self, questions: list[_Question], readings: dict[int, Reading]) -> None:
+        now = self._loop.time()
+        self._latest = self._fresh()
+        for question in questions:
+            answer = {pid: readings[pid] for pid in question.pids}
+            if not question.first:
+                self._latest |= {pid: (now, reading) for pid, reading in answer.items()}
+            question.tell(answer)
+        self._next()
+
+    def _begin(self, readings: dict[int, Reading]) -> None:
+        for pid, reading in readings.items():
+            if isinstance(reading, Usage):
+                self._first[pid] = reading.private
+        if len(self._first) > _MANY:
+            self._first = {
+                pid: first for pid, first in self._first.items() if os.path.exists(f"/proc/{pid}")
+            }
+
+
+def _read(pid: int) -> Reading:
+    try:
+        return memory.usage(pid)
+    except OSError as error:
+        return error

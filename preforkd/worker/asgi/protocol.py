@@ -1,0 +1,596 @@
+"""uvicorn's HTTP protocol with the limits that it does not have: of sizes, and of time.
+
+A client that sends nothing, half a head, or a head without end would otherwise stay for ever. The
+settings are those of the WSGI worker and mean the same.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import socket
+import struct
+import termios
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+from msgspec.structs import replace
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
+
+from preforkd.config.address import as_ipv4
+from preforkd.config.settings import HttpSettings
+from preforkd.http.head import Head, unjudged
+from preforkd.logs.access_log import GONE, AccessLog, Answered
+from preforkd.worker.asgi.cycle import Cycle, Heads
+from preforkd.worker.asgi.middleware import Application, Tally, log_soon
+
+_KNOWN_TARGET = 256
+"""Bytes of a target up to which its parts are remembered."""
+_SHOWN = 2048
+"""Bytes of a request that cannot be parsed that a log may show."""
+_ACKED = struct.Struct("120xQ")
+"""tcpi_bytes_acked in the kernel's struct tcp_info."""
+
+
+@lru_cache(maxsize=256)
+def _split(target: bytes) -> tuple[str, bytes, bytes]:
+    """Return path, raw path and query of a request's target. Raises what httptools does."""
+    parts = httptools.parse_url(target)
+    path = parts.path.decode("ascii")
+    return unquote(path) if "%" in path else path, parts.path, parts.query or b""
+
+
+class _RefusedError(Exception):
+    """Ends the parsing; `Guarded.send_400_response` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A client as the PROXY protocol has named it; the shape of uvicorn's ``client``."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the connections of a worker have in common."""
+
+    limits: HttpSettings
+    application: Application
+    heads: Heads
+    tally: Tally
+    log: AccessLog | None
+
+
+class _Flow(FlowControl):  # type: ignore[misc]
+    """Says when reading goes on that had paused."""
+
+    def __init__(self, transport: Any, again: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._again = again
+
+    def resume_reading(self) -> None:
+        if self.read_paused:
+            self._again()
+        super().resume_reading()
+
+
+class Sending:
+    """Ends a connection whose client takes too little of what is to be sent to it.
+
+    While something is unsent, the client must take http.min_rate bytes a second, judged every
+    http.body_timeout. ``always``: look also when nobody has called `watch`.
+    """
+
+    def __init__(
+        self, loop: Any, transport: Any, limits: HttpSettings, *, always: bool = False
+    ) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._patience = limits.body_timeout
+        self._least = limits.min_rate * limits.body_timeout
+        self._always = always
+        self._timer: asyncio.TimerHandle | None = None
+        self._lost = False
+        self._unsent = 0
+        self._taken = (0, 0)
+
+    def watch(self) -> None:
+        """Begin to judge, if something is unsent and it is not judged already."""
+        if self._timer is not None or self._lost:
+            return
+        self._unsent = self._transport.get_write_buffer_size()
+        if self._unsent or self._always:
+            self._taken = self._progress()
+            self._timer = self._loop.call_later(self._patience, self._judge)
+
+    def stop(self) -> None:
+        """Judge no more: the connection is lost."""
+        self._lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _judge(self) -> None:
+        self._timer = None
+        if self._unsent and self._transport.get_write_buffer_size():
+            acked, other = self._progress()
+            enough = acked - self._taken[0] >= max(1, min(self._least, self._unsent))
+            if not enough and other == self._taken[1]:
+                self._transport.abort()
+                return
+        self.watch()
+
+    def acked(self) -> int | None:
+        """Return the bytes that the client has acknowledged; None where nobody counts them."""
+        sock = self._transport.get_extra_info("socket")
+        try:
+            if sock.family != socket.AF_UNIX:
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED.size)
+                return int(_ACKED.unpack(info)[0])
+        except OSError:
+            pass
+        return None
+
+    def _progress(self) -> tuple[int, int]:
+        """Return the bytes that were acknowledged; without them, what changes as a client reads."""
+        if (acked := self.acked()) is not None:
+            return acked, 0
+        sock = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+            unread: int = struct.unpack("i", queued)[0]
+            return 0, unread + self._transport.get_write_buffer_size()
+        return 0, 0
+
+
+@lru_cache(maxsize=8)
+def _websocket_class(base: Any) -> Any:
+    """Return uvicorn's protocol for WebSockets with what it lacks."""
+
+    class Talking(base):  # type: ignore[misc]
+        sending: Sending
+        names: tuple[Any, Any]
+        """Server and client, where we know them better than the socket."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.server, self.client = self.names
+            self.sending.watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.sending.stop()
+            super().connection_lost(exc)
+
+        if not hasattr(base, "asgi_send"):  # where send() is the application's
+
+            async def send(self, message: Any) -> None:
+                if message["type"] == "websocket.send" and self.transport.is_closing():
+                    # Not the application's fault, which would be logged for each such client.
+                    raise ClientDisconnected
+                await super().send(message)
+
+    return Talking
+
+
+class Guarded(HttpToolsProtocol):  # type: ignore[misc]
+    """One connection. ``peer``: who the client is, where the socket does not say it."""
+
+    parser: Any
+    server: Any
+
+    def __init__(self, shared: Shared, peer: Peer | None, **how: Any) -> None:
+        super().__init__(**how)
+        self.url = b""
+        self._shared = shared
+        self._limits = shared.limits
+        self._peer = peer
+        self._due = 0.0
+        """By the loop's clock, when what is waited for is late; 0: nothing is waited for."""
+        self._late: Callable[[], None] = self._head_is_late
+        self._timer: asyncio.TimerHandle | None = None
+        """Goes off at `_due` or before; not made anew for each request of a kept connection."""
+        self._timer_at = 0.0
+        self._idle = False
+        """Another request is waited for, on a kept connection."""
+        self._refusal = "400 Bad Request"
+        self._head_begun = False
+        self._head_size = 0
+        self._field_count = 0
+        self._has_body = False
+        self._body_size = 0
+        self._body_came = 0.0
+        """When the last part of a body came, by the loop's clock; 0: none is due."""
+        self._window = (0.0, 0)
+        """When the present judgement of the body's pace began, and the size that it had then."""
+        self.cycle: Cycle | None = None
+        self._requests = 0
+        self.written = 0
+        """Bytes of all answers so far."""
+        self._lost = False
+        self._missing = 0
+        """Bytes of them that the client has not got; known when it is gone."""
+        self._unlogged: Answered | None = None
+        """What is logged when it has been sent, or the client is gone."""
+        self._upgraded = False
+        """The connection belongs to a WebSocket."""
+        self._websocket: Any = None
+        self._refused_data = b""
+        """The beginning of a first request that could not be parsed."""
+        self._ignored = False
+        """The head that has just been read asks for a protocol that we do not speak."""
+
+    # --- what arrives ----------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self._reading_again)
+        self.sending = Sending(self.loop, transport, self._limits)
+        self.server = as_ipv4(self.server) if self.server else None
+        if self._peer is not None:
+            self.client = (self._peer.address, self._peer.port)
+        elif self.client:
+            self.client = as_ipv4(self.client)
+        self._expect(self._limits.header_timeout, self._head_is_late)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived."""
+        if self._idle:
+            self._idle = False
+            self._due = 0.0
+        elif self._body_came:
+            self._body_came = self.loop.time()
+        rest: Any = data
+        while rest is not None:
+            rest = self._feed(rest)
+        if not self._due and not self._upgraded and not self.transport.is_closing():
+            cycle = self.cycle
+            if self._head_begun or cycle is None or cycle.response_complete:
+                self._expect(self._limits.header_timeout, self._head_is_late)
+
+    def _feed(self, data: Any) -> Any:
+        """Take apart what arrived; return what is left after a head that has to be read again."""
+        try:
+            if self._ignored:
+                self._read_again()
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            if not self._requests:
+                self._refused_data = bytes(data[:_SHOWN])
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._ignored:
+                return memoryview(data)[upgrade.args[0] :]
+            self.handle_websocket_upgrade()
+        return None
+
+    def _read_again(self) -> None:
+        """Read a head without the Upgrade that we ignore: the parser takes it for the head's end.
+
+        RFC 9110, section 7.8. What follows is the request's body, and not another request.
+        """
+        headers, target = self.headers, self.url
+        method, version = self.scope["method"].encode(), self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b\r\n" % (method, target, version)]
+        lines += [b"%b: %b\r\n" % field for field in headers if field[0] != b"upgrade"]
+        self._ignored = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(b"".join(lines) + b"\r\n")
+        self.headers[:] = headers
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._stop_timer()
+        self.sending.stop()
+        self._lost = True
+        cycle = self.cycle
+        if self._shared.log is not None:
+            whole = exc is None and (cycle is None or cycle.response_complete)
+            if (not whole or self.flow.write_paused) and (
+                acked := self.sending.acked()
+            ) is not None:
+                self._missing = max(0, self.written - acked)
+            if self._unlogged is not None:
+                self._log_now(self._unlogged)
+            elif self._head_begun:
+                self._log_unjudged(GONE, 0)
+        super().connection_lost(exc)
+
+    def log(self, answered: Answered) -> None:
+        """Log a request when it is known how much of its answer the client has got."""
+        if not self._lost and (self.flow.write_paused or self.transport.is_closing()):
+            self._unlogged = answered
+        else:
+            self._log_now(answered)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has taken most of what was kept for it."""
+        super().resume_writing()
+        if self._unlogged is not None:
+            self._log_now(self._unlogged)
+
+    def _log_now(self, answered: Answered) -> None:
+        self._unlogged = None
+        if self._missing:
+            answered = replace(answered, length=max(0, answered.length - self._missing))
+        assert self._shared.log is not None
+        log_soon(self._shared.log, answered)
+
+    def _log_unjudged(self, status: int, length: int) -> None:
+        """Log a request whose head was not taken, as far as it is known."""
+        if self._shared.log is None:
+            return
+        head = unjudged(self._refused_data)
+        if self.url:
+            method = self.parser.get_method().decode()
+            version = self.parser.get_http_version() if self._field_count else ""
+            head = Head(method, self.url, version, (), False, 0, False)
+        remote = self.client[0] if self.client else ""
+        self._head_begun = False
+        log_soon(self._shared.log, Answered(remote, head, status, length, 0.0))
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        super().on_message_begin()
+        self._head_begun = True
+        self._head_size = self._field_count = self._body_size = 0
+        self._has_body = False
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        self.url += url
+        if len(self.url) > self._limits.max_line:
+            self._refuse("414 URI Too Long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one field."""
+        limits = self._limits
+        self._field_count += 1
+        size = len(name) + len(value) + 4
+        self._head_size += size
+        if (
+            size > limits.max_field
+            or self._head_size + len(self.url) > limits.max_header
+            or self._field_count > limits.max_fields
+        ):
+            self._refuse("431 Request Header Fields Too Large")
+        if not self._head_begun:
+            return  # a trailer: it comes from whoever wrote the body, and is no header
+        name = name.lower()
+        if name == b"content-length":
+            if int(value) > limits.max_body:
+                self._refuse("413 Content Too Large")
+            self._has_body = self._has_body or int(value) > 0
+        elif name == b"transfer-encoding":
+            self._has_body = True
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Let the application begin, and wait for the body."""
+        parser, scope = self.parser, self.scope
+        scope["method"] = parser.get_method().decode("ascii")
+        version = parser.get_http_version()
+        if version != "1.1":
+            scope["http_version"] = version
+        if parser.should_upgrade():
+            self._judge_upgrade(version)
+            return
+        self._due = 0.0
+        self._head_begun = False
+        self._head_size = self._field_count = 0  # of the trailers, from here on
+        split = _split if len(self.url) <= _KNOWN_TARGET else _split.__wrapped__
+        scope["path"], scope["raw_path"], scope["query_string"] = split(self.url)
+        self._requests += 1
+        limits, shared, before = self._limits, self._shared, self.cycle
+        keep_alive = (
+            limits.keep_alive > 0
+            and self._requests != limits.max_requests
+            and version != "1.0"
+            and parser.should_keep_alive()
+        )
+        self.cycle = cycle = Cycle(self, shared.heads, shared.tally, keep_alive=keep_alive)
+        if before is None or before.response_complete:
+            self._begin(cycle)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, shared.application))
+        if self._has_body:
+            self._body_came = now = self.loop.time()
+            self._window = (now, 0)
+            self._expect(limits.body_timeout, self._judge_body)
+
+    def _judge_upgrade(self, version: str) -> None:
+        if self.scope["method"] == "CONNECT":
+            self._refuse("501 Not Implemented")
+        self._ignored = version == "1.0" or not self._should_upgrade()
+        if self._ignored:
+            return
+        if self._has_body:
+            self._refuse("400 Bad Request")  # a handshake has none
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._refuse("400 Bad Request")  # the connection still belongs to an answer
+
+    def _begin(self, cycle: Cycle) -> None:
+        task = self.loop.create_task(cycle.run_asgi(self._shared.application))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._body_size += len(body)
+        if self._body_size > self._limits.max_body:
+            self._refuse("413 Content Too Large")
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Wait for the application."""
+        if self.parser.should_upgrade():
+            return
+        if self._body_came:
+            self._body_came = self._due = 0.0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Begin with what the client has sent ahead, or wait for its next request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._begin(self.pipeline.pop()[0])
+        elif not self._body_came and not self._head_begun:
+            self._idle = True
+            self._expect(self._limits.keep_alive, self._close)
+
+    # --- what does not arrive --------------------------------------------------------------------
+
+    def _expect(self, seconds: float, late: Callable[[], None]) -> None:
+        self._due = due = self.loop.time() + seconds
+        self._late = late
+        if self._timer is None or due < self._timer_at:
+            self._stop_timer()
+            self._timer = self.loop.call_later(seconds, self._check)
+            self._timer_at = due
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self) -> None:
+        self._timer = None
+        if not self._due or self.transport.is_closing():
+            return
+        rest = self._due - self.loop.time()
+        if rest > 0:
+            self._expect(rest, self._late)
+        else:
+            self._due = 0.0
+            self._late()
+
+    def _head_is_late(self) -> None:
+        if self._head_begun:
+            self._refusal = "408 Request Timeout"
+            self.send_400_response("")
+        else:
+            self.transport.close()
+
+    def _reading_again(self) -> None:
+        # While the application does not take what has come, more is not read: not the client's fault.
+        if self._body_came:
+            self._restart_body()
+
+    def _restart_body(self) -> None:
+        self._body_came = now = self.loop.time()
+        self._window = (now, self._body_size)
+
+    def _judge_body(self) -> None:
+        if not self._body_came:
+            return
+        if self.cycle is not None and self.cycle.waiting_for_100_continue:
+            self._restart_body()
+        patience, now = self._limits.body_timeout, self.loop.time()
+        came, (began, size) = self._body_came, self._window
+        if self.flow.read_paused:
+            came = began = now
+        elif now - began >= patience:
+            if self._body_size - size < self._limits.min_rate * patience:
+                self.transport.abort()  # the application is told http.disconnect
+                return
+            began = now
+            self._window = (now, self._body_size)
+        rest = min(came, began) + patience - now
+        if rest > 0:
+            self._expect(rest, self._judge_body)
+        else:
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Let the application wait for the client, and the client not for ever."""
+        super().pause_writing()
+        self.sending.watch()
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def _refuse(self, status: str) -> None:
+        self._refusal = status
+        raise _RefusedError
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed, or is too large; the connection ends."""
+        self.logger.debug("%s %s", self._refusal, msg)
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if self._head_begun or cycle.response_started or self.pipeline:
+                # Another answer is on its way: nothing may be put into it.
+                self.transport.abort()
+                return
+            cycle.disconnected = True
+        body = f"{self._refusal}\n".encode()
+        status = int(self._refusal[:3])
+        if cycle is not None and not cycle.response_complete:
+            cycle.refused = status, len(body)
+        else:
+            self._log_unjudged(status, len(body))
+        lines = [f"HTTP/1.1 {self._refusal}".encode()]
+        lines += [name + b": " + value for name, value in self.server_state.default_headers]
+        lines += [
+            b"content-type: text/plain; charset=utf-8",
+            b"content-length: %d" % len(body),
+            b"connection: close",
+            b"\r\n",
+        ]
+        self.transport.write(b"\r\n".join(lines)[:-2] + b"\r\n" + body)
+        self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        self.sending.watch()
+
+    def shutdown(self) -> None:
+        """Part from an idle client; one from whom a request is due is served first."""
+        if self.cycle is None or self._head_begun:
+            return  # its answer says Connection: close, and the time for its head is bounded
+        super().shutdown()
+
+    # --- WebSockets ------------------------------------------------------------------------------
+
+    def handle_websocket_upgrade(self) -> None:
+        """Let uvicorn's WebSocket protocol go on, with the server and the client that we know."""
+        self._due = 0.0
+        self._head_begun = False
+        self.ws_protocol_class = self._talking
+        try:
+            super().handle_websocket_upgrade()
+            begun = getattr(self._websocket, "handshake_initiated", True)
+        except Exception as error:
+            self.logger.debug("WebSocket handshake: %s", error)
+            begun = False
+        self._upgraded = True
+        self._stop_timer()
+        if not begun:
+            self._refuse_handshake()
+
+    def _refuse_handshake(self) -> None:
+        # The library cannot read the head (a header is too long for it), and would say nothing for ever.
+        if (protocol := self._websocket) is not None:
+            protocol.sending.stop()
+            self.connections.discard(protocol)
+        self.connections.add(self)
+        self.transport.set_protocol(self)
+        self.send_400_response("")
+
+    def _talking(self, **how: Any) -> Any:
+        protocol = _websocket_class(self.config.ws_protocol_class)(**how)
+        protocol.names = self.server, self.client
+        protocol.sending = Sending(self.loop, self.transport, self._limits, always=True)
+        self._websocket = protocol
+        return protocol

@@ -1,0 +1,364 @@
+"""The ASGI worker: uvicorn's protocols on the worker's own gate.
+
+uvicorn speaks HTTP and WebSockets and runs the lifespan; accepting is done here, one connection a
+wake-up and in turn with the other workers, because uvicorn's own accept loop empties the kernel's
+queue into the worker that wakes first. Its ticker, which keeps the Date header fresh ten times a
+second, is replaced as well: an idle worker sleeps. What else uvicorn has not (limits, times, the PROXY
+protocol) is in `preforkd.worker.asgi.protocol`; what surrounds the application in
+`preforkd.worker.asgi.middleware`.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from preforkd.config.settings import Settings
+from preforkd.errors import ApplicationError
+from preforkd.http.caches import Date
+from preforkd.http.forwarded import ProxyHeader, ProxyHeaderError, Trust
+from preforkd.linux import stacks
+from preforkd.logs import logs
+from preforkd.worker import tls
+from preforkd.worker.acceptor import Accepted, Acceptor
+from preforkd.worker.asgi import middleware as surroundings
+from preforkd.worker.interruption import leave_if_interrupted
+
+logger = logging.getLogger("preforkd.worker")
+
+_Headers = list[tuple[bytes, bytes]]
+_LAST_WORDS = 5.0
+"""Seconds before it is killed when a worker cancels what still runs; a quarter of its time at the most."""
+_LINGER = 0.8
+"""The part of the time before that for which idle connections, and WebSockets, may stay."""
+_NAMED = 5
+"""Requests that are named when they are cancelled."""
+
+
+class _Connections(set[Any]):
+    """uvicorn's set of open connections, which tells when it changes."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        super().__init__()
+        self._changed = changed
+
+    def add(self, item: Any) -> None:
+        super().add(item)
+        self._changed()
+
+    def discard(self, item: Any) -> None:
+        super().discard(item)
+        self._changed()
+
+    def remove(self, item: Any) -> None:
+        super().remove(item)
+        self._changed()
+
+
+class _Silence(logging.Filter):
+    """Keeps tracebacks of what is no fault of anybody here out of uvicorn's log."""
+
+    cancelled = False
+    """Requests were cancelled, and that was said."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is to be logged."""
+        if record.msg == "Invalid UTF-8 sequence received from client.":
+            return False  # which any client can send, and whose connection ends with 1007
+        error = record.exc_info[1] if record.exc_info else None
+        return not (self.cancelled and isinstance(error, asyncio.CancelledError))
+
+
+class _State:
+    """What uvicorn's protocols share (its ``ServerState``), with a Date header made on demand."""
+
+    def __init__(self, changed: Callable[[], None], server: str) -> None:
+        self.total_requests = 0
+        self._server: _Headers = [(b"server", server.encode("latin-1"))] if server else []
+        self.connections = _Connections(changed)
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._date = Date(b"%b").line
+
+    @property
+    def default_headers(self) -> _Headers:
+        return [(b"date", self._date()), *self._server]
+
+
+def demand_uvicorn() -> None:
+    """Raise ApplicationError if uvicorn, or what it needs, is not installed where the application is."""
+    try:
+        importlib.import_module("preforkd.worker.asgi.protocol")
+    except ImportError as error:
+        raise ApplicationError(
+            f"serving an ASGI application needs uvicorn: {error}",
+            hint="pip install 'preforkd[asgi]' into the application's environment",
+        ) from error
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # noqa: PLC0415 - an optional extra
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+class AsgiServer:
+    """Serves one ASGI application; see the module.
+
+    Raises ApplicationError without uvicorn, SystemFailure when the access log cannot be opened,
+    ConfigurationError for a certificate that cannot be used.
+    """
+
+    def __init__(self, gate: Acceptor, application: Any, settings: Settings) -> None:
+        demand_uvicorn()
+        import uvicorn  # noqa: PLC0415 - an optional extra
+
+        from preforkd.worker.asgi.cycle import Heads  # noqa: PLC0415
+        from preforkd.worker.asgi.protocol import Guarded, Peer, Shared  # noqa: PLC0415
+
+        http = settings.http
+        self._gate = gate
+        self._http = http
+        self._within = settings.timeouts.drain
+        self._silence = _Silence()
+        self._protocol, self._peer = Guarded, Peer
+        self._trust = Trust(settings.proxy.trusted)
+        named = {entry.name or entry.address: entry for entry in settings.listen}
+        listeners = {one.name: named[one.name] for one in gate.listeners if one.name in named}
+        self._secure = {
+            name: tls.context(settings.tls) for name, entry in listeners.items() if entry.tls
+        }
+        self._proxied = {name for name, entry in listeners.items() if entry.proxy_protocol}
+        self._changed = asyncio.Event()
+        self._state = _State(self._connections_changed, http.server)
+        self._openings: set[asyncio.Task[None]] = set()
+        """Connections that do not speak HTTP yet."""
+        surrounded = surroundings.around(application, gate, settings, self._trust)
+        self._shared = Shared(
+            http, surrounded.requests, Heads(http.server), surrounded.tally, surrounded.log
+        )
+        self._config = uvicorn.Config(
+            surrounded.others,
+            interface="asgi3",
+            http="httptools",
+            log_config=None,
+            log_level="error",  # what clients do wrong would fill the log
+            access_log=False,
+            timeout_keep_alive=http.keep_alive,
+            proxy_headers=False,
+        )
+        logs.keep_enabled("uvicorn.error")  # it tells of an application's exceptions
+        logging.getLogger("uvicorn.error").addFilter(self._silence)
+        self._loop = _new_loop()
+        asyncio.set_event_loop(self._loop)
+        stacks.write_also(lambda: surroundings.described(self._loop, surrounded.tally))
+
+    def prepare(self) -> None:
+        """Load uvicorn's side and run the lifespan's start-up.
+
+        Raises ApplicationError when that fails.
+        """
+        self._config.load()
+        self._lifespan = self._config.lifespan_class(self._config)
+        self._loop.run_until_complete(self._lifespan.startup())
+        if self._lifespan.should_exit:
+            raise ApplicationError(
+                "the application's lifespan start-up failed",
+                hint="its own traceback is in the log, just above",
+            )
+
+    def descriptors(self) -> list[int]:
+        """Return the connections and the loop's: what a child of the application must not keep."""
+        transports = [protocol.transport for protocol in self._state.connections]
+        socks = [transport.get_extra_info("socket") for transport in transports]
+        found = [sock.fileno() for sock in socks if sock is not None]
+        if not self._loop.is_closed():
+            selector: Any = getattr(self._loop, "_selector", None)
+            found += [selector.fileno()] if selector is not None else []
+        return found
+
+    def serve(self) -> None:
+        """Serve until the worker is to leave; drain, then run the lifespan's shutdown."""
+        pid, interrupted = os.getpid(), False
+        try:
+            task = self._loop.create_task(self._serve())
+            while not task.done():
+                try:
+                    self._loop.run_until_complete(task)
+                except BaseException as error:
+                    leave_if_interrupted(error, self._gate, pid)
+                    self._changed.set()
+                    if task.done() and not interrupted:
+                        # It was this task that a signal handler's exception has come to.
+                        interrupted, task = True, self._loop.create_task(self._serve())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        finally:
+            self._loop.close()
+
+    # --- connections -----------------------------------------------------------------------------
+
+    def _connections_changed(self) -> None:
+        self._gate.board.connections(len(self._state.connections))
+        self._changed.set()
+
+    async def _serve(self) -> None:
+        gate, loop = self._gate, self._loop
+        # An epoll is itself pollable: the gate keeps its exclusive wake-ups, asyncio waits for it.
+        loop.add_reader(gate.epoll.fileno(), self._changed.set)
+        while not gate.retiring:
+            if len(self._state.connections) + len(self._openings) < self._http.connections:
+                gate.open()
+            else:
+                gate.shut()
+            await self._change(gate.pause())
+            for descriptor, _ in gate.poll(0):
+                if (accepted := gate.accept(descriptor)) is None:
+                    continue
+                try:
+                    await self._begin(accepted)
+                except Exception as error:
+                    # A client that has left already ends nothing but its connection.
+                    accepted.sock.close()
+                    level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR
+                    logger.log(level, "a connection failed at its start", exc_info=error)
+        loop.remove_reader(gate.epoll.fileno())
+        await self._drain()
+        await self._lifespan.shutdown()
+
+    # --- the beginning of a connection -----------------------------------------------------------
+
+    async def _begin(self, accepted: Accepted) -> None:
+        name = accepted.listener.name
+        accepted.sock.setblocking(False)
+        if name not in self._proxied and name not in self._secure:
+            await self._connect(accepted.sock, None, name)
+            return
+        # What comes before HTTP is not waited for: the others go on.
+        task = self._loop.create_task(self._open(accepted))
+        self._openings.add(task)
+        task.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._openings.discard(task)
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a connection failed at its start", exc_info=error)
+
+    async def _open(self, accepted: Accepted) -> None:
+        sock, name, peer = accepted.sock, accepted.listener.name, None
+        if name in self._proxied:
+            remote = accepted.peer[0] if sock.family != socket.AF_UNIX else ""
+            if not self._trust.trusts(remote):
+                logger.warning("connection from %s refused: not in proxy.trusted", remote or "unix")
+                sock.close()
+                return
+            try:
+                async with asyncio.timeout(self._http.header_timeout):
+                    peer = await self._read_proxy_header(sock)
+            except (ProxyHeaderError, OSError, TimeoutError) as error:
+                logger.debug("connection from %s: %s", remote, error)
+                sock.close()
+                return
+        await self._connect(sock, peer, name)
+
+    async def _read_proxy_header(self, sock: socket.socket) -> Any:
+        header = ProxyHeader()
+        while not header.done:
+            try:
+                count = header.peek(sock.recv(4096, socket.MSG_PEEK))
+                data = sock.recv(count) if count else b""
+            except BlockingIOError:
+                await self._readable(sock)
+                continue
+            if not data:
+                raise ConnectionResetError("the proxy left within its header")
+            header.take(data)
+        if header.source is None:
+            return None
+        return self._peer(header.source[0], int(header.source[1]))
+
+    async def _readable(self, sock: socket.socket) -> None:
+        ready = asyncio.Event()
+        self._loop.add_reader(sock.fileno(), ready.set)
+        try:
+            await ready.wait()
+        finally:
+            self._loop.remove_reader(sock.fileno())
+
+    async def _connect(self, sock: socket.socket, peer: Any, name: str) -> None:
+        protocol = partial(
+            self._protocol,
+            self._shared,
+            peer,
+            config=self._config,
+            server_state=self._state,
+            app_state=self._lifespan.state,
+        )
+        how: dict[str, Any] = {}
+        if name in self._secure:
+            how = {
+                "ssl": self._secure[name],
+                "ssl_handshake_timeout": self._http.header_timeout,
+            }
+        try:
+            await self._loop.connect_accepted_socket(protocol, sock, **how)
+        except (OSError, TimeoutError) as error:
+            sock.close()
+            logger.debug("connection lost at its start: %s", error)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        within = self._within if self._gate.within is None else self._gate.within
+        last_words = min(_LAST_WORDS, within / 4)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within - last_words):
+                await self._finish(min(self._gate.linger, _LINGER * (within - last_words)))
+                return
+        # What has no end of its own (events for a browser, a long poll) must not keep the
+        # application from its shutdown.
+        self._silence.cancelled = True
+        tasks = self._openings | self._state.tasks
+        requests = self._shared.tally.running()
+        if tasks:
+            logger.warning(
+                "%d requests were not finished %g s before the end of timeouts.drain, and are cancelled%s\n%s",
+                len(tasks),
+                last_words,
+                "".join(f"; {request}" for request in requests[:_NAMED]),
+                "".join(surroundings.where(list(tasks)[:_NAMED])).rstrip(),
+            )
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=last_words / 2)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+
+    async def _finish(self, linger: float) -> None:
+        if self._openings:
+            await asyncio.wait(self._openings)
+        await self._until_closed(linger)
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        await self._until_closed(None)
+        while self._state.tasks:
+            await asyncio.wait(self._state.tasks)
+
+    async def _until_closed(self, patience: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._state.connections:
+                    await self._change(None)
+
+    async def _change(self, patience: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._changed.wait()
+        self._changed.clear()

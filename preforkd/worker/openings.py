@@ -1,0 +1,265 @@
+"""What precedes the handler's part of a stream connection: the PROXY protocol's header, the TLS handshake.
+
+Any number of connections are opened at once, step by step, so that a slow client delays nobody. The
+worker makes the steps while it waits; while a handler has the worker, a thread makes them, and what is
+open by then is served next. Only one of the two is at work at any time. Each connection has
+``http.header_timeout`` for all of its opening.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from preforkd.config.settings import ListenSettings, Settings
+from preforkd.http.forwarded import ProxyHeader, ProxyHeaderError, Trust
+from preforkd.worker.acceptor import Accepted, Acceptor
+
+if TYPE_CHECKING:
+    import ssl
+
+    from preforkd.worker.tls import TlsSocket
+
+logger = logging.getLogger("preforkd.worker")
+
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+
+
+class _ClientGoneError(Exception):
+    """The client has left before its connection was open."""
+
+
+class _Opening:
+    """One connection that is being opened."""
+
+    def __init__(
+        self, accepted: Accepted, deadline: float, *, proxied: bool, tls: "ssl.SSLContext | None"
+    ) -> None:
+        self.accepted = accepted
+        self.fd = accepted.sock.fileno()
+        self.deadline = deadline
+        self.events = 0
+        """What it is registered for; 0: it is not registered."""
+        self._header = ProxyHeader() if proxied else None
+        self._tls = tls
+        self._secure: TlsSocket | None = None
+        accepted.sock.setblocking(False)
+
+    def step(self) -> int:
+        """Go on as far as it goes; return the event to wait for, 0 when the connection is open.
+
+        Raises OSError, ProxyHeaderError and _ClientGoneError.
+        """
+        if self._header is not None:
+            if not self._read_header(self._header):
+                return _IN
+            if self._header.source is not None:
+                self.accepted.peer = _peer(*self._header.source)
+            self._header = None
+        if self._tls is not None and self._secure is None:
+            from preforkd.worker.tls import TlsSocket  # noqa: PLC0415 - OpenSSL, for those who want it
+
+            self._secure = TlsSocket(self.accepted.sock, self._tls)
+            self.accepted.sock = self._secure.socket
+        if self._secure is not None and not self._secure.handshake():
+            return _OUT if self._secure.wants_write else _IN
+        self.accepted.sock.setblocking(True)
+        return 0
+
+    def _read_header(self, header: ProxyHeader) -> bool:
+        sock = self.accepted.sock
+        while not header.done:
+            try:
+                count = header.peek(sock.recv(4096, socket.MSG_PEEK))
+                data = sock.recv(count) if count else b""
+            except BlockingIOError:
+                return False
+            if not data:
+                raise _ClientGoneError("the proxy left within its header")
+            header.take(data)
+        return True
+
+    def abandon(self) -> None:
+        """Close this process's copy without a word to the client."""
+        os.close(self.accepted.sock.detach())
+
+
+def _peer(address: str, port: str) -> Any:
+    # As accept(2) names peers of that family.
+    return (address, int(port), 0, 0) if ":" in address else (address, int(port))
+
+
+class Openings:
+    """The connections of a worker that are being opened; see the module.
+
+    Raises ConfigurationError for a certificate that cannot be used.
+    """
+
+    def __init__(self, gate: Acceptor, settings: Settings) -> None:
+        self.opened: deque[Accepted] = deque()
+        """Connections for the handler, with the client as their peer."""
+        self._gate = gate
+        self._entries = {entry.name or entry.address: entry for entry in settings.listen}
+        self._trust = Trust(settings.proxy.trusted)
+        self._tls = None
+        if any(entry.tls for entry in settings.listen):
+            from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL, for those who want it
+
+            self._tls = tls.context(settings.tls, ())
+        self._patience = settings.http.header_timeout
+        self._most = settings.http.connections
+        self._pending: dict[int, _Opening] = {}
+        """In the order of their deadlines: all have the same time."""
+        self._stop = -1
+        self._epoll = select.epoll()
+        gate.epoll.register(self._epoll.fileno(), _IN)
+
+    def __bool__(self) -> bool:
+        """Tell whether there are connections that the handler has yet to see."""
+        return bool(self._pending or self.opened)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return what a child of the application must not keep; negative ones are ignored."""
+        waiting = (accepted.sock.fileno() for accepted in self.opened)
+        return (self._epoll.fileno(), self._stop, *self._pending, *waiting)
+
+    def fileno(self) -> int:
+        """Return what the worker's epoll reports when steps are to be made."""
+        return self._epoll.fileno()
+
+    @property
+    def full(self) -> bool:
+        """Tell whether no further connection is to be accepted."""
+        return len(self._pending) + len(self.opened) >= self._most
+
+    def timeout(self) -> float | None:
+        """Return for how many seconds events may be waited for; None: for ever."""
+        return 0.0 if self.opened else self._rest()
+
+    def _rest(self) -> float | None:
+        for opening in self._pending.values():
+            return max(0.0, opening.deadline - time.monotonic())
+        return None
+
+    def begin(self, accepted: Accepted) -> bool:
+        """Take a connection; False: there is nothing before the handler's part of it."""
+        entry = self._entries.get(accepted.listener.name)
+        if entry is None or not (entry.tls or entry.proxy_protocol):
+            return False
+        if self._admits(accepted, entry):
+            deadline = time.monotonic() + self._patience
+            tls = self._tls if entry.tls else None
+            try:
+                opening = _Opening(accepted, deadline, proxied=entry.proxy_protocol, tls=tls)
+            except OSError as error:
+                logger.debug("connection from %s: %s", accepted.peer, error)
+                accepted.sock.close()
+                return True
+            self._pending[opening.fd] = opening
+            self._step(opening)
+            self._count()
+        return True
+
+    def _admits(self, accepted: Accepted, entry: ListenSettings) -> bool:
+        remote = accepted.peer[0] if isinstance(accepted.peer, tuple) else ""
+        if not entry.proxy_protocol or self._trust.trusts(remote):
+            return True
+        logger.warning("connection from %s refused: not in proxy.trusted", remote or "unix")
+        accepted.sock.close()
+        return False
+
+    def attend(self) -> None:
+        """Make the steps that can be made now, and give up what is late."""
+        for descriptor, _ in self._epoll.poll(0):
+            if (opening := self._pending.get(descriptor)) is not None:
+                self._step(opening)
+        now = time.monotonic()
+        for opening in list(self._pending.values()):
+            if opening.deadline > now:
+                break
+            logger.debug("connection from %s: not open in time", opening.accepted.peer)
+            self._close(opening)
+        self._count()
+
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Let a thread attend to the openings while a handler has the worker."""
+        if not self._pending:
+            yield
+            return
+        self._stop = stop = os.eventfd(0)
+        self._epoll.register(stop, _IN)
+        thread = threading.Thread(target=self._run, name="preforkd-openings", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            logger.warning("connections are not opened while the handler is busy: %s", error)
+        try:
+            yield
+        finally:
+            os.eventfd_write(stop, 1)
+            if thread.ident is not None:
+                thread.join()
+            self._epoll.unregister(stop)
+            os.close(stop)
+            self._stop = -1
+
+    def _run(self) -> None:
+        stop = self._stop
+        while self._pending:
+            if any(descriptor == stop for descriptor, _ in self._epoll.poll(self._rest())):
+                return
+            self.attend()
+
+    def abandon(self) -> None:
+        """Close this process's copies, in a process that was forked from the worker: it goes on with them."""
+        for opening in self._pending.values():
+            opening.abandon()
+        for accepted in self.opened:
+            os.close(accepted.sock.detach())
+        self._epoll.close()
+
+    def _step(self, opening: _Opening) -> None:
+        # Whatever goes wrong with one connection ends that one.
+        try:
+            events = opening.step()
+            if events:
+                self._register(opening, events)
+                return
+            self._forget(opening)
+            self.opened.append(opening.accepted)
+        except (OSError, ProxyHeaderError, _ClientGoneError) as error:
+            logger.debug("connection from %s: %s", opening.accepted.peer, error)
+            self._close(opening)
+        except Exception:
+            logger.exception("connection from %s failed", opening.accepted.peer)
+            self._close(opening)
+
+    def _register(self, opening: _Opening, events: int) -> None:
+        if events == opening.events:
+            return
+        if opening.events:
+            self._epoll.modify(opening.fd, events)
+        else:
+            self._epoll.register(opening.fd, events)
+        opening.events = events
+
+    def _forget(self, opening: _Opening) -> None:
+        self._pending.pop(opening.fd, None)
+        if opening.events:
+            with contextlib.suppress(OSError):  # closed by ssl, which has failed
+                self._epoll.unregister(opening.fd)
+
+    def _close(self, opening: _Opening) -> None:
+        self._forget(opening)
+        with contextlib.suppress(OSError):
+            opening.accepted.sock.close()
+
+    def _count(self) -> None:
+        self._gate.board.connections(len(self._pending) + len(self.opened))

@@ -1,0 +1,1114 @@
+"""The WSGI worker: one request at a time in the application, any number of connections outside it.
+
+A request reaches the application when it is complete, and what the client does not take of the answer
+is sent in the background: slow clients and idle connections occupy nobody. While the application
+runs, this worker does not accept; the kernel gives new connections to workers that are idle. If it
+runs for long, the relief keeps the connections going, and other workers take those whose requests
+are complete. Connections that this worker holds are served before new ones are accepted.
+"""
+
+import contextlib
+import io
+import logging
+import math
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from typing import IO, Any
+
+from msgspec.structs import replace
+
+from preforkd.apps import wsgi
+from preforkd.apps.hooks import Hooks
+from preforkd.config.settings import Settings
+from preforkd.http.body import BudgetError, StorageError
+from preforkd.http.forwarded import ProxyHeader, ProxyHeaderError, Trust
+from preforkd.http.head import Bounds, Budget, RequestError, unjudged
+from preforkd.http.request import Request
+from preforkd.http.response import CONTINUE, ClientGoneError, Renderer, Response
+from preforkd.ipc.handoff import HandedConnection, HandoffQueue, ReceivedConnection, as_file, fits
+from preforkd.logs.access_log import GONE, Answered, open_access_log
+from preforkd.worker.acceptor import Acceptor, Listener
+from preforkd.worker.interruption import comes_from_application, leave_after, leave_if_interrupted
+from preforkd.worker.tls import TlsSocket, context
+from preforkd.worker.wsgi.connection import FIRST_LOOK, Connection, Waiting
+from preforkd.worker.wsgi.listener_context import CachedHead, ListenerContext
+from preforkd.worker.wsgi.takeover import Takeover
+from preforkd.worker.wsgi.threads import ThreadPool
+
+logger = logging.getLogger("preforkd.app")
+
+_GOODBYE = 2.0
+"""Seconds for a client to take an answer that was given before it had sent everything."""
+_BODIES = 4
+"""Bodies of the largest size whose files a worker has room for, unless http.spool_total says otherwise."""
+_ANSWERS = 16
+"""Answers of the size of http.answer_spool for whose files a worker has room."""
+_TELL_AGAIN = 60.0
+"""Seconds after which it is logged again that there was no room: clients bring it about."""
+_BURST = 16
+"""Requests that a client may have sent ahead before others have their turn."""
+_ANYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound here
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+
+
+class _Entrance:
+    """A listener, and how a connection from it begins."""
+
+    def __init__(
+        self, index: int, listener: Listener, loop: "WsgiLoop", settings: Settings
+    ) -> None:
+        named = {entry.name or entry.address: entry for entry in settings.listen}
+        entry = named.get(listener.name)
+        self.tls = context(settings.tls) if entry is not None and entry.tls else None
+        self.proxy_protocol = entry is not None and entry.proxy_protocol
+        sock = listener.sock
+        server, port, anywhere = "localhost", "80", False
+        if sock.family != socket.AF_UNIX:
+            host, number = sock.getsockname()[:2]
+            server, port, anywhere = wsgi.server_name(host), str(number), host in _ANYWHERE
+        base = wsgi.base_environ(
+            server, port, secure=self.tls is not None, threads=settings.workers.threads > 1
+        )
+        http = settings.http
+        bounds = Bounds(
+            max_line=http.max_line,
+            max_field=http.max_field,
+            max_header=http.max_header,
+            max_fields=http.max_fields,
+            max_body=http.max_body,
+            spool=http.spool,
+            budget=loop.budget,
+        )
+        probes = {http.healthy.encode(): "alive", http.ready.encode(): "ready"}
+        probes.pop(b"", None)
+        self.fronts = [
+            ListenerContext(
+                index,
+                base,
+                bounds,
+                write_patience=http.body_timeout,
+                min_rate=http.min_rate,
+                answer_spool=http.answer_spool,
+                answers=loop.answers,
+                probes=probes,
+                style=settings.proxy.headers,
+                trust=trust,
+                anywhere=anywhere,
+            )
+            for trust in (None, loop.trust)
+        ]
+
+
+class WsgiLoop:
+    """Serves one WSGI application.
+
+    Raises SystemFailure when the access log cannot be opened, ConfigurationError for a certificate
+    that cannot be used.
+    """
+
+    def __init__(
+        self,
+        gate: Acceptor,
+        application: Any,
+        settings: Settings,
+        exchange: HandoffQueue | None = None,
+        hooks: Hooks | None = None,
+    ) -> None:
+        http = settings.http
+        self.trust = Trust(settings.proxy.trusted)
+        self.budget = Budget(files=http.spool_total or _BODIES * http.max_body)
+        self.answers = Budget(files=_ANSWERS * http.answer_spool)
+        self._budget_told = -math.inf
+        self._gate = gate
+        self._board = gate.board
+        self._application = application
+        self._exchange = exchange
+        self._access = open_access_log(settings.access_log)
+        self._hooks = hooks if hooks is not None and hooks.of_requests else None
+        self._observed = self._access is not None or self._hooks is not None
+        self._renderer = Renderer(http.server)
+        self._most = http.connections
+        self._keep_alive = http.keep_alive > 0
+        self._idle_time = http.keep_alive
+        self._max_requests = http.max_requests or math.inf
+        self._min_rate = http.min_rate
+        self._entrances = {
+            listener.sock.fileno(): _Entrance(index, listener, self, settings)
+            for index, listener in enumerate(gate.listeners)
+        }
+        self._by_index = list(self._entrances.values())
+        self._connections: dict[int, Connection] = {}
+        self._ready: deque[Connection] = deque()
+        """Connections with a complete request that waits for the application."""
+        self._patience = {
+            Waiting.HANDSHAKE: http.header_timeout,
+            Waiting.FIRST_REQUEST: http.header_timeout,
+            Waiting.BODY: http.body_timeout,
+            Waiting.NEXT_REQUEST: http.keep_alive,
+            Waiting.WRITE: http.body_timeout,
+            Waiting.GOODBYE: _GOODBYE,
+        }
+        # All that wait for the same thing may wait equally long, so each dictionary is in the order
+        # of its deadlines.
+        self._deadlines: dict[Waiting, dict[Connection, float]] = {
+            kind: {} for kind in self._patience
+        }
+        self._idle = self._deadlines[Waiting.NEXT_REQUEST]
+        self._soonest = math.inf
+        """No deadline is earlier."""
+        self._pid = os.getpid()
+        self._leaving_since: float | None = None
+        self._turn = 0
+        self._owed: list[int] = []
+        """Listeners, and the exchange, that the kernel has told this worker of, and nobody else."""
+        self._current: Connection | None = None
+        self._away = False
+        """The loop is run by the relief: the application has the worker."""
+        self._shown: CachedHead | None = None
+        """What the slot names as the present request."""
+        self._relief = self._new_relief()
+        threads = settings.workers.threads
+        self._crew = (
+            ThreadPool(threads, self._answer_in_thread, gate.wake, gate.board)
+            if threads > 1
+            else None
+        )
+        gate.on_overdue = self._answer_overdue
+        if exchange is not None:
+            gate.watch(exchange.fileno())
+
+    def run(self) -> None:
+        """Serve until the worker is to leave, and what had arrived was answered."""
+        self._relief.take_back()
+        while True:
+            if self._gate.refork is not None and self._is_calm():
+                self._fork_zygote()
+            try:
+                if not self._take_turn():
+                    break
+            except BaseException as error:
+                leave_if_interrupted(error, self._gate, self._pid)
+                self._recover()
+        self._relief.end()
+        if self._crew is not None:
+            self._crew.end()
+        if self._access is not None:
+            self._access.flush()
+
+    def _take_turn(self) -> bool:
+        """Attend to what happens; False: the worker is to leave, and nothing is left."""
+        gate = self._gate
+        if gate.retiring:
+            self._leave()
+            self._attend_to_sources()
+            if not self._connections and not self._ready:
+                # What is taken may be answered already, and then nothing is waited for.
+                return self._take_what_is_left()
+        elif self._has_room():
+            gate.open()
+        else:
+            gate.shut()
+        self._poll()
+        for _ in range(len(self._ready)):
+            if not self._is_free():
+                break
+            # What was held back while the application had the worker, or when others had their turn.
+            connection = self._ready.popleft()
+            if not connection.closed:
+                self._guarded(self._go_on, connection)
+            elif connection.after_sending is not None:
+                self._guarded(self._let_close, connection)
+        return True
+
+    def _recover(self) -> None:
+        # Wherever the exception of a signal handler has come.
+        if not self._away:
+            self._relief.recover()
+            self._current = None
+            if self._crew is None:
+                self._board.rest()
+
+    def _new_relief(self) -> Takeover:
+        return Takeover(lambda: self._turn, self._relieve, self._gate.wake)
+
+    def _is_calm(self) -> bool:
+        return self._crew is None or self._crew.calm
+
+    def _fork_zygote(self) -> None:
+        # A thread would not exist in the zygote, and what it held locked would stay locked.
+        self._relief.end()
+        self._relief = self._new_relief()
+        self._relief.take_back()
+        if self._crew is not None:
+            self._crew.end()
+        try:
+            self._gate.fork_zygote()
+        except BaseException:
+            # In the zygote: the clients are the worker's, and it goes on with them.
+            for connection in self._connections.values():
+                connection.abandon()
+            raise
+
+    def descriptors(self) -> list[int]:
+        """Return the connections and the exchange: what a child of the application must not keep."""
+        # Only the thread that forks is in the child; who had custody is not.
+        self._relief.custody = threading.RLock()
+        exchange = self._exchange.descriptors() if self._exchange is not None else ()
+        return [*self._connections, *exchange]
+
+    def _has_room(self) -> bool:
+        if self._gate.refork is not None:
+            return False  # until the threads have answered what they have
+        return len(self._connections) < self._most and (self._crew is None or self._crew.free > 0)
+
+    def _is_free(self) -> bool:
+        return not self._away and (self._crew is None or self._crew.free > 0)
+
+    def _poll(self) -> None:
+        """Wait for events, and attend to them: connections that are held first, then new ones."""
+        gate = self._gate
+        connections = self._connections
+        if self._access is not None:
+            self._access.flush()
+        events = gate.poll(self._timeout())
+        self._turn += 1
+        # Before any of the others: the application may keep this worker.
+        self._owed = [descriptor for descriptor, _ in events if descriptor not in connections]
+        for descriptor, event in events:
+            connection = connections.get(descriptor)
+            if connection is None:
+                continue
+            try:
+                self._attend(connection, event)
+            except BaseException as error:
+                self._failed(connection, error)
+        if self._crew is not None:
+            while (connection := self._crew.take()) is not None:
+                self._guarded(self._come_back, connection)
+        if self._owed:
+            self._attend_to_sources()
+        if time.monotonic() >= self._soonest:
+            self._expire()
+
+    def _attend_to_sources(self) -> None:
+        # What waits in the exchange was accepted before anything that waits at a listener: that is for
+        # the next turn, unless there may be none. Nobody else was woken for it.
+        exchange = self._exchange.fileno() if self._exchange is not None else -1
+        while self._owed:
+            if exchange in self._owed:
+                self._owed.remove(exchange)
+                if self._take_gift() and self._has_room() and not self._gate.retiring:
+                    return
+            else:
+                self._accept(self._owed.pop(0))
+
+    # --- the beginning of a connection -----------------------------------------------------------
+
+    def _accept(self, descriptor: int) -> None:
+        accepted = self._gate.accept(descriptor)
+        if accepted is None:
+            return
+        connection = None
+        try:
+            entrance = self._entrances[descriptor]
+            remote, port = "", ""
+            if accepted.peer.__class__ is tuple:  # not a Unix socket
+                remote, port = accepted.peer[0], str(accepted.peer[1])
+            trusted = bool(self.trust) and self.trust.trusts(remote)
+            connection = Connection(accepted.sock, entrance.fronts[trusted], remote, port)
+            self._enter(connection)
+            if entrance.proxy_protocol or entrance.tls is not None:
+                if entrance.proxy_protocol and not trusted:
+                    peer = remote or "unix"
+                    logger.warning("connection from %s refused: not in proxy.trusted", peer)
+                    self._close(connection)
+                    return
+                begin = self._proxied if entrance.proxy_protocol else self._secured
+                connection.opening = begin(connection, entrance)
+                self._wait(connection, Waiting.HANDSHAKE)
+            # Its request is mostly there already; if not, it is waited for.
+            self._attend(connection, _IN)
+        except BaseException as error:
+            # A client that has left already, or breaks its word, ends nothing but its connection.
+            if connection is None:
+                accepted.sock.close()
+                raise
+            self._failed(connection, error)
+
+    def _enter(self, connection: Connection) -> None:
+        self._connections[connection.fd] = connection
+        self._gate.board.connections(len(self._connections))
+
+    def _proxied(self, connection: Connection, entrance: _Entrance) -> Any:
+        header = ProxyHeader()
+        sock: Any = connection.sock
+
+        def step() -> bool:
+            while not header.done:
+                try:
+                    count = header.peek(sock.recv(4096, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+                    data = sock.recv(count, socket.MSG_DONTWAIT) if count else b""
+                except BlockingIOError:
+                    return False
+                if not data:
+                    raise ClientGoneError("the proxy left within its header")
+                header.take(data)
+            if header.source is not None:
+                connection.remote, connection.remote_port = header.source
+                inner = self.trust.trusts(connection.remote)
+                connection.front = entrance.fronts[inner]
+            if entrance.tls is not None:
+                connection.opening = self._secured(connection, entrance)
+                return bool(connection.opening())
+            return True
+
+        return step
+
+    def _secured(self, connection: Connection, entrance: _Entrance) -> Any:
+        assert entrance.tls is not None
+        secure = TlsSocket(connection.sock, entrance.tls)  # type: ignore[arg-type]
+        connection.sock = secure
+        connection.plain = False
+
+        def step() -> bool:
+            done = secure.handshake()
+            self._register(connection, _OUT if secure.wants_write else _IN)
+            return done
+
+        return step
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def _guarded(self, step: Any, connection: Connection, *arguments: Any) -> None:
+        # Whatever goes wrong with one connection ends that one.
+        try:
+            step(connection, *arguments)
+        except BaseException as error:
+            self._failed(connection, error)
+
+    def _failed(self, connection: Connection, error: BaseException) -> None:
+        client = isinstance(error, (ClientGoneError, ProxyHeaderError))
+        if not client and comes_from_application(error):
+            # How far this connection had come, nobody knows.
+            leave_after(error, self._gate)
+            self._recover()
+        elif client or isinstance(error, OSError):
+            logger.debug("connection from %s: %s", connection.remote, error)
+        else:
+            logger.error("connection from %s failed", connection.remote, exc_info=error)
+        with contextlib.suppress(Exception):
+            self._close(connection)
+
+    def _attend(self, connection: Connection, events: int) -> None:
+        if connection.quiet and events == _IN:
+            # The common case: a request in one piece, without a body.
+            try:
+                data = connection.sock.recv(FIRST_LOOK, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._wait_for_input(connection)
+                return
+            if self._crew is None and not self._away:
+                known = connection.front.whole(data)
+                if known is not None and known.complete:
+                    self._answer_quickly(connection, known, io.BytesIO(), 0)
+                    return
+                if known is None:
+                    rest = self._with_body(connection, data)
+                    if rest is None:
+                        return
+                    data = rest
+            connection.more = len(data) == FIRST_LOOK
+            self._received(connection, data)
+            return
+        self._attend_with_care(connection)
+
+    def _with_body(self, connection: Connection, data: bytes) -> bytes | None:
+        """Answer a request whose body is here as a whole; if it is not, return what there is."""
+        found = connection.front.with_body(data)
+        if found is None:
+            return data
+        known, start = found
+        length, here = known.head.length, len(data) - start
+        if here == length:
+            self._answer_quickly(connection, known, io.BytesIO(data[start:]), length)
+            return None
+        if len(data) < FIRST_LOOK:
+            return data
+        # What the application will read is received where it will read it.
+        body = io.BytesIO(bytes(length))
+        with body.getbuffer() as view:
+            view[:here] = data[start:]
+            arrived = connection.receive_into(view[here:])
+            if arrived < length - here:
+                return data + view[here : here + arrived]
+        self._answer_quickly(connection, known, body, length)
+        return None
+
+    def _answer_quickly(
+        self, connection: Connection, known: CachedHead, body: IO[bytes], length: int
+    ) -> None:
+        self._answer(connection, known, body, length)
+        if (
+            connection.leaving
+            or connection.pending
+            or connection.waiting is not Waiting.NEXT_REQUEST
+            or connection.registered != _IN
+            or not connection.plain
+        ):
+            self._go_on(connection)
+            return
+        # It stays where it was, and its time begins anew.
+        waiting = self._idle
+        del waiting[connection]
+        waiting[connection] = time.monotonic() + self._idle_time
+
+    def _attend_with_care(self, connection: Connection) -> None:
+        waiting = connection.waiting
+        if waiting is Waiting.NOTHING and (connection.request or connection.after_sending):
+            return  # an event from before it was put aside
+        if waiting is Waiting.GOODBYE:
+            if connection.receive() == b"":  # until then, what comes is read away
+                self._close(connection)
+            return
+        if connection.opening is not None:
+            if not connection.opening():
+                self._register(connection, connection.registered or _IN)
+                return
+            connection.opening = None
+            self._wait_for_input(connection)
+        if connection.pending:
+            if connection.flush():
+                self._wait(connection, Waiting.WRITE)
+            if not connection.pending:
+                self._log_last(connection)
+        else:
+            data = connection.receive()
+            if data is None:
+                self._wait_for_input(connection)
+                return
+            self._received(connection, data)
+            return
+        self._go_on(connection)
+
+    def _received(self, connection: Connection, data: bytes) -> None:
+        if not data:
+            if not connection.untouched or connection.served == 0:
+                connection.leaving = True
+            else:
+                self._close(connection)
+                return
+        else:
+            connection.reader.feed(data)
+            if connection.waiting is Waiting.BODY:
+                self._wait(connection, Waiting.BODY)
+        self._go_on(connection)
+
+    def _is_too_slow(self, connection: Connection) -> bool:
+        """Tell whether a body brings too little in one of its windows of body_timeout."""
+        since, before = connection.body_window
+        now, received = time.monotonic(), connection.reader.received
+        patience = self._patience[Waiting.BODY]
+        if now - since <= patience:
+            return False
+        connection.body_window = now, received
+        return received - before < patience * self._min_rate
+
+    def _go_on(self, connection: Connection) -> None:
+        """Answer what is complete, then wait for what comes next."""
+        answered = 0
+        while True:
+            if connection.unfinished and not self._finish_answer(connection):
+                return
+            if (
+                connection.leaving
+                and connection.request is None
+                and not self._last_words(connection)
+            ):
+                if connection.pending:
+                    continue
+                self._end(connection)
+                return
+            if connection.request is None and not self._next_request(connection):
+                if connection.pending or connection.leaving:
+                    continue
+                if connection.more:
+                    connection.more = False
+                    if (data := connection.receive()) is not None:
+                        self._received(connection, data)  # which goes on, and comes here no more
+                        return
+                self._wait_for_input(connection)
+                return
+            if answered >= _BURST or not self._is_free():
+                self._put_aside(connection)
+                return
+            if self._crew is not None:
+                self._suspend(connection)
+                self._crew.give(connection)
+                return
+            self._answer_request(connection)
+            answered += 1
+
+    def _finish_answer(self, connection: Connection) -> bool:
+        """See to it that an answer is sent, and closed by the application; True when that is done."""
+        if connection.pending:
+            if connection.waiting is not Waiting.WRITE:
+                self._wait(connection, Waiting.WRITE)
+            self._register(connection, _OUT)
+            return False
+        if not self._is_free():
+            self._suspend(connection)
+            self._ready.append(connection)
+            return False
+        return self._let_close(connection)
+
+    def _last_words(self, connection: Connection) -> bool:
+        # The client has said all that it will say: what is complete of it is answered.
+        return not connection.unread and not connection.ended and self._next_request(connection)
+
+    def _next_request(self, connection: Connection) -> bool:
+        """Take the next complete request of what has arrived; False: there is none."""
+        if connection.untouched:
+            return False
+        reader = connection.reader
+        try:
+            connection.request = reader.next()
+        except RequestError as error:
+            self._refuse(connection, error.status, str(error))
+            return False
+        except StorageError as error:
+            now = time.monotonic()
+            if not isinstance(error, BudgetError) or now >= self._budget_told + _TELL_AGAIN:
+                self._budget_told = now
+                logger.error("%s", error)  # noqa: TRY400 - the disk's fault, not ours
+            self._refuse(connection, "503 Service Unavailable", "the request cannot be stored")
+            return False
+        if connection.request is None:
+            if connection.waiting is Waiting.BODY and self._is_too_slow(connection):
+                self._refuse(connection, "408 Request Timeout", "the body comes too slowly")
+            return False
+        if connection.waiting is not Waiting.NOTHING:
+            # What is waited for next is another request, with a time of its own.
+            self._deadlines[connection.waiting].pop(connection, None)
+            connection.waiting = Waiting.NOTHING
+        return True
+
+    def _refuse(self, connection: Connection, status: str, reason: str) -> None:
+        # First, what arrived of it: a disk that it has filled is free before the client can try again.
+        connection.reader.close()
+        connection.leaving = connection.unread = connection.ended = True
+        if self._access is None:
+            self._send_error(connection, status, reason)
+            return
+        connection.taken_before = connection.taken
+        connection.unlogged = self._untaken(connection, int(status[:3]))
+        length = self._send_error(connection, status, reason)
+        connection.unlogged = replace(connection.unlogged, length=length)
+        if not connection.pending:
+            self._log_last(connection)
+
+    def _send_error(self, connection: Connection, status: str, reason: str) -> int:
+        """Answer in place of the application; return the bytes of the body."""
+        answer = self._renderer.plain_error(status, reason)
+        connection.send_last(answer)
+        return len(answer.partition(b"\r\n\r\n")[2])
+
+    def _untaken(self, connection: Connection, status: int) -> Answered:
+        """Return what the log says of a request that never was complete."""
+        reader = connection.reader
+        if (known := reader.present) is not None:
+            return Answered(known.remote or connection.remote, known.head, status, 0, 0.0)
+        return Answered(connection.remote, unjudged(reader.buffer), status, 0, 0.0)
+
+    def _log_last(self, connection: Connection) -> None:
+        """Log the last answer, now that no more of it will be sent."""
+        answered, connection.unlogged = connection.unlogged, None
+        if answered is None or self._access is None:
+            return
+        if connection.taken == connection.taken_before and connection.pending:
+            answered = replace(answered, status=GONE, length=0)
+        elif unsent := connection.unsent:
+            answered = replace(answered, length=max(0, answered.length - unsent))
+        self._access.log(answered)
+
+    def _wait_for_input(self, connection: Connection) -> None:
+        kind = Waiting.NEXT_REQUEST if connection.served else Waiting.FIRST_REQUEST
+        if not connection.untouched:
+            reader = connection.reader
+            kind = Waiting.BODY if reader.in_body else Waiting.FIRST_REQUEST
+            if reader.wants_continue:
+                reader.wants_continue = False
+                connection.send_last(CONTINUE)
+        else:
+            connection.drop_reader()
+        if connection.waiting is not kind:
+            if kind is Waiting.BODY:
+                connection.body_window = time.monotonic(), reader.received
+            self._wait(connection, kind)
+        connection.quiet = connection.untouched and connection.plain
+        self._register(connection, _IN)
+        if isinstance(connection.sock, TlsSocket) and connection.sock.held():
+            # Decrypted bytes that no event tells of.
+            data = connection.receive()
+            if data:
+                self._received(connection, data)
+
+    def _register(self, connection: Connection, events: int) -> None:
+        registered = connection.registered
+        if registered == events:
+            return
+        if not registered:
+            self._gate.epoll.register(connection.fd, events)
+        elif not events:
+            self._gate.epoll.unregister(connection.fd)
+        else:
+            self._gate.epoll.modify(connection.fd, events)
+        connection.registered = events
+
+    def _end(self, connection: Connection) -> None:
+        if not connection.unread or connection.waiting is Waiting.GOODBYE:
+            self._close(connection)
+            return
+        connection.say_goodbye()
+        self._wait(connection, Waiting.GOODBYE)
+        connection.leaving = False
+        self._register(connection, _IN)
+
+    def _close(self, connection: Connection) -> None:
+        if connection.waiting is not Waiting.NOTHING:
+            self._deadlines[connection.waiting].pop(connection, None)
+        if self._connections.pop(connection.fd, None) is None:
+            return
+        if self._access is not None:
+            if connection.unlogged is None and not (connection.untouched or connection.ended):
+                connection.unlogged = self._untaken(connection, GONE)
+            self._log_last(connection)
+        if connection.registered:
+            # Closing is not enough where a child of the application has inherited the socket.
+            self._gate.epoll.unregister(connection.fd)
+            connection.registered = 0
+        connection.close()
+        if connection.after_sending is not None:
+            self._ready.append(connection)
+        self._gate.board.connections(len(self._connections))
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def _answer_request(self, connection: Connection) -> None:
+        request = connection.request
+        assert request is not None
+        connection.request = None
+        try:
+            if request.known.probe:
+                self._answer_probe(connection, request.known)
+            else:
+                self._answer(connection, request.known, request.body, request.body_length)
+        finally:
+            request.body.close()
+
+    def _answer_probe(self, connection: Connection, known: CachedHead) -> None:
+        gate = self._gate
+        keep = self._keeps(connection, known)
+        fine = known.probe == "alive" or not (gate.retiring or gate.noticed)
+        status, text = ("200 OK", "ok\n") if fine else ("503 Service Unavailable", "leaving\n")
+        connection.send_last(
+            self._renderer.plain(status, text, keep=keep, head_only=known.head_only)
+        )
+        if not keep:
+            connection.leaving = connection.ended = True
+
+    def _keeps(self, connection: Connection, known: CachedHead) -> bool:
+        connection.served += 1
+        return (
+            known.keep
+            and self._keep_alive
+            and not self._gate.retiring
+            and connection.served < self._max_requests
+        )
+
+    def _answer(
+        self, connection: Connection, known: CachedHead, body: IO[bytes], length: int
+    ) -> None:
+        relief = self._relief
+        if relief.asleep and self._exchange is not None:
+            relief.call()
+        board, custody = self._board, relief.custody
+        if known is not self._shown:
+            self._shown = known
+            board.show(known.line)
+        board.busy()
+        self._current = connection
+        try:
+            custody.release()
+            self._call(connection, known, body, length)
+        finally:
+            if not custody.acquire(False):
+                relief.take_back()
+            self._current = None
+            board.idle()
+
+    def _let_close(self, connection: Connection) -> bool:
+        """Have the application close what was sent; False: a thread does it, and has the connection."""
+        if self._crew is not None:
+            self._suspend(connection)
+            self._crew.give(connection)
+            return False
+        relief = self._relief
+        if relief.asleep and self._exchange is not None:
+            relief.call()
+        self._shown = None
+        self._current = connection
+        with self._board.occupied():
+            try:
+                relief.custody.release()
+                self._close_sent(connection)
+            finally:
+                relief.take_back()
+        self._current = None
+        return True
+
+    def _close_sent(self, connection: Connection) -> None:
+        close, connection.after_sending = connection.after_sending, None
+        assert close is not None
+        try:
+            close()
+        except BaseException as error:
+            logger.exception("the application failed to close what was sent")
+            if isinstance(error, SystemExit):
+                self._gate.leave()
+
+    def _answer_in_thread(self, connection: Connection) -> None:
+        if connection.after_sending is not None:
+            self._close_sent(connection)
+            return
+        request = connection.request
+        assert request is not None
+        try:
+            self._call(connection, request.known, request.body, request.body_length)
+        except ClientGoneError:
+            connection.gone = True
+        except Exception:
+            logger.exception("connection from %s failed", connection.remote)
+            connection.gone = True
+        finally:
+            request.body.close()
+
+    def _come_back(self, connection: Connection) -> None:
+        connection.request = None
+        if connection.gone:
+            self._close(connection)
+        elif not connection.closed:
+            self._go_on(connection)
+
+    def _call(
+        self, connection: Connection, known: CachedHead, body: IO[bytes], length: int
+    ) -> None:
+        """Let the application answer; touches nothing of the loop but this connection."""
+        response = Response(
+            connection,
+            self._renderer,
+            head_only=known.head_only,
+            modern=known.modern,
+            keep=self._keeps(connection, known),
+        )
+        connection.response = response
+        connection.taken_before = connection.taken
+        environ = known.environ.copy()
+        if known.remote is None:
+            environ["REMOTE_ADDR"] = connection.remote
+            environ["REMOTE_PORT"] = connection.remote_port
+        if connection.server_name:
+            environ["SERVER_NAME"] = connection.server_name
+        if length:
+            wsgi.set_body(environ, body, length)
+        else:
+            environ["wsgi.input"] = body
+        begun = self._begin(environ) if self._observed else 0.0
+        try:
+            after = wsgi.call(self._application, environ, response)
+            if after is not None:
+                if connection.pending:
+                    connection.after_sending = after
+                else:
+                    after()
+        except ClientGoneError:
+            raise
+        except BaseException as error:
+            self._application_failed(connection, known, response, error)
+        finally:
+            # Each knows the other: nothing but the collector would free them.
+            connection.response = None
+            if self._observed:
+                self._finish(connection, environ, known, response, begun)
+        if not response.keep:
+            connection.leaving = connection.ended = True
+            # Behind the last request there may be more, which nobody will read.
+            connection.unread = connection.unread or known.keep or not connection.untouched
+
+    def _answer_overdue(self) -> None:
+        """Answer for an application that takes too long: this process is killed in a moment."""
+        current = self._current if self._crew is None else self._crew.oldest
+        if current is None or current.response is None:
+            return
+        response = current.response
+        if current.plain and not response.head_sent:
+            with contextlib.suppress(ClientGoneError):
+                text = "the application took too long"
+                response.length = self._send_error(current, "504 Gateway Timeout", text)
+                # What the application may still say would come behind a whole answer.
+                current.say_goodbye()
+        known = self._shown if current.request is None else current.request.known
+        if self._access is not None and known is not None:
+            status = response.code if response.head_sent else 504
+            seconds = (time.monotonic_ns() - self._board.since()) / 1e9
+            remote = known.remote or current.remote
+            self._access.log(Answered(remote, known.head, status, response.length, seconds))
+            self._access.flush()
+
+    def _begin(self, environ: wsgi.Environ) -> float:
+        if self._hooks is not None:
+            self._hooks.call("request_begun", environ)
+        return time.monotonic()
+
+    def _finish(
+        self,
+        connection: Connection,
+        environ: wsgi.Environ,
+        known: CachedHead,
+        response: Response,
+        begun: float,
+    ) -> None:
+        # 500 is what the client was told when the application failed before it said anything.
+        status = response.code if response.head_sent else 500
+        if self._hooks is not None:
+            self._hooks.call("request_ended", environ, status)
+        if self._access is not None:
+            seconds = time.monotonic() - begun
+            remote = known.remote or connection.remote
+            connection.unlogged = Answered(remote, known.head, status, response.length, seconds)
+            if not connection.pending:
+                self._log_last(connection)
+
+    def _application_failed(
+        self, connection: Connection, known: CachedHead, response: Response, error: BaseException
+    ) -> None:
+        target = known.head.target.decode("latin-1")
+        when = " after its answer" if response.complete else ""
+        logger.error(
+            "the application failed on %s %s%s", known.head.method, target, when, exc_info=error
+        )
+        if isinstance(error, SystemExit):
+            # It asks for the end of this process: others go on.
+            self._gate.leave()
+        if response.complete:
+            return
+        response.keep = False
+        if response.head_sent:
+            raise ClientGoneError("the answer is cut off where the application failed")
+        response.length = self._send_error(
+            connection, "500 Internal Server Error", "the application failed"
+        )
+
+    # --- while the application has the worker ----------------------------------------------------
+
+    def _relieve(self) -> None:
+        """Run the loop in place of the worker, which is in the application; by the relief only."""
+        if self._gate.retiring:
+            return  # the others leave as well, and this worker waits for its own connections only
+        current = self._current
+        if current is None:
+            return
+        self._suspend(current)
+        self._away = True
+        try:
+            self._pass_on()
+            self._gate.shut()
+            while not self._relief.wanted:
+                self._poll()
+        finally:
+            self._away = False
+
+    def _pass_on(self) -> None:
+        """Take what this worker may have been woken for, and nobody else: others get it when it is complete.
+
+        The kernel wakes one for a connection, and counts on it. One that has turned to a connection
+        that it held, and is kept there by the application, does not come.
+        """
+        owed, self._owed = self._owed, []
+        for descriptor in owed:
+            if descriptor in self._entrances:
+                self._accept(descriptor)
+            elif self._exchange is not None and (received := self._exchange.take()) is not None:
+                if self._exchange.give(received.gift, received.sock.fileno(), received.body):
+                    received.close()
+                else:
+                    self._receive_gift(received)
+
+    def _suspend(self, connection: Connection) -> None:
+        """Leave a connection alone: it belongs to the application now, or waits for it."""
+        self._register(connection, 0)
+        if connection.waiting is not Waiting.NOTHING:
+            self._deadlines[connection.waiting].pop(connection, None)
+            connection.waiting = Waiting.NOTHING
+        connection.quiet = False
+
+    def _put_aside(self, connection: Connection) -> None:
+        """Find somebody for a complete request: another worker, or this one when it is free."""
+        if not self._is_free() and self._give(connection):
+            return
+        self._suspend(connection)
+        self._ready.append(connection)
+
+    def _give(self, connection: Connection) -> bool:
+        request = connection.request
+        assert request is not None
+        if self._exchange is None or self._gate.retiring or not connection.plain:
+            return False
+        body, descriptor = b"", None
+        rest = connection.reader.buffer
+        if not fits(len(rest)):
+            return False
+        if request.body_length and isinstance(request.body, io.BytesIO):
+            body = request.body.getvalue()
+            if not fits(len(body) + len(rest)):
+                descriptor, body = as_file(body), b""
+                if descriptor is None:
+                    return False
+        elif request.body_length:
+            descriptor = os.dup(request.body.fileno())
+        gift = HandedConnection(
+            front=connection.front.index,
+            trusted=connection.front is self._by_index[connection.front.index].fronts[1],
+            remote=connection.remote,
+            remote_port=connection.remote_port,
+            served=connection.served,
+            head=request.known.raw,
+            body=body,
+            body_length=request.body_length,
+            rest=rest,
+            leaving=connection.leaving,
+        )
+        try:
+            given = self._exchange.give(gift, connection.fd, descriptor)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+        if given:
+            connection.ended = True
+            self._close(connection)
+        return given
+
+    def _take_gift(self) -> bool:
+        assert self._exchange is not None
+        received = self._exchange.take()
+        if received is None:
+            return False
+        self._gate.rearm(self._exchange.fileno())
+        self._receive_gift(received)
+        return True
+
+    def _receive_gift(self, received: ReceivedConnection) -> None:
+        try:
+            connection = self._unpacked(received)
+        except Exception:
+            logger.exception("a connection from another worker is lost")
+            received.close()
+            return
+        self._enter(connection)
+        self._guarded(self._go_on, connection)
+
+    def _unpacked(self, received: ReceivedConnection) -> Connection:
+        gift = received.gift
+        front = self._by_index[gift.front].fronts[gift.trusted]
+        connection = Connection(received.sock, front, gift.remote, gift.remote_port)
+        connection.served = gift.served
+        connection.leaving = gift.leaving
+        known = front.known(gift.head)
+        body: IO[bytes] = io.BytesIO(gift.body)
+        if received.body is not None:
+            os.lseek(received.body, 0, os.SEEK_SET)
+            body, received.body = os.fdopen(received.body, "rb"), None
+        connection.request = Request(known, body, gift.body_length)
+        if gift.rest:
+            connection.reader.feed(gift.rest)
+        return connection
+
+    def _take_what_is_left(self) -> bool:
+        # The last worker of a generation that leaves takes what is still in the exchange.
+        return self._exchange is not None and self._take_gift()
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def _wait(self, connection: Connection, kind: Waiting) -> None:
+        if connection.waiting is not Waiting.NOTHING:
+            self._deadlines[connection.waiting].pop(connection, None)
+        connection.waiting = kind
+        connection.quiet = False
+        if kind is Waiting.WRITE:
+            connection.left = connection.to_take()
+        deadline = time.monotonic() + self._patience[kind]
+        self._deadlines[kind][connection] = deadline
+        self._soonest = min(self._soonest, deadline)
+
+    def _timeout(self) -> float | None:
+        """Return the seconds until the first deadline; None when nothing is waited for."""
+        if self._ready and self._is_free():
+            return 0.0
+        soonest = self._soonest
+        if self._leaving_since is not None and self._deadlines[Waiting.NEXT_REQUEST]:
+            soonest = min(soonest, self._leaving_since + self._gate.linger)
+        if soonest == math.inf:
+            return None
+        if not self._connections:
+            self._soonest = math.inf
+            return None
+        return max(0.0, soonest - time.monotonic())
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for kind, waiting in self._deadlines.items():
+            late = []
+            for connection, deadline in waiting.items():
+                if deadline > now:
+                    break
+                late.append(connection)
+            for connection in late:
+                self._guarded(self._give_up, connection, kind)
+        firsts = [next(iter(waiting.values())) for waiting in self._deadlines.values() if waiting]
+        self._soonest = min(firsts, default=math.inf)
+
+    def _give_up(self, connection: Connection, kind: Waiting) -> None:
+        if kind is Waiting.NEXT_REQUEST:
+            self._part_from_idle(connection)
+            return
+        if kind is Waiting.WRITE:
+            if connection.reads(connection.left):
+                self._wait(connection, kind)
+                return
+            connection.forget()
+        if kind in {Waiting.FIRST_REQUEST, Waiting.BODY} and not connection.untouched:
+            self._refuse(connection, "408 Request Timeout", "the request did not arrive")
+            if not connection.pending:
+                self._end(connection)
+                return
+        self._close(connection)
+
+    def _part_from_idle(self, connection: Connection) -> None:
+        # A request that has just arrived is answered rather than reset.
+        data = connection.receive()
+        if data:
+            self._received(connection, data)
+        else:
+            self._close(connection)
+
+    def _leave(self) -> None:
+        """Part from connections that are idle; those from which a request is due are served first."""
+        now = time.monotonic()
+        if self._leaving_since is None:
+            self._leaving_since = now
+        if now >= self._leaving_since + self._gate.linger:
+            for connection in list(self._deadlines[Waiting.NEXT_REQUEST]):
+                self._guarded(self._part_from_idle, connection)

@@ -1,0 +1,116 @@
+"""The crew: threads that call a WSGI application which waits on others most of the time.
+
+The loop goes on while they wait. A connection belongs to the thread that answers its request, and
+comes back to the loop with the answer.
+"""
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from preforkd.ipc.slots import SlotWriter
+from preforkd.worker.wsgi.connection import Connection
+
+logger = logging.getLogger("preforkd.worker")
+
+
+class ThreadPool:
+    """``answer`` is what a thread does with a connection; ``wake`` tells the loop that one is done."""
+
+    def __init__(
+        self,
+        size: int,
+        answer: Callable[[Connection], None],
+        wake: Callable[[], None],
+        board: SlotWriter,
+    ) -> None:
+        self.done: deque[Connection] = deque()
+        """Connections whose requests were answered; the loop takes them."""
+        self.free = size
+        """Threads that wait for work; counted by the loop's side only."""
+        self._answer = answer
+        self._wake = wake
+        self._board = board
+        self._work: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
+        self._since: dict[Connection, int] = {}
+        self._size = size
+        self._threads: list[threading.Thread] = []
+        self._refused = False
+        """The system granted no further thread, and it was said."""
+
+    def give(self, connection: Connection) -> None:
+        """Let a free thread answer the request of a connection."""
+        self.free -= 1
+        if len(self._threads) < self._size - self.free:
+            self._start_thread()
+        self._since[connection] = time.monotonic_ns()
+        if len(self._since) == 1:
+            self._show()
+        if self._threads:
+            self._work.put(connection)
+        else:
+            self._finish(connection)
+
+    def _start_thread(self) -> None:
+        # Without it those that there are do the work, and the loop itself when there is none.
+        name = f"preforkd-crew-{len(self._threads) + 1}"
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if not self._refused:
+                logger.warning("only %d threads answer requests: %s", len(self._threads), error)
+            self._refused = True
+        else:
+            self._threads.append(thread)
+            self._refused = False
+
+    def take(self) -> Connection | None:
+        """Return a connection that comes back; None when there is none."""
+        with contextlib.suppress(IndexError):
+            connection = self.done.popleft()
+            self.free += 1
+            del self._since[connection]
+            self._board.idle()
+            if self._since:
+                self._show()
+            return connection
+        return None
+
+    def _show(self) -> None:
+        # The oldest request is the one that may be late.
+        connection, since = next(iter(self._since.items()))
+        if connection.request is not None:
+            self._board.show(connection.request.known.line)
+        self._board.busy(since)
+
+    @property
+    def oldest(self) -> Connection | None:
+        """The connection whose request has been with a thread for longest; None if there is none."""
+        return next(iter(self._since), None)
+
+    @property
+    def calm(self) -> bool:
+        """Tell whether no thread has a request."""
+        return not self._since
+
+    def end(self) -> None:
+        """End the threads that wait for work; they are started again when there is some."""
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def _run(self) -> None:
+        while (connection := self._work.get()) is not None:
+            self._finish(connection)
+
+    def _finish(self, connection: Connection) -> None:
+        self._answer(connection)
+        self.done.append(connection)
+        self._wake()

@@ -1,0 +1,114 @@
+"""Connections that workers leave for each other."""
+
+import os
+import socket
+
+from msgspec.structs import replace
+
+from preforkd.ipc.handoff import HandedConnection, HandoffQueue, as_file, move, pair
+
+GIFT = HandedConnection(
+    0, False, "127.0.0.1", "7", 3, b"GET / HTTP/1.1\r\n\r\n", b"body", 4, b"rest"
+)
+
+
+def test_a_gift_arrives_with_its_connection():
+    """What was read of it, and the descriptor itself."""
+    exchange = HandoffQueue(*pair())
+    ours, theirs = socket.socketpair()
+    assert exchange.give(GIFT, theirs.fileno(), None)
+    theirs.close()
+    received = exchange.take()
+    assert received.gift == GIFT
+    assert received.body is None
+    received.sock.sendall(b"x")
+    assert ours.recv(9) == b"x"
+    assert exchange.take() is None
+    received.sock.close()
+    ours.close()
+    exchange.close()
+    assert exchange.descriptors() == (-1, -1)
+
+
+def test_what_is_no_gift_is_dropped():
+    """Garbage from another worker neither ends this one nor leaves a descriptor behind."""
+    giving, taking = pair()
+    exchange = HandoffQueue(giving, taking)
+    ours, theirs = socket.socketpair()
+    before = len(os.listdir("/proc/self/fd"))
+    for data in (b"\xff", b"garbage", b"\x80", b"x" * 1000):
+        socket.send_fds(giving, [data], [theirs.fileno()])
+        assert exchange.take() is None
+    giving.send(b"without a descriptor")
+    assert exchange.take() is None
+    assert len(os.listdir("/proc/self/fd")) == before
+    for sock in (ours, theirs):
+        sock.close()
+    exchange.close()
+
+
+def test_what_cannot_be_a_gift_is_dropped():
+    """A negative listener, and a descriptor that is no socket: as garbage."""
+    giving, taking = pair()
+    exchange = HandoffQueue(giving, taking)
+    ours, theirs = socket.socketpair()
+    before = len(os.listdir("/proc/self/fd"))
+    assert exchange.give(replace(GIFT, front=-1), theirs.fileno(), None)
+    assert exchange.take() is None
+    reading, writing = os.pipe()
+    assert exchange.give(GIFT, reading, writing)
+    os.close(reading)
+    os.close(writing)
+    assert exchange.take() is None
+    assert len(os.listdir("/proc/self/fd")) == before
+    for sock in (ours, theirs):
+        sock.close()
+    exchange.close()
+
+
+def test_gifts_are_moved_unread():
+    """With their bodies, in order, whatever they are; nobody waits, and no descriptor stays here."""
+    source, target = pair(), pair()
+    old, new = HandoffQueue(*source), HandoffQueue(target[0], target[1])
+    ours, theirs = socket.socketpair()
+    body = as_file(b"body")
+    before = len(os.listdir("/proc/self/fd"))
+    assert move(source[1], target[0]) == (0, 0)
+    assert old.give(GIFT, theirs.fileno(), body)
+    source[0].send(b"without a descriptor")
+    socket.send_fds(source[0], [b"garbage"], [theirs.fileno()])
+    assert move(source[1], target[0]) == (2, 0)
+    assert len(os.listdir("/proc/self/fd")) == before
+    received = new.take()
+    assert received.gift == GIFT
+    assert os.pread(received.body, 9, 0) == b"body"
+    received.sock.sendall(b"x")
+    assert ours.recv(9) == b"x"
+    received.close()
+    assert new.take() is None
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(body)
+    for end in (ours, theirs, old, new):
+        end.close()
+
+
+def test_what_has_no_room_is_cut_off():
+    """A client hears at once that nobody will answer; those before it are not touched."""
+    source, target = pair(), pair()
+    target[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    old = HandoffQueue(*source)
+    ends = [socket.socketpair() for _ in range(100)]
+    for _, theirs in ends:
+        assert old.give(GIFT, theirs.fileno(), None)
+        theirs.close()
+    moved, lost = move(source[1], target[0])
+    assert moved > 0
+    assert lost > 0
+    assert moved + lost == 100
+    for ours, _ in ends[moved:]:
+        assert ours.recv(1) == b""
+        ours.close()
+    for ours, _ in ends[:moved]:
+        ours.close()
+    for end in (old, *target):
+        end.close()

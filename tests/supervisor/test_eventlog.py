@@ -1,0 +1,126 @@
+"""The pool's story in the log."""
+
+import logging
+
+from preforkd.core import events as ev
+from preforkd.core.model import Blame, Failure
+from preforkd.core.scoreboard import Scoreboard
+from preforkd.logs import catalog
+from preforkd.supervisor import eventlog
+
+FAILURE = Failure(Blame.APPLICATION, "the hook failed")
+
+
+def story(*events, board=None):
+    """Return a board to which these events have happened, each told before."""
+    board = board or Scoreboard()
+    for event in events:
+        eventlog.tell(event, board)
+        board.apply(event, 0.0)
+    return board
+
+
+def serving():
+    """Return a board whose first generation serves with one worker."""
+    return story(
+        ev.GenerationRequested(1),
+        ev.SpawnZygote(1, 1),
+        ev.ZygoteSpawned(1, 100),
+        ev.ZygoteLoaded(1),
+        ev.ForkWorker(1, 1, 1, 1),
+        ev.WorkerForked(1, 101),
+        ev.WorkerReady(1),
+        ev.Promote(1),
+        ev.ServeWorker(1),
+    )
+
+
+def test_the_end_of_a_worker_that_serves_is_a_warning(caplog):
+    """With its slot, its pid, its generation and the reason."""
+    caplog.set_level(logging.INFO)
+    story(ev.WorkerExited(1, "killed by SIGKILL"), board=serving())
+    last = caplog.records[-1]
+    assert last.getMessage() == "worker 1 (pid 101, generation 1) ended: killed by SIGKILL"
+    assert last.levelno == logging.WARNING
+    assert last.journal["OBJECT_PID"] == 101
+    assert last.journal["MESSAGE_ID"] == catalog.WORKER_ENDED.id
+
+
+def test_what_happens_as_planned_has_no_explanation(caplog):
+    """Ready, replaced because of its age or its requests, ended: journalctl -x prints one line for each."""
+    caplog.set_level(logging.INFO)
+    board = serving()
+    story(
+        ev.SpendWorker(1, "it has served for 60 s"),
+        ev.RetireWorker(1),
+        ev.WorkerExited(1, "exit status 0"),
+        board=board,
+    )
+    story(ev.WorkerSpent(1, "it has answered 9 requests", planned=True), board=serving())
+    told = [row for row in caplog.records if row.getMessage().startswith("worker")]
+    words = [row.getMessage().partition(") ")[2] for row in told]
+    assert words == [
+        "is ready",
+        "is to be replaced: it has served for 60 s",
+        "ended: exit status 0",
+        "is ready",
+        "is to be replaced: it has answered 9 requests",
+    ]
+    assert not any("MESSAGE_ID" in row.journal for row in told)
+
+
+def test_a_line_names_the_function_that_says_it(caplog):
+    """CODE_FUNC of the journal, for every way of saying something."""
+    caplog.set_level(logging.INFO)
+    story(ev.WorkerExited(1, "exit status 0"), board=serving())
+    assert caplog.records[-1].funcName == "_worker_exited"
+
+    row = serving().workers[1]
+
+    def speak():
+        eventlog.say(catalog.STOPPING, logging.INFO, "x")
+        eventlog.tell_failure("x", FAILURE)
+        eventlog.tell_stacks(row, "x", "", "", catalog.REQUEST_SLOW)
+
+    caplog.clear()
+    speak()
+    assert [row.funcName for row in caplog.records] == ["speak"] * 3
+
+
+def test_a_worker_that_was_being_started_when_the_service_stops_is_no_warning(caplog):
+    """It is ended, and nobody loses anything by it."""
+    caplog.set_level(logging.INFO)
+    board = serving()
+    story(ev.ForkWorker(2, 2, 1, 1), ev.StopRequested(), board=board)
+    caplog.clear()
+    story(ev.KillWorker(2, "the service is stopping"), board=board)
+    assert [row.levelno for row in caplog.records] == [logging.INFO]
+
+
+def test_a_refork_that_fails_is_told_once(caplog):
+    """As a refork that failed; not as an application that could not be loaded."""
+    board = serving()
+    caplog.clear()
+    story(
+        ev.ForkZygote(2, 1, 1),
+        ev.ZygoteFailed(2, FAILURE),
+        ev.GiveUpRefork(2, FAILURE),
+        board=board,
+    )
+    told = [row.getMessage() for row in caplog.records if row.levelno >= logging.WARNING]
+    assert told == [
+        "generation 1: the refork failed, and the zygote before goes on: the hook failed"
+    ]
+
+
+def test_a_zygote_that_cannot_be_started_again_is_told(caplog):
+    """Its workers serve on, and somebody has to know."""
+    board = serving()
+    caplog.clear()
+    story(
+        ev.ZygoteExited(1, "killed by SIGKILL"),
+        ev.SpawnZygote(2, 1),
+        ev.ZygoteFailed(2, FAILURE),
+        board=board,
+    )
+    assert "the application could not be loaded again: the hook failed" in caplog.text

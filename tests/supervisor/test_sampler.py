@@ -1,0 +1,147 @@
+"""Looks at the slots: from a bell until all is quiet, and never else."""
+
+import socket
+
+import pytest
+from test_notify import Loop as Clock
+
+from preforkd.supervisor.sampler import PATIENCE, PoolSample, Sampler
+
+
+class Loop(Clock):
+    """A clock, its timers, and what is watched."""
+
+    def __init__(self):
+        super().__init__()
+        self.readers = {}
+
+    def add_reader(self, descriptor, callback):
+        self.readers[descriptor] = callback
+
+    def remove_reader(self, descriptor):
+        del self.readers[descriptor]
+
+
+class Slots:
+    def __init__(self):
+        self.now, self.armed, self.looks = PoolSample(), 0, 0
+        self.while_arming = None
+
+    def glance(self, now):
+        self.looks += 1
+        return self.now
+
+    def arm(self):
+        self.armed += 1
+        if self.while_arming is not None:
+            self.now = self.while_arming
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+@pytest.fixture
+def scene(listener):
+    """A clock, slots, what was seen, and a lookout that looks every half second."""
+    loop, slots, seen = Loop(), Slots(), []
+
+    def tell(glance):
+        seen.append(glance)
+        return 0.5
+
+    return loop, slots, seen, Sampler(loop, slots, tell, lambda: [listener])
+
+
+def test_a_bell_starts_the_looking_and_quiet_ends_it(scene):
+    """Nothing is read before the bell, nor after a look that finds nobody busy and nothing answered."""
+    loop, slots, seen, lookout = scene
+    loop.run(10)
+    assert slots.looks == 0
+    assert lookout.quiet_since() == 100.0
+    slots.now = PoolSample({1: 109.0}, {1: 0})
+    lookout.bell()
+    lookout.bell()
+    assert seen == [PoolSample({1: 109.0}, {1: 0})]
+    assert lookout.quiet_since() is None
+    loop.run(2)
+    assert len(seen) == 5
+    assert slots.armed == 0
+    slots.now = PoolSample({}, {1: 1})
+    loop.run(1)
+    assert slots.armed == 1
+    assert lookout.quiet_since() == loop.now
+    looks = slots.looks
+    loop.run(100)
+    assert slots.looks == looks
+    assert not loop.timers
+
+
+def test_who_becomes_busy_while_the_bells_are_armed_is_seen(scene):
+    """He has not rung: the look after the arming finds him, and the looking goes on."""
+    loop, slots, seen, lookout = scene
+    slots.now = PoolSample({}, {1: 1})
+    lookout.bell()
+    slots.while_arming = PoolSample({2: 100.0}, {1: 1})
+    loop.run(0.5)
+    assert seen[-1].busy == {2: 100.0}
+    assert lookout.quiet_since() is None
+
+
+def quieten(loop, lookout):
+    """Let the looking begin and end."""
+    lookout.bell()
+    loop.run(1)
+    assert lookout.quiet_since() is not None
+
+
+def test_a_connection_that_nobody_takes_starts_the_looking(scene, listener):
+    """A moment after it arrived, without a bell; it goes on as long as the connection waits."""
+    loop, slots, _, lookout = scene
+    quieten(loop, lookout)
+    looks = slots.looks
+    with socket.create_connection(listener.getsockname()):
+        loop.readers[listener.fileno()]()
+        assert not loop.readers  # once: a thousand more that arrive cost the master nothing
+        loop.run(PATIENCE * 0.9)
+        assert slots.looks == looks
+        loop.run(10)
+        assert slots.looks > looks + 10
+        assert lookout.quiet_since() is None
+        listener.accept()[0].close()
+        loop.run(1)
+    assert lookout.quiet_since() is not None
+    assert not loop.timers
+    assert listener.fileno() in loop.readers
+
+
+def test_a_connection_that_is_taken_is_looked_for_once(scene, listener):
+    """And a bell that rings meanwhile has been the reason to look already."""
+    loop, slots, _, lookout = scene
+    quieten(loop, lookout)
+    loop.readers[listener.fileno()]()
+    slots.now = PoolSample({1: 100.0}, {1: 0})
+    lookout.bell()
+    assert len(loop.timers) == 1
+    slots.now = PoolSample({}, {1: 0})
+    loop.run(10)
+    looks = slots.looks
+    loop.readers[listener.fileno()]()
+    loop.run(10)
+    assert slots.looks == looks + 3  # two, and one after the bells were armed
+    assert not loop.timers
+
+
+def test_a_listener_can_be_closed(scene, listener):
+    """Nothing is watched then; the next quiet watches those that there are."""
+    loop, _, _, lookout = scene
+    quieten(loop, lookout)
+    lookout.unwatch()
+    assert not loop.readers
+    lookout.unwatch()
+    quieten(loop, lookout)
+    assert loop.readers
+    lookout.close()
+    assert not loop.readers

@@ -1,0 +1,140 @@
+"""What is remembered of heads, and what proxies may say."""
+
+import pytest
+
+from preforkd.apps import wsgi
+from preforkd.http.forwarded import Trust
+from preforkd.http.head import Bounds
+from preforkd.worker.wsgi.listener_context import ListenerContext
+
+BASE = wsgi.base_environ("localhost", "80", secure=False, threads=False)
+HEAD = b"GET /%b HTTP/1.1\r\nHost: h\r\n%b\r\n"
+
+
+def front(**how):
+    return ListenerContext(0, BASE, Bounds(), write_patience=1, probes={b"/-/ok": "alive"}, **how)
+
+
+def test_a_head_that_comes_again_is_remembered():
+    """From its second time on; with the environ, which nobody changes."""
+    one = front()
+    data = HEAD % (b"a", b"")
+    first, second, third = (one.known(bytes(data)) for _ in range(3))
+    assert first is not second
+    assert second is third
+    assert third.environ["PATH_INFO"] == "/a"
+
+
+def test_memory_is_bounded():
+    """However many heads come, and however often."""
+    one = front()
+    for _ in range(3):
+        for number in range(5000):
+            one.known(HEAD % (b"%d" % number, b""))
+    for number in range(5000):
+        for _ in range(2):
+            one.known(HEAD % (b"%d" % number, b""))
+    assert len(one.heads) <= 128
+    assert len(one._seen) <= 1024
+    for _ in range(3):
+        one.known(HEAD % (b"", b"X: " + b"a" * 5000 + b"\r\n"))
+    assert all(len(data) <= 2048 for data in one.heads)
+
+
+def test_what_is_not_for_the_application_is_not_complete():
+    """A body that is to come, and our own health."""
+    one = front()
+    assert one.known(HEAD % (b"", b"")).complete
+    assert not one.known(HEAD % (b"", b"Content-Length: 1\r\n")).complete
+    probe = one.known(HEAD % (b"-/ok?x", b""))
+    assert not probe.complete
+    assert probe.probe == "alive"
+    assert one.known(b"POST" + (HEAD % (b"-/ok", b""))[3:]).probe == ""
+
+
+FORWARDED = b"X-Forwarded-For: 9.9.9.9, 1.2.3.4, 10.0.0.7\r\nX-Forwarded-Proto: https\r\n"
+
+
+def test_a_trusted_proxy_names_the_client():
+    """The nearest address that is not a proxy; the scheme."""
+    known = front(style="x-forwarded", trust=Trust(["10.0.0.0/8"])).known(HEAD % (b"", FORWARDED))
+    assert known.remote == known.environ["REMOTE_ADDR"] == "1.2.3.4"
+    assert known.environ["wsgi.url_scheme"] == "https"
+
+
+def test_nobody_else_does():
+    """The application does not even see such headers of those who are not trusted."""
+    known = front(style="x-forwarded").known(
+        HEAD % (b"", FORWARDED + b"Forwarded: for=1.1.1.1\r\n")
+    )
+    assert known.remote is None
+    assert known.environ["wsgi.url_scheme"] == "http"
+    assert not [key for key in known.environ if "FORWARDED" in key]
+
+
+def test_without_proxies_they_are_headers_like_others():
+    """Left to the application."""
+    known = front().known(HEAD % (b"", FORWARDED))
+    assert known.environ["HTTP_X_FORWARDED_PROTO"] == "https"
+    assert known.remote is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: h\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\n\r\nGET",
+        b"GET / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n",
+        b"\r\n\r\n",
+        b"GET",
+        b"",
+    ],
+)
+def test_only_a_good_head_that_nothing_follows_is_whole(data):
+    """Everything else is for the reader, which waits, parts or refuses."""
+    assert front().whole(data) is None
+
+
+def test_a_head_is_whole_when_it_is_new_and_when_it_is_known():
+    """The first time as the third."""
+    one = front()
+    for _ in range(3):
+        assert one.whole(HEAD % (b"x", b"")).head.target == b"/x"
+    assert one.whole(HEAD % (b"x", b"")) is one.heads[HEAD % (b"x", b"")]
+
+
+@pytest.mark.parametrize(
+    ("data", "at_once"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", True),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\na", True),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n", False),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcd", False),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\na", False),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9999999\r\n\r\na", False),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -3\r\n\r\nabc", False),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0", False),
+        (
+            b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc",
+            False,
+        ),
+        (b"GET /-/ok HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", False),
+        (b"\r\nPOST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", False),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n", False),
+    ],
+)
+def test_what_may_be_answered_with_its_body_at_once(data, at_once):
+    """A body of a known length, kept in memory, with nothing behind it; the rest is for the reader."""
+    found = front().with_body(data)
+    assert (found is not None) == at_once
+    assert not at_once or found[1] == data.index(b"\r\n\r\n") + 4
+
+
+def test_a_body_that_is_too_large_is_for_the_reader_to_refuse():
+    """However much may be kept in memory."""
+    one = ListenerContext(0, BASE, Bounds(max_body=2, spool=9), write_patience=1, probes={})
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n"
+    assert one.with_body(head % 2 + b"ab")
+    assert one.with_body(head % 3 + b"abc") is None

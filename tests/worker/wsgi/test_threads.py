@@ -1,0 +1,148 @@
+"""The threads that answer requests; connections are what the test puts in their place."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from preforkd.worker.wsgi.threads import ThreadPool
+
+PATIENCE = 20
+
+
+class Board:
+    """Notes what the slot is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def show(self, line):
+        self.said.append(line)
+
+    def busy(self, since):
+        self.said.append("busy")
+
+    def idle(self):
+        self.said.append("idle")
+
+
+def connection(line):
+    """Return what the crew needs of a connection with a request."""
+    return HashedByIdentity(request=SimpleNamespace(known=SimpleNamespace(line=line)))
+
+
+class HashedByIdentity(SimpleNamespace):
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+class Scene:
+    """A crew whose requests are answered when the test says so."""
+
+    def __init__(self, size):
+        self.board = Board()
+        self.begun = threading.Semaphore(0)
+        self.go_on = threading.Semaphore(0)
+        self.woken = threading.Semaphore(0)
+        self.names = []
+        self.crew = ThreadPool(size, self._answer, self.woken.release, self.board)
+
+    def _answer(self, _connection):
+        self.names.append(threading.current_thread().name)
+        self.begun.release()
+        assert self.go_on.acquire(timeout=PATIENCE)
+
+    def give(self, *connections):
+        """Give these, and return when a thread has each."""
+        for one in connections:
+            self.crew.give(one)
+        for _ in connections:
+            assert self.begun.acquire(timeout=PATIENCE)
+
+    def finish(self, count=1):
+        """Let so many be answered, and return when the loop was woken for each."""
+        for _ in range(count):
+            self.go_on.release()
+            assert self.woken.acquire(timeout=PATIENCE)
+
+
+@pytest.fixture
+def scene():
+    scenes = []
+
+    def build(size):
+        scenes.append(Scene(size))
+        return scenes[-1]
+
+    yield build
+    for one in scenes:
+        one.go_on.release(100)
+        one.crew.end()
+
+
+def test_as_many_threads_as_there_is_work_for(scene):
+    """One by one up to the size; none is started while one is free."""
+    before = set(threading.enumerate())
+    scene = scene(3)
+    first, second = connection("a"), connection("b")
+    scene.give(first)
+    scene.finish()
+    assert scene.crew.take() is first
+    scene.give(second)
+    assert set(scene.names) == {"preforkd-crew-1"}
+    assert len(set(threading.enumerate()) - before) == 1
+    scene.give(connection("c"), connection("d"))
+    assert set(scene.names) == {f"preforkd-crew-{number}" for number in (1, 2, 3)}
+    assert scene.crew.free == 0
+    scene.finish(3)
+
+
+def test_the_slot_shows_the_oldest_request(scene):
+    """It is the one that may be late; when it was answered, the next one is shown."""
+    scene = scene(3)
+    given = [connection("old"), connection("new"), connection("newer")]
+    for one in given:
+        scene.give(one)
+    assert scene.board.said == ["old", "busy"]
+    assert scene.crew.oldest is given[0]
+    scene.finish()
+    given.remove(scene.crew.take())
+    assert scene.board.said[-3:] == ["idle", given[0].request.known.line, "busy"]
+    assert scene.crew.oldest is given[0]
+    scene.finish(2)
+    assert {scene.crew.take(), scene.crew.take()} == set(given)
+    assert scene.crew.take() is None
+    assert scene.board.said[-1] == "idle"
+    assert scene.crew.calm
+    assert scene.crew.oldest is None
+
+
+def test_it_can_end_and_begin_again(scene):
+    """Before a fork there is no thread; afterwards there is one as soon as there is work."""
+    before = set(threading.enumerate())
+    scene = scene(2)
+    scene.give(connection("a"))
+    assert set(threading.enumerate()) - before
+    scene.finish()
+    scene.crew.take()
+    scene.crew.end()
+    assert not set(threading.enumerate()) - before
+    scene.give(connection("b"))
+    scene.finish()
+    assert scene.crew.take() is not None
+
+
+def test_without_threads_the_loop_answers_itself(scene, monkeypatch, caplog):
+    """The system grants none: said once, and every request is answered."""
+    scene = scene(2)
+    scene.go_on.release(2)
+
+    def refused(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    for line in ("a", "b"):
+        scene.crew.give(connection(line))
+        assert scene.crew.take() is not None
+    assert scene.names == [threading.current_thread().name] * 2
+    assert caplog.text.count("only 0 threads answer requests: can't start new thread") == 1

@@ -1,0 +1,75 @@
+"""What is created after the holes were filled lies on pages of its own."""
+
+import os
+import subprocess
+import sys
+
+PAGES = """
+from preforkd.zygote import padding
+
+def make():
+    return [b"%040d" % number for number in range(100)]  # 80 bytes each
+
+def pages(objects):
+    return {id(each) // 4096 for each in objects}
+
+objects = [make() for _ in range(200)]
+survivors = [each for some in objects for each in some[::3]]
+del objects[:]
+"""
+
+
+def run(script: str, **environ: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", PAGES + script],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_new_objects_share_no_page_with_those_that_live():
+    """As it is they lie among the survivors on many pages; with the holes filled, on few of their own."""
+    script = "new = make(); print(len(pages(new) & pages(survivors)), len(pages(new)))"
+    shared, _ = map(int, run(script).split())
+    assert shared > 2
+    shared, own = map(int, run("assert padding.fill() > 100_000; " + script).split())
+    assert shared == 0
+    assert own <= 4
+
+
+def test_larger_objects_share_few_pages_with_those_that_live():
+    """Of more than 512 bytes, which malloc(3) has: most lie on pages of their own when holes are filled."""
+    script = """
+survivors = []
+for some in [[b"%0700d" % number for number in range(300)] for _ in range(10)]:
+    survivors += some[::3]
+del some
+if FILL:
+    assert padding.fill() > 500_000
+new = [b"%0700d" % number for number in range(100)]
+print(len(pages(new) & pages(survivors)))
+"""
+    scattered, filled = (int(run(f"FILL = {fill}" + script)) for fill in (0, 1))
+    assert scattered > 50
+    assert filled < scattered / 2
+
+
+def test_filling_again_adds_little_up():
+    """What filled holes before is let go first: each time takes a few pools more than the one before, at most."""
+    script = """
+first = padding.fill()
+for _ in range(9):
+    last = padding.fill()
+print(first, last)
+"""
+    first, last = map(int, run(script).split())
+    assert first > 100_000
+    assert (last - first) / 9 < 128 * 1024
+
+
+def test_another_allocator_is_left_alone():
+    """The C library's own lays memory out in another way."""
+    assert run("print(padding.fill())", PYTHONMALLOC="malloc") == "0\n"
