@@ -19,10 +19,9 @@ import tempfile
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(TREE / "tests/process"))
 sys.path.insert(0, str(TREE))
 
-from service import Service, free_port  # noqa: E402
+from tests.process.service import Service, free_port  # noqa: E402
 
 VARIANTS = {
     "off": "{target: off}",

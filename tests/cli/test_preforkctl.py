@@ -4,13 +4,13 @@ import json
 import os
 
 import pytest
-from backend import BAD, MEMORY, VIEW, serving
 from msgspec import to_builtins
 from msgspec.structs import replace
 
 from preforkd.cli import preforkctl
 from preforkd.control import path
 from preforkd.control.client import NotRunningError
+from tests.control.backend import BAD, MEMORY, VIEW, serving
 
 EXPECTED = """\
 preforkd 1.2, serving: 2 of 2 workers ready, 1 busy, generation 3

@@ -3,13 +3,13 @@
 import os
 
 import pytest
-from backend import BAD, MEMORY, VIEW, Backend
 from msgspec.structs import replace
 
 from preforkd.control import interface
 from preforkd.control.interface import Manager
 from preforkd.control.permissions import Peer
 from preforkd.core.model import Blame, Failure
+from tests.control.backend import BAD, MEMORY, VIEW, Backend
 
 STRANGER = Peer(pid=4711, uid=os.geteuid() + 12345, groups=frozenset({4242}))
 OURSELVES = Peer(pid=1, uid=os.geteuid(), groups=frozenset())

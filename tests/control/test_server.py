@@ -11,9 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-import backend
 import pytest
-from backend import BAD, VIEW, serving, stuck_socket
 from msgspec.structs import replace
 
 from preforkd.control import server
@@ -22,6 +20,8 @@ from preforkd.control.interface import GetStatus, Manager
 from preforkd.control.permissions import Peer
 from preforkd.errors import ExitStatus, SystemFailure
 from preforkd.ipc import scm_rights
+from tests.control import backend
+from tests.control.backend import BAD, VIEW, serving, stuck_socket
 
 FLOOD = Path(__file__).parents[1] / "flood.py"
 

@@ -1,10 +1,9 @@
 """An elastic pool: grown on evidence, shrunk slowly; each step by hand."""
 
-from test_policy import Pool
-
 from preforkd.core import events as ev
 from preforkd.core.demand import WINDOW
 from preforkd.core.model import Limits
+from tests.core.test_policy import Pool
 
 LIMITS = Limits(floor=2, target=2, maximum=12, surge=12, start=10.0, boot=5.0, drain=3.0)
 

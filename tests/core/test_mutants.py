@@ -1,9 +1,8 @@
 """Deliberate bugs in the policy: the simulator must catch each, or it proves nothing."""
 
-from simulator import Violation, World, simulate
-
 from preforkd.core import autoscale, backoff, demand, events as ev, policy, recycling
 from preforkd.core.model import ALIVE, COMING, Role, WorkerState, ZygoteState
+from tests.core.simulator import Violation, World, simulate
 
 SEEDS = 600
 

@@ -4,11 +4,11 @@ from collections import Counter
 
 from hypothesis import given, settings, strategies as st
 from msgspec.structs import replace
-from simulator import simulate
 
 from preforkd.core import events as ev, policy
 from preforkd.core.model import Limits
 from preforkd.core.scoreboard import Scoreboard
+from tests.core.simulator import simulate
 
 SEEDS = 1200
 FATES = [

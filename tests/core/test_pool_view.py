@@ -1,12 +1,12 @@
 """Questions that several rules ask."""
 
 import pytest
-from test_policy import Pool
 
 from preforkd.core import events as ev
 from preforkd.core.model import Limits
 from preforkd.core.pool_view import PoolView, size_of, wanted_generations
 from preforkd.core.scoreboard import Scoreboard
+from tests.core.test_policy import Pool
 
 LIMITS = Limits(floor=2, target=3, maximum=8, surge=8)
 

@@ -3,11 +3,11 @@
 from itertools import pairwise
 
 from msgspec.structs import replace
-from test_policy import LIMITS, Pool
 
 from preforkd.core import events as ev
 from preforkd.core.model import Blame, Failure
 from preforkd.core.recycling import spread
+from tests.core.test_policy import LIMITS, Pool
 
 
 def kinds(actions, *wanted):

@@ -1,11 +1,11 @@
 """The scoreboard only writes down, and gossip does not harm it."""
 
 from hypothesis import given, settings, strategies as st
-from test_policy import Pool
 
 from preforkd.core import events as ev
 from preforkd.core.model import Blame, Failure, Role, WorkerState
 from preforkd.core.scoreboard import Scoreboard
+from tests.core.test_policy import Pool
 
 FAILURE = Failure(Blame.APPLICATION, "x")
 NUMBER = st.integers(min_value=-1, max_value=9)

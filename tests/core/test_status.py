@@ -2,12 +2,11 @@
 
 import math
 
-from test_policy import LIMITS, Pool
-
 from preforkd.core import events as ev
 from preforkd.core.lifecycle import State
 from preforkd.core.model import Blame, Failure
 from preforkd.core.status import healthy, next_problem_at, problems, summary
+from tests.core.test_policy import LIMITS, Pool
 
 
 def test_the_line_tells_the_truth():

@@ -1,10 +1,10 @@
 """The attack table, read as a connection reads: at once, behind another request, byte by byte."""
 
 import pytest
-from attacks import ATTACKS
-from reading import reader
 
 from preforkd.http.request import RequestError
+from tests.http.attacks import ATTACKS
+from tests.http.reading import reader
 
 BEFORE = b"GET /first HTTP/1.1\r\nHost: h\r\n\r\n"
 

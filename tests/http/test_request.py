@@ -2,9 +2,9 @@
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from reading import BOUNDS, read, reader
 
 from preforkd.http.request import RequestError
+from tests.http.reading import BOUNDS, read, reader
 
 POST = b"POST /a?b HTTP/1.1\r\nHost: h\r\nX-Y: 1\r\nContent-Length: 3\r\n\r\nabc"
 GET = b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n"

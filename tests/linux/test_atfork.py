@@ -6,9 +6,9 @@ import socket
 import threading
 
 import pytest
-from forked import in_child
 
 from preforkd.linux.atfork import ApplicationChildren
+from tests.linux.forked import in_child
 
 
 def is_null(descriptor):

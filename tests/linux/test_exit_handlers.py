@@ -11,9 +11,9 @@ import weakref
 from multiprocessing import managers, process
 
 import pytest
-from forked import in_child
 
 from preforkd.linux import exit_handlers
+from tests.linux.forked import in_child
 
 
 @pytest.fixture

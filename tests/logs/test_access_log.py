@@ -13,7 +13,6 @@ import threading
 import time
 
 import pytest
-from serving import read_all, read_answer, serving
 
 from preforkd.config.settings import AccessLogSettings, HttpSettings, Settings, WorkersSettings
 from preforkd.errors import SystemFailure
@@ -22,6 +21,7 @@ from preforkd.ipc.handoff import HandoffQueue, pair
 from preforkd.logs import access_log, logs
 from preforkd.logs.access_log import Answered, combined_line, open_access_log
 from preforkd.logs.journal import Journal
+from tests.worker.serving import read_all, read_answer, serving
 
 GET = b'GET %b HTTP/1.1\r\nHost: h\r\nUser-Agent: te"st\r\nConnection: close\r\n\r\n'
 

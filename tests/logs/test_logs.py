@@ -9,7 +9,8 @@ import threading
 from datetime import datetime, timedelta
 
 import pytest
-from test_journal import parse
+
+from tests.logs.test_journal import parse
 
 CODE = """
 import logging, sys

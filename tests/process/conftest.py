@@ -1,13 +1,8 @@
 """What process tests share: a service that is ended whatever happens."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from service import Service
+from tests.process.service import Service
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from service import HERE, Service, children_of, free_port
+from tests.process.service import HERE, Service, children_of, free_port
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from load import Load
-from service import HERE, ask, free_port, read_all
+
+from tests.process.load import Load
+from tests.process.service import HERE, ask, free_port, read_all
 
 pytestmark = pytest.mark.process
 

@@ -6,7 +6,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from service import HERE, ask, free_port
+
+from tests.process.service import HERE, ask, free_port
 
 pytestmark = pytest.mark.process
 IDLE, SLOW = 3000, 300

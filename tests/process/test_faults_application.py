@@ -6,8 +6,9 @@ import socket
 import time
 
 import pytest
-from faults import get, serve, settle, state_of, whole_again
-from service import children_of
+
+from tests.process.faults import get, serve, settle, state_of, whole_again
+from tests.process.service import children_of
 
 pytestmark = pytest.mark.process
 

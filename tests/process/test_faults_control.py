@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import descriptors, get, serve
-from load import Load
-from service import Service, free_port
+
+from tests.process.faults import descriptors, get, serve
+from tests.process.load import Load
+from tests.process.service import Service, free_port
 
 pytestmark = pytest.mark.process
 

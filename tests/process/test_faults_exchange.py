@@ -4,7 +4,8 @@ import http.client
 import socket
 
 import pytest
-from faults import descriptors, get, serve, settle, whole_again
+
+from tests.process.faults import descriptors, get, serve, settle, whole_again
 
 pytestmark = pytest.mark.process
 

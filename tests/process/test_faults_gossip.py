@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import cpu_seconds, descriptors, get, serve, whole_again
-from load import Load
+
+from tests.process.faults import cpu_seconds, descriptors, get, serve, whole_again
+from tests.process.load import Load
 
 pytestmark = pytest.mark.process
 

@@ -9,8 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from faults import get, serve, whole_again
-from service import free_port, wait_until_gone
+
+from tests.process.faults import get, serve, whole_again
+from tests.process.service import free_port, wait_until_gone
 
 pytestmark = pytest.mark.process
 

@@ -6,8 +6,9 @@ import signal
 import socket
 
 import pytest
-from faults import get, whole_again
-from service import ask
+
+from tests.process.faults import get, whole_again
+from tests.process.service import ask
 
 pytestmark = pytest.mark.process
 

@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import cpu_seconds, descriptors, get, library, serve, whole_again
-from load import Load
-from service import Service, children_of, free_port
+
+from tests.process.faults import cpu_seconds, descriptors, get, library, serve, whole_again
+from tests.process.load import Load
+from tests.process.service import Service, children_of, free_port
 
 pytestmark = pytest.mark.process
 

@@ -3,7 +3,8 @@
 import importlib.util
 
 import pytest
-from faults import get, serve, whole_again
+
+from tests.process.faults import get, serve, whole_again
 
 pytestmark = pytest.mark.process
 

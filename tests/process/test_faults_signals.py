@@ -9,9 +9,10 @@ import sys
 import time
 
 import pytest
-from faults import serve, whole_again
-from load import Load
-from service import HERE, children_of, free_port, wait_until_gone
+
+from tests.process.faults import serve, whole_again
+from tests.process.load import Load
+from tests.process.service import HERE, children_of, free_port, wait_until_gone
 
 pytestmark = pytest.mark.process
 

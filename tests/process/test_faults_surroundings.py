@@ -8,8 +8,9 @@ import threading
 import time
 
 import pytest
-from faults import cpu_seconds, fill, get, library, serve
-from load import Load
+
+from tests.process.faults import cpu_seconds, fill, get, library, serve
+from tests.process.load import Load
 
 pytestmark = pytest.mark.process
 

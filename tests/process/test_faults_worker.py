@@ -9,8 +9,9 @@ import threading
 import time
 
 import pytest
-from faults import get, serve, whole_again
-from load import Load
+
+from tests.process.faults import get, serve, whole_again
+from tests.process.load import Load
 
 pytestmark = pytest.mark.process
 

@@ -4,8 +4,9 @@ import os
 import signal
 
 import pytest
-from faults import get, serve, settle, whole_again
-from load import Load
+
+from tests.process.faults import get, serve, settle, whole_again
+from tests.process.load import Load
 
 pytestmark = pytest.mark.process
 

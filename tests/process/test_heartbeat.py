@@ -1,7 +1,8 @@
 """Application code that keeps a worker outside any request: it is found out, and the worker replaced."""
 
 import pytest
-from service import ask
+
+from tests.process.service import ask
 
 HANG = """
 import signal, threading, time

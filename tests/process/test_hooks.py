@@ -4,7 +4,8 @@ import os
 import signal
 
 import pytest
-from service import ask, free_port
+
+from tests.process.service import ask, free_port
 
 pytestmark = pytest.mark.process
 

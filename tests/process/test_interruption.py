@@ -5,7 +5,8 @@ import signal
 import socket
 
 import pytest
-from service import ask
+
+from tests.process.service import ask
 
 SIZE = 30_000_000
 HANDLER = """

@@ -12,11 +12,10 @@ import threading
 import time
 
 import pytest
-from load import Load
-from service import HERE, ask, children_of, free_port, read_all, wait_until_gone
 
-sys.path.insert(0, str(HERE.parent / "worker"))
-from certificate import CERTIFICATE, KEY
+from tests.process.load import Load
+from tests.process.service import HERE, ask, children_of, free_port, read_all, wait_until_gone
+from tests.worker.certificate import CERTIFICATE, KEY
 
 pytestmark = pytest.mark.process
 ECHO = f"{{target: 'wsgi:echo:application', directory: {HERE}}}"

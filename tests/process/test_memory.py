@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from service import HERE, ask, free_port
+
+from tests.process.service import HERE, ask, free_port
 
 pytestmark = pytest.mark.process
 

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from load import Load
-from service import ask
+
+from tests.process.load import Load
+from tests.process.service import ask
 
 APP = """
 import os, re, time

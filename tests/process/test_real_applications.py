@@ -14,7 +14,8 @@ import urllib.parse
 import urllib.request
 
 import pytest
-from service import HERE, free_port
+
+from tests.process.service import HERE, free_port
 
 pytestmark = pytest.mark.process
 SITES = HERE / "sites"

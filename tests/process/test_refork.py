@@ -1,8 +1,9 @@
 """Zygotes forked from warm workers, with real processes."""
 
 import pytest
-from load import Load
-from service import ask, children_of, read_all
+
+from tests.process.load import Load
+from tests.process.service import ask, children_of, read_all
 
 APP = """
 import os, socketserver, time

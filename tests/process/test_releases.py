@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from service import ask, free_port
 
 import preforkd
+from tests.process.service import ask, free_port
 
 pytestmark = pytest.mark.process
 

@@ -5,8 +5,9 @@ import random
 import signal
 
 import pytest
-from load import Load
-from service import HERE, ask, free_port
+
+from tests.process.load import Load
+from tests.process.service import HERE, ask, free_port
 
 pytestmark = pytest.mark.process
 

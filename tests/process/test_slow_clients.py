@@ -6,7 +6,8 @@ import subprocess
 import threading
 
 import pytest
-from service import ask
+
+from tests.process.service import ask
 
 pytestmark = [
     pytest.mark.process,

@@ -6,7 +6,8 @@ import signal
 import time
 
 import pytest
-from test_pool import ask_in_background
+
+from tests.process.test_pool import ask_in_background
 
 APP = """
 import os, time

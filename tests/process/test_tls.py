@@ -3,15 +3,12 @@
 import signal
 import socket
 import ssl
-import sys
 import threading
 
 import pytest
-from service import HERE, free_port
 
-sys.path.insert(0, str(HERE.parent / "worker"))
-
-from certificate import CERTIFICATE, KEY, OTHER_CERTIFICATE, OTHER_KEY
+from tests.process.service import HERE, free_port
+from tests.worker.certificate import CERTIFICATE, KEY, OTHER_CERTIFICATE, OTHER_KEY
 
 pytestmark = pytest.mark.process
 GET = b"GET /?id=1 HTTP/1.1\r\nHost: localhost\r\n%b\r\n"

@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clients import Record
-from faults_of_soak import Death, Faults
+from tests.soaking.clients import Record
+from tests.soaking.faults_of_soak import Death, Faults
 
 NEAR = 1.5
 """Seconds between a worker's end and the moment when its client learns of it."""

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clients import Clients
-from held import held_ports
-from service import Service, children_of
+from tests.process.service import Service, children_of
+from tests.soaking.clients import Clients
+from tests.soaking.held import held_ports
 
 WEIGHTS = {
     "reload": 6,

@@ -115,7 +115,7 @@ def test_a_python_without_our_libraries_says_so_by_its_status(tmp_path, capfd):
 
 def test_a_worker_is_asked_for_a_zygote_over_its_channel():
     """It is told the number, and given the channel and the memory of the one that is to be."""
-    from test_refork import Scene
+    from tests.supervisor.test_refork import Scene
 
     scene = Scene()
     channel, board = children.ask_for_zygote(9, scene.handle)

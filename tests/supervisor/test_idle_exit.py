@@ -1,9 +1,9 @@
 """Leaving when nobody needs the service."""
 
 import pytest
-from test_notify import Loop
 
 from preforkd.supervisor.idle_exit import IdleExit
+from tests.supervisor.test_notify import Loop
 
 
 class Watched:

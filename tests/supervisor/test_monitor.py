@@ -3,7 +3,6 @@
 import logging
 
 import pytest
-from test_notify import Loop
 
 from preforkd.config.settings import AppSettings, Settings, TimeoutsSettings, WorkersSettings
 from preforkd.core import events as ev
@@ -11,6 +10,7 @@ from preforkd.core.model import Limits, WorkerState
 from preforkd.core.scoreboard import GenerationRow, Role, Scoreboard, WorkerRow
 from preforkd.supervisor import monitor, worker_limits
 from preforkd.supervisor.sampler import PoolSample
+from tests.supervisor.test_notify import Loop
 
 FIXED = Limits(floor=2, target=2, maximum=2, surge=2)
 ELASTIC = Limits(floor=2, target=2, maximum=8, surge=8)

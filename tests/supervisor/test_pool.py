@@ -4,7 +4,6 @@ import errno
 from types import SimpleNamespace
 
 import pytest
-from test_notify import Loop
 
 from preforkd.config.settings import AppSettings, Settings
 from preforkd.core import events as ev
@@ -14,6 +13,7 @@ from preforkd.ipc import messages
 from preforkd.supervisor import children
 from preforkd.supervisor.children import Launch
 from preforkd.supervisor.pool import Pool, failure_of, not_executable
+from tests.supervisor.test_notify import Loop
 
 ORIGINS = {"tls.certificate": Place("/etc/preforkd.yaml", 5, 16)}
 

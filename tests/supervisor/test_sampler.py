@@ -3,9 +3,9 @@
 import socket
 
 import pytest
-from test_notify import Loop as Clock
 
 from preforkd.supervisor.sampler import PATIENCE, PoolSample, Sampler
+from tests.supervisor.test_notify import Loop as Clock
 
 
 class Loop(Clock):

@@ -1,14 +1,11 @@
 """Machines for tests that need a real systemd."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from machine import Image, Machine, missing, unmade
+from tests.systemd.machine import Image, Machine, missing, unmade
 
 
 @pytest.fixture(scope="session", params=["bookworm", "trixie"])

@@ -1,7 +1,8 @@
 """Nothing that was accepted is lost: reloads, restarts, crashes, upgrades, idle exits under load."""
 
 import pytest
-from machine import ECHO, MIXED, PACKAGE, check_nothing_lost, drop_in, kill_master
+
+from tests.systemd.machine import ECHO, MIXED, PACKAGE, check_nothing_lost, drop_in, kill_master
 
 pytestmark = pytest.mark.systemd
 

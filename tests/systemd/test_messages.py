@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from machine import NC, drop_in
+
+from tests.systemd.machine import NC, drop_in
 
 pytestmark = pytest.mark.systemd
 

@@ -1,7 +1,8 @@
 """The package comes, is upgraded, and goes."""
 
 import pytest
-from machine import ECHO, PACKAGE
+
+from tests.systemd.machine import ECHO, PACKAGE
 
 pytestmark = pytest.mark.systemd
 

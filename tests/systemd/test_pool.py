@@ -7,7 +7,8 @@ import json
 import time
 
 import pytest
-from machine import MIXED, Machine, check_nothing_lost, drop_in
+
+from tests.systemd.machine import MIXED, Machine, check_nothing_lost, drop_in
 
 pytestmark = pytest.mark.systemd
 

@@ -1,13 +1,11 @@
 """The installed package, driven by systemctl and watched with journalctl."""
 
 import re
-import sys
 
 import pytest
-from machine import DJANGO, ECHO, NC, TREE, Machine, drop_in, finish, run
 
-sys.path.insert(0, str(TREE / "tests/worker"))
-import certificate
+from tests.systemd.machine import DJANGO, ECHO, NC, TREE, Machine, drop_in, finish, run
+from tests.worker import certificate
 
 pytestmark = pytest.mark.systemd
 

@@ -1,7 +1,8 @@
 """The master is killed, and signals reach all processes: no reload hangs, no stop fails."""
 
 import pytest
-from machine import drop_in, kill_master
+
+from tests.systemd.machine import drop_in, kill_master
 
 pytestmark = pytest.mark.systemd
 

@@ -7,10 +7,10 @@ import threading
 import time
 
 import pytest
-from serving import read_all, serving
 
 from preforkd.ipc import messages
 from preforkd.ipc.channel import close_all
+from tests.worker.serving import read_all, serving
 
 
 def greet(connection, _peer):

@@ -6,10 +6,10 @@ import socket
 import socketserver
 
 import pytest
-from serving import read_all, serving
 
 from preforkd.config.address import as_ipv4
 from preforkd.config.settings import AccessLogSettings, ProxySettings, Settings
+from tests.worker.serving import read_all, serving
 
 HOSTS = pytest.mark.parametrize(
     ("host", "server"), [("127.0.0.1", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")]

@@ -10,9 +10,6 @@ import threading
 import time
 
 import pytest
-from attacks import ATTACKS
-from certificate import CERTIFICATE, KEY
-from serving import read_all, read_answer, serving
 
 from preforkd.config.settings import (
     HttpSettings,
@@ -22,6 +19,9 @@ from preforkd.config.settings import (
     TlsSettings,
 )
 from preforkd.ipc import messages
+from tests.http.attacks import ATTACKS
+from tests.worker.certificate import CERTIFICATE, KEY
+from tests.worker.serving import read_all, read_answer, serving
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n"
 CLOSE = b"Connection: close\r\n"

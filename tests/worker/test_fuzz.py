@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
-from reading import reader
-from serving import Worker, read_all, serving
 
 from preforkd.http.head import RequestError
 from preforkd.ipc.handoff import HandoffQueue, pair
+from tests.http.reading import reader
+from tests.worker.serving import Worker, read_all, serving
 
 EXAMPLES = int(os.environ.get("PREFORKD_FUZZ", "150"))
 BOUNDS = {"max_line": 512, "max_field": 700, "max_header": 1024, "max_fields": 20}  # as in reading

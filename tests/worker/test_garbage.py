@@ -9,8 +9,6 @@ import tempfile
 import time
 
 import pytest
-from certificate import CERTIFICATE, KEY
-from serving import read_all, serving
 
 from preforkd.config.settings import (
     HttpSettings,
@@ -19,6 +17,8 @@ from preforkd.config.settings import (
     Settings,
     TlsSettings,
 )
+from tests.worker.certificate import CERTIFICATE, KEY
+from tests.worker.serving import read_all, serving
 
 HEAD = b" HTTP/1.1\r\nHost: h\r\n"
 CLOSE = b"Connection: close\r\n\r\n"

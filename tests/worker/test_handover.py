@@ -8,10 +8,10 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from serving import Worker, read_all, read_answer
 
 from preforkd.config.settings import HttpSettings, Settings, WorkersSettings
 from preforkd.ipc.handoff import HandoffQueue, pair
+from tests.worker.serving import Worker, read_all, read_answer
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n"
 

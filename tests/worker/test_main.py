@@ -3,11 +3,11 @@
 import sys
 
 import pytest
-from certificate import CERTIFICATE, KEY
 
 from preforkd.config.settings import ListenSettings, Settings, TlsSettings
 from preforkd.errors import ConfigurationError
 from preforkd.worker import main
+from tests.worker.certificate import CERTIFICATE, KEY
 
 UNUSABLE = Settings(listen=[ListenSettings(tls=True)], tls=TlsSettings(certificate="/no/such.pem"))
 

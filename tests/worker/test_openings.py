@@ -9,8 +9,6 @@ import threading
 import time
 
 import pytest
-from certificate import CERTIFICATE, KEY
-from serving import read_all, serving
 
 from preforkd.config.settings import (
     HttpSettings,
@@ -19,6 +17,8 @@ from preforkd.config.settings import (
     Settings,
     TlsSettings,
 )
+from tests.worker.certificate import CERTIFICATE, KEY
+from tests.worker.serving import read_all, serving
 
 V1 = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n"
 V2 = b"\r\n\r\n\0\r\nQUIT\n"

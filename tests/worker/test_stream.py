@@ -4,7 +4,7 @@ import socketserver
 import threading
 import time
 
-from serving import read_all, serving
+from tests.worker.serving import read_all, serving
 
 
 def test_a_handler_that_fails_costs_its_connection_only(caplog):

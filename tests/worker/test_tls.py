@@ -5,11 +5,11 @@ import socket
 import ssl
 
 import pytest
-from certificate import CERTIFICATE, KEY
 
 from preforkd.config.settings import TlsSettings
 from preforkd.errors import ConfigurationError
 from preforkd.worker import tls
+from tests.worker.certificate import CERTIFICATE, KEY
 
 
 @pytest.mark.parametrize(

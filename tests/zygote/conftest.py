@@ -1,13 +1,8 @@
 """What tests of the zygote share: the interpreters that they run in."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from interpreters import suitable
+from tests.zygote.interpreters import suitable
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,6 +1,6 @@
 """Code that requests run lies side by side after it was gathered, and is still the same code."""
 
-from interpreters import run
+from tests.zygote.interpreters import run
 
 SITE = """
 import gc, os, sys, weakref

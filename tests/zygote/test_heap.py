@@ -5,11 +5,11 @@ import os
 import sys
 
 import pytest
-from interpreters import run
 
 from preforkd.errors import ConfigurationError
 from preforkd.linux import memory
 from preforkd.zygote import heap, immortal
+from tests.zygote.interpreters import run
 
 
 def in_a_child(function):

@@ -6,9 +6,9 @@ import sysconfig
 from types import SimpleNamespace
 
 import pytest
-from interpreters import run
 
 from preforkd.zygote import immortal
+from tests.zygote.interpreters import run
 
 REACHED = """
 import gc, re, sys, weakref

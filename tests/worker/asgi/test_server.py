@@ -10,8 +10,6 @@ import threading
 import time
 
 import pytest
-from certificate import CERTIFICATE, KEY
-from serving import read_all, read_answer, serving
 
 from preforkd.config.settings import (
     AccessLogSettings,
@@ -22,6 +20,8 @@ from preforkd.config.settings import (
     TlsSettings,
 )
 from preforkd.ipc import messages
+from tests.worker.certificate import CERTIFICATE, KEY
+from tests.worker.serving import read_all, read_answer, serving
 
 pytest.importorskip("uvicorn")
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n"

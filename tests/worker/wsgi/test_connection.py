@@ -5,7 +5,8 @@ import socket
 import time
 
 import pytest
-from serving import read_all, serving
+
+from tests.worker.serving import read_all, serving
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 MIB = 1 << 20

@@ -12,10 +12,10 @@ import time
 from wsgiref.validate import validator
 
 import pytest
-from serving import read_all, read_answer, serving
 
 from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings, WorkersSettings
+from tests.worker.serving import read_all, read_answer, serving
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n"
 CLOSE = b"Connection: close\r\n"

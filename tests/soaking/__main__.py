@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/soak.py 10 --seed 7
+    python -m tests.soaking 10 --seed 7
 
 What happens follows from the seed. At the end each request must have been answered, or lost by a fault that
 was done to the worker that had its connection; the master must have lost no descriptor, no memory, no
@@ -18,14 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "process"))
-sys.path.insert(0, str(Path(__file__).resolve().parent / "soaking"))
-
-from audit import audit, leaks, table
-from clients import Clients
-from faults import whole_again
-from faults_of_soak import REQUEST_PATIENCE, Faults, footprint, open_files, plan
-from service import Service, free_port
+from tests.process.faults import whole_again
+from tests.process.service import Service, free_port
+from tests.soaking.audit import audit, leaks, table
+from tests.soaking.clients import Clients
+from tests.soaking.faults_of_soak import REQUEST_PATIENCE, Faults, footprint, open_files, plan
 
 HERE = Path(__file__).resolve().parent
 WORKERS = 4
@@ -68,7 +65,7 @@ def soak(service: Service, seed: int, rate: float, steps) -> list[str]:
         size = "{min: 2, max: 8, spare: 1}" if elastic else WORKERS
         fresh.write_text(
             "app:\n"
-            f"  target: wsgi:site_under_soak:application\n  directory: {HERE / 'soaking'}\n"
+            f"  target: wsgi:site_under_soak:application\n  directory: {HERE}\n"
             f"  environment: {{SOAK_REQUESTS: '{site_log}', SOAK_BREAK: '{broken}', "
             f"SOAK_REFORK: '{service.folder / 'refork'}'}}\n"
             f"listen: 127.0.0.1:{address[1]}\nworkers: {size}\nhooks: site_under_soak:Hooks\n"

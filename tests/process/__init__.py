@@ -1,0 +1,1 @@
+"""Tests that start preforkd as a program."""

@@ -1,0 +1,1 @@
+"""The soak: load of all kinds, and faults at random."""
