@@ -33,6 +33,41 @@ class ExitStatus(IntEnum):
     CONFIGURATION = 78
 
 
+class StatusMeaning(Struct, frozen=True):
+    """What an exit status means, as a sentence for guides and manuals; empty: that program never returns it."""
+
+    preforkd: str
+    preforkctl: str
+
+
+EXIT_STATUSES = {
+    ExitStatus.OK: StatusMeaning("Ended as requested.", "Done."),
+    ExitStatus.USAGE: StatusMeaning(
+        "The command line is wrong.",
+        "The command line is wrong, or several services run and none was named.",
+    ),
+    ExitStatus.APPLICATION: StatusMeaning(
+        "The application does not import, start or behave.",
+        "The reload or the refork failed: the application has to be fixed.",
+    ),
+    ExitStatus.INTERNAL: StatusMeaning(
+        "An error of preforkd itself.",
+        "The reload or the refork failed by an error of preforkd itself.",
+    ),
+    ExitStatus.SYSTEM: StatusMeaning(
+        "The system refused something: a port in use, a missing permission.",
+        "The reload or the refork failed: the system refused something.",
+    ),
+    ExitStatus.NOT_RUNNING: StatusMeaning("", "No preforkd runs there, or it is stopping."),
+    ExitStatus.NOT_ALLOWED: StatusMeaning("", "This user lacks the permission."),
+    ExitStatus.CONFIGURATION: StatusMeaning(
+        "The configuration is wrong.",
+        "The reload or the refork failed: the configuration has to be fixed.",
+    ),
+}
+"""Every exit status and its meaning."""
+
+
 class PreforkdError(Exception):
     """Something that a person has to act on.
 

@@ -3,7 +3,6 @@
 import faulthandler
 import logging
 import os
-import signal
 from collections.abc import Callable, Mapping
 
 from preforkd.config.configuration import Configuration
@@ -17,13 +16,11 @@ from preforkd.linux.memory import PressureWatch
 from preforkd.linux.sd_notify import Notifier
 from preforkd.logs import logs
 from preforkd.loop import Loop
+from preforkd.supervisor import signals
 from preforkd.supervisor.listeners import Listeners
 from preforkd.supervisor.master import Master
 
 logger = logging.getLogger("preforkd.master")
-
-_SAME_WISH = 0.1
-"""Seconds in which a signal that comes twice has been sent once."""
 
 
 def run(read: Callable[[], Configuration]) -> int:
@@ -68,7 +65,7 @@ def _run(
     server: control.ControlServer | None = None
     pressure = PressureWatch.from_environment(environ)
     try:
-        _take_signals(loop, master)
+        signals.receive(loop, master)
         if pressure is not None:
             loop.add_reader(pressure.fileno(), _relieve, master, pressure)
         server = _open_control(loop, master, loaded.settings, environ)
@@ -88,51 +85,6 @@ def _run(
 def _relieve(master: Master, pressure: PressureWatch) -> None:
     pressure.take()
     master.relieve()
-
-
-def _take_signals(loop: Loop, master: Master) -> None:
-    stops = _Stops(master)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stops.take, number)
-    loop.add_signal_handler(signal.SIGQUIT, _stop_quickly, master)
-    loop.add_signal_handler(signal.SIGHUP, master.hang_up)
-    loop.add_signal_handler(signal.SIGUSR1, master.say_status)
-    loop.add_signal_handler(signal.SIGUSR2, _stop_for_restart, master)
-    loop.add_signal_handler(signal.SIGTTIN, master.scale_by, 1)
-    loop.add_signal_handler(signal.SIGTTOU, master.scale_by, -1)
-    loop.add_signal_handler(signal.SIGCHLD, master.pool.child_changed)
-
-
-class _Stops:
-    """Signals that ask for a stop; the second is quick.
-
-    A terminal, timeout(1) and their like send one wish twice, to the process and to its group: the
-    same signal again within a moment is the same wish.
-    """
-
-    def __init__(self, master: Master) -> None:
-        self._master = master
-        self._last: tuple[signal.Signals, float] | None = None
-
-    def take(self, number: signal.Signals) -> None:
-        """Stop, or hurry."""
-        now = self._master.loop.time()
-        last, self._last = self._last, (number, now)
-        if last is not None and last[0] is number and now - last[1] < _SAME_WISH:
-            return
-        logger.info("%s: stopping", number.name)
-        self._master.stop()
-
-
-def _stop_quickly(master: Master) -> None:
-    logger.info("SIGQUIT: stopping quickly")
-    master.stop(quick=True)
-
-
-def _stop_for_restart(master: Master) -> None:
-    logger.info("SIGUSR2: stopping for a restart")
-    master.restarting = True
-    master.stop()
 
 
 def _open_control(
