@@ -122,7 +122,7 @@ SCENARIOS = {
     "close": Scenario("hello, connection closed each time", "hello:wsgi", ALL, options=CLOSE),
     "h2load": Scenario("hello, kept connections, h2load --h1", "hello:wsgi", ["preforkd", "bjoern", "granian"], h2load),
     "ab": Scenario("hello, kept connections, ab", "hello:wsgi", ["preforkd", "bjoern", "granian"], ab),
-    "varied": Scenario("hello, each request with a path and a header of its own", "hello:wsgi", PYTHON_PEERS, script=VARIED),
+    "varied": Scenario("hello, each request with a different path and header", "hello:wsgi", PYTHON_PEERS, script=VARIED),
     "flask": Scenario("Flask hello", "flask_hello:app", PYTHON_PEERS),
     "django": Scenario("Django hello", "django_hello:app", PYTHON_PEERS),
     "upload": Scenario("64 KiB up", "hello:upload", PYTHON_PEERS, script=UPLOAD),

@@ -98,7 +98,7 @@ def compare(rounds: int, _seconds: int) -> str:
                 results[server].append(_measure(server, Path(name)))
                 print(server, *results[server][-1], file=sys.stderr, flush=True)
     lines = [
-        f"### A fresh client beside {IDLE:,} idle and {SLOW:,} slow connections; {WORKERS} workers\n",
+        f"### A new client, with {IDLE:,} idle and {SLOW:,} slow connections; {WORKERS} workers\n",
         "| server | p50 / p99 ms without | with | ratio | idle ones open | KiB per connection | not served |",
         "|---|---|---|---|---|---|---|",
     ]

@@ -33,7 +33,7 @@ def provided() -> Iterator[str]:
             [sys.executable, __file__, str(sock.fileno())], pass_fds=[sock.fileno()]
         )
     try:
-        yield "a reader in the journal's place, which keeps nothing"
+        yield "a reader in place of the journal, which discards what it reads"
     finally:
         reader.kill()
         reader.wait()
