@@ -1,21 +1,22 @@
-"""What follows from the declarations: the sample file, the JSON Schema, the reference table.
+"""What follows from the declarations: the sample file, the JSON Schema, manuals, the catalog, tables of guides.
 
-``python -m preforkd.cli.generate`` writes them; a test compares.
+``python -m preforkd.cli.generate`` writes it; a test compares.
 """
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from preforkd.config.fields import Field, Form, fields_of, leaves
 from preforkd.config.settings import ListenSettings, OnReload, Settings
+from preforkd.errors import EXIT_STATUSES, ExitStatus
 from preforkd.logs import catalog
+from preforkd.supervisor.signals import SIGNALS
 
 _WIDTH = 96
 _ROOT = Path(__file__).resolve().parent.parent.parent
-_BEGIN, _END = "<!-- reference -->", "<!-- /reference -->"
 _ON_RELOAD = {
     OnReload.LIVE: "live",
     OnReload.GENERATION: "new workers",
@@ -146,30 +147,6 @@ _TYPES: dict[Form, dict[str, Any]] = {
 }
 
 
-# --- the reference -------------------------------------------------------------------------------
-
-
-def reference() -> str:
-    """Return the table of all settings in Markdown."""
-    rows = ["| Setting | Value | Default | A change needs | |", "|---|---|---|---|---|"]
-    rows += [_row(field) for field in leaves()]
-    rows += [_row(field) for field in fields_of(ListenSettings, "listen[].")]
-    return "\n".join(rows) + "\n"
-
-
-def _row(field: Field) -> str:
-    default = f"`{_default(field)}`"
-    cells = (f"`{field.path}`", field.allowed(), default, _ON_RELOAD[field.on_reload], field.help)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def with_reference(readme: str) -> str:
-    """Return the README with the table between its markers brought up to date."""
-    before, _, rest = readme.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    return f"{before}{_BEGIN}\n\n{reference()}\n{_END}{after}"
-
-
 # --- the man page --------------------------------------------------------------------------------
 
 _MAN_HEAD = """\
@@ -229,15 +206,87 @@ def _catalog_entry(entry: catalog.Entry) -> str:
     return f"{head}Documentation: man:preforkd(8)\n\n{text}\n"
 
 
+# --- sections of guides and manuals ----------------------------------------------------------------
+
+_MARKDOWN = "<!-- {} -->"
+_TROFF = '.\\" {}'
+
+
+def _with_section(text: str, mark: str, name: str, section: str) -> str:
+    """Return a text with what stands between its two marks of this name replaced. Raises ValueError."""
+    begin, end = (mark.format(f"{slash}{name}") + "\n" for slash in ("", "/"))
+    before, begins, rest = text.partition(begin)
+    _, ends, after = rest.partition(end)
+    if not (begins and ends):
+        raise ValueError(f"there is no section {name}, or it has no end")
+    return before + begin + section + end + after
+
+
+def operations(text: str) -> str:
+    """Return the operations guide with its tables of signals and exit statuses brought up to date."""
+    rows = [(", ".join(number.name for number in each.numbers), each.meaning) for each in SIGNALS]
+    text = _with_section(text, _MARKDOWN, "signals", _table(("Signal", "To the master"), rows))
+    statuses = [
+        (str(int(status)), meaning.preforkd, meaning.preforkctl)
+        for status, meaning in EXIT_STATUSES.items()
+    ]
+    titles = ("Status", "`preforkd`", "`preforkctl`")
+    return _with_section(text, _MARKDOWN, "exit statuses", _table(titles, statuses))
+
+
+def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (titles, *rows)]
+    return "\n".join(["", lines[0], "|" + "---|" * len(titles), *lines[1:], "", ""])
+
+
+def manual_of_preforkd(text: str) -> str:
+    """Return preforkd(8) with its lists of signals and exit statuses brought up to date."""
+    signals = "".join(
+        _man_item([number.name for number in each.numbers], each.meaning) for each in SIGNALS
+    )
+    text = _with_section(text, _TROFF, "signals", signals)
+    statuses = [(status, meaning.preforkd) for status, meaning in EXIT_STATUSES.items()]
+    return _with_section(text, _TROFF, "exit statuses", _man_statuses(statuses))
+
+
+def manual_of_preforkctl(text: str) -> str:
+    """Return preforkctl(1) with its list of exit statuses brought up to date."""
+    statuses = [(status, meaning.preforkctl) for status, meaning in EXIT_STATUSES.items()]
+    return _with_section(text, _TROFF, "exit statuses", _man_statuses(statuses))
+
+
+def _man_statuses(statuses: Sequence[tuple[ExitStatus, str]]) -> str:
+    return "".join(_man_item([str(int(status))], text) for status, text in statuses if text)
+
+
+def _man_item(names: Sequence[str], text: str) -> str:
+    head = ".B " + names[0] if len(names) == 1 else ".BR " + ' ", " '.join(names)
+    return f".TP\n{head}\n{_troff(text)}\n"
+
+
+# --- the files -----------------------------------------------------------------------------------
+
+
+def derived() -> dict[str, str]:
+    """Return every file that derives from declarations, as it is to be: its path, and its text."""
+    sections = {
+        "packaging/doc/operations.md": operations,
+        "packaging/man/preforkd.8": manual_of_preforkd,
+        "packaging/man/preforkctl.1": manual_of_preforkctl,
+    }
+    return {
+        "etc/preforkd.yaml": sample(),
+        "etc/preforkd.schema.json": schema(),
+        "systemd/preforkd.catalog": journal_catalog(),
+        "packaging/man/preforkd.yaml.5": manual(),
+        **{path: update((_ROOT / path).read_text()) for path, update in sections.items()},
+    }
+
+
 def main() -> None:
     """Write the derived files."""
-    (_ROOT / "systemd/preforkd.catalog").write_text(journal_catalog())
-    (_ROOT / "packaging/man/preforkd.yaml.5").write_text(manual())
-    (_ROOT / "etc").mkdir(exist_ok=True)
-    (_ROOT / "etc/preforkd.yaml").write_text(sample())
-    (_ROOT / "etc/preforkd.schema.json").write_text(schema())
-    readme = _ROOT / "README.md"
-    readme.write_text(with_reference(readme.read_text()))
+    for path, text in derived().items():
+        (_ROOT / path).write_text(text)
 
 
 if __name__ == "__main__":

@@ -3,23 +3,50 @@
 import json
 from pathlib import Path
 
+import pytest
+
 import preforkd
 from preforkd.cli import generate
 from preforkd.config import sources
 from preforkd.config.fields import leaves
 from preforkd.config.settings import Settings
+from preforkd.errors import (
+    EXIT_STATUSES,
+    ApplicationError,
+    ConfigurationError,
+    ExitStatus,
+    InternalError,
+    SystemFailure,
+)
 
 ROOT = Path(preforkd.__file__).resolve().parent.parent
 
 
 def test_the_derived_files_are_fresh():
-    """etc/ and the README's table are what `python -m preforkd.cli.generate` writes."""
-    assert (ROOT / "etc/preforkd.yaml").read_text() == generate.sample()
-    assert (ROOT / "etc/preforkd.schema.json").read_text() == generate.schema()
-    assert (ROOT / "systemd/preforkd.catalog").read_text() == generate.journal_catalog()
-    assert (ROOT / "packaging/man/preforkd.yaml.5").read_text() == generate.manual()
-    readme = (ROOT / "README.md").read_text()
-    assert generate.with_reference(readme) == readme
+    """Each is what `python -m preforkd.cli.generate` writes."""
+    derived = generate.derived()
+    assert len(derived) == 7
+    for path, text in derived.items():
+        assert (ROOT / path).read_text() == text, path
+
+
+def test_a_section_is_replaced_between_its_marks():
+    """What stands before and behind it stays; without a mark nothing is written."""
+    text = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n"
+    assert generate._with_section(text, "<!-- {} -->", "x", "new\n") == text.replace("old", "new")
+    for missing in ("<!-- x -->\n", "<!-- /x -->\n"):
+        with pytest.raises(ValueError, match="no section x"):
+            generate._with_section(text.replace(missing, ""), "<!-- {} -->", "x", "new\n")
+
+
+def test_each_exit_status_has_its_meaning():
+    """And preforkd, whose errors are the classes of `preforkd.errors`, documents all of theirs."""
+    assert set(EXIT_STATUSES) == set(ExitStatus)
+    classes = (ApplicationError, ConfigurationError, InternalError, SystemFailure)
+    for error in classes:
+        assert EXIT_STATUSES[error.exit_status].preforkd
+    for meaning in EXIT_STATUSES.values():
+        assert meaning.preforkctl.endswith(".")
 
 
 def test_the_sample_is_all_defaults(tmp_path):

@@ -1,14 +1,20 @@
 """The package comes, is upgraded, and goes."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.systemd.machine import ECHO, PACKAGE
 
 pytestmark = pytest.mark.systemd
 
+GUIDES = Path(__file__).resolve().parent.parent.parent / "packaging/doc"
+
 
 def test_the_package_comes_and_goes(machine):
-    """An edited configuration survives upgrade and removal; purge leaves nothing of ours."""
+    """It brings the guides; an edited file survives upgrade and removal; purge leaves nothing of ours."""
+    guides = {path.name for path in GUIDES.glob("*.md")}
+    assert guides == {path.name for path in (machine.root / "usr/share/doc/preforkd").glob("*.md")}
     machine.configure(ECHO)
     machine.run("systemctl start preforkd.socket preforkd.service")
     machine.run("systemctl start preforkd@shop.socket")
