@@ -7,7 +7,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from service import HERE, free_port
+
+from tests.process.service import HERE, free_port
 
 pytestmark = pytest.mark.process
 
