@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from preforkd.apps import loader, signatures
+from preforkd.config.kinds import KINDS
 from preforkd.config.target import parse_reference
 
 logger = logging.getLogger("preforkd.app")
@@ -106,7 +107,7 @@ def _useless(name: str, hook: Any, kind: str) -> str:
         return "is asynchronous: nobody would await it"
     if not signatures.takes(hook, count):
         return f"cannot be called with {count} argument{'' if count == 1 else 's'}"
-    if kind != "wsgi" and name in _OF_REQUESTS:
+    if not KINDS[kind].request_hooks and name in _OF_REQUESTS:
         return f"is called for kind wsgi only, and the application is of kind {kind}"
     return ""
 

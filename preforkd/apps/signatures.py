@@ -9,25 +9,18 @@ import socketserver
 from collections.abc import Callable
 from typing import Any
 
+from preforkd.config.kinds import KINDS, ApplicationKind
 from preforkd.config.target import Target
-
-_ARGUMENTS = {
-    "stream": ("connection", "peer"),
-    "wsgi": ("environ", "start_response"),
-    "asgi": ("scope", "receive", "send"),
-}
-_ANSWERS = {"wsgi": "__iter__", "asgi": "__await__"}
-"""What the instances of a class must have that is itself the application."""
 
 
 def fault(application: Any, target: Target) -> tuple[str, str] | None:
     """Return why this cannot be an application of the target's kind, and a hint; None if it can."""
-    kind = target.kind
+    kind = KINDS[target.kind]
     name = f"{target.module}:{target.attribute}" + ("()" if target.call else "")
     if not callable(application):
         return _not_callable(application, target)
     if inspect.isclass(application):
-        if kind == "stream" and issubclass(application, socketserver.BaseRequestHandler):
+        if not kind.http and issubclass(application, socketserver.BaseRequestHandler):
             return None
         if (found := _fault_of_class(application, kind, name)) is not None:
             return found
@@ -62,61 +55,63 @@ def _not_callable(application: Any, target: Target) -> tuple[str, str]:
     return f"the factory has returned {made}, which is not callable", ""
 
 
-def _fault_of_class(application: type, kind: str, name: str) -> tuple[str, str] | None:
+def _fault_of_class(application: type, kind: ApplicationKind, name: str) -> tuple[str, str] | None:
     new: Any = application.__new__
     usual = type(application).__call__ is type.__call__ and new is object.__new__
-    needed = _ANSWERS.get(kind)
-    if not usual or needed is None or hasattr(application, needed):
+    needed = kind.result  # of the instances of a class that is itself the application
+    if not usual or not needed or hasattr(application, needed):
         return None
     if issubclass(application, socketserver.BaseRequestHandler):
         hint = f"write stream:{name}"
     elif _takes(_signature(application), 0):
-        hint = f"write {kind}:{name}()"
+        hint = f"write {kind.name}:{name}()"
     else:
         hint = f"name an instance of {name}"
     return f"it is a class whose instances have no {needed}: they are no answers", hint
 
 
-def _fault_of_manner(application: Any, kind: str, name: str) -> tuple[str, str] | None:
-    if kind != "asgi" and is_async(application):
+def _fault_of_manner(application: Any, kind: ApplicationKind, name: str) -> tuple[str, str] | None:
+    if not kind.event_loop and is_async(application):
         known = _takes(_signature(application), 3)
         hint = f"write asgi:{name}" if known else "write def instead of async def"
-        return f"it is asynchronous, and kind {kind} has no event loop", hint
+        return f"it is asynchronous, and kind {kind.name} has no event loop", hint
     if _is(inspect.isasyncgenfunction, application):
         return "it is an asynchronous generator, whose code would never run", "it must not yield"
-    if kind == "stream" and _is(inspect.isgeneratorfunction, application):
+    if not kind.result and _is(inspect.isgeneratorfunction, application):
         return "it is a generator, whose code would never run", "a stream handler must not yield"
     return None
 
 
 def _fault_of_arguments(
-    signature: inspect.Signature, kind: str, name: str
+    signature: inspect.Signature, kind: ApplicationKind, name: str
 ) -> tuple[str, str] | None:
-    wanted = _ARGUMENTS[kind]
+    wanted = kind.arguments
     if _takes(signature, len(wanted)):
         return _fault_of_names(signature, kind, name)
     if _takes(signature, 0):
-        hint = f"write {kind}:{name}(), if it is a factory"
-    elif kind == "asgi" and _takes(signature, 2):
+        hint = f"write {kind.name}:{name}(), if it is a factory"
+    elif kind.event_loop and _takes(signature, 2):
         hint = f"write wsgi:{name}, if it is a WSGI application"
-    elif kind != "asgi" and _takes(signature, 3):
+    elif not kind.event_loop and _takes(signature, 3):
         hint = f"write asgi:{name}, if it is an ASGI application"
     else:
         hint = ""
-    return f"it takes {_shown(signature)}, but kind {kind} passes ({', '.join(wanted)})", hint
+    return f"it takes {_shown(signature)}, but kind {kind.name} passes ({', '.join(wanted)})", hint
 
 
-def _fault_of_names(signature: inspect.Signature, kind: str, name: str) -> tuple[str, str] | None:
+def _fault_of_names(
+    signature: inspect.Signature, kind: ApplicationKind, name: str
+) -> tuple[str, str] | None:
     parameters = list(signature.parameters.values())
     if any(one.kind is one.VAR_POSITIONAL for one in parameters):
         return None
     names = [one.name.lstrip("_") for one in parameters]
-    if kind == "stream" and names[:2] == ["environ", "start_response"]:
+    if not kind.http and names[:2] == ["environ", "start_response"]:
         return f"it takes {_shown(signature)} as a WSGI application does", f"write wsgi:{name}"
     known = {"environ", "env", "start_response", "scope", "connection", "request"}
     if _takes(signature, 0) and not known & set(names):
         # An application without its arguments makes no sense, a factory without its options does.
-        hint = f"write {kind}:{name}()"
+        hint = f"write {kind.name}:{name}()"
         return f"it takes {_shown(signature)}, all of them optional: it is a factory", hint
     return None
 

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Mapping
 from msgspec import Struct
 
 from preforkd.config.fields import get, leaves
+from preforkd.config.kinds import ApplicationKind, kind_of
 from preforkd.config.settings import AccessLogSettings, ControlSettings, ListenSettings, Settings
-from preforkd.config.target import is_request, no_refork
+from preforkd.config.target import is_request
 from preforkd.errors import Place
 
 _OF_UNIX_SOCKETS = ("mode", "owner", "group")
@@ -34,7 +35,7 @@ def contradictions(
     """
     yield from _in_listeners(settings, secrets)
     if "app.target" in origins:  # else the command line of the service may name another kind
-        yield from _in_kind(settings, settings.app.target.partition(":")[0])
+        yield from _in_kind(settings, kind_of(settings.app.target))
     place = origins.get("listen")
     if place is None or place.line:  # an option for a moment leaves the file as it is
         yield from _without_listener(settings, secrets)
@@ -82,22 +83,22 @@ def _has_certificate(settings: Settings, secrets: Collection[str]) -> bool:
     return bool(settings.tls.certificate) or "tls.certificate" in secrets
 
 
-def _in_kind(settings: Settings, kind: str) -> Iterator[Contradiction]:
+def _in_kind(settings: Settings, kind: ApplicationKind) -> Iterator[Contradiction]:
     for field in leaves():
-        if kind not in field.kinds and get(settings, field.path) != field.default:
-            message = f"this has no effect for an application of kind {kind}"
+        if kind.name not in field.kinds and get(settings, field.path) != field.default:
+            message = f"this has no effect for an application of kind {kind.name}"
             hint = f"leave it out; it is for kind {' and '.join(field.kinds)}"
             yield Contradiction(field.path, message, hint)
-    if kind == "stream" and not any(one.tls or one.proxy_protocol for one in settings.listen):
+    if not kind.http and not any(listen.has_opening for listen in settings.listen):
         for setting in ("http.header_timeout", "http.connections"):
             if get(settings, setting) != get(Settings(), setting):
-                message = "this has no effect for kind stream without tls and proxy_protocol"
+                message = f"this has no effect for kind {kind.name} without tls and proxy_protocol"
                 yield Contradiction(setting, message, "leave it out")
-    if kind != "wsgi" and any(map(is_request, settings.app.warm_up)):
-        message = f"an application of kind {kind} is sent no requests"
+    if not kind.warm_up_requests and any(map(is_request, settings.app.warm_up)):
+        message = f"an application of kind {kind.name} is sent no requests"
         yield Contradiction("app.warm_up", message, "name functions: MODULE:FUNCTION")
-    if settings.memory.refork.after and (reason := no_refork(kind)):
-        yield Contradiction("memory.refork.after", reason, "leave it out")
+    if settings.memory.refork.after and kind.refork_refusal:
+        yield Contradiction("memory.refork.after", kind.refork_refusal, "leave it out")
 
 
 def _without_listener(settings: Settings, secrets: Collection[str]) -> Iterator[Contradiction]:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from preforkd.config import units
-from preforkd.config.settings import ALL, ListenSettings, OnReload, Settings
+from preforkd.config.kinds import ALL_KINDS
+from preforkd.config.settings import ListenSettings, OnReload, Settings
 
 
 class Form(StrEnum):
@@ -47,7 +48,7 @@ class Field(msgspec.Struct, frozen=True):
     struct: type[msgspec.Struct] | None = None
     short: str = ""
     """The field of a section for which a single value may stand."""
-    kinds: tuple[str, ...] = ALL
+    kinds: tuple[str, ...] = ALL_KINDS
     """The kinds of application for which it has an effect."""
 
     @property
@@ -101,7 +102,7 @@ def fields_of(struct: type[msgspec.Struct], prefix: str = "") -> tuple[Field, ..
     """Return the fields of a settings struct, in their order; paths begin with the prefix."""
     hints = typing.get_type_hints(struct, include_extras=True)
     defaults = struct()
-    kinds = getattr(struct, "KINDS", ALL)
+    kinds = getattr(struct, "KINDS", ALL_KINDS)
     return tuple(
         _field(prefix + info.name, hints[info.name], getattr(defaults, info.name), kinds)
         for info in msgspec.structs.fields(struct)
@@ -135,7 +136,7 @@ def _field(path: str, hint: Any, default: Any, kinds: tuple[str, ...]) -> Field:
     form, number, choices = _form(plain, extra.get("kind"))
     bounds = number or meta
     kinds = extra.get("kinds", kinds)
-    only = f" Only for kind {' and '.join(kinds)}." if kinds != ALL else ""
+    only = f" Only for kind {' and '.join(kinds)}." if kinds != ALL_KINDS else ""
     return Field(
         path,
         form,

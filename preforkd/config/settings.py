@@ -1,7 +1,7 @@
 """Every setting, declared once: type, default, bounds, help, and what a reload does with it.
 
 The YAML reader, ``etc/preforkd.yaml``, the JSON Schema, the reference table and the command line
-derive from these structs.  The structs import nothing but msgspec, so that the zygote and the workers
+derive from these structs.  They need nothing but msgspec, so that the zygote and the workers
 can hold them without the YAML reader.
 """
 
@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
+
+from preforkd.config.kinds import ALL_KINDS, HTTP_KINDS, SPOOLING_KINDS, THREADED_KINDS
 
 
 class OnReload(StrEnum):
@@ -33,10 +35,6 @@ class Kind(StrEnum):
     """``2000 requests``, or a bare number. Held as int."""
     MODE = "mode"
     """Octal permission bits, ``0660`` or ``660``. Held as int."""
-
-
-ALL, HTTP, WSGI = ("stream", "wsgi", "asgi"), ("wsgi", "asgi"), ("wsgi",)
-"""Kinds of application for which a setting has an effect; a section's ``KINDS`` are those of its settings."""
 
 
 def _meta(  # the one place that knows how our own facts travel in msgspec's
@@ -123,7 +121,7 @@ class AppSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "An answer of 400 or above, or none within timeouts.boot, refuses the start or the reload. "
             "That worker then ends. Empty: none.",
             GENERATION,
-            kinds=HTTP,
+            kinds=HTTP_KINDS,
         ),
     ] = ""
 
@@ -174,6 +172,11 @@ class ListenSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             GENERATION,
         ),
     ] = False
+
+    @property
+    def has_opening(self) -> bool:
+        """Whether a TLS handshake or the PROXY protocol's header precedes what the client sends."""
+        return self.tls or self.proxy_protocol
 
 
 class WorkersSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -227,7 +230,7 @@ class WorkersSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             GENERATION,
             ge=1,
             le=512,
-            kinds=WSGI,
+            kinds=THREADED_KINDS,
         ),
     ] = 1
 
@@ -312,7 +315,7 @@ class TimeoutsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ge=0.0,
             le=HOUR,
             kind=Kind.DURATION,
-            kinds=HTTP,
+            kinds=HTTP_KINDS,
         ),
     ] = 0.0
 
@@ -413,7 +416,7 @@ class MemorySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP worker."""
 
-    KINDS: ClassVar[tuple[str, ...]] = HTTP
+    KINDS: ClassVar[tuple[str, ...]] = HTTP_KINDS
 
     keep_alive: Annotated[
         float,
@@ -434,7 +437,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ge=0.1,
             le=HOUR,
             kind=Kind.DURATION,
-            kinds=ALL,
+            kinds=ALL_KINDS,
         ),
     ] = 15.0
     body_timeout: Annotated[
@@ -524,7 +527,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ge=0,
             le=1 * GIB,
             kind=Kind.SIZE,
-            kinds=WSGI,
+            kinds=SPOOLING_KINDS,
         ),
     ] = 256 * KIB
     spool_total: Annotated[
@@ -536,7 +539,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ge=0,
             le=1024 * GIB,
             kind=Kind.SIZE,
-            kinds=WSGI,
+            kinds=SPOOLING_KINDS,
         ),
     ] = 0
     connections: Annotated[
@@ -547,7 +550,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             GENERATION,
             ge=1,
             le=1_000_000,
-            kinds=ALL,
+            kinds=ALL_KINDS,
         ),
     ] = 10_000
     server: Annotated[
@@ -581,7 +584,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ge=0,
             le=1024 * GIB,
             kind=Kind.SIZE,
-            kinds=WSGI,
+            kinds=SPOOLING_KINDS,
         ),
     ] = 64 * MIB
 
@@ -624,7 +627,7 @@ class ProxySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             "X-Forwarded-Proto; the application does not see those of anybody else. off: they are "
             "headers like others.",
             GENERATION,
-            kinds=HTTP,
+            kinds=HTTP_KINDS,
         ),
     ] = "off"
 
@@ -649,7 +652,7 @@ class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class AccessLogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A line for each request."""
 
-    KINDS: ClassVar[tuple[str, ...]] = HTTP
+    KINDS: ClassVar[tuple[str, ...]] = HTTP_KINDS
 
     target: Annotated[
         str,

@@ -7,9 +7,9 @@ import re
 
 from msgspec import Struct
 
+from preforkd.config.kinds import KINDS
 from preforkd.errors import did_you_mean
 
-KINDS = ("stream", "wsgi", "asgi")
 EXAMPLE = "wsgi:mysite.wsgi:application"
 
 _VISIBLE = re.compile(r"[!-~]+")
@@ -82,13 +82,6 @@ def _check_names(module: str, attribute: str, *, optional: bool = False) -> None
             f"{attribute!r} is not the name of an attribute, for example application or "
             "create_app()"
         )
-
-
-def no_refork(kind: str) -> str:
-    """Return why no zygote can be forked from a worker of this kind; empty if one can."""
-    if kind == "asgi":
-        return "an application of kind asgi cannot be forked while its event loop runs"
-    return ""
 
 
 def parse_target(text: str) -> Target:

@@ -19,8 +19,8 @@ import preforkd
 from preforkd.background import beside
 from preforkd.config import changes
 from preforkd.config.configuration import DEFAULT_PATH, Configuration
+from preforkd.config.kinds import kind_of
 from preforkd.config.settings import Settings
-from preforkd.config.target import no_refork
 from preforkd.control.records import MemoryStatus, ReloadAnswer, ServiceStatus
 from preforkd.core import events as ev, lifecycle, policy, status
 from preforkd.core.lifecycle import Effect, Event, State
@@ -205,12 +205,12 @@ class Master:
     def refork(self, tell: Callable[[str | Failure], None]) -> None:
         """Fork the zygote anew from the warmest worker; tell what was achieved, or why not."""
         self._reforks.ask(tell)
-        current, kind = self.board.current, self.settings.app.target.partition(":")[0]
+        current, kind = self.board.current, kind_of(self.settings.app.target)
         if self.life is not State.SERVING or current is None:
             reason = f"the service is {self.life.value}; a refork needs one that serves"
             self._reforks.end(Failure(Blame.SYSTEM, reason))
-        elif reason := no_refork(kind):
-            self._reforks.end(Failure(Blame.CONFIGURATION, reason))
+        elif kind.refork_refusal:
+            self._reforks.end(Failure(Blame.CONFIGURATION, kind.refork_refusal))
         else:
             self.feed(ev.ReforkRequested(self._overseer.warmest(), "asked for", urgent=True))
 

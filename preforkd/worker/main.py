@@ -18,8 +18,8 @@ from typing import Any, NoReturn, Protocol
 import msgspec
 
 from preforkd.apps.hooks import Hooks
+from preforkd.config.kinds import KINDS
 from preforkd.config.settings import Settings
-from preforkd.config.target import no_refork
 from preforkd.errors import ApplicationError, PreforkdError, shortage
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, close_all
@@ -35,19 +35,6 @@ logger = logging.getLogger("preforkd.worker")
 
 _DESCRIPTORS = 1024
 """Descriptors that the application may need beside its connections."""
-_MODULES = {
-    "wsgi": ("preforkd.worker.wsgi.loop",),
-    "asgi": (
-        "preforkd.worker.asgi.server",
-        "preforkd.worker.asgi.protocol",
-        "uvloop",
-        # What uvicorn.Config imports by name in the worker.
-        "uvicorn.lifespan.on",
-        "uvicorn.protocols.websockets.auto",
-    ),
-    "stream": ("preforkd.worker.stream",),
-}
-"""Each kind of application brings modules that the others have no use for."""
 # Made before the fork: in each worker it would touch 0.4 MB of pages.
 _to_worker: "msgspec.msgpack.Decoder[messages.ToWorker]" = msgspec.msgpack.Decoder(
     messages.ToWorker
@@ -99,9 +86,9 @@ def preload(kind: str, settings: Settings) -> None:
 
     What every worker needs is tried as well; raises what `preflight.check` raises.
     """
-    names = _MODULES[kind]
-    if kind == "stream" and _opens(settings):
-        names += ("preforkd.worker.openings",)
+    names = KINDS[kind].modules
+    if _opens(settings):
+        names += KINDS[kind].opening_modules
     for name in names:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
@@ -211,7 +198,7 @@ def _work(seat: Seat, own: _Own, children: ApplicationChildren) -> int:
             _tell(channel, messages.Leaving("SIGTERM"))
 
     gate.on_retiring = begin_to_leave
-    gate.refork_at_once = bool(no_refork(seat.kind))
+    gate.refork_at_once = bool(KINDS[seat.kind].refork_refusal)
     try:
         server = _server(seat, gate)
         own.more.append(server.descriptors)
@@ -276,7 +263,7 @@ class _Refork:
         os.close(go)
 
     def _fork(self) -> tuple[tuple[int, int] | fork.ForkedChild | None, str]:
-        if reason := no_refork(self.seat.kind):
+        if reason := KINDS[self.seat.kind].refork_refusal:
             return None, reason
         with self.board.occupied():
             reason = self.seat.hooks.call("before_refork")
@@ -302,7 +289,7 @@ def _end_stray() -> None:
 
 
 def _server(seat: Seat, gate: Acceptor) -> Server:
-    if seat.kind != "stream" or _opens(seat.settings):
+    if KINDS[seat.kind].http or _opens(seat.settings):
         # Each connection takes a descriptor, and one more while its body or answer waits in a file;
         # systemd's soft limit is 1024.
         rlimits.raise_descriptor_limit(2 * seat.settings.http.connections + _DESCRIPTORS)
@@ -333,7 +320,7 @@ def _server(seat: Seat, gate: Acceptor) -> Server:
 
 def _opens(settings: Settings) -> bool:
     # Something precedes the handler's part of a stream connection.
-    return any(listener.tls or listener.proxy_protocol for listener in settings.listen)
+    return any(listen.has_opening for listen in settings.listen)
 
 
 def _exchange(seat: Seat) -> Any:

@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 
+from preforkd.config.kinds import KINDS
 from preforkd.config.settings import Settings
 from preforkd.errors import ConfigurationError, Place, Problem, SystemFailure
 from preforkd.logs import access_log
@@ -28,13 +29,13 @@ def check(kind: str, settings: Settings) -> None:
         from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL, for those who want it
 
         tls.context(settings.tls)
-    if kind == "stream":
+    if not KINDS[kind].http:
         return
     if kind == "asgi":
         from preforkd.worker.asgi.server import demand_uvicorn  # noqa: PLC0415
 
         demand_uvicorn()
-    else:
+    if KINDS[kind].spools:
         _demand_spool()
     access_log.demand(settings.access_log)
     _demand_rendering(settings.http.server)

@@ -22,6 +22,7 @@ import msgspec
 
 from preforkd.apps import hooks, loader, warmup
 from preforkd.apps.hooks import Hooks
+from preforkd.config.kinds import KINDS
 from preforkd.config.settings import AccessLogSettings, Settings
 from preforkd.config.target import parse_target
 from preforkd.errors import ApplicationError, PreforkdError, refused
@@ -227,7 +228,7 @@ def _check(
     begun: float,
 ) -> messages.Problem | None:
     settings = loaded.settings
-    if not settings.app.check or loaded.kind == "stream":
+    if not settings.app.check or not KINDS[loaded.kind].http:
         return None
 
     def live(listener: socket.socket, descriptor: int, memory: int) -> None:
@@ -310,7 +311,7 @@ def _demand_threads(kind: str, settings: Settings, library: UnpatchedModules) ->
     who = library.greenlets()
     if not who:
         return
-    if kind == "asgi":
+    if KINDS[kind].event_loop:
         raise ApplicationError(
             f"{who} has replaced threads and selectors of the standard library (a monkey patch): asyncio, "
             "which an ASGI application runs in, does not work with them",

@@ -1,14 +1,19 @@
 """Every setting with every kind of application: it has an effect, or it is refused where it was written."""
 
+import importlib.util
 import json
 
 import pytest
 
 from preforkd.config import sources
 from preforkd.config.fields import Form, fields_of, get, leaves
-from preforkd.config.settings import ALL, HTTP, WSGI, ListenSettings
+from preforkd.config.kinds import KINDS
+from preforkd.config.settings import ListenSettings
 from preforkd.errors import ConfigurationError
 
+ALL = ("stream", "wsgi", "asgi")
+HTTP = ("wsgi", "asgi")
+WSGI = ("wsgi",)
 REFORKED = ("stream", "wsgi")
 SETTINGS = {
     "app.target": (ALL, "wsgi:a:b"),
@@ -99,6 +104,20 @@ OF_LISTENERS = {
     "proxy_protocol": {"address": ":81", "proxy_protocol": True},
 }
 FOR_LISTENERS = {"proxy.trusted": ["10.0.0.0/8"], "tls.certificate": "/c.pem"}
+
+
+def test_only_a_kind_without_an_event_loop_can_be_reforked():
+    """One reason for the setting, the command and the worker; it names the kind."""
+    assert tuple(name for name, kind in KINDS.items() if not kind.refork_refusal) == REFORKED
+    assert "kind asgi" in KINDS["asgi"].refork_refusal
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_module_to_preload_exists(kind):
+    """A misspelled name would be passed over in silence, as a library that is not installed is."""
+    for name in (*KINDS[kind].modules, *KINDS[kind].opening_modules):
+        if name.startswith("preforkd."):
+            assert importlib.util.find_spec(name) is not None
 
 
 def written(settings):

@@ -5,7 +5,6 @@ import pytest
 from preforkd.config.target import (
     Reference,
     Target,
-    no_refork,
     parse_reference,
     parse_target,
     parse_warm_up,
@@ -75,9 +74,3 @@ def test_what_may_not_be_warmed_up_is_explained(text, words):
     """The error says what is wrong."""
     with pytest.raises(ValueError, match=words):
         parse_warm_up(text)
-
-
-def test_a_kind_that_cannot_be_forked_says_why():
-    """One reason, for whoever asks for it: a setting, a command, the worker."""
-    assert "kind asgi" in no_refork("asgi")
-    assert no_refork("wsgi") == no_refork("stream") == ""

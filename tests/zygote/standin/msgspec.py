@@ -6,5 +6,5 @@ from dataclasses import dataclass
 class Struct:
     """A dataclass, in the words of msgspec."""
 
-    def __init_subclass__(cls, *, frozen: bool = False) -> None:
-        dataclass(frozen=frozen)(cls)
+    def __init_subclass__(cls, *, frozen: bool = False, kw_only: bool = False) -> None:
+        dataclass(frozen=frozen, kw_only=kw_only)(cls)
