@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import shlex
+import tomllib
 
 import pytest
 
@@ -157,6 +158,21 @@ def test_each_configuration_is_valid(path, tmp_path):
 def test_configurations_are_found():
     """The test above is not empty."""
     assert len([one for path in SHOWING for one in snippets(path)]) > 15
+
+
+def test_the_design_names_the_layers_and_modules_that_there_are():
+    """Its picture of the layers is pyproject.toml's, and each module in it exists."""
+    text = (ROOT / "packaging/doc/design.md").read_text()
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (rule["layers"] for rule in linter["contracts"] if rule["type"] == "layers")
+    picture = "".join(f"    {layer.replace('preforkd.', '')}\n" for layer in layers)
+    assert f"\n\n{picture}\n" in text
+    packages = {path.name for path in (ROOT / "preforkd").iterdir() if path.is_dir()}
+    for code in set(CODE.findall(text)) - SETTINGS:
+        name = code.removeprefix("preforkd.")
+        if name.partition(".")[0] in packages and re.fullmatch(r"[a-z_.]+", name):
+            path = ROOT / "preforkd" / name.replace(".", "/")
+            assert path.is_dir() or path.with_suffix(".py").exists(), code
 
 
 def test_the_license_is_the_packages():

@@ -17,12 +17,11 @@ SECTION = TEXT.partition("## A first application\n")[2].partition("\n## ")[0]
 
 
 def example(start: str) -> str:
-    """Return README's configuration that begins after this line, without its immortal heap."""
+    """Return README's first configuration behind this line."""
     after = SECTION[SECTION.index(start) :]
     lines = re.search(r"^    app:\n(?:    .+\n)+", after, re.MULTILINE)
     assert lines is not None, start
-    text = re.sub("^    ", "", lines[0], flags=re.MULTILINE)
-    return re.sub(r"^memory: .*\n", "", text, flags=re.MULTILINE)
+    return re.sub("^    ", "", lines[0], flags=re.MULTILINE)
 
 
 def module(path: str) -> str:
