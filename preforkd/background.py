@@ -11,7 +11,7 @@ from preforkd.loop import Loop
 Result = TypeVar("Result")
 
 
-def beside(
+def run_in_thread(
     loop: Loop,
     name: str,
     work: Callable[[], Result],

@@ -20,11 +20,11 @@ from typing import Any
 
 logger = logging.getLogger("preforkd.master")
 
-_AT_ONCE = 4096
+_WAKEUPS_AT_ONCE = 4096
 """Signals and calls from threads that are read before the loop turns again."""
-_SWEPT = 64
+_SWEEP_FROM = 64
 """Timers, cancelled ones with them, from which on the cancelled ones are looked for."""
-_FROM_A_THREAD = b"\0"
+_THREAD_WAKEUP = b"\0"
 """What stands for a call from a thread in the pipe where signals stand for themselves."""
 
 
@@ -55,19 +55,19 @@ class Loop:
     def __init__(self) -> None:
         """Open what it needs. Raises OSError."""
         self._epoll = select.epoll()
-        self._wakes, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wakeup_read, self._wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._soon: deque[Call] = deque()
         self._timers: list[Call] = []
-        self._sweep_at = _SWEPT
+        self._sweep_at = _SWEEP_FROM
         self._readers: dict[int, Call] = {}
         self._writers: dict[int, Call] = {}
         self._signals: dict[int, Call] = {}
-        self._before: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
         """What was done about signals before."""
         self._stopped = False
         self._closed = False
         self._closing = threading.Lock()
-        self.add_reader(self._wakes, self._woken)
+        self.add_reader(self._wakeup_read, self._read_wakeups)
 
     def time(self) -> float:
         """Return the time by which it goes: seconds that never run back."""
@@ -90,7 +90,7 @@ class Loop:
         if len(self._timers) >= self._sweep_at:
             self._timers = [call for call in self._timers if call.callback is not None]
             heapq.heapify(self._timers)
-            self._sweep_at = max(_SWEPT, 2 * len(self._timers))
+            self._sweep_at = max(_SWEEP_FROM, 2 * len(self._timers))
         call = Call(when, callback, arguments)
         heapq.heappush(self._timers, call)
         return call
@@ -102,7 +102,7 @@ class Loop:
                 raise RuntimeError("the loop is closed")
             self._soon.append(Call(0.0, callback, arguments))
             with contextlib.suppress(BlockingIOError):  # full of what will wake it
-                os.write(self._wake, _FROM_A_THREAD)
+                os.write(self._wakeup_write, _THREAD_WAKEUP)
 
     # --- descriptors -----------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Loop:
         before = calls.get(descriptor)
         calls[descriptor] = call
         try:
-            if known and not self._renew(descriptor):
+            if known and not self._modify(descriptor):
                 # It was closed while it was watched, and another one has its number.
                 self._unwatch(
                     self._writers if calls is self._readers else self._readers, descriptor
@@ -142,7 +142,7 @@ class Loop:
             if before is not None:
                 before.cancel()
 
-    def _renew(self, descriptor: int) -> bool:
+    def _modify(self, descriptor: int) -> bool:
         try:
             self._epoll.modify(descriptor, self._wanted(descriptor))
         except FileNotFoundError:
@@ -176,15 +176,15 @@ class Loop:
         In the main thread only: others cannot have signals.
         """
         if not self._signals:
-            signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+            signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
         self._signals[number] = Call(0.0, callback, arguments)
-        self._before.setdefault(number, signal.signal(number, _noticed))
+        self._previous.setdefault(number, signal.signal(number, _ignore))
         signal.siginterrupt(number, False)
 
-    def _woken(self) -> None:
+    def _read_wakeups(self) -> None:
         with contextlib.suppress(BlockingIOError):
             # What threads want stands in the list of calls; the byte only ended the wait.
-            for number in os.read(self._wakes, _AT_ONCE):
+            for number in os.read(self._wakeup_read, _WAKEUPS_AT_ONCE):
                 if number in self._signals:
                     self._soon.append(self._signals[number])
 
@@ -204,7 +204,7 @@ class Loop:
         self._stopped = True
 
     def _turn(self) -> None:
-        for descriptor, events in self._epoll.poll(self._patience()):
+        for descriptor, events in self._epoll.poll(self._poll_timeout()):
             # An end, or an error, is news for whoever waits; he finds it by his system call.
             if events & ~select.EPOLLOUT and (reader := self._readers.get(descriptor)):
                 self._soon.append(reader)
@@ -224,7 +224,7 @@ class Loop:
             except Exception:
                 logger.exception("what the loop called has failed: %r", callback)
 
-    def _patience(self) -> float:
+    def _poll_timeout(self) -> float:
         while self._timers and self._timers[0].callback is None:
             heapq.heappop(self._timers)
         if self._soon or self._stopped:
@@ -233,16 +233,16 @@ class Loop:
 
     def close(self) -> None:
         """Give everything back: signals do what they did before, and nobody is called any more."""
-        for number, before in self._before.items():
+        for number, before in self._previous.items():
             signal.signal(number, before)
         if self._signals:
             signal.set_wakeup_fd(-1)
         with self._closing:
             self._closed = True
             self._epoll.close()
-            os.close(self._wakes)
-            os.close(self._wake)
+            os.close(self._wakeup_read)
+            os.close(self._wakeup_write)
 
 
-def _noticed(_number: int, _frame: FrameType | None) -> None:
+def _ignore(_number: int, _frame: FrameType | None) -> None:
     """Stand for a handler, without which a signal would not come by the descriptor."""

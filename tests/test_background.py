@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from preforkd.background import beside
+from preforkd.background import run_in_thread
 from preforkd.loop import Loop
 
 
@@ -17,7 +17,7 @@ def outcome(work):
         loop.stop()
 
     loop.call_later(20, pytest.fail, "nothing was heard")
-    beside(loop, "worker", work, hear)
+    run_in_thread(loop, "worker", work, hear)
     loop.run()
     loop.close()
     (told,) = heard
@@ -63,7 +63,7 @@ def test_a_loop_that_has_ended_does_not_hear():
         go_on.wait(20)
 
     loop = Loop()
-    beside(loop, "worker", works, lambda _: pytest.fail("heard"))
+    run_in_thread(loop, "worker", works, lambda _: pytest.fail("heard"))
     assert begun.wait(20)
     loop.close()
     go_on.set()

@@ -146,7 +146,7 @@ def _check(options: Options) -> int:
     if options.load:
         from preforkd.supervisor import check  # noqa: PLC0415
 
-        failure = check.load_for_trial(loaded, environment.clean(os.environ))
+        failure = check.check_application(loaded, environment.clean(os.environ))
         if failure is not None:
             _complain_of(failure)
             return failure.blame.exit_status

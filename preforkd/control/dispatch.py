@@ -59,15 +59,15 @@ class Dispatcher:
             answer(InterfaceNotFound(name))
             return
         for method in interface.methods:
-            if method.asks.__name__ == method_name:
+            if method.parameters.__name__ == method_name:
                 break
         else:
             answer(MethodNotFound(call.method))
             return
         try:
-            parameters = msgspec.convert(call.parameters or {}, method.asks)
+            parameters = msgspec.convert(call.parameters or {}, method.parameters)
         except msgspec.ValidationError as error:
-            answer(InvalidParameter(_blamed(error)))
+            answer(InvalidParameter(_invalid_parameter(error)))
             return
         method.perform(parameters, answer)
 
@@ -101,7 +101,7 @@ _decoder = msgspec.json.Decoder(_Call)
 def _encoded(parameters: msgspec.Struct) -> bytes:
     answer: dict[str, Any] = {"parameters": parameters}
     if isinstance(parameters, Error):
-        answer = {"error": f"{parameters.of}.{type(parameters).__name__}", **answer}
+        answer = {"error": f"{parameters.interface_name}.{type(parameters).__name__}", **answer}
     try:
         return msgspec.json.encode(answer) + END
     except UnicodeEncodeError:
@@ -111,7 +111,7 @@ def _encoded(parameters: msgspec.Struct) -> bytes:
         return json.dumps(msgspec.to_builtins(answer)).encode() + END
 
 
-def _blamed(error: msgspec.ValidationError) -> str:
+def _invalid_parameter(error: msgspec.ValidationError) -> str:
     # Its text ends with a name, or with a path that begins with $ and leads through it.
     path = str(error).split("`")[-2].removeprefix("$.")
     return path.partition("[")[0].partition(".")[0]
@@ -149,19 +149,19 @@ class Description(msgspec.Struct, frozen=True):
 class InterfaceNotFound(Error, frozen=True):
     """There is no such interface."""
 
-    of = SERVICE
+    interface_name = SERVICE
     interface: str
 
 
 class MethodNotFound(Error, frozen=True):
     """The interface has no such method."""
 
-    of = SERVICE
+    interface_name = SERVICE
     method: str
 
 
 class InvalidParameter(Error, frozen=True):
     """A parameter is missing, unknown, or of another type."""
 
-    of = SERVICE
+    interface_name = SERVICE
     parameter: str

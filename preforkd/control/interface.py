@@ -21,19 +21,19 @@ INTERFACE = NAME
 class Backend(Protocol):
     """The master, as a client sees it; ``tell`` is called once, at once or later."""
 
-    def view(self) -> ServiceStatus:
+    def status(self) -> ServiceStatus:
         """Return all there is to see."""
 
-    def memory(self, tell: Callable[[MemoryStatus], None]) -> None:
+    def memory(self, callback: Callable[[MemoryStatus], None]) -> None:
         """Read the memory of all processes; milliseconds each, beside the loop."""
 
-    def reload(self, tell: Callable[[ReloadAnswer], None], *, fresh: bool) -> None:
+    def reload(self, callback: Callable[[ReloadAnswer], None], *, fresh: bool) -> None:
         """Reload; tell when the new generation serves, or the reload has failed."""
 
     def stop(self, *, quick: bool) -> None:
         """Begin to stop."""
 
-    def refork(self, tell: Callable[[str | Failure], None]) -> None:
+    def refork(self, callback: Callable[[str | Failure], None]) -> None:
         """Fork the zygote anew from a warm worker; tell what was achieved, or why not."""
 
     def scale(self, size: int | None) -> int:
@@ -55,7 +55,7 @@ class GetStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory: bool | None = None
 
 
-class Status(msgspec.Struct, frozen=True):
+class StatusResult(msgspec.Struct, frozen=True):
     """The answer to GetStatus."""
 
     service: ServiceStatus
@@ -65,7 +65,7 @@ class GetMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Return what each process takes."""
 
 
-class Memory(msgspec.Struct, frozen=True):
+class MemoryResult(msgspec.Struct, frozen=True):
     """The answer to GetMemory."""
 
     memory: MemoryStatus
@@ -80,7 +80,7 @@ class Reload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fresh: bool
 
 
-class Reloaded(msgspec.Struct, frozen=True):
+class ReloadResult(msgspec.Struct, frozen=True):
     """The answer to a reload that succeeded."""
 
     generation: int
@@ -95,7 +95,7 @@ class Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quick: bool
 
 
-class Stopping(msgspec.Struct, frozen=True):
+class StopResult(msgspec.Struct, frozen=True):
     """The answer to Stop."""
 
 
@@ -103,7 +103,7 @@ class Refork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Fork the next zygote from a warm worker; return when a first worker of its own serves."""
 
 
-class Reforked(msgspec.Struct, frozen=True):
+class ReforkResult(msgspec.Struct, frozen=True):
     """The answer to a refork that succeeded."""
 
     message: str
@@ -119,7 +119,7 @@ class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     by: int | None = None
 
 
-class Scaled(msgspec.Struct, frozen=True):
+class ScaleResult(msgspec.Struct, frozen=True):
     """The answer to Scale."""
 
     size: int
@@ -131,7 +131,7 @@ class Scaled(msgspec.Struct, frozen=True):
 class _Failed(Error, frozen=True):
     """Who has to act, why, the evidence, and what to do."""
 
-    of = INTERFACE
+    interface_name = INTERFACE
     blame: str
     reason: str
     detail: str
@@ -149,7 +149,7 @@ class ReforkFailed(_Failed, frozen=True):
 class NotAllowed(Error, frozen=True):
     """The client may look, and give no commands."""
 
-    of = INTERFACE
+    interface_name = INTERFACE
     reason: str
 
 
@@ -164,17 +164,19 @@ class Manager:
             INTERFACE,
             "Look at a preforkd service, reload it, stop it.",
             (
-                Method(GetStatus, Status, self._get_status),
-                Method(GetMemory, Memory, self._get_memory),
-                Method(Reload, Reloaded, self._commanded(self._reload)),
-                Method(Refork, Reforked, self._commanded(self._refork)),
-                Method(Scale, Scaled, self._commanded(self._scale)),
-                Method(Stop, Stopping, self._commanded(self._stop)),
+                Method(GetStatus, StatusResult, self._get_status),
+                Method(GetMemory, MemoryResult, self._get_memory),
+                Method(Reload, ReloadResult, self._for_commanders(self._reload)),
+                Method(Refork, ReforkResult, self._for_commanders(self._refork)),
+                Method(Scale, ScaleResult, self._for_commanders(self._scale)),
+                Method(Stop, StopResult, self._for_commanders(self._stop)),
             ),
             (ReloadFailed, ReforkFailed, NotAllowed),
         )
 
-    def _commanded(self, perform: Callable[[Any, Answer], None]) -> Callable[[Any, Answer], None]:
+    def _for_commanders(
+        self, perform: Callable[[Any, Answer], None]
+    ) -> Callable[[Any, Answer], None]:
         def checked(call: msgspec.Struct, answer: Answer) -> None:
             command, peer = type(call).__name__, self._peer
             if may_command(peer, self._group):
@@ -189,48 +191,48 @@ class Manager:
         return checked
 
     def _get_status(self, call: GetStatus, answer: Answer) -> None:
-        def tell(memory: MemoryStatus | None) -> None:
-            view = replace(self._backend.view(), memory=memory)
+        def callback(memory: MemoryStatus | None) -> None:
+            view = replace(self._backend.status(), memory=memory)
             if not may_command(self._peer, self._group):
                 view = replace(view, workers=[_without_query(row) for row in view.workers])
-            answer(Status(view))
+            answer(StatusResult(view))
 
         if call.memory:
-            self._backend.memory(tell)
+            self._backend.memory(callback)
         else:
-            tell(None)
+            callback(None)
 
     def _get_memory(self, _call: GetMemory, answer: Answer) -> None:
-        self._backend.memory(lambda memory: answer(Memory(memory)))
+        self._backend.memory(lambda memory: answer(MemoryResult(memory)))
 
     def _reload(self, call: Reload, answer: Answer) -> None:
-        def tell(ended: ReloadAnswer) -> None:
+        def callback(ended: ReloadAnswer) -> None:
             if ended.ok:
                 number = ended.generation or 0
-                answer(Reloaded(number, ended.message, ended.live, ended.restart))
+                answer(ReloadResult(number, ended.message, ended.live, ended.restart))
             else:
                 blame = ended.blame or "internal"
                 answer(ReloadFailed(blame, ended.message, ended.detail, ended.hint))
 
-        self._backend.reload(tell, fresh=call.fresh)
+        self._backend.reload(callback, fresh=call.fresh)
 
     def _refork(self, _call: Refork, answer: Answer) -> None:
-        def tell(ended: str | Failure) -> None:
+        def callback(ended: str | Failure) -> None:
             if isinstance(ended, Failure):
                 blame = ended.blame.value
                 answer(ReforkFailed(blame, ended.reason, ended.detail, ended.hint))
             else:
-                answer(Reforked(ended))
+                answer(ReforkResult(ended))
 
-        self._backend.refork(tell)
+        self._backend.refork(callback)
 
     def _scale(self, call: Scale, answer: Answer) -> None:
         backend = self._backend
-        answer(Scaled(backend.scale_by(call.by) if call.by else backend.scale(call.size)))
+        answer(ScaleResult(backend.scale_by(call.by) if call.by else backend.scale(call.size)))
 
     def _stop(self, call: Stop, answer: Answer) -> None:
         self._backend.stop(quick=call.quick)
-        answer(Stopping())
+        answer(StopResult())
 
 
 def _without_query(row: WorkerStatus) -> WorkerStatus:

@@ -18,8 +18,8 @@ def description(interface: Interface) -> str:
     """Return the description. Raises TypeError for what Varlink has no type for."""
     types: dict[str, str] = {}
     methods = [
-        f"{_comment(method.asks.__doc__)}method {method.asks.__name__}"
-        f"{_fields(method.asks, types)} -> {_fields(method.answers, types)}\n"
+        f"{_comment(method.parameters.__doc__)}method {method.parameters.__name__}"
+        f"{_fields(method.parameters, types)} -> {_fields(method.result, types)}\n"
         for method in interface.methods
     ]
     errors = [
@@ -27,7 +27,7 @@ def description(interface: Interface) -> str:
         for error in interface.errors
     ]
     named = [f"{text}\n" for text in types.values()]
-    head = f"{_comment(interface.text)}interface {interface.name}\n"
+    head = f"{_comment(interface.description)}interface {interface.name}\n"
     return "\n".join([head, *named, *methods, *errors])
 
 

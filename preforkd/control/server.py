@@ -24,15 +24,15 @@ _RESERVED = 16
 """Seats that those who may only look cannot take."""
 MESSAGE = 64 * 1024
 """Bytes of one request."""
-LOOKS = 200
+READS = 200
 """Requests a second of all who may only look, together: beyond that they wait, so that the master has time."""
-PATIENCE = 60.0
+IDLE_TIMEOUT = 60.0
 """Seconds that a client may be silent while nothing is asked of us, or not read our answer."""
-_FAREWELL = 2.0
+_CLOSE_TIMEOUT = 2.0
 _PAUSE = 1.0
 """Seconds without accepting after the system had no descriptor for a client."""
 _BACKLOG = 16
-_AT_ONCE = 65536
+_READ_SIZE = 65536
 """Bytes that are read, and at the most one request that is dealt with, before the loop turns again."""
 
 
@@ -49,43 +49,43 @@ class _Client:
         loop: Loop,
         sock: socket.socket,
         service: Dispatcher,
-        ration: RateLimit | None,
+        ratelimit: RateLimit | None,
         ended: Callable[["_Client"], None],
         *,
-        peeks: bool,
+        peek: bool,
     ) -> None:
         """Begin to read. Raises OSError.
 
-        ``peeks``: the kernel lets the client send descriptors; see `preforkd.ipc.scm_rights`.
+        ``peek``: the kernel lets the client send descriptors; see `preforkd.ipc.scm_rights`.
         """
         self._loop = loop
         self.sock = sock
         self._service = service
-        self._ration = ration
+        self._ratelimit = ratelimit
         self._ended = ended
-        self._peeks = peeks
-        self._said = bytearray()
+        self._peek = peek
+        self._received = bytearray()
         """What was read and not dealt with: at the end of it may be a part of a request."""
         self._unsent = b""
-        self._asked = False
+        self._in_progress = False
         """A request is being dealt with."""
-        self._silent = False
+        self._at_end = False
         """It says no more, and still hears."""
         self._closed = False
         self._next: Call | None = None
-        self._heard_at = loop.time()
+        self._active_at = loop.time()
         sock.setblocking(False)
-        self._go_on_when_it_may()
-        self._timer = loop.call_later(PATIENCE, self._watch)
+        self._continue_within_rate()
+        self._timer = loop.call_later(IDLE_TIMEOUT, self._check_idle)
 
     def _read(self) -> None:
-        size = _AT_ONCE
+        size = _READ_SIZE
         try:
-            if self._peeks:
+            if self._peek:
                 # There is no room for descriptors, so what is cut are some.
                 seen, _, flags, _ = self.sock.recvmsg(size, 0, socket.MSG_PEEK)
                 if flags & socket.MSG_CTRUNC:
-                    self._cut_off("sent file descriptors")
+                    self._reject("sent file descriptors")
                     return
                 size = len(seen)  # what arrives meanwhile may have some
             data = self.sock.recv(size) if size else b""
@@ -94,34 +94,34 @@ class _Client:
         except OSError:
             self.abort()
             return
-        self._heard_at = self._loop.time()
-        self._said += data
-        self._silent = not data
-        self._go_on()
+        self._active_at = self._loop.time()
+        self._received += data
+        self._at_end = not data
+        self._continue()
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         """Take up the next request if there is one, and listen only if there is none."""
-        if self._closed or self._asked or self._unsent:
+        if self._closed or self._in_progress or self._unsent:
             return
-        end = self._said.find(END)
-        if end > MESSAGE or (end < 0 and len(self._said) > MESSAGE):
-            self._cut_off("said too much")
+        end = self._received.find(END)
+        if end > MESSAGE or (end < 0 and len(self._received) > MESSAGE):
+            self._reject("said too much")
         elif end >= 0:
             self._loop.remove_reader(self.sock.fileno())
-            message = bytes(self._said[:end])
-            del self._said[: end + 1]
-            self._deal_with(message)
-        elif self._silent:
+            message = bytes(self._received[:end])
+            del self._received[: end + 1]
+            self._dispatch(message)
+        elif self._at_end:
             self.abort()
         else:
             self._loop.add_reader(self.sock.fileno(), self._read)
 
-    def _deal_with(self, message: bytes) -> None:
-        self._asked = True
+    def _dispatch(self, message: bytes) -> None:
+        self._in_progress = True
         try:
             self._service.call(message, self._answer)
         except MalformedError as error:
-            self._cut_off("said what is no call", f": {error}")
+            self._reject("said what is no call", f": {error}")
         except Exception:
             logger.exception("a request of the control socket has failed")
             self.abort()
@@ -129,8 +129,8 @@ class _Client:
     def _answer(self, answer: bytes) -> None:
         if self._closed:
             return
-        self._asked = False
-        self._heard_at = self._loop.time()
+        self._in_progress = False
+        self._active_at = self._loop.time()
         self._unsent = answer
         self._send()
 
@@ -147,32 +147,32 @@ class _Client:
             self._loop.add_writer(self.sock.fileno(), self._send)
             return
         self._loop.remove_writer(self.sock.fileno())
-        self._go_on_when_it_may()
+        self._continue_within_rate()
 
-    def _go_on_when_it_may(self) -> None:
+    def _continue_within_rate(self) -> None:
         # Connections count, too: a new one for each request is no way around.
-        rest = self._ration.take(self._loop.time()) if self._ration else 0.0
-        self._next = self._loop.call_later(rest, self._go_on)
+        rest = self._ratelimit.take(self._loop.time()) if self._ratelimit else 0.0
+        self._next = self._loop.call_later(rest, self._continue)
 
-    def _watch(self) -> None:
-        if self._asked:
-            self._heard_at = self._loop.time()
-        due = self._heard_at + PATIENCE
+    def _check_idle(self) -> None:
+        if self._in_progress:
+            self._active_at = self._loop.time()
+        due = self._active_at + IDLE_TIMEOUT
         if self._loop.time() < due:
-            self._timer = self._loop.call_at(due, self._watch)
+            self._timer = self._loop.call_at(due, self._check_idle)
         elif self._unsent:
-            self._cut_off("does not read")
+            self._reject("does not read")
         else:
             self.abort()
 
-    def _cut_off(self, why: str, detail: str = "") -> None:
+    def _reject(self, why: str, detail: str = "") -> None:
         logger.warning("a client of the control socket %s, and is cut off%s", why, detail)
         self.abort()
 
     def finish(self) -> None:
         """Hang up as soon as the answer that is on its way has gone out."""
-        self._said.clear()
-        self._silent = True
+        self._received.clear()
+        self._at_end = True
         if not self._unsent:
             self.abort()
 
@@ -200,21 +200,21 @@ class ControlServer:
         self._pause: Call | None = None
         self._full = False
         """The last client was turned away, and it was said."""
-        self._peeks = False
+        self._peek = False
         self._closing = 0
         """Sockets of clients that have ended, which a thread is closing; each holds its seat."""
         self._clients: set[_Client] = set()
-        self._looks = RateLimit(LOOKS)
+        self._read_rate = RateLimit(READS)
         self._closed: Callable[[], None] | None = None
 
     def start(self, path: str, mode: int) -> None:
         """Bind the path and serve it. Raises SystemFailure."""
         self._sock = bind.bind_unix(path, mode, "", "", _BACKLOG)
-        self._peeks = not scm_rights.refuse(self._sock)
-        self.admit(mode, self._group)
+        self._peek = not scm_rights.refuse(self._sock)
+        self.set_access(mode, self._group)
         self._listen()
 
-    def admit(self, mode: int, group: str) -> None:
+    def set_access(self, mode: int, group: str) -> None:
         """Let those connect whom the mode lets in, and this group, whose members may command."""
         former, self._group = self._group, group
         if self._sock is None:
@@ -251,10 +251,12 @@ class ControlServer:
         try:
             peer = peer_of(sock)
             commands = may_command(peer, self._group)
-            if self._has_seat(peer, commands=commands):
+            if self._has_room(peer, commands=commands):
                 service = self._service_for(peer)
-                ration = None if commands else self._looks
-                client = _Client(self._loop, sock, service, ration, self._gone, peeks=self._peeks)
+                ratelimit = None if commands else self._read_rate
+                client = _Client(
+                    self._loop, sock, service, ratelimit, self._client_ended, peek=self._peek
+                )
                 self._clients.add(client)
                 return
         except OSError as error:
@@ -268,9 +270,9 @@ class ControlServer:
         self._loop.remove_reader(self._sock.fileno())
         self._pause = self._loop.call_later(_PAUSE, self._listen)
 
-    def _has_seat(self, peer: Peer, *, commands: bool) -> bool:
-        seats = CLIENTS - (0 if commands else _RESERVED)
-        full = len(self._clients) + self._closing >= seats
+    def _has_room(self, peer: Peer, *, commands: bool) -> bool:
+        most = CLIENTS - (0 if commands else _RESERVED)
+        full = len(self._clients) + self._closing >= most
         if full and not self._full:
             text = "the control socket has %d clients; others are turned away, user %d first"
             logger.warning(text, len(self._clients), peer.uid)
@@ -284,21 +286,21 @@ class ControlServer:
         )
 
     def _close(self, sock: socket.socket) -> None:
-        if not self._peeks:
+        if not self._peek:
             sock.close()
             return
 
         def closed() -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                self._loop.call_soon_threadsafe(self._give_seat_back)
+                self._loop.call_soon_threadsafe(self._socket_closed)
 
         self._closing += 1
         scm_rights.close_aside(sock.close, closed)
 
-    def _give_seat_back(self) -> None:
+    def _socket_closed(self) -> None:
         self._closing -= 1
 
-    def _gone(self, client: _Client) -> None:
+    def _client_ended(self, client: _Client) -> None:
         self._close(client.sock)
         self._clients.discard(client)
         if not self._clients and self._closed is not None:
@@ -315,7 +317,7 @@ class ControlServer:
                 self._pause.cancel()
             self._loop.remove_reader(self._sock.fileno())
             listener, self._sock = self._sock, None
-            if self._peeks:  # one who was not accepted may have sent descriptors as well
+            if self._peek:  # one who was not accepted may have sent descriptors as well
                 scm_rights.close_aside(lambda: bind.close_unix(listener))
             else:
                 bind.close_unix(listener)
@@ -323,7 +325,7 @@ class ControlServer:
             closed()
             return
         self._closed = closed
-        self._loop.call_later(_FAREWELL, self._abort)
+        self._loop.call_later(_CLOSE_TIMEOUT, self._abort)
         for client in list(self._clients):
             client.finish()
 

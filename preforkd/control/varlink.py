@@ -16,23 +16,23 @@ Answer = Callable[[msgspec.Struct], None]
 class Error(msgspec.Struct, frozen=True):
     """An error, named as its class; the fields are its parameters, the docstring its description."""
 
-    of: ClassVar[str]
+    interface_name: ClassVar[str]
     """The name of its interface."""
 
 
 class Method(msgspec.Struct, frozen=True):
     """A method, named as the class of its parameters, of which the docstring is its description."""
 
-    asks: type[msgspec.Struct]
-    answers: type[msgspec.Struct]
+    parameters: type[msgspec.Struct]
+    result: type[msgspec.Struct]
     perform: Callable[[Any, Answer], None]
-    """Takes an instance of ``asks``."""
+    """Takes an instance of ``parameters``."""
 
 
 class Interface(msgspec.Struct, frozen=True):
     """An interface as one client may call it."""
 
     name: str
-    text: str
+    description: str
     methods: tuple[Method, ...]
     errors: tuple[type[Error], ...]

@@ -19,18 +19,18 @@ from preforkd.supervisor import children
 from preforkd.supervisor.children import Launch, ZygoteHandle
 from preforkd.supervisor.pool import failure_of, not_executable, unusable
 
-_FAREWELL = 5.0
+_EXIT_TIMEOUT = 5.0
 """Seconds that the zygote has for its exit handlers: they remove what the application has made."""
-_WRITES = 2.0
+_STACKS_TIMEOUT = 2.0
 """Seconds that a zygote has to write its stacks."""
-_LOOK = 0.05
+_POLL = 0.05
 """Seconds between two looks at what it has written."""
 _OF_TLS = frozenset({"tls.certificate", "tls.key"})
 
 
-def load_for_trial(loaded: Configuration, environment: dict[str, str]) -> Failure | None:
+def check_application(loaded: Configuration, environment: dict[str, str]) -> Failure | None:
     """Load the application in a zygote that ends afterwards; return why it failed, or None."""
-    settings = _with_what_is_here(loaded)
+    settings = _without_missing_tls(loaded)
     launch = Launch(1, settings, (), {**environment, **settings.app.environment})
     try:
         zygote = children.new_zygote(1, launch)
@@ -39,14 +39,14 @@ def load_for_trial(loaded: Configuration, environment: dict[str, str]) -> Failur
     pidfd = zygote.pidfd
     try:
         try:
-            failure, heard = _ask(zygote, loaded, settings)
+            failure, reported = _request_load(zygote, loaded, settings)
         except TimeoutError:
             detail = _stacks(zygote)
             process.send_signal(pidfd, signal.SIGKILL)
-            patience = f"{settings.timeouts.start:g} s"
-            reason = f"the application was not loaded within {patience}"
+            limit = f"{settings.timeouts.start:g} s"
+            reason = f"the application was not loaded within {limit}"
             return Failure(Blame.APPLICATION, reason, detail)
-        if not heard:
+        if not reported:
             report = _wait(pidfd, settings.timeouts.start)
             if report is not None and report.code == children.UNUSABLE_INTERPRETER:
                 return unusable(settings)
@@ -55,14 +55,14 @@ def load_for_trial(loaded: Configuration, environment: dict[str, str]) -> Failur
         return failure
     finally:
         zygote.channel.close()
-        zygote.board.close()
-        _wait(pidfd, _FAREWELL)
+        zygote.slot_memory.close()
+        _wait(pidfd, _EXIT_TIMEOUT)
         process.send_signal(pidfd, signal.SIGKILL)
         _wait(pidfd, None)
         os.close(pidfd)
 
 
-def _with_what_is_here(loaded: Configuration) -> Settings:
+def _without_missing_tls(loaded: Configuration) -> Settings:
     # A certificate that only the service is passed cannot be tried.
     settings = loaded.settings
     if all(get(settings, name) for name in loaded.secrets & _OF_TLS):
@@ -70,7 +70,7 @@ def _with_what_is_here(loaded: Configuration) -> Settings:
     return replace(settings, listen=[replace(entry, tls=False) for entry in settings.listen])
 
 
-def _ask(
+def _request_load(
     zygote: ZygoteHandle, loaded: Configuration, settings: Settings
 ) -> tuple[Failure | None, bool]:
     # The failure, and whether the zygote said anything at all. Raises TimeoutError.
@@ -92,13 +92,13 @@ def _ask(
 
 
 def _stacks(zygote: ZygoteHandle) -> str:
-    zygote.board.expect_stacks()
+    zygote.slot_memory.expect_stacks()
     process.send_signal(zygote.pidfd, stacks.SIGNAL)
-    until = time.monotonic() + _WRITES
-    while not zygote.board.has_all_stacks() and time.monotonic() < until:
-        if _readable(zygote.pidfd, _LOOK):
+    until = time.monotonic() + _STACKS_TIMEOUT
+    while not zygote.slot_memory.has_all_stacks() and time.monotonic() < until:
+        if _readable(zygote.pidfd, _POLL):
             break  # it has ended
-    return zygote.board.stacks()
+    return zygote.slot_memory.stacks()
 
 
 def _readable(descriptor: int, timeout: float) -> bool:

@@ -31,11 +31,11 @@ LINES_A_TURN = 64
 """Lines of one stream that are told before the loop turns again."""
 _PIECE = 4096
 """Bytes that are read of a stream before their lines are told."""
-_LAST_TURNS = 16
+_PIECES_AT_END = 16
 """Pieces that are read at a child's end: as much as a pipe holds."""
 _RETRY = 0.02
 """Seconds until a journal that is behind is tried again."""
-_PATIENCE = 1.0
+_JOURNAL_TIMEOUT = 1.0
 """Seconds that a journal is given to take a line; then lines are lost until it does."""
 
 
@@ -56,21 +56,21 @@ class Output:
 
     def __init__(self, outputs: "Outputs", journal: Journal, fields: dict[str, object]) -> None:
         """Open the pipes and read them. Raises OSError."""
-        self.theirs: tuple[int, ...] = ()
+        self.child_ends: tuple[int, ...] = ()
         """The descriptors to be 1 and 2 of the child."""
         self._fields = fields
         self._outputs = outputs
         self._loop = outputs.loop
-        self._sender = logs.Sender(self._who, journal)
-        self._sender.on_loss = lambda: outputs.tell_later(self._sender)
+        self._sender = logs.Sender(self._journal_fields, journal)
+        self._sender.on_loss = lambda: outputs.report_losses_later(self._sender)
         self._streams: dict[int, Stream] = {}
         try:
             for level in (logging.INFO, logging.WARNING):
                 ours, theirs = os.pipe2(os.O_CLOEXEC)
-                self.theirs = (*self.theirs, theirs)
+                self.child_ends = (*self.child_ends, theirs)
                 decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
                 waiting: deque[bytes] = deque()
-                lines = logs.Lines(level, self._who, waiting.append)
+                lines = logs.Lines(level, self._journal_fields, waiting.append)
                 self._streams[ours] = Stream(ours, decoder, lines, waiting)
                 os.set_blocking(ours, False)
                 self._loop.add_reader(ours, self._read, self._streams[ours])
@@ -78,51 +78,51 @@ class Output:
             self.close()
             raise
 
-    def given(self) -> None:
+    def close_child_ends(self) -> None:
         """Close our copies of what the child has now."""
-        for descriptor in self.theirs:
+        for descriptor in self.child_ends:
             os.close(descriptor)
-        self.theirs = ()
+        self.child_ends = ()
 
-    def belongs_to(self, pid: int) -> None:
+    def set_pid(self, pid: int) -> None:
         """Say whose output it is, as soon as it is known."""
         self._fields |= {"OBJECT_PID": pid}
 
     def drain(self) -> None:
         """Tell what is there, up to a bound: the child has ended, and its last words come before that news."""
         for stream in list(self._streams.values()):
-            self._tell_last(stream)
-            self._go_on(stream, 0.0)
+            self._forward_rest(stream)
+            self._schedule(stream, 0.0)
 
     def close(self) -> None:
         """Tell what is there, up to a bound, and read no more."""
-        self.given()
+        self.close_child_ends()
         for stream in list(self._streams.values()):
-            self._tell_last(stream)
+            self._forward_rest(stream)
             stream.lines.flush()
-            self._tell(stream)
-            self._lose(stream)
+            self._forward(stream)
+            self._drop(stream)
             self._end(stream)
         with contextlib.suppress(OSError):
             self._sender.tell_losses()
 
-    def _who(self) -> dict[str, object]:
+    def _journal_fields(self) -> dict[str, object]:
         return self._fields
 
-    def _tell_last(self, stream: Stream) -> None:
-        for _ in range(_LAST_TURNS):
+    def _forward_rest(self, stream: Stream) -> None:
+        for _ in range(_PIECES_AT_END):
             more = self._fill(stream)
-            if not self._tell(stream) or not (more or stream.waiting):
+            if not self._forward(stream) or not (more or stream.waiting):
                 break
 
     def _read(self, stream: Stream) -> None:
         self._fill(stream)
         before = len(stream.waiting)
-        taken = self._tell(stream)
-        if not taken and self._outputs.is_stuck():
-            self._lose(stream)
-        rest = self._outputs.ration.take(self._loop.time(), max(1, before - len(stream.waiting)))
-        self._go_on(stream, rest if taken else max(rest, _RETRY))
+        taken = self._forward(stream)
+        if not taken and self._outputs.journal_stuck():
+            self._drop(stream)
+        rest = self._outputs.ratelimit.take(self._loop.time(), max(1, before - len(stream.waiting)))
+        self._schedule(stream, rest if taken else max(rest, _RETRY))
 
     def _fill(self, stream: Stream) -> bool:
         # Reads a piece when all that was read before has been told; False: there is none.
@@ -138,7 +138,7 @@ class Output:
             stream.ended = True
         return bool(data)
 
-    def _tell(self, stream: Stream) -> bool:
+    def _forward(self, stream: Stream) -> bool:
         # False: the journal takes no more now.
         for _ in range(min(LINES_A_TURN, len(stream.waiting))):
             try:
@@ -146,15 +146,15 @@ class Output:
             except OSError:
                 return False
             stream.waiting.popleft()
-            self._outputs.reached()
+            self._outputs.journal_accepted()
         return True
 
-    def _lose(self, stream: Stream) -> None:
+    def _drop(self, stream: Stream) -> None:
         if stream.waiting:
             self._sender.lose(len(stream.waiting))
             stream.waiting.clear()
 
-    def _go_on(self, stream: Stream, rest: float) -> None:
+    def _schedule(self, stream: Stream, rest: float) -> None:
         if stream.ended and not stream.waiting:
             self._end(stream)
         elif (rest or stream.waiting) and stream.pause is None:
@@ -183,7 +183,7 @@ class Outputs:
 
     def __init__(self, loop: Loop, journal: Journal | None = None) -> None:
         self.loop = loop
-        self.ration = RateLimit(LINES)
+        self.ratelimit = RateLimit(LINES)
         self._journal = journal
         self._stuck_since: float | None = None
         self._open: set[Output] = set()
@@ -205,26 +205,26 @@ class Outputs:
         self._open.add(output)
         return output
 
-    def reached(self) -> None:
+    def journal_accepted(self) -> None:
         """Say that the journal has taken a line."""
         self._stuck_since = None
 
-    def is_stuck(self) -> bool:
+    def journal_stuck(self) -> bool:
         """Say that the journal has not taken a line; tell whether it has had its time."""
         now = self.loop.time()
         if self._stuck_since is None:
             self._stuck_since = now
-        return now - self._stuck_since >= _PATIENCE
+        return now - self._stuck_since >= _JOURNAL_TIMEOUT
 
-    def tell_later(self, sender: logs.Sender) -> None:
+    def report_losses_later(self, sender: logs.Sender) -> None:
         """Say that lines of a child were lost as soon as the journal takes it."""
-        self.loop.call_later(_PATIENCE, self._tell, sender)
+        self.loop.call_later(_JOURNAL_TIMEOUT, self._forward, sender)
 
-    def _tell(self, sender: logs.Sender) -> None:
+    def _forward(self, sender: logs.Sender) -> None:
         try:
             sender.tell_losses()
         except OSError:
-            self.tell_later(sender)
+            self.report_losses_later(sender)
 
     def forget(self, output: Output) -> None:
         """Say that it is closed."""

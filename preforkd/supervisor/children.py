@@ -70,7 +70,7 @@ class Launch(msgspec.Struct, frozen=True):
     settings: Settings
     listeners: tuple[tuple[str, socket.socket], ...]
     environment: dict[str, str]
-    exchange: tuple[socket.socket, socket.socket] | None = None
+    handoff: tuple[socket.socket, socket.socket] | None = None
     """Where its workers leave connections for each other: for giving, for taking."""
     origins: Mapping[str, Place] = msgspec.field(default_factory=dict)
     """Where each setting was written, by its dotted name."""
@@ -82,25 +82,30 @@ class Launch(msgspec.Struct, frozen=True):
     def waiting(self) -> int:
         """Return how many connections wait for a worker, in the kernel and between workers."""
         depth = sum(backlog.waiting(sock) for _, sock in self.listeners)
-        if self.exchange is not None:
-            depth += backlog.messages(self.exchange[1], _COUNTED)
+        if self.handoff is not None:
+            depth += backlog.messages(self.handoff[1], _COUNTED)
         return depth
 
-    def hand_over(self, heir: "Launch | None") -> tuple[int, int]:
+    def hand_over(self, successor: "Launch | None") -> tuple[int, int]:
         """Let another generation answer the connections that wait between workers which are no more.
 
         Both must listen on the same sockets in the same order: a connection belongs to one of them.
         Returns how many went, and how many found no room.
         """
-        if heir is None or self.exchange is None or heir.exchange is None or heir is self:
+        if (
+            successor is None
+            or self.handoff is None
+            or successor.handoff is None
+            or successor is self
+        ):
             return 0, 0
-        if [name for name, _ in self.listeners] != [name for name, _ in heir.listeners]:
+        if [name for name, _ in self.listeners] != [name for name, _ in successor.listeners]:
             return 0, 0
-        return handoff.move(self.exchange[1], heir.exchange[0])
+        return handoff.move(self.handoff[1], successor.handoff[0])
 
     def close(self) -> None:
         """Give up what is of no use without the generation; who still waits is cut off."""
-        for sock in self.exchange or ():
+        for sock in self.handoff or ():
             sock.close()
 
 
@@ -112,14 +117,14 @@ class ZygoteHandle(msgspec.Struct):
     channel: Channel[messages.FromZygote]
     pid: int
     pidfd: int
-    board: slots.SlotReader
+    slot_memory: slots.SlotReader
     """Memory for its stacks."""
     output: Output | None = None
-    told: bool = False
+    reported: bool = False
     """It has said whether it has loaded the application."""
-    gossip: int = 0
+    rejected: int = 0
     """How many of its messages were none, or not true."""
-    ration: RateLimit = msgspec.field(default_factory=lambda: RateLimit(ZYGOTE_MESSAGES))
+    ratelimit: RateLimit = msgspec.field(default_factory=lambda: RateLimit(ZYGOTE_MESSAGES))
 
     @property
     def name(self) -> str:
@@ -135,20 +140,20 @@ class WorkerHandle(msgspec.Struct):
     generation: int
     zygote: int
     channel: Channel[messages.FromWorker]
-    board: slots.SlotReader
+    slot_memory: slots.SlotReader
     output: Output | None = None
     pid: int | None = None
     pidfd: int | None = None
     ready: bool = False
     """It has said so: it can be asked for its stacks."""
     serving: bool = False
-    silent: bool = False
+    disconnected: bool = False
     """Its channel has ended or is not listened to any more."""
-    deaf: bool = False
+    send_blocked: bool = False
     """It does not read what it is told, and that was said."""
-    gossip: int = 0
+    rejected: int = 0
     """How many of its messages were none, or not true."""
-    ration: RateLimit = msgspec.field(default_factory=lambda: RateLimit(WORKER_MESSAGES))
+    ratelimit: RateLimit = msgspec.field(default_factory=lambda: RateLimit(WORKER_MESSAGES))
 
     @property
     def name(self) -> str:
@@ -164,7 +169,7 @@ _from_worker: "msgspec.msgpack.Decoder[messages.FromWorker]" = msgspec.msgpack.D
 )
 
 
-def settled(settings: Settings, home: str) -> Settings:
+def with_absolute_paths(settings: Settings, home: str) -> Settings:
     """Return the settings with directory and interpreter as a zygote is to find them now.
 
     ``home``: what they are relative to, where preforkd was started; empty: it cannot be entered.
@@ -211,21 +216,21 @@ def execute_zygote(
 def new_zygote(zygote: int, launch: Launch, output: Output | None = None) -> ZygoteHandle:
     """Execute a zygote for a generation and return its handle. Raises OSError; no child is left."""
     python = launch.settings.app.python or sys.executable
-    theirs = output.theirs if output is not None else ()
+    theirs = output.child_ends if output is not None else ()
     memory = slots.create(f"preforkd-zygote-{launch.generation}")
-    board = slots.SlotReader(memory)
+    slot_memory = slots.SlotReader(memory)
     try:
         pid, channel = execute_zygote(python, launch.environment, theirs, memory)
     except BaseException:
-        board.close()
+        slot_memory.close()
         raise
     try:
         pidfd = process.open_child(pid)
     except OSError:
         channel.close()  # which ends it
-        board.close()
+        slot_memory.close()
         raise
-    return ZygoteHandle(zygote, launch.generation, channel, pid, pidfd, board, output)
+    return ZygoteHandle(zygote, launch.generation, channel, pid, pidfd, slot_memory, output)
 
 
 def _descriptors(channel: int, stacks: int) -> list[tuple[int, ...]]:
@@ -261,24 +266,24 @@ def new_worker(
     Raises OSError (BlockingIOError when the zygote does not read) and ChannelClosedError.
     """
     ours, theirs = pair()
-    board = None
+    slot_memory = None
     try:
         memory = slots.create(f"preforkd-slot-{slot}")
-        board = slots.SlotReader(memory)
-        streams = output.theirs if output is not None else ()
+        slot_memory = slots.SlotReader(memory)
+        streams = output.child_ends if output is not None else ()
         zygote.channel.send(messages.Fork(worker, slot), (theirs.fileno(), memory, *streams))
     except BaseException:
         ours.close()
-        if board is not None:
-            board.close()
+        if slot_memory is not None:
+            slot_memory.close()
         raise
     finally:
         theirs.close()
     channel = Channel(ours, _from_worker, takes_descriptors=False)
-    return WorkerHandle(worker, slot, generation, zygote.zygote, channel, board, output)
+    return WorkerHandle(worker, slot, generation, zygote.zygote, channel, slot_memory, output)
 
 
-def ask_for_zygote(
+def request_zygote(
     zygote: int, handle: WorkerHandle
 ) -> tuple[Channel[messages.FromZygote], slots.SlotReader]:
     """Ask a worker to fork a zygote from itself; return our end of its channel, and its memory.
@@ -286,19 +291,19 @@ def ask_for_zygote(
     Raises OSError (BlockingIOError when the worker does not read) and ChannelClosedError.
     """
     ours, theirs = pair()
-    board = None
+    slot_memory = None
     try:
         memory = slots.create(f"preforkd-zygote-{handle.generation}")
-        board = slots.SlotReader(memory)
+        slot_memory = slots.SlotReader(memory)
         handle.channel.send(messages.ReforkRequest(zygote), (theirs.fileno(), memory))
     except BaseException:
         ours.close()
-        if board is not None:
-            board.close()
+        if slot_memory is not None:
+            slot_memory.close()
         raise
     finally:
         theirs.close()
-    return Channel(ours, _from_zygote, takes_descriptors=False), board
+    return Channel(ours, _from_zygote, takes_descriptors=False), slot_memory
 
 
 def kill(pidfd: int) -> None:

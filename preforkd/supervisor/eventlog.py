@@ -37,20 +37,20 @@ def zygote_name(row: ZygoteRow) -> str:
     return f"zygote ({pid}generation {row.generation})"
 
 
-def _about(row: WorkerRow, level: int, text: str, entry: Entry | None = None) -> None:
+def _log_worker(row: WorkerRow, level: int, text: str, entry: Entry | None = None) -> None:
     _log(level, f"{worker_name(row)} {text}", entry, worker_fields(row))
 
 
 def _log(level: int, text: str, entry: Entry | None, fields: dict[str, Any]) -> None:
     # CODE_FUNC and its like name whoever called who calls this.
-    logger.log(level, "%s", text, extra={"journal": {**_id(entry), **fields}}, stacklevel=3)
+    logger.log(level, "%s", text, extra={"journal": {**_message_id(entry), **fields}}, stacklevel=3)
 
 
-def _id(entry: Entry | None) -> dict[str, Any]:
+def _message_id(entry: Entry | None) -> dict[str, Any]:
     return {"MESSAGE_ID": entry.id} if entry is not None else {}
 
 
-def say(entry: Entry, level: int, text: str, **fields: Any) -> None:
+def log_entry(entry: Entry, level: int, text: str, **fields: Any) -> None:
     """Log a message of the catalog; ``fields`` are journal fields besides."""
     _log(level, text, entry, fields)
 
@@ -62,14 +62,14 @@ _ORIGINS = {
 }
 
 
-def tell_listener(name: str, address: str, origin: str) -> None:
+def log_listener(name: str, address: str, origin: str) -> None:
     """Log that a socket is listened on: where it comes from is one of `_ORIGINS`."""
     fields = {"PREFORKD_LISTENER": name, "PREFORKD_ADDRESS": address, "PREFORKD_ORIGIN": origin}
     text = f"listening on {address} ({name}, {origin})"
-    say(_ORIGINS[origin], logging.INFO, text, **fields)
+    log_entry(_ORIGINS[origin], logging.INFO, text, **fields)
 
 
-def _zygote(row: ZygoteRow, level: int, text: str, entry: Entry | None = None) -> None:
+def _log_zygote(row: ZygoteRow, level: int, text: str, entry: Entry | None = None) -> None:
     _log(level, f"{zygote_name(row)} {text}", entry, _zygote_fields(row))
 
 
@@ -78,13 +78,13 @@ def _zygote_fields(row: ZygoteRow) -> dict[str, Any]:
     return {"PREFORKD_GENERATION": row.generation, **pid}
 
 
-def tell(event: ev.Fact | ev.Action, board: Scoreboard) -> None:
+def log_event(event: ev.Fact | ev.Action, board: Scoreboard) -> None:
     """Log an event, given the scoreboard from before it was applied."""
-    if (teller := _TELLERS.get(type(event))) is not None:
-        teller(event, board)
+    if (log := _LOGGERS.get(type(event))) is not None:
+        log(event, board)
 
 
-def tell_failure(
+def log_failure(
     what: str,
     failure: Failure,
     level: int = logging.ERROR,
@@ -100,7 +100,7 @@ def tell_failure(
     _log(level, "\n".join(lines), entry, fields)
 
 
-def tell_stacks(row: WorkerRow, what: str, request: str, stacks: str, entry: Entry) -> None:
+def log_stacks(row: WorkerRow, what: str, request: str, stacks: str, entry: Entry) -> None:
     """Log what a worker is at, with its stacks."""
     fields = worker_fields(row)
     if request:
@@ -113,14 +113,14 @@ def _with_stacks(what: str, stacks: str) -> str:
     return f"{what}; its stacks:\n{stacks.rstrip() or '(it has written none)'}"
 
 
-def tell_late_worker(row: WorkerRow, request: str, stacks: str) -> None:
+def log_late_worker(row: WorkerRow, request: str, stacks: str) -> None:
     """Log where a worker was that is killed because it is late; ``request`` is empty for none."""
     entry = catalog.DRAIN_TIMEOUT if row.was_ready else catalog.WORKER_HUNG
     busy = f", busy with {request}," if request else ""
-    tell_stacks(row, f"was late{busy} when it was killed", request, stacks, entry)
+    log_stacks(row, f"was late{busy} when it was killed", request, stacks, entry)
 
 
-def tell_late_zygote(row: ZygoteRow, stacks: str) -> None:
+def log_late_zygote(row: ZygoteRow, stacks: str) -> None:
     """Log where a zygote was that is killed because it is late."""
     text = _with_stacks(f"{zygote_name(row)} was late when it was killed", stacks)
     _log(logging.WARNING, text, catalog.ZYGOTE_KILLED, _zygote_fields(row))
@@ -131,7 +131,7 @@ def _worker_spent(event: ev.WorkerSpent | ev.SpendWorker, board: Scoreboard) -> 
     if row is not None and not row.spent and row.state is WorkerState.READY:
         planned = isinstance(event, ev.SpendWorker) or event.planned
         entry = None if planned else catalog.WORKER_SPENT
-        _about(row, logging.INFO, f"is to be replaced: {event.reason}", entry)
+        _log_worker(row, logging.INFO, f"is to be replaced: {event.reason}", entry)
 
 
 def _worker_stopped(event: ev.WorkerStopped, board: Scoreboard) -> None:
@@ -140,15 +140,15 @@ def _worker_stopped(event: ev.WorkerStopped, board: Scoreboard) -> None:
         return
     if event.stopped:
         text = "was stopped by a signal (SIGSTOP?); it is killed if that lasts"
-        _about(row, logging.WARNING, text, catalog.WORKER_STOPPED)
+        _log_worker(row, logging.WARNING, text, catalog.WORKER_STOPPED)
     else:
-        _about(row, logging.INFO, "goes on after a stop")
+        _log_worker(row, logging.INFO, "goes on after a stop")
 
 
 def _worker_recovered(event: ev.WorkerRecovered, board: Scoreboard) -> None:
     row = board.workers.get(event.worker)
     if row is not None and row.overdue and row.state is not WorkerState.KILLED:
-        _about(row, logging.INFO, "has ended its request after all, and is not killed for it")
+        _log_worker(row, logging.INFO, "has ended its request after all, and is not killed for it")
 
 
 def _resize(event: ev.Resize, _board: Scoreboard) -> None:
@@ -156,20 +156,20 @@ def _resize(event: ev.Resize, _board: Scoreboard) -> None:
         return
     how = "grows" if event.size > event.before else "shrinks"
     text = f"the pool {how} from {event.before} to {event.size} workers: {event.reason}"
-    say(catalog.RESIZED, logging.INFO, text, PREFORKD_SIZE=event.size)
+    log_entry(catalog.RESIZED, logging.INFO, text, PREFORKD_SIZE=event.size)
 
 
 def _fork_zygote(event: ev.ForkZygote, board: Scoreboard) -> None:
     if row := board.workers.get(event.worker):
         generation = board.generations.get(row.generation)
         why = f" ({generation.refork.due})" if generation else ""
-        _about(row, logging.INFO, f"forks the next zygote{why}", catalog.REFORK)
+        _log_worker(row, logging.INFO, f"forks the next zygote{why}", catalog.REFORK)
 
 
 def _adopt_zygote(event: ev.AdoptZygote, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
         text = "has proven itself: workers of the one before are replaced by its own"
-        _zygote(row, logging.INFO, text, catalog.REFORK)
+        _log_zygote(row, logging.INFO, text, catalog.REFORK)
 
 
 def _give_up_refork(event: ev.GiveUpRefork, board: Scoreboard) -> None:
@@ -177,13 +177,13 @@ def _give_up_refork(event: ev.GiveUpRefork, board: Scoreboard) -> None:
     if row is not None:
         what = f"generation {row.generation}: the refork failed, and the zygote before goes on"
         fields = {"PREFORKD_GENERATION": row.generation}
-        tell_failure(what, event.failure, logging.WARNING, catalog.REFORK_FAILED, **fields)
+        log_failure(what, event.failure, logging.WARNING, catalog.REFORK_FAILED, **fields)
 
 
 def _worker_ready(event: ev.WorkerReady, board: Scoreboard) -> None:
     row = board.workers.get(event.worker)
     if row and row.state in COMING:
-        _about(row, logging.INFO, "is ready")
+        _log_worker(row, logging.INFO, "is ready")
 
 
 def _worker_forked(event: ev.WorkerForked, board: Scoreboard) -> None:
@@ -197,18 +197,18 @@ def _worker_failed(event: ev.WorkerFailed, board: Scoreboard) -> None:
     if row and row.state in COMING:
         what = f"{worker_name(row)} cannot start"
         entry = catalog.WORKER_CANNOT_START
-        tell_failure(what, event.failure, logging.ERROR, entry, **worker_fields(row))
+        log_failure(what, event.failure, logging.ERROR, entry, **worker_fields(row))
 
 
 def _worker_leaving(event: ev.WorkerLeaving, board: Scoreboard) -> None:
     row = board.workers.get(event.worker)
     if row and row.state in ALIVE:
-        _about(row, logging.INFO, "leaves of its own accord")
+        _log_worker(row, logging.INFO, "leaves of its own accord")
 
 
 def _retire_worker(event: ev.RetireWorker, board: Scoreboard) -> None:
     if row := board.workers.get(event.worker):
-        _about(row, logging.DEBUG, "is told to leave")
+        _log_worker(row, logging.DEBUG, "is told to leave")
 
 
 def _kill_worker(event: ev.KillWorker, board: Scoreboard) -> None:
@@ -216,7 +216,7 @@ def _kill_worker(event: ev.KillWorker, board: Scoreboard) -> None:
         level = logging.WARNING
         if board.stopping and (board.stopping.quick or row.state in COMING):
             level = logging.INFO
-        _about(row, level, f"is killed: {event.reason}", _why_killed(row, board))
+        _log_worker(row, level, f"is killed: {event.reason}", _why_killed(row, board))
 
 
 def _why_killed(row: WorkerRow, board: Scoreboard) -> Entry:
@@ -241,7 +241,7 @@ def _worker_exited(event: ev.WorkerExited, board: Scoreboard) -> None:
     entry = None if expected else catalog.WORKER_ENDED
     if event.out_of_memory:
         entry = catalog.OUT_OF_MEMORY
-    _about(row, level, f"ended{when}: {event.reason}", entry)
+    _log_worker(row, level, f"ended{when}: {event.reason}", entry)
 
 
 def _zygote_spawned(event: ev.ZygoteSpawned, board: Scoreboard) -> None:
@@ -262,16 +262,16 @@ def _zygote_exited(event: ev.ZygoteExited, board: Scoreboard) -> None:
     if row is None:
         return
     if row.state in {"loading", "ready"}:
-        _zygote(row, logging.WARNING, f"ended: {event.reason}", catalog.ZYGOTE_LOST)
+        _log_zygote(row, logging.WARNING, f"ended: {event.reason}", catalog.ZYGOTE_LOST)
     else:
-        _zygote(row, logging.DEBUG, f"ended: {event.reason}")
+        _log_zygote(row, logging.DEBUG, f"ended: {event.reason}")
 
 
 def _zygote_loaded(event: ev.ZygoteLoaded, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
         done = "has loaded the application" if row.parent is None else "is ready to fork"
         done += f" from {event.directory}" if event.directory else ""
-        _zygote(row, logging.INFO, done)
+        _log_zygote(row, logging.INFO, done)
 
 
 def _zygote_failed(event: ev.ZygoteFailed, board: Scoreboard) -> None:
@@ -279,7 +279,7 @@ def _zygote_failed(event: ev.ZygoteFailed, board: Scoreboard) -> None:
     if row is not None and row.parent is None:  # else `GiveUpRefork` tells why
         generation = board.generations.get(row.generation)
         if generation is not None and generation.role == "current":
-            tell_failure(
+            log_failure(
                 f"generation {row.generation}: the application could not be loaded again",
                 event.failure,
             )
@@ -288,7 +288,7 @@ def _zygote_failed(event: ev.ZygoteFailed, board: Scoreboard) -> None:
 def _kill_zygote(event: ev.KillZygote, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
         level = logging.INFO if board.stopping else logging.WARNING
-        _zygote(row, level, f"is killed: {event.reason}", catalog.ZYGOTE_KILLED)
+        _log_zygote(row, level, f"is killed: {event.reason}", catalog.ZYGOTE_KILLED)
 
 
 def _zygote_stopped(event: ev.ZygoteStopped, board: Scoreboard) -> None:
@@ -297,12 +297,12 @@ def _zygote_stopped(event: ev.ZygoteStopped, board: Scoreboard) -> None:
         return
     if event.stopped:
         text = "was stopped by a signal (SIGSTOP?); it is killed if that lasts"
-        _zygote(row, logging.WARNING, text, catalog.ZYGOTE_KILLED)
+        _log_zygote(row, logging.WARNING, text, catalog.ZYGOTE_KILLED)
     else:
-        _zygote(row, logging.INFO, "goes on after a stop")
+        _log_zygote(row, logging.INFO, "goes on after a stop")
 
 
-_TELLERS: dict[type, Callable[[Any, Scoreboard], None]] = {
+_LOGGERS: dict[type, Callable[[Any, Scoreboard], None]] = {
     ev.WorkerForked: _worker_forked,
     ev.WorkerReady: _worker_ready,
     ev.WorkerFailed: _worker_failed,

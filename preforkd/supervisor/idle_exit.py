@@ -26,10 +26,10 @@ class IdleExit:
     One timer, due at the earliest moment at which it can be true.
     """
 
-    def __init__(self, loop: Loop, watched: Watched, leave: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, watched: Watched, exit_idle: Callable[[], None]) -> None:
         self._loop = loop
         self._watched = watched
-        self._leave = leave
+        self._exit = exit_idle
         self._period = 0.0
         self._timer: Call | None = None
 
@@ -38,18 +38,18 @@ class IdleExit:
         self._period = period
         self.close()
         if period:
-            self._timer = self._loop.call_later(period, self._look)
+            self._timer = self._loop.call_later(period, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._loop.time()
         since = self._watched.quiet_since()
         if since is None or self._watched.open_connections():
             since = now
         due = since + self._period
         if now >= due:
-            self._leave()
+            self._exit()
         else:
-            self._timer = self._loop.call_at(due, self._look)
+            self._timer = self._loop.call_at(due, self._check)
 
     def close(self) -> None:
         """Stop watching."""

@@ -245,7 +245,7 @@ class Listeners:
         try:
             for index, listen in enumerate(settings.listen):
                 place = places.get(f"listen[{index}]") or places.get("listen") or Place("default")
-                _demand_address(listen, place, index)
+                _require_address(listen, place, index)
                 socks = self._bound(listen, proposal, place, index)
                 origin = "stored" if stored_name(listen.address) in self._stored else "bound"
                 served.extend(_served(listen, sock, origin) for sock in socks)
@@ -321,7 +321,7 @@ def _bind(listen: ListenSettings) -> list[socket.socket]:
     return bind.bind_tcp(address.host, address.port, listen.backlog)
 
 
-def _demand_address(listen: ListenSettings, place: Place, index: int) -> None:
+def _require_address(listen: ListenSettings, place: Place, index: int) -> None:
     if not listen.address:
         raise ConfigurationError([_not_passed(listen, set(), place, index)])
 

@@ -28,7 +28,7 @@ def run(read: Callable[[], Configuration]) -> int:
 
     ``read`` returns the configuration as it is now, for the start and for reloads. Raises PreforkdError
     when the service cannot begin: a configuration that is not valid, a socket that cannot be had, a
-    control socket that was asked for.
+    control socket that was settings_of_control for.
     """
     notifier = Notifier.from_environment(os.environ)
     try:
@@ -67,7 +67,7 @@ def _run(
     try:
         signals.receive(loop, master)
         if pressure is not None:
-            loop.add_reader(pressure.fileno(), _relieve, master, pressure)
+            loop.add_reader(pressure.fileno(), _memory_pressure, master, pressure)
         server = _open_control(loop, master, loaded.settings, environ)
         master.start()
         loop.run()
@@ -82,31 +82,33 @@ def _run(
     return int(master.exit_status)
 
 
-def _relieve(master: Master, pressure: PressureWatch) -> None:
+def _memory_pressure(master: Master, pressure: PressureWatch) -> None:
     pressure.take()
-    master.relieve()
+    master.on_memory_pressure()
 
 
 def _open_control(
     loop: Loop, master: Master, settings: Settings, environ: Mapping[str, str]
 ) -> control.ControlServer | None:
-    asked = settings.control
-    server = control.ControlServer(loop, master, asked.group)
+    settings_of_control = settings.control
+    server = control.ControlServer(loop, master, settings_of_control.group)
     try:
-        path = to_bind(asked.socket, environ)
+        path = to_bind(settings_of_control.socket, environ)
         if path is None:
             return None
-        server.start(path, asked.mode)
+        server.start(path, settings_of_control.mode)
     except SystemFailure as error:
-        if asked.socket:
-            raise _named(error) from error
-        # Nobody asked for this very path, and serving matters more than being watched.
+        if settings_of_control.socket:
+            raise _with_setting(error) from error
+        # Nobody settings_of_control for this very path, and serving matters more than being watched.
         logger.warning("no control socket: %s; preforkctl cannot be used", error.message)
         return None
     logger.info("control socket: %s", path)
-    master.on_commit = lambda changed: server.admit(changed.control.mode, changed.control.group)
+    master.on_commit = lambda changed: server.set_access(
+        changed.control.mode, changed.control.group
+    )
     return server
 
 
-def _named(error: SystemFailure) -> PreforkdError:
+def _with_setting(error: SystemFailure) -> PreforkdError:
     return SystemFailure(f"control.socket: {error.message}", hint=error.hint, detail=error.detail)

@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 import preforkd
-from preforkd.background import beside
+from preforkd.background import run_in_thread
 from preforkd.config import changes
 from preforkd.config.configuration import DEFAULT_PATH, Configuration
 from preforkd.config.kinds import kind_of
@@ -37,14 +37,14 @@ from preforkd.linux.title import Title
 from preforkd.logs import catalog, logs
 from preforkd.loop import Call, Loop
 from preforkd.supervisor import eventlog, installed_code, limits, reloads, snapshot
-from preforkd.supervisor.children import Launch, settled
+from preforkd.supervisor.children import Launch, with_absolute_paths
 from preforkd.supervisor.idle_exit import IdleExit
 from preforkd.supervisor.listeners import Listeners, Proposal
 from preforkd.supervisor.memory_sampler import MemorySampler
 from preforkd.supervisor.monitor import Monitor
 from preforkd.supervisor.notify import StatusNotifier, TimeoutExtender, Watchdog
 from preforkd.supervisor.pool import Pool
-from preforkd.supervisor.refork import Waiters
+from preforkd.supervisor.refork import ReforkWaiters
 
 logger = logging.getLogger("preforkd.master")
 
@@ -93,10 +93,10 @@ class Master:
         self.by_hand: int | None = None
         """The size that was asked for in place of that of the settings."""
         self.limits = self._limits(loaded.settings)
-        self.gauge = MemorySampler(loop)
-        self.pool = Pool(self.loop, self.feed, self._bell)
-        self.pool.tell_overdue = self._tell_overdue
-        self.pool.tell_late = self._tell_late
+        self.memory_sampler = MemorySampler(loop)
+        self.pool = Pool(self.loop, self.feed, self._activity_resumed)
+        self.pool.on_overdue_stacks = self._log_overdue_stacks
+        self.pool.on_late_stacks = self._log_late_stacks
         self.on_commit: Callable[[Settings], None] = lambda _settings: None
         """Called with the settings whenever live ones may have changed."""
         self._read = read
@@ -106,20 +106,22 @@ class Master:
         self._abandoned: Failure | None = None
         self._outcome: ReloadAnswer | None = None
         self._generation = 0
-        self._delay_told = float("-inf")
+        self._delay_logged = float("-inf")
         self._facts: deque[ev.Fact] = deque()
         self._turning: Call | None = None
         self._timer: Call | None = None
-        self._notice: Call | None = None
+        self._drain_notice: Call | None = None
         """Runs while the stop has been announced and nobody drains yet."""
-        self._idle_exit = False
+        self._exiting_idle = False
         self._title = Title()
-        self._herald = StatusNotifier(self.loop, notifier, self._status_line)
-        self._overseer = Monitor(self.loop, self, self.pool, self.feed, self._herald.refresh)
+        self._status_notifier = StatusNotifier(self.loop, notifier, self._status_line)
+        self._monitor = Monitor(
+            self.loop, self, self.pool, self.feed, self._status_notifier.refresh
+        )
         self._notifier = notifier
-        self._patience = TimeoutExtender(self.loop, notifier)
-        self._reforks = Waiters()
-        self._idle = IdleExit(self.loop, self, self._leave_idle)
+        self._timeout_extender = TimeoutExtender(self.loop, notifier)
+        self._refork_waiters = ReforkWaiters()
+        self._idle_timer = IdleExit(self.loop, self, self._exit_idle)
         self._watchdog = Watchdog(
             self.loop, notifier, lambda: status.healthy(self.board, self.limits, self.loop.time())
         )
@@ -147,41 +149,41 @@ class Master:
         """Begin the first generation. Raises PreforkdError when its sockets cannot be had."""
         proposal = self.listeners.propose(self.loaded.settings, self.loaded.origins)
         text = f"preforkd {preforkd.VERSION} starts: {self.loaded.path or 'built-in configuration'}"
-        eventlog.say(catalog.STARTED, logging.INFO, text)
+        eventlog.log_entry(catalog.STARTED, logging.INFO, text)
         if "app.target" not in self.loaded.origins:
-            _warn_of_demo(self.loaded.path)
+            _warn_demo(self.loaded.path)
         if not os.path.exists("/proc/self"):
             names = "limits.cpu, limits.descriptors and memory.limit"
             logger.warning("/proc is not mounted: %s have no effect", names)
         for served in proposal.served:
-            eventlog.tell_listener(served.name, served.address, served.origin)
+            eventlog.log_listener(served.name, served.address, served.origin)
         self._begin(Candidate(0, self.loaded, proposal, changes.Changes()))
-        self._patience.ask(self.limits.start + _MARGIN)
+        self._timeout_extender.begin(self.limits.start + _MARGIN)
         self._watchdog.start()
 
-    def reload(self, tell: reloads.Waiter, *, fresh: bool) -> None:
+    def reload(self, callback: reloads.ReloadCallback, *, fresh: bool) -> None:
         """Ask for a reload, and to be told how it ended. ``fresh``: new workers in any case."""
-        self._ask_reload(tell, fresh=fresh)
+        self._request_reload(callback, fresh=fresh)
 
-    def hang_up(self) -> None:
+    def on_sighup(self) -> None:
         """Reload, as SIGHUP asks for: nobody waits for the answer."""
-        self._ask_reload(None, fresh=False)
+        self._request_reload(None, fresh=False)
 
-    def _ask_reload(self, waiter: reloads.Waiter | None, *, fresh: bool) -> None:
-        self.reloads.ask(waiter, fresh=fresh)
+    def _request_reload(self, waiter: reloads.ReloadCallback | None, *, fresh: bool) -> None:
+        self.reloads.request(waiter, fresh=fresh)
         if self.life is State.ENDED:
             self.reloads.refuse()
         else:
-            self._happen(Event.RELOAD)
+            self._transition(Event.RELOAD)
 
     def stop(self, *, quick: bool = False) -> None:
         """Stop: by draining, quickly when asked twice or ``quick``."""
         if self.life is State.ENDED:
             return
         first = self.life is not State.STOPPING
-        self._happen(Event.STOP)
+        self._transition(Event.STOP)
         if quick and first:
-            self._happen(Event.STOP)
+            self._transition(Event.STOP)
 
     def scale(self, size: int | None) -> int:
         """Give the pool this size by hand, or (None) the one of the settings again; return the size.
@@ -194,7 +196,7 @@ class Master:
         after = size_of(self.board, self.limits)
         if after != before or size is not None:
             # So that an elastic pool goes on from there when its size is its own again.
-            self._write_down(ev.Resize(after, before, "as it was asked to"))
+            self._record(ev.Resize(after, before, "as it was asked to"))
         self._turn_soon()
         return after
 
@@ -202,27 +204,27 @@ class Master:
         """Give the pool so many workers more, or fewer; return the size."""
         return self.scale(size_of(self.board, self.limits) + step)
 
-    def refork(self, tell: Callable[[str | Failure], None]) -> None:
+    def refork(self, callback: Callable[[str | Failure], None]) -> None:
         """Fork the zygote anew from the warmest worker; tell what was achieved, or why not."""
-        self._reforks.ask(tell)
+        self._refork_waiters.add(callback)
         current, kind = self.board.current, kind_of(self.settings.app.target)
         if self.life is not State.SERVING or current is None:
             reason = f"the service is {self.life.value}; a refork needs one that serves"
-            self._reforks.end(Failure(Blame.SYSTEM, reason))
+            self._refork_waiters.resolve(Failure(Blame.SYSTEM, reason))
         elif kind.refork_refusal:
-            self._reforks.end(Failure(Blame.CONFIGURATION, kind.refork_refusal))
+            self._refork_waiters.resolve(Failure(Blame.CONFIGURATION, kind.refork_refusal))
         else:
-            self.feed(ev.ReforkRequested(self._overseer.warmest(), "asked for", urgent=True))
+            self.feed(ev.ReforkRequested(self._monitor.warmest(), "asked for", urgent=True))
 
-    def say_status(self) -> None:
+    def log_status(self) -> None:
         """Log the STATUS line and each problem."""
         logger.info("%s", self._status_line())
         for row in self.board.workers.values():
             logger.info("%s: %s", eventlog.worker_name(row), row.state.value)
 
-    def view(self) -> ServiceStatus:
+    def status(self) -> ServiceStatus:
         """Return all there is to see."""
-        return snapshot.service_view(
+        return snapshot.service_status(
             snapshot.SnapshotSource(
                 version=preforkd.VERSION,
                 pid=os.getpid(),
@@ -241,42 +243,42 @@ class Master:
             self.loop.time(),
         )
 
-    def memory(self, tell: Callable[[MemoryStatus], None]) -> None:
+    def memory(self, callback: Callable[[MemoryStatus], None]) -> None:
         """Read the memory of all processes, beside the loop."""
-        snapshot.memory_view(self.board, self.gauge, tell)
+        snapshot.read_memory_status(self.board, self.memory_sampler, callback)
 
     def quiet_since(self) -> float | None:
         """Return since when no worker has been busy (loop time); None while one is."""
-        return self._overseer.lookout.quiet_since() if self.life is State.SERVING else None
+        return self._monitor.sampler.quiet_since() if self.life is State.SERVING else None
 
     def open_connections(self) -> int:
         """Return how many connections are open in all workers."""
         return self.pool.open_connections()
 
-    def relieve(self) -> None:
+    def on_memory_pressure(self) -> None:
         """Give back memory, here and in all workers: it is short."""
-        eventlog.say(catalog.MEMORY_PRESSURE, logging.WARNING, "memory is short: giving back")
+        eventlog.log_entry(catalog.MEMORY_PRESSURE, logging.WARNING, "memory is short: giving back")
         memory.trim()
         self.pool.trim()
         self.feed(ev.MemoryShort())
 
-    def _leave_idle(self) -> None:
+    def _exit_idle(self) -> None:
         text = f"idle for {self.loaded.settings.idle_exit:g} s: leaving until the next connection"
-        eventlog.say(catalog.IDLE_EXIT, logging.INFO, text)
-        self._idle_exit = True
+        eventlog.log_entry(catalog.IDLE_EXIT, logging.INFO, text)
+        self._exiting_idle = True
         self.stop()
 
     def close(self) -> None:
         """Stop all timers and give the sockets back."""
         self.pool.close()
-        self._idle.close()
+        self._idle_timer.close()
         self._watchdog.close()
-        self._overseer.close()
-        self._herald.close()
-        self._patience.end()
-        self._end_notice()
+        self._monitor.close()
+        self._status_notifier.close()
+        self._timeout_extender.end()
+        self._end_drain_notice()
         # What stands there until the next start.
-        self._notifier.status(self._herald.line())
+        self._notifier.status(self._status_notifier.line())
         if self._timer is not None:
             self._timer.cancel()
         if self._candidate is not None:
@@ -298,39 +300,41 @@ class Master:
     def _turn(self) -> None:
         self._turning = None
         while self._facts:
-            self._write_down(self._facts.popleft())
+            self._record(self._facts.popleft())
         plan = policy.decide(self.board, self.limits, self.loop.time())
         # Retired at a reload, a worker may keep its idle connections for a while.
         stopping = self.board.stopping is not None
         self.pool.linger = 0.0 if stopping else limits.linger_of(self.loaded.settings)
         self.pool.drain = self.limits.drain
         for action in plan.actions:
-            self._write_down(action)
+            self._record(action)
             self.pool.perform(action)
         self._sleep_until(plan.wake_at)
         # What follows for the service as a whole is announced when it is true: READY after the
         # workers were told to serve.
         for action in plan.actions:
-            self._follow(action)
-        self._tell_of_delays()
+            self._announce(action)
+        self._log_start_delay()
         self._forget_launches()
-        self._overseer.settled()
-        self._show()
+        self._monitor.log_saturation()
+        self._show_status()
 
-    def _tell_of_delays(self) -> None:
+    def _log_start_delay(self) -> None:
         row = self.board.current or self.board.candidate
-        if row is None or self.board.stopping or row.strikes.retry_at <= self._delay_told:
+        if row is None or self.board.stopping or row.strikes.retry_at <= self._delay_logged:
             return
-        self._delay_told = row.strikes.retry_at
+        self._delay_logged = row.strikes.retry_at
         failures = row.strikes.boots + row.strikes.short_lives
         if failures and (wait := row.strikes.retry_at - self.loop.time()) > 0:
             text = f"starts have failed {failures} times: the next one is in {wait:.2g} s"
             number = row.generation
-            eventlog.say(catalog.CRASH_LOOP, logging.WARNING, text, PREFORKD_GENERATION=number)
+            eventlog.log_entry(
+                catalog.CRASH_LOOP, logging.WARNING, text, PREFORKD_GENERATION=number
+            )
 
-    def _write_down(self, event: ev.Fact | ev.Action) -> None:
+    def _record(self, event: ev.Fact | ev.Action) -> None:
         try:
-            eventlog.tell(event, self.board)
+            eventlog.log_event(event, self.board)
         except Exception:
             # What cannot be logged has happened all the same.
             logger.exception("internal error: %r could not be logged", event)
@@ -338,30 +342,32 @@ class Master:
         if isinstance(event, ev.WorkerReady):
             row = self.board.workers.get(event.worker)
             if row is not None and row.pid is not None:
-                self.gauge.watch(row.pid)
+                self.memory_sampler.watch(row.pid)
 
-    def _follow(self, action: ev.Action) -> None:
+    def _announce(self, action: ev.Action) -> None:
         match action:
             case ev.Promote(generation=generation):
-                eventlog.say(
+                eventlog.log_entry(
                     catalog.SERVES,
                     logging.INFO,
                     f"generation {generation} serves",
                     PREFORKD_GENERATION=generation,
                 )
-                self._reforks.end(Failure(Blame.SYSTEM, "a reload has come before"))
-                self._happen(Event.PROMOTED)
+                self._refork_waiters.resolve(Failure(Blame.SYSTEM, "a reload has come before"))
+                self._transition(Event.PROMOTED)
             case ev.Abandon(failure=failure):
-                self._abandoned = _with_change(failure)
-                self._happen(Event.ABANDONED)
+                self._abandoned = _with_code_change_hint(failure)
+                self._transition(Event.ABANDONED)
             case ev.AdoptZygote(zygote=zygote):
                 row = self.board.zygotes.get(zygote)
                 pid = row.pid if row is not None else None
-                self._reforks.end(f"zygote {pid} was forked from a worker; the others follow")
+                self._refork_waiters.resolve(
+                    f"zygote {pid} was forked from a worker; the others follow"
+                )
             case ev.GiveUpRefork(failure=failure):
-                self._reforks.end(failure)
+                self._refork_waiters.resolve(failure)
             case ev.Finish():
-                self._happen(Event.EMPTY)
+                self._transition(Event.EMPTY)
             case _:
                 pass
 
@@ -384,36 +390,38 @@ class Master:
 
     # --- what it shows ---------------------------------------------------------------------------
 
-    def _bell(self) -> None:
-        self._overseer.lookout.bell()
+    def _activity_resumed(self) -> None:
+        self._monitor.sampler.wake()
 
-    def _tell_overdue(self, worker: int, stacks: str) -> None:
+    def _log_overdue_stacks(self, worker: int, stacks: str) -> None:
         row = self.board.workers.get(worker)
         if row is not None and row.overdue:
             line = self.pool.busy_with(worker)
             what = f"is to be killed: {row.overdue}"
-            eventlog.tell_stacks(row, what, line, stacks, catalog.REQUEST_OVERDUE)
+            eventlog.log_stacks(row, what, line, stacks, catalog.REQUEST_OVERDUE)
 
-    def _tell_late(self, end: ev.KillWorker | ev.KillZygote | ev.GiveUpRefork, stacks: str) -> None:
+    def _log_late_stacks(
+        self, end: ev.KillWorker | ev.KillZygote | ev.GiveUpRefork, stacks: str
+    ) -> None:
         if not isinstance(end, ev.KillWorker):
             if zygote := self.board.zygotes.get(end.zygote):
-                eventlog.tell_late_zygote(zygote, stacks)
+                eventlog.log_late_zygote(zygote, stacks)
         elif worker := self.board.workers.get(end.worker):
-            eventlog.tell_late_worker(worker, self.pool.busy_with(end.worker), stacks)
+            eventlog.log_late_worker(worker, self.pool.busy_with(end.worker), stacks)
 
-    def _show(self) -> None:
-        self._herald.refresh()
+    def _show_status(self) -> None:
+        self._status_notifier.refresh()
         row = self.board.current
         generation = f", generation {row.generation}" if row else ""
         self._title.set(f"preforkd: master, {self.life.value}{generation}")
 
     def _status_line(self, busy: int | None = None) -> str:
         if busy is None:
-            busy = len(self.pool.glance(self.loop.time()).busy)
+            busy = len(self.pool.sample(self.loop.time()).busy)
         if self.exit_status and self._abandoned is not None:
             return f"cannot start: {self._abandoned.reason}"
         if self.life is State.ENDED:
-            return "idle: the next connection starts it again" if self._idle_exit else "stopped"
+            return "idle: the next connection starts it again" if self._exiting_idle else "stopped"
         parts = [status.summary(self.board, self.limits, self.life, busy)]
         now = self.loop.time()
         parts += status.problems(self.board, self.limits, now, clock.time_of_day_at)
@@ -426,7 +434,7 @@ class Master:
 
     # --- the daemon's own life -------------------------------------------------------------------
 
-    def _happen(self, event: Event) -> None:
+    def _transition(self, event: Event) -> None:
         self.life, effects = lifecycle.step(self.life, event)
         for effect in effects:
             try:
@@ -438,35 +446,40 @@ class Master:
         self._turn_soon()
 
     def _announce_ready(self) -> None:
-        self._patience.end()
-        self._notifier.ready(self._herald.line())
+        self._timeout_extender.end()
+        self._notifier.ready(self._status_notifier.line())
 
     def _announce_reloading(self) -> None:
         # Only where nobody is answered by the control socket, as ExecReload= is: having heard of the
         # reload, systemd 257 waits for its end after ExecReload=, also when we are dead by then.
         if self.reloads.by_signal:
-            self._notifier.reloading(self._herald.line())
-        self._patience.ask(self.limits.start + _MARGIN)
+            self._notifier.reloading(self._status_notifier.line())
+        self._timeout_extender.begin(self.limits.start + _MARGIN)
 
     def _announce_stopping(self) -> None:
-        self._notifier.stopping(self._herald.line())
+        self._notifier.stopping(self._status_notifier.line())
         patience = self.limits.drain + self.limits.dismiss
         patience += self.loaded.settings.timeouts.drain_notice
-        self._patience.ask(patience + _MARGIN)
+        self._timeout_extender.begin(patience + _MARGIN)
 
     def _prepare_reload(self) -> None:
         fresh = self.reloads.begin()
         # A process is started for it; the workers are looked after meanwhile.
-        beside(self.loop, "reader", self._read, lambda read: self._have_read(read, fresh=fresh))
+        run_in_thread(
+            self.loop,
+            "reader",
+            self._read,
+            lambda read: self._configuration_read(read, fresh=fresh),
+        )
 
-    def _have_read(self, read: Callable[[], Configuration], *, fresh: bool) -> None:
+    def _configuration_read(self, read: Callable[[], Configuration], *, fresh: bool) -> None:
         if self.life is not State.RELOADING:
             return  # a stop was asked for meanwhile
         secrets: tuple[str, ...] = ()
         try:
             loaded = read()
             secrets = loaded.secret_texts
-            self._take_over(loaded, fresh=fresh)
+            self._apply_configuration(loaded, fresh=fresh)
         except PreforkdError as error:
             hide(error, secrets)
             self._refuse_reload(reloads.failure_from(error))
@@ -476,8 +489,8 @@ class Master:
             if self.life is State.RELOADING:
                 self._refuse_reload(_internal(error))
 
-    def _take_over(self, loaded: Configuration, *, fresh: bool) -> None:
-        self._demand_nothing_vanished(loaded)
+    def _apply_configuration(self, loaded: Configuration, *, fresh: bool) -> None:
+        self._require_nothing_removed(loaded)
         old = self.loaded.settings
         differences = changes.changes(old, loaded.settings)
         kept = replace(loaded, settings=changes.keeping_restart(old, loaded.settings))
@@ -495,7 +508,7 @@ class Master:
             self.listeners.roll_back(proposal)
             raise
 
-    def _demand_nothing_vanished(self, loaded: Configuration) -> None:
+    def _require_nothing_removed(self, loaded: Configuration) -> None:
         depends = self.listeners.current.entries > 0
         if problems := changes.vanished(self.loaded, loaded, listen=depends):
             raise ConfigurationError(problems)
@@ -511,18 +524,18 @@ class Master:
             differences.restart,
         )
         text = f"reload: {self._outcome.message}"
-        eventlog.say(catalog.RELOADED_LIVE, logging.INFO, text)
+        eventlog.log_entry(catalog.RELOADED_LIVE, logging.INFO, text)
         # Who is too many is told to leave before the service says that it has changed.
         self._turn()
-        self._happen(Event.SETTLED)
+        self._transition(Event.SETTLED)
 
     def _refuse_reload(self, failure: Failure) -> None:
-        self._tell_refusal(_with_change(failure))
-        self._happen(Event.SETTLED)
+        self._log_reload_failure(_with_code_change_hint(failure))
+        self._transition(Event.SETTLED)
 
-    def _tell_refusal(self, failure: Failure) -> None:
+    def _log_reload_failure(self, failure: Failure) -> None:
         what, entry = "reload failed, what served serves on", catalog.RELOAD_REFUSED
-        eventlog.tell_failure(what, failure, logging.ERROR, entry)
+        eventlog.log_failure(what, failure, logging.ERROR, entry)
         self._outcome = reloads.refusal(failure)
 
     def _begin(self, candidate: Candidate) -> None:
@@ -531,14 +544,14 @@ class Master:
         self._candidate = replace(candidate, generation=number)
         settings = candidate.loaded.settings
         environment = {**self._environment, **settings.app.environment}
-        settings = settled(settings, self._home)
-        exchange = _exchange(settings)
+        settings = with_absolute_paths(settings, self._home)
+        handoff = _handoff_sockets(settings)
         self.pool.launches[number] = Launch(
             number,
             settings,
             candidate.proposal.pairs(),
             environment,
-            exchange,
+            handoff,
             candidate.loaded.origins,
             candidate.loaded.secret_texts,
         )
@@ -552,11 +565,11 @@ class Master:
             known = {served.sock for served in self.listeners.current.served}
             for served in candidate.proposal.served:
                 if served.sock not in known:
-                    eventlog.tell_listener(served.name, served.address, served.origin)
+                    eventlog.log_listener(served.name, served.address, served.origin)
             number = candidate.generation
             text = f"reload: generation {number} serves"
-            eventlog.say(catalog.RELOADED, logging.INFO, text, PREFORKD_GENERATION=number)
-        self._overseer.lookout.unwatch()
+            eventlog.log_entry(catalog.RELOADED, logging.INFO, text, PREFORKD_GENERATION=number)
+        self._monitor.sampler.unwatch()
         self.listeners.commit(candidate.proposal)
         self._adopt(candidate.loaded)
         directory = self.pool.directories.get(candidate.generation)
@@ -569,7 +582,7 @@ class Master:
             candidate.changes.live,
             candidate.changes.restart,
         )
-        self._overseer.lookout.bell()
+        self._monitor.sampler.wake()
 
     def _adopt(self, loaded: Configuration) -> None:
         settings = loaded.settings
@@ -579,13 +592,13 @@ class Master:
         self.pool.limit_requests(settings.limits.requests)
         self.limits = self._limits(settings)
         logs.configure(settings.log.level, settings.log.target)
-        self._idle.set_period(settings.idle_exit if self.listeners.from_systemd else 0.0)
+        self._idle_timer.set_period(settings.idle_exit if self.listeners.from_systemd else 0.0)
         current = self.board.current
         if current is not None and (launch := self.pool.launches.get(current.generation)):
             # Should its zygote have to be started again, it starts with what is true now.
             known = replace(
                 launch,
-                settings=settled(settings, self._home),
+                settings=with_absolute_paths(settings, self._home),
                 origins=loaded.origins,
                 secret_texts=loaded.secret_texts,
                 proven=True,
@@ -600,70 +613,70 @@ class Master:
             self.listeners.roll_back(candidate.proposal)
         if self._abandoned is not None:
             failure, self._abandoned = self._abandoned, None
-            self._tell_refusal(failure)
+            self._log_reload_failure(failure)
 
     def _answer(self) -> None:
         assert self._outcome is not None
         self.reloads.answer(self._outcome)
         self._outcome = None
-        self._herald.refresh()
+        self._status_notifier.refresh()
 
-    def _remember_reload(self) -> None:
+    def _queue_reload(self) -> None:
         logger.info("a reload is asked for while another step runs: it follows")
 
     def _next_reload(self) -> None:
-        if self.reloads.asked:
+        if self.reloads.pending:
             self.loop.call_soon(self._reload_again)
 
     def _reload_again(self) -> None:
-        if self.life is State.SERVING and self.reloads.asked:
-            self._happen(Event.RELOAD)
+        if self.life is State.SERVING and self.reloads.pending:
+            self._transition(Event.RELOAD)
 
     def _refuse_reloads(self) -> None:
         self.reloads.refuse()
-        self._reforks.end(Failure(Blame.SYSTEM, "the service is stopping"))
+        self._refork_waiters.resolve(Failure(Blame.SYSTEM, "the service is stopping"))
 
     def _fail(self) -> None:
         assert self._abandoned is not None
         what, entry = "the service cannot start", catalog.START_FAILED
-        eventlog.tell_failure(what, self._abandoned, logging.CRITICAL, entry)
+        eventlog.log_failure(what, self._abandoned, logging.CRITICAL, entry)
         self.exit_status = self._abandoned.blame.exit_status
 
     def _drain(self) -> None:
         notice = self.loaded.settings.timeouts.drain_notice
-        if not notice or self.restarting or self._idle_exit or self.board.current is None:
+        if not notice or self.restarting or self._exiting_idle or self.board.current is None:
             self._drain_now()
             return
         text = f"stopping in {notice:g} s: serving on, and http.ready answers 503"
-        eventlog.say(catalog.STOPPING, logging.INFO, text)
-        self.pool.give_notice()
-        self._notice = self.loop.call_later(notice, self._drain_now)
+        eventlog.log_entry(catalog.STOPPING, logging.INFO, text)
+        self.pool.send_drain_notice()
+        self._drain_notice = self.loop.call_later(notice, self._drain_now)
 
     def _drain_now(self) -> None:
-        self._end_notice()
+        self._end_drain_notice()
         text = f"stopping: {len(self.board.workers)} workers drain"
-        eventlog.say(catalog.STOPPING, logging.INFO, text)
+        eventlog.log_entry(catalog.STOPPING, logging.INFO, text)
         self.feed(ev.StopRequested(quick=False))
 
-    def _end_notice(self) -> None:
-        if self._notice is not None:
-            self._notice.cancel()
-            self._notice = None
+    def _end_drain_notice(self) -> None:
+        if self._drain_notice is not None:
+            self._drain_notice.cancel()
+            self._drain_notice = None
 
-    def _hurry(self) -> None:
-        self._end_notice()
+    def _stop_quickly(self) -> None:
+        self._end_drain_notice()
         self.feed(ev.StopRequested(quick=True))
 
     def _exit(self) -> None:
         self.loop.stop()
 
 
-def _warn_of_demo(path: str | None) -> None:
+def _warn_demo(path: str | None) -> None:
     where = f"in {path}" if path else f"and {DEFAULT_PATH} does not exist"
     logger.warning("the built-in demo is served: app.target is not set %s", where)
 
 
-def _exchange(settings: Settings) -> tuple[socket.socket, socket.socket] | None:
+def _handoff_sockets(settings: Settings) -> tuple[socket.socket, socket.socket] | None:
     if not settings.app.target.startswith("wsgi:"):
         return None
     try:
@@ -680,7 +693,7 @@ def _internal(error: Exception) -> Failure:
     )
 
 
-def _with_change(failure: Failure) -> Failure:
+def _with_code_change_hint(failure: Failure) -> Failure:
     # New code that does not fit this process may fail in any way.
     if installed_code.HINT in failure.hint or not installed_code.changed():
         return failure
@@ -692,7 +705,7 @@ _EFFECTS: dict[Effect, Callable[[Master], None]] = {
     Effect.ANNOUNCE_RELOADING: Master._announce_reloading,
     Effect.ANNOUNCE_STOPPING: Master._announce_stopping,
     Effect.PREPARE_RELOAD: Master._prepare_reload,
-    Effect.REMEMBER_RELOAD: Master._remember_reload,
+    Effect.REMEMBER_RELOAD: Master._queue_reload,
     Effect.COMMIT: Master._commit,
     Effect.ROLL_BACK: Master._roll_back,
     Effect.ANSWER: Master._answer,
@@ -700,6 +713,6 @@ _EFFECTS: dict[Effect, Callable[[Master], None]] = {
     Effect.REFUSE_RELOADS: Master._refuse_reloads,
     Effect.FAIL: Master._fail,
     Effect.DRAIN: Master._drain,
-    Effect.HURRY: Master._hurry,
+    Effect.HURRY: Master._stop_quickly,
     Effect.EXIT: Master._exit,
 }

@@ -1,4 +1,4 @@
-"""The gauge: how much memory processes have, read beside the loop.
+"""The memory_sampler: how much memory processes have, read beside the loop.
 
 Reading one process takes the kernel milliseconds, and there may be hundreds; so a thread does it, one
 at a time and only when somebody asks, and who asks again at once gets the same answer.
@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from preforkd.background import beside
+from preforkd.background import run_in_thread
 from preforkd.linux import memory
 from preforkd.linux.memory import Usage
 from preforkd.loop import Loop
@@ -23,9 +23,9 @@ Reading = Usage | OSError
 """ProcessLookupError for a process that has ended, PermissionError for another user's."""
 
 
-class _Question(msgspec.Struct, frozen=True):
+class _Request(msgspec.Struct, frozen=True):
     pids: frozenset[int]
-    tell: Callable[[dict[int, Reading]], None]
+    callback: Callable[[dict[int, Reading]], None]
     first: bool = False
     """The first one of a process that has just begun, and so of no use to others: it grows."""
 
@@ -35,24 +35,24 @@ class MemorySampler:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._questions: list[_Question] = []
+        self._requests: list[_Request] = []
         self._busy = False
         self._latest: dict[int, tuple[float, Reading]] = {}
         self._first: dict[int, int] = {}
 
-    def read(self, pids: Collection[int], tell: Callable[[dict[int, Reading]], None]) -> None:
+    def read(self, pids: Collection[int], callback: Callable[[dict[int, Reading]], None]) -> None:
         """Tell the memory of these processes: at once if it is known, else in another turn."""
         latest = self._fresh()
         known = {pid: latest[pid][1] for pid in pids if pid in latest}
         unknown = frozenset(pids) - known.keys()
         if unknown:
-            self._ask(_Question(unknown, lambda readings: tell(known | readings)))
+            self._submit(_Request(unknown, lambda readings: callback(known | readings)))
         else:
-            tell(known)
+            callback(known)
 
     def watch(self, pid: int) -> None:
         """Take a first reading of a process that has just begun, so that its growth is known."""
-        self._ask(_Question(frozenset({pid}), self._begin, first=True))
+        self._submit(_Request(frozenset({pid}), self._begin, first=True))
 
     def growth(self, pid: int, usage: Usage) -> int | None:
         """Return the bytes that a process has to itself beyond its first reading; None if unknown."""
@@ -63,31 +63,31 @@ class MemorySampler:
         now = self._loop.time()
         return {pid: entry for pid, entry in self._latest.items() if now - entry[0] <= FRESH}
 
-    def _ask(self, question: _Question) -> None:
-        self._questions.append(question)
+    def _submit(self, request: _Request) -> None:
+        self._requests.append(request)
         if not self._busy:
             self._next()
 
     def _next(self) -> None:
-        questions, self._questions = self._questions, []
-        self._busy = bool(questions)
-        if questions:
-            pids = frozenset().union(*(question.pids for question in questions))
-            beside(
+        requests, self._requests = self._requests, []
+        self._busy = bool(requests)
+        if requests:
+            pids = frozenset().union(*(request.pids for request in requests))
+            run_in_thread(
                 self._loop,
-                "gauge",
+                "memory",
                 lambda: {pid: _read(pid) for pid in pids},
-                lambda readings: self._done(questions, readings()),
+                lambda readings: self._done(requests, readings()),
             )
 
-    def _done(self, questions: list[_Question], readings: dict[int, Reading]) -> None:
+    def _done(self, requests: list[_Request], readings: dict[int, Reading]) -> None:
         now = self._loop.time()
         self._latest = self._fresh()
-        for question in questions:
-            answer = {pid: readings[pid] for pid in question.pids}
-            if not question.first:
+        for request in requests:
+            answer = {pid: readings[pid] for pid in request.pids}
+            if not request.first:
                 self._latest |= {pid: (now, reading) for pid, reading in answer.items()}
-            question.tell(answer)
+            request.callback(answer)
         self._next()
 
     def _begin(self, readings: dict[int, Reading]) -> None:

@@ -13,7 +13,7 @@ PERIOD = 1.0
 """Seconds between two STATUS lines, at the least."""
 EXTENSION = 10.0
 """Seconds that systemd is asked for at a time."""
-_AGAIN = 2.0
+_EXTENSION_PERIOD = 2.0
 """Seconds after which it is asked again: as long at the most it has forgotten what it granted."""
 
 
@@ -24,14 +24,14 @@ class StatusNotifier:
         self.notifier = notifier
         self._loop = loop
         self._text = text
-        self._said = ""
-        self._said_at = float("-inf")
+        self._sent = ""
+        self._sent_at = float("-inf")
         self._timer: Call | None = None
 
     def line(self) -> str:
         """Return the STATUS line of now, for a message that carries it along with its news."""
-        self._said, self._said_at = self._text(), self._loop.time()
-        return self._said
+        self._sent, self._sent_at = self._text(), self._loop.time()
+        return self._sent
 
     def refresh(self) -> None:
         """Something changed: say so, now or as soon as the period is over."""
@@ -39,15 +39,15 @@ class StatusNotifier:
             self._timer.cancel()
             self._timer = None
         now = self._loop.time()
-        if now - self._said_at < PERIOD:
-            self._timer = self._loop.call_at(self._said_at + PERIOD, self.refresh)
+        if now - self._sent_at < PERIOD:
+            self._timer = self._loop.call_at(self._sent_at + PERIOD, self.refresh)
             return
         text = self._text()
-        if text == self._said:
+        if text == self._sent:
             return
-        self._said, self._said_at = text, now
+        self._sent, self._sent_at = text, now
         if not self.notifier.status(text):
-            self._said = ""
+            self._sent = ""
             self._timer = self._loop.call_at(now + PERIOD, self.refresh)
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class Watchdog:
         self._loop = loop
         self._notifier = notifier
         self._healthy = healthy
-        self._complained = False
+        self._withheld = False
         self._timer: Call | None = None
 
     def start(self) -> None:
@@ -73,9 +73,9 @@ class Watchdog:
             return
         if self._healthy():
             self._notifier.watchdog()
-            self._complained = False
-        elif not self._complained:
-            self._complained = True
+            self._withheld = False
+        elif not self._withheld:
+            self._withheld = True
             logger.error(
                 "no worker serves and none is on its way: the watchdog is not fed",
                 extra={"journal": {"MESSAGE_ID": catalog.WATCHDOG_WITHHELD.id}},
@@ -102,18 +102,18 @@ class TimeoutExtender:
         self._until = float("-inf")
         self._timer: Call | None = None
 
-    def ask(self, seconds: float) -> None:
+    def begin(self, seconds: float) -> None:
         """Ask from now on, for so long at the most."""
         self.end()
         if self._notifier.active:
             self._until = self._loop.time() + seconds
-            self._ask()
+            self._extend()
 
-    def _ask(self) -> None:
+    def _extend(self) -> None:
         rest = self._until - self._loop.time()
         if rest > 0:
             self._notifier.extend_timeout(min(rest, EXTENSION))
-            self._timer = self._loop.call_later(_AGAIN, self._ask)
+            self._timer = self._loop.call_later(_EXTENSION_PERIOD, self._extend)
 
     def end(self) -> None:
         """Ask no more: the step is over."""

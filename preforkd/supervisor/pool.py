@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from preforkd.background import beside
+from preforkd.background import run_in_thread
 from preforkd.config.settings import Settings
 from preforkd.core import events as ev
 from preforkd.core.model import Blame, Failure
@@ -42,7 +42,7 @@ from preforkd.supervisor.sampler import PoolSample
 
 logger = logging.getLogger("preforkd.master")
 
-_GOSSIP_TOLD = 10
+_REJECTIONS_LOGGED = 10
 """Messages of one child that are none, or not true, and are logged."""
 _REASON = 2000
 """Characters of a reason or a hint that a child gives."""
@@ -50,12 +50,12 @@ _SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _MESSAGES_A_TURN = 16
 """Messages that one child may have read before the others are looked after."""
 
-_STACKS = 0.2
+_STACKS_DELAY = 0.2
 """Seconds that a worker has to write its stacks before they are read; less than `Limits.farewell`."""
 
-_LATE_STACKS = 2.0
+_LATE_STACKS_TIMEOUT = 2.0
 """Seconds that a process which is late has to write its stacks, before it is killed without."""
-_LATE_LOOK = 0.1
+_LATE_STACKS_POLL = 0.1
 """Seconds between two looks at what it has written."""
 
 AnyHandle = TypeVar("AnyHandle", WorkerHandle, ZygoteHandle)
@@ -69,7 +69,7 @@ class Pool:
         self,
         loop: Loop,
         report: Callable[[ev.Fact], None],
-        bell: Callable[[], None],
+        on_activity: Callable[[], None],
     ) -> None:
         self.launches: dict[int, Launch] = {}
         self.directories: dict[int, str] = {}
@@ -79,20 +79,20 @@ class Pool:
         self.drain: float | None = None
         """What a worker that is to leave is told of its time: see `messages.Retire`."""
         self._requests = 0
-        self.tell_overdue: Callable[[int, str], None] = lambda _worker, _stacks: None
+        self.on_overdue_stacks: Callable[[int, str], None] = lambda _worker, _stacks: None
         """Called with the stacks of a worker that is to be killed for its request."""
-        self.tell_late: Callable[[ev.KillWorker | _EndZygote, str], None] = lambda _end, _stacks: (
-            None
+        self.on_late_stacks: Callable[[ev.KillWorker | _EndZygote, str], None] = (
+            lambda _end, _stacks: None
         )
         """Called with the stacks of a process that is killed because it is late."""
-        self._noticed = False
+        self._drain_noticed = False
         self._loop = loop
         self._report = report
-        self._bell = bell
+        self._on_activity = on_activity
         self._zygotes: dict[int, ZygoteHandle] = {}
         self._workers: dict[int, WorkerHandle] = {}
-        self._nursery = PendingReforks(report)
-        self._strangers_wait = False
+        self._pending_reforks = PendingReforks(report)
+        self._orphans_wait = False
         self._oom_kills = cgroup.OomKills()
         self._outputs = Outputs(loop)
 
@@ -143,16 +143,16 @@ class Pool:
         """Return a worker's handle."""
         return self._workers.get(worker)
 
-    def glance(self, now: float) -> PoolSample:
+    def sample(self, now: float) -> PoolSample:
         """Return what all workers say of themselves."""
         busy: dict[int, float] = {}
         requests: dict[int, int] = {}
         beats: dict[int, int] = {}
         connections: dict[int, int] = {}
         for handle in self._workers.values():
-            since, count = handle.board.activity(now)
+            since, count = handle.slot_memory.activity(now)
             requests[handle.worker] = count
-            beats[handle.worker], connections[handle.worker] = handle.board.condition()
+            beats[handle.worker], connections[handle.worker] = handle.slot_memory.condition()
             if since is not None:
                 busy[handle.worker] = since
         return PoolSample(busy, requests, beats, connections)
@@ -160,7 +160,7 @@ class Pool:
     def busy_with(self, worker: int) -> str:
         """Return what a worker says that it is busy with; empty if it does not, or is idle."""
         handle = self._workers.get(worker)
-        return handle.board.line() if handle and handle.board.since() else ""
+        return handle.slot_memory.line() if handle and handle.slot_memory.since() else ""
 
     def waiting(self, generation: int) -> int:
         """Return how many connections wait for a worker of this generation to take them."""
@@ -172,23 +172,23 @@ class Pool:
         launch = self.launches.get(generation)
         return [sock for _, sock in launch.listeners] if launch is not None else []
 
-    def rouse(self, worker: int) -> None:
+    def request_heartbeat(self, worker: int) -> None:
         """Ask a worker to show that its loop turns."""
         if handle := self._workers.get(worker):
-            self._tell(handle, messages.Heartbeat())
+            self._send(handle, messages.Heartbeat())
 
-    def forget_launch(self, generation: int, heir: int | None) -> None:
+    def forget_launch(self, generation: int, successor: int | None) -> None:
         """Give up what a generation was started with: it is no more.
 
-        Connections that wait for one of its workers go to the generation ``heir``.
+        Connections that wait for one of its workers go to the generation ``successor``.
         """
         launch = self.launches.pop(generation)
         self.directories.pop(generation, None)
-        successor = self.launches.get(heir) if heir is not None else None
+        receiver = self.launches.get(successor) if successor is not None else None
 
-        def give_up() -> tuple[int, int]:
+        def release() -> tuple[int, int]:
             try:
-                return launch.hand_over(successor)
+                return launch.hand_over(receiver)
             finally:
                 launch.close()
 
@@ -196,25 +196,28 @@ class Pool:
             moved, lost = outcome()
             if moved:
                 logger.info(
-                    "generation %s answers %d requests of generation %d", heir, moved, generation
+                    "generation %s answers %d requests of generation %d",
+                    successor,
+                    moved,
+                    generation,
                 )
             if lost:
                 text = "generation %d: %d requests are lost with its workers"
                 logger.warning(text, generation, lost)
 
-        if launch.exchange is not None:
+        if launch.handoff is not None:
             # What workers have left there may be descriptors whose close waits: `preforkd.ipc.scm_rights`.
-            beside(self._loop, "exchange", give_up, done)
+            run_in_thread(self._loop, "handoff", release, done)
 
     def open_connections(self) -> int:
         """Return how many connections are open in all workers."""
         now = self._loop.time()
-        return sum(handle.board.read(now).connections for handle in self._workers.values())
+        return sum(handle.slot_memory.read(now).connections for handle in self._workers.values())
 
     def arm(self) -> None:
         """Ask each worker to ring when it becomes busy."""
         for handle in self._workers.values():
-            handle.board.arm()
+            handle.slot_memory.arm()
 
     # --- zygotes ---------------------------------------------------------------------------------
 
@@ -230,23 +233,23 @@ class Pool:
         self._zygotes[action.zygote] = handle
         settings = launch.settings
         if output is not None:
-            output.given()
-            output.belongs_to(handle.pid)
+            output.close_child_ends()
+            output.set_pid(handle.pid)
             # Its standard error is ours to read now, and not the journal's any more.
             settings = replace(settings, log=replace(settings.log, target="journal"))
         # It has them from its beginning, and they could be more than a message can carry.
         settings = replace(settings, app=replace(settings.app, environment={}))
-        self._loop.add_reader(handle.channel.fileno(), self._hear_zygote, handle)
+        self._loop.add_reader(handle.channel.fileno(), self._read_zygote, handle)
         self._loop.add_reader(handle.pidfd, self._zygote_ended, handle)
         self._report(ev.ZygoteSpawned(action.zygote, handle.pid))
         order = messages.Load(
             action.generation,
             msgspec.msgpack.encode(settings),
             tuple(name for name, _ in launch.listeners),
-            exchange=launch.exchange is not None,
+            exchange=launch.handoff is not None,
             check=not launch.proven,
         )
-        socks = [*(sock for _, sock in launch.listeners), *(launch.exchange or ())]
+        socks = [*(sock for _, sock in launch.listeners), *(launch.handoff or ())]
         descriptors = [sock.fileno() for sock in socks]
         try:
             handle.channel.send(order, descriptors)
@@ -257,14 +260,14 @@ class Pool:
             self._report(ev.ZygoteFailed(action.zygote, Failure(Blame.SYSTEM, reason)))
             process.send_signal(handle.pidfd, signal.SIGKILL)
 
-    def _hear_zygote(self, handle: ZygoteHandle) -> None:
+    def _read_zygote(self, handle: ZygoteHandle) -> None:
         if handle.channel.fileno() < 0:
             return
         for _ in range(_MESSAGES_A_TURN):
             try:
                 received = handle.channel.receive(wait=False)
             except MalformedMessageError as error:
-                _gossip(handle, f"message ignored: {error}")
+                _log_rejection(handle, f"message ignored: {error}")
             except ChannelClosedError as error:
                 self._loop.remove_reader(handle.channel.fileno())
                 _end_if_it_sent_descriptors(handle, error)
@@ -274,19 +277,19 @@ class Pool:
                     return
                 close_all(received.descriptors)
                 if received.pid == handle.pid:
-                    self._zygote_said(handle, received.message)
-            if self._has_said_enough(handle, self._hear_zygote):
+                    self._on_zygote_message(handle, received.message)
+            if self._throttle(handle, self._read_zygote):
                 return
 
-    def _zygote_said(self, handle: ZygoteHandle, message: messages.FromZygote) -> None:
+    def _on_zygote_message(self, handle: ZygoteHandle, message: messages.FromZygote) -> None:
         match message:
             case messages.Loaded(directory=directory):
-                handle.told = True
+                handle.reported = True
                 directory = printable(directory[:_REASON])
                 self.directories[handle.generation] = directory
                 self._report(ev.ZygoteLoaded(handle.zygote, directory))
             case messages.LoadFailed(problem=problem):
-                handle.told = True
+                handle.reported = True
                 self._report(ev.ZygoteFailed(handle.zygote, self._failure(handle, problem)))
             case messages.Forked(worker=worker, pid=pid):
                 self._adopt(handle.zygote, worker, pid)
@@ -304,33 +307,33 @@ class Pool:
         report = process.reap(handle.pidfd)
         if report is None:
             return
-        self._hear_zygote(handle)
+        self._read_zygote(handle)
         if handle.output is not None:
             handle.output.drain()
         self._loop.remove_reader(handle.pidfd)
         self._loop.remove_reader(handle.channel.fileno())
         handle.channel.close()
-        handle.board.close()
+        handle.slot_memory.close()
         os.close(handle.pidfd)
         del self._zygotes[handle.zygote]
         launch = self.launches.get(handle.generation)
         if report.code == children.UNUSABLE_INTERPRETER and launch is not None:
             self._report(ev.ZygoteFailed(handle.zygote, unusable(launch.settings)))
-        elif report.code and not handle.told and installed_code.changed():
+        elif report.code and not handle.reported and installed_code.changed():
             reason = f"the zygote ended before it had loaded the application: {report.describe()}"
             failure = Failure(Blame.SYSTEM, reason, hint=installed_code.HINT)
             self._report(ev.ZygoteFailed(handle.zygote, failure))
         self._report(ev.ZygoteExited(handle.zygote, report.describe()))
 
     def _fork_zygote(self, action: ev.ForkZygote) -> None:
-        self._nursery.ask(action, self._workers.get(action.worker))
+        self._pending_reforks.request(action, self._workers.get(action.worker))
 
-    def _zygote_born(self, worker: WorkerHandle, message: messages.Reforked) -> None:
-        handle = self._nursery.born(worker, message, self._claim_if_possible)
+    def _zygote_forked(self, worker: WorkerHandle, message: messages.Reforked) -> None:
+        handle = self._pending_reforks.forked(worker, message, self._claim_if_possible)
         if handle is None:
             return
         self._zygotes[handle.zygote] = handle
-        self._loop.add_reader(handle.channel.fileno(), self._hear_zygote, handle)
+        self._loop.add_reader(handle.channel.fileno(), self._read_zygote, handle)
         self._loop.add_reader(handle.pidfd, self._zygote_ended, handle)
         self._report(ev.ZygoteSpawned(handle.zygote, handle.pid))
 
@@ -350,7 +353,7 @@ class Pool:
         if handle := self._zygotes.get(zygote):
             process.send_signal(handle.pidfd, signal.SIGKILL)
         else:
-            self._nursery.drop(zygote)
+            self._pending_reforks.drop(zygote)
 
     # --- workers ---------------------------------------------------------------------------------
 
@@ -365,14 +368,14 @@ class Pool:
             handle = children.new_worker(action.worker, slot, generation, zygote, output)
         except (OSError, ChannelClosedError) as error:
             discard(output)
-            reason = f"the zygote could not be asked: {_told(error)}"
-            self._tell_shortage(action.worker, reason, error)
+            reason = f"the zygote could not be asked: {_error_text(error)}"
+            self._report_shortage(action.worker, reason, error)
             self._report(ev.WorkerExited(action.worker, reason))
             return
         if output is not None:
-            output.given()
+            output.close_child_ends()
         self._workers[action.worker] = handle
-        self._loop.add_reader(handle.channel.fileno(), self._hear_worker, handle)
+        self._loop.add_reader(handle.channel.fileno(), self._read_worker, handle)
 
     def _adopt(self, zygote: int | None, worker: int, pid: int) -> None:
         # The pid is a claim. Only a child of ours that is not known under another number is
@@ -386,12 +389,12 @@ class Pool:
             # Who cannot be watched is given up: it leaves as its channel ends, and is reaped as a stranger.
             if handle is not None:
                 reason = f"the master cannot watch it: {error.strerror}"
-                self._tell_shortage(worker, reason, error)
+                self._report_shortage(worker, reason, error)
                 self._forget_worker(handle, reason)
             return
         if pidfd is None:
             if source := self._zygotes.get(zygote) if zygote is not None else handle:
-                _gossip(source, f"its claim that worker {worker} has pid {pid} is not true")
+                _log_rejection(source, f"its claim that worker {worker} has pid {pid} is not true")
             return
         if handle is None:  # given up while it was being forked
             children.kill(pidfd)
@@ -401,12 +404,12 @@ class Pool:
             return
         handle.pid, handle.pidfd = pid, pidfd
         if handle.output is not None:
-            handle.output.belongs_to(pid)
+            handle.output.set_pid(pid)
         self._loop.add_reader(pidfd, self._worker_ended, handle)
         self._report(ev.WorkerForked(worker, pid))
-        self._birth_settled()
+        self._fork_settled()
 
-    def _tell_shortage(self, worker: int, reason: str, error: Exception) -> None:
+    def _report_shortage(self, worker: int, reason: str, error: Exception) -> None:
         # Before the worker's end, for which the application would be to blame.
         if hint := shortage(error):
             self._report(ev.WorkerFailed(worker, Failure(Blame.SYSTEM, reason, hint=hint)))
@@ -431,19 +434,19 @@ class Pool:
         except OSError:
             return None
 
-    def _birth_settled(self) -> None:
-        if self._strangers_wait:
-            self._loop.call_soon(self.reap_strangers)
+    def _fork_settled(self) -> None:
+        if self._orphans_wait:
+            self._loop.call_soon(self.reap_orphans)
 
-    def _hear_worker(self, handle: WorkerHandle) -> None:
+    def _read_worker(self, handle: WorkerHandle) -> None:
         for _ in range(_MESSAGES_A_TURN):
             try:
                 received = handle.channel.receive(wait=False)
             except MalformedMessageError as error:
-                _gossip(handle, f"message ignored: {error}")
+                _log_rejection(handle, f"message ignored: {error}")
             except ChannelClosedError as error:
                 _end_if_it_sent_descriptors(handle, error)
-                self._worker_silent(handle)
+                self._worker_disconnected(handle)
                 return
             else:
                 if received is None:
@@ -455,32 +458,32 @@ class Pool:
                     if handle.worker not in self._workers:
                         return
                 if received.pid == handle.pid:
-                    self._worker_said(handle, received.message)
-            if self._has_said_enough(handle, self._hear_worker):
+                    self._on_worker_message(handle, received.message)
+            if self._throttle(handle, self._read_worker):
                 return
 
-    def _has_said_enough(self, handle: AnyHandle, hear: Callable[[AnyHandle], None]) -> bool:
+    def _throttle(self, handle: AnyHandle, read: Callable[[AnyHandle], None]) -> bool:
         # What a child says costs the master time that belongs to all: it has to wait, for a moment.
-        rest = handle.ration.take(self._loop.time())
+        rest = handle.ratelimit.take(self._loop.time())
         if rest <= 0:
             return False
-        if not handle.ration.exceeded:
-            handle.ration.exceeded = True
-            most = handle.ration.most
+        if not handle.ratelimit.exceeded:
+            handle.ratelimit.exceeded = True
+            most = handle.ratelimit.most
             logger.warning(
                 "%s says more than %d things a second: it has to wait", handle.name, most
             )
         self._loop.remove_reader(handle.channel.fileno())
-        self._loop.call_later(rest, self._listen_again, handle, hear)
+        self._loop.call_later(rest, self._resume_reading, handle, read)
         return True
 
-    def _listen_again(self, handle: AnyHandle, hear: Callable[[AnyHandle], None]) -> None:
+    def _resume_reading(self, handle: AnyHandle, read: Callable[[AnyHandle], None]) -> None:
         known = self._workers.get(handle.worker) if isinstance(handle, WorkerHandle) else handle
-        silent = isinstance(handle, WorkerHandle) and handle.silent
-        if known is handle and not silent and handle.channel.fileno() >= 0:
-            self._loop.add_reader(handle.channel.fileno(), hear, handle)
+        disconnected = isinstance(handle, WorkerHandle) and handle.disconnected
+        if known is handle and not disconnected and handle.channel.fileno() >= 0:
+            self._loop.add_reader(handle.channel.fileno(), read, handle)
 
-    def _worker_said(self, handle: WorkerHandle, message: messages.FromWorker) -> None:
+    def _on_worker_message(self, handle: WorkerHandle, message: messages.FromWorker) -> None:
         match message:
             case messages.Ready():
                 handle.ready = True
@@ -490,23 +493,23 @@ class Pool:
             case messages.Leaving():
                 self._report(ev.WorkerLeaving(handle.worker))
                 # One that only says so is made to: it would be killed with clients of its own later.
-                self._tell(handle, messages.Retire(within=self.drain))
+                self._send(handle, messages.Retire(within=self.drain))
             case messages.RequestLimitReached():
-                requests = handle.board.read(self._loop.time()).requests
+                requests = handle.slot_memory.read(self._loop.time()).requests
                 reason = f"it has answered {requests} requests"
                 self._report(ev.WorkerSpent(handle.worker, reason, planned=True))
             case messages.Reforked():
-                self._zygote_born(handle, message)
+                self._zygote_forked(handle, message)
             case messages.ReforkFailed():
-                self._nursery.failed(handle, message)
+                self._pending_reforks.failed(handle, message)
             case messages.ActivityResumed():
-                self._bell()
+                self._on_activity()
 
-    def _worker_silent(self, handle: WorkerHandle) -> None:
+    def _worker_disconnected(self, handle: WorkerHandle) -> None:
         self._loop.remove_reader(handle.channel.fileno())
-        handle.silent = True
+        handle.disconnected = True
         if handle.pid is None and (zygote := self._zygotes.get(handle.zygote)):
-            self._hear_zygote(zygote)  # the word of its birth may be there, unread
+            self._read_zygote(zygote)  # the word of its birth may be there, unread
         if handle.pid is None and handle.worker in self._workers:
             self._forget_worker(handle, "it was never born")
 
@@ -515,8 +518,8 @@ class Pool:
         report = process.reap(handle.pidfd)
         if report is None:
             return
-        if not handle.silent:
-            self._hear_worker(handle)  # its last words
+        if not handle.disconnected:
+            self._read_worker(handle)  # its last words
         if handle.output is not None:
             handle.output.drain()
         # The kernel's own SIGKILL looks like anybody's; the cgroup counts those.
@@ -524,7 +527,7 @@ class Pool:
         how = report.describe() + (", out of memory" if starved else "")
         self._forget_worker(handle, how, out_of_memory=starved)
         if handle.serving and (report.signal is not None or report.code):
-            self._rearm()
+            self._wake_workers()
 
     def _forget_worker(
         self, handle: WorkerHandle, reason: str, *, out_of_memory: bool = False
@@ -533,22 +536,22 @@ class Pool:
         self._report(ev.WorkerExited(handle.worker, reason, out_of_memory))
 
     def _close_worker(self, handle: WorkerHandle) -> None:
-        self._nursery.worker_ended(handle)
+        self._pending_reforks.worker_ended(handle)
         self._loop.remove_reader(handle.channel.fileno())
         handle.channel.close()
-        handle.board.close()
+        handle.slot_memory.close()
         if handle.pidfd is not None:
             self._loop.remove_reader(handle.pidfd)
             os.close(handle.pidfd)
         self._workers.pop(handle.worker, None)
-        self._birth_settled()
+        self._fork_settled()
 
     def _serve_worker(self, action: ev.ServeWorker) -> None:
         if handle := self._workers.get(action.worker):
-            handle.board.arm()
-            self._tell_to_serve(handle)
-            if self._noticed:
-                self._tell(handle, messages.DrainNotice())
+            handle.slot_memory.arm()
+            self._send_serve(handle)
+            if self._drain_noticed:
+                self._send(handle, messages.DrainNotice())
 
     def limit_requests(self, requests: int) -> None:
         """Have workers be spent after so many requests, each after a share of its own; 0: never."""
@@ -557,27 +560,27 @@ class Pool:
         self._requests = requests
         for handle in self._workers.values():
             if handle.serving:
-                self._tell_to_serve(handle)
+                self._send_serve(handle)
 
-    def _tell_to_serve(self, handle: WorkerHandle) -> None:
+    def _send_serve(self, handle: WorkerHandle) -> None:
         handle.serving = True
         share = round(self._requests * spread(handle.worker))
-        self._tell(handle, messages.Serve(max(1, share) if self._requests else 0))
+        self._send(handle, messages.Serve(max(1, share) if self._requests else 0))
 
     def _retire_worker(self, action: ev.RetireWorker) -> None:
         if handle := self._workers.get(action.worker):
-            self._tell(handle, messages.Retire(self.linger, self.drain))
+            self._send(handle, messages.Retire(self.linger, self.drain))
 
-    def _tell(self, handle: WorkerHandle, message: messages.ToWorker) -> None:
+    def _send(self, handle: WorkerHandle, message: messages.ToWorker) -> None:
         try:
             handle.channel.send(message)
-            handle.deaf = False
+            handle.send_blocked = False
         except ChannelClosedError:
             pass  # its end will be reported
         except BlockingIOError:
-            if not handle.deaf:
+            if not handle.send_blocked:
                 logger.warning("%s does not read what it is told", handle.name)
-            handle.deaf = True
+            handle.send_blocked = True
 
     def _kill_worker(self, action: ev.KillWorker) -> None:
         handle = self._workers.get(action.worker)
@@ -590,10 +593,10 @@ class Pool:
         self, handle: WorkerHandle | ZygoteHandle, action: ev.KillWorker | _EndZygote
     ) -> None:
         self._expect_stacks(handle)
-        until = self._loop.time() + _LATE_STACKS
-        self._loop.call_later(_LATE_LOOK, self._look_for_stacks, handle, action, until)
+        until = self._loop.time() + _LATE_STACKS_TIMEOUT
+        self._loop.call_later(_LATE_STACKS_POLL, self._await_stacks, handle, action, until)
 
-    def _look_for_stacks(
+    def _await_stacks(
         self,
         handle: WorkerHandle | ZygoteHandle,
         action: ev.KillWorker | _EndZygote,
@@ -601,11 +604,11 @@ class Pool:
     ) -> None:
         if handle.pidfd is None or not self._knows(handle):
             return  # it has ended meanwhile
-        if handle.board.has_all_stacks() or self._loop.time() >= until:
+        if handle.slot_memory.has_all_stacks() or self._loop.time() >= until:
             process.send_signal(handle.pidfd, signal.SIGKILL)
-            self.tell_late(action, handle.board.stacks())
+            self.on_late_stacks(action, handle.slot_memory.stacks())
         else:
-            self._loop.call_later(_LATE_LOOK, self._look_for_stacks, handle, action, until)
+            self._loop.call_later(_LATE_STACKS_POLL, self._await_stacks, handle, action, until)
 
     def _knows(self, handle: WorkerHandle | ZygoteHandle) -> bool:
         if isinstance(handle, WorkerHandle):
@@ -625,34 +628,36 @@ class Pool:
 
     def _expect_stacks(self, handle: WorkerHandle | ZygoteHandle) -> None:
         assert handle.pidfd is not None
-        handle.board.expect_stacks()
+        handle.slot_memory.expect_stacks()
         process.send_signal(handle.pidfd, stacks.SIGNAL)
 
     def _dump_worker(self, action: ev.DumpWorker) -> None:
         if handle := self._workers.get(action.worker):
-            self._tell(handle, messages.RequestTimeout(handle.board.since()))
-            self.ask_stacks(
-                action.worker, _STACKS, lambda stacks: self.tell_overdue(action.worker, stacks)
+            self._send(handle, messages.RequestTimeout(handle.slot_memory.since()))
+            self.request_stacks(
+                action.worker,
+                _STACKS_DELAY,
+                lambda stacks: self.on_overdue_stacks(action.worker, stacks),
             )
 
-    def ask_stacks(self, worker: int, patience: float, tell: Callable[[str], None]) -> None:
+    def request_stacks(self, worker: int, delay: float, callback: Callable[[str], None]) -> None:
         """Have a worker write its stacks, and tell what there is of them after this many seconds."""
         handle = self._workers.get(worker)
         if handle is None or handle.pidfd is None:
-            tell("")
+            callback("")
             return
         self._expect_stacks(handle)
-        self._loop.call_later(patience, self._tell_stacks, handle, tell)
+        self._loop.call_later(delay, self._pass_stacks, handle, callback)
 
-    def _tell_stacks(self, handle: WorkerHandle, tell: Callable[[str], None]) -> None:
+    def _pass_stacks(self, handle: WorkerHandle, callback: Callable[[str], None]) -> None:
         # It may have ended in between: its memory is closed then.
         alive = self._workers.get(handle.worker) is handle
-        tell(handle.board.stacks() if alive else "")
+        callback(handle.slot_memory.stacks() if alive else "")
 
     def child_changed(self) -> None:
         """Act on SIGCHLD: a child was stopped, goes on, or a stranger has ended."""
         self._note_stops()
-        self.reap_strangers()
+        self.reap_orphans()
 
     def _note_stops(self) -> None:
         for zygote in list(self._zygotes.values()):
@@ -666,38 +671,38 @@ class Pool:
             if stopped is not None:
                 self._report(ev.WorkerStopped(handle.worker, stopped))
                 if stopped:
-                    self._rearm()
+                    self._wake_workers()
 
-    def _rearm(self) -> None:
+    def _wake_workers(self) -> None:
         # The kernel may have woken one that is stopped, or was killed, for a connection that it cannot
         # take now, and wakes nobody else for that.
         for handle in self._workers.values():
             if handle.ready:
-                self._tell(handle, messages.Heartbeat())
+                self._send(handle, messages.Heartbeat())
 
     def trim(self) -> None:
         """Ask each worker to give back memory that it does not need."""
         for handle in self._workers.values():
-            self._tell(handle, messages.Trim())
+            self._send(handle, messages.Trim())
 
-    def give_notice(self) -> None:
+    def send_drain_notice(self) -> None:
         """Tell each worker, and those to come, that the service stops soon."""
-        self._noticed = True
+        self._drain_noticed = True
         for handle in self._workers.values():
-            self._tell(handle, messages.DrainNotice())
+            self._send(handle, messages.DrainNotice())
 
     # --- strangers -------------------------------------------------------------------------------
 
-    def reap_strangers(self) -> None:
+    def reap_orphans(self) -> None:
         """Reap children that were reparented to us: the application's orphans.
 
         A worker may end before its zygote's word of its birth is heard; as long as a birth is
         pending, one who has ended may be the newborn, and is left for `_adopt` to find.
         """
         for zygote in list(self._zygotes.values()):
-            self._hear_zygote(zygote)
-        self._strangers_wait = any(row.pid is None for row in self._workers.values())
-        if self._strangers_wait:
+            self._read_zygote(zygote)
+        self._orphans_wait = any(row.pid is None for row in self._workers.values())
+        if self._orphans_wait:
             return
         known = {row.pid for row in self._workers.values() if row.pid is not None}
         known.update(row.pid for row in self._zygotes.values())
@@ -705,14 +710,14 @@ class Pool:
             logger.debug("reaped an orphan, pid %d: %s", pid, report.describe())
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else str(error)) or "it has ended"
 
 
-def _gossip(handle: WorkerHandle | ZygoteHandle, text: str) -> None:
-    handle.gossip += 1
-    if handle.gossip <= _GOSSIP_TOLD:
-        more = "; more such are not told" if handle.gossip == _GOSSIP_TOLD else ""
+def _log_rejection(handle: WorkerHandle | ZygoteHandle, text: str) -> None:
+    handle.rejected += 1
+    if handle.rejected <= _REJECTIONS_LOGGED:
+        more = "; more such are not told" if handle.rejected == _REJECTIONS_LOGGED else ""
         logger.warning("%s: %s%s", handle.name, text, more)
 
 

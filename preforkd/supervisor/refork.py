@@ -14,28 +14,28 @@ from preforkd.supervisor import children
 from preforkd.supervisor.children import WorkerHandle, ZygoteHandle
 
 
-class Waiters:
+class ReforkWaiters:
     """Those who have asked for a refork, and wait for what comes of it."""
 
     def __init__(self) -> None:
         self._waiters: list[Callable[[str | Failure], None]] = []
 
-    def ask(self, tell: Callable[[str | Failure], None]) -> None:
+    def add(self, callback: Callable[[str | Failure], None]) -> None:
         """Have ``tell`` called, once, when it has ended: what was achieved, in words, or why not."""
-        self._waiters.append(tell)
+        self._waiters.append(callback)
 
-    def end(self, outcome: str | Failure) -> None:
+    def resolve(self, outcome: str | Failure) -> None:
         """Tell all who wait how it has ended."""
         waiters, self._waiters = self._waiters, []
-        for tell in waiters:
-            tell(outcome)
+        for callback in waiters:
+            callback(outcome)
 
 
 class _Pending(msgspec.Struct, frozen=True):
     generation: int
     worker: int
     channel: Channel[messages.FromZygote]
-    board: SlotReader
+    slot_memory: SlotReader
 
 
 class PendingReforks:
@@ -45,20 +45,22 @@ class PendingReforks:
         self._report = report
         self._pending: dict[int, _Pending] = {}
 
-    def ask(self, action: ev.ForkZygote, handle: WorkerHandle | None) -> None:
+    def request(self, action: ev.ForkZygote, handle: WorkerHandle | None) -> None:
         """Ask a worker for the zygote."""
         if handle is None:
             self._failed(action.zygote, "the worker that was to fork it has ended")
             return
         try:
-            channel, board = children.ask_for_zygote(action.zygote, handle)
+            channel, slot_memory = children.request_zygote(action.zygote, handle)
         except (OSError, ChannelClosedError) as error:
             reason = str(error) or "it has ended"
             self._failed(action.zygote, f"worker {handle.slot} could not be asked: {reason}")
             return
-        self._pending[action.zygote] = _Pending(action.generation, handle.worker, channel, board)
+        self._pending[action.zygote] = _Pending(
+            action.generation, handle.worker, channel, slot_memory
+        )
 
-    def born(
+    def forked(
         self, handle: WorkerHandle, message: messages.Reforked, claim: Callable[[int], int | None]
     ) -> ZygoteHandle | None:
         """Return the handle of a zygote that its worker says is born; None if that is not so.
@@ -77,8 +79,8 @@ class PendingReforks:
             self._failed(message.zygote, "the zygote ended as soon as it was forked")
             return None
         del self._pending[message.zygote]
-        generation, channel, board = pending.generation, pending.channel, pending.board
-        return ZygoteHandle(message.zygote, generation, channel, message.pid, pidfd, board)
+        generation, channel, slot_memory = pending.generation, pending.channel, pending.slot_memory
+        return ZygoteHandle(message.zygote, generation, channel, message.pid, pidfd, slot_memory)
 
     def failed(self, handle: WorkerHandle, message: messages.ReforkFailed) -> None:
         """Take a worker's word that no zygote was born."""
@@ -102,7 +104,7 @@ class PendingReforks:
         pending = self._pending.pop(zygote, None)
         if pending is not None:
             pending.channel.close()
-            pending.board.close()
+            pending.slot_memory.close()
         return pending is not None
 
     def _failed(self, zygote: int, reason: str) -> None:

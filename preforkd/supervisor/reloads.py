@@ -21,14 +21,14 @@ STOPPING = ReloadAnswer(
 )
 
 
-Waiter = Callable[[ReloadAnswer], None]
+ReloadCallback = Callable[[ReloadAnswer], None]
 """Called once, when the reload has ended."""
 
 
 class _Request(msgspec.Struct):
     fresh: bool = False
     by_signal: bool = False
-    waiters: list[Waiter] = []
+    waiters: list[ReloadCallback] = []
 
 
 class Reloads:
@@ -39,7 +39,7 @@ class Reloads:
         self._next: _Request | None = None
         self._running: _Request | None = None
 
-    def ask(self, waiter: Waiter | None, *, fresh: bool) -> None:
+    def request(self, waiter: ReloadCallback | None, *, fresh: bool) -> None:
         """Remember that a reload is asked for; however many ask, it is one."""
         request = self._next or _Request()
         request.fresh = request.fresh or fresh
@@ -50,7 +50,7 @@ class Reloads:
         self._next = request
 
     @property
-    def asked(self) -> bool:
+    def pending(self) -> bool:
         """Tell whether a reload is to follow."""
         return self._next is not None
 
@@ -87,8 +87,8 @@ class Reloads:
 
 
 def _resolve(request: _Request | None, answer: ReloadAnswer) -> None:
-    for tell in request.waiters if request else ():
-        tell(answer)
+    for callback in request.waiters if request else ():
+        callback(answer)
 
 
 def success(

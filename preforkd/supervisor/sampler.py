@@ -15,7 +15,7 @@ import msgspec
 from preforkd.linux import backlog
 from preforkd.loop import Call, Loop
 
-PATIENCE = 1.0
+ARRIVAL_DELAY = 1.0
 """Seconds from a connection's arrival to a look, unless a worker rings before."""
 
 
@@ -35,7 +35,7 @@ class PoolSample(msgspec.Struct, frozen=True):
 class Slots(Protocol):
     """What is looked at."""
 
-    def glance(self, now: float) -> PoolSample:
+    def sample(self, now: float) -> PoolSample:
         """Return what all workers say now."""
 
     def arm(self) -> None:
@@ -53,14 +53,14 @@ class Sampler:
         self,
         loop: Loop,
         slots: Slots,
-        tell: Callable[[PoolSample], float],
+        callback: Callable[[PoolSample], float],
         listeners: Callable[[], Iterable[socket.socket]],
     ) -> None:
         self._loop = loop
         self._slots = slots
-        self._tell = tell
+        self._callback = callback
         self._listeners = listeners
-        self.held = False
+        self.hold = False
         """Whoever is told of the looks waits for something, and wants them to go on."""
         self._watched: list[int] = []
         """Descriptors of listeners: whoever arrives there is noticed, once."""
@@ -73,38 +73,38 @@ class Sampler:
         """Return since when all has been quiet (loop time); None while it is not."""
         return None if self._awake else self._quiet_at
 
-    def bell(self) -> None:
+    def wake(self) -> None:
         """Take a worker's bell: look now, and from now on."""
         if not self._awake:
             self._awake = True
             self._last = PoolSample()
             self.close()
-            self._look()
+            self._sample()
 
     def _arrived(self) -> None:
         self.unwatch()
-        self._timer = self._loop.call_later(PATIENCE, self.bell)
+        self._timer = self._loop.call_later(ARRIVAL_DELAY, self.wake)
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         now = self._loop.time()
-        glance = self._slots.glance(now)
-        quiet = self._is_quiet(glance)
+        sample = self._slots.sample(now)
+        quiet = self._is_quiet(sample)
         if quiet:
             self._slots.arm()
             # One that became busy between the look and the arming did not ring.
-            glance = self._slots.glance(now)
-            quiet = self._is_quiet(glance)
-        self._last = glance
-        delay = self._tell(glance)
-        if quiet and not self.held:
+            sample = self._slots.sample(now)
+            quiet = self._is_quiet(sample)
+        self._last = sample
+        delay = self._callback(sample)
+        if quiet and not self.hold:
             self._awake = False
             self._quiet_at = now
             self._watch()
         else:
-            self._timer = self._loop.call_later(delay, self._look)
+            self._timer = self._loop.call_later(delay, self._sample)
 
-    def _is_quiet(self, glance: PoolSample) -> bool:
-        if glance.busy or glance.requests != self._last.requests:
+    def _is_quiet(self, sample: PoolSample) -> bool:
+        if sample.busy or sample.requests != self._last.requests:
             return False
         return not any(backlog.readable(sock) for sock in self._listeners())
 

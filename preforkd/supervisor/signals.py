@@ -52,11 +52,11 @@ class SignalReceiver:
 
     def reload(self, _number: signal.Signals) -> None:
         """Reload; the result is in the log and in STATUS."""
-        self._master.hang_up()
+        self._master.on_sighup()
 
     def log_status(self, _number: signal.Signals) -> None:
         """Log the status of the service and of each worker."""
-        self._master.say_status()
+        self._master.log_status()
 
     def grow(self, _number: signal.Signals) -> None:
         """Add a worker."""

@@ -43,7 +43,7 @@ class SnapshotSource(msgspec.Struct, frozen=True):
     by_hand: bool
 
 
-def service_view(
+def service_status(
     service: SnapshotSource, board: Scoreboard, limits: Limits, pool: Pool, now: float
 ) -> ServiceStatus:
     """Return the view; ``now`` is monotonic seconds."""
@@ -83,7 +83,7 @@ def _by_slot(board: Scoreboard) -> Iterator[WorkerRow]:
 
 def _worker(row: WorkerRow, pool: Pool, now: float) -> WorkerStatus:
     handle = pool.worker(row.worker)
-    reading = handle.board.read(now) if handle else None
+    reading = handle.slot_memory.read(now) if handle else None
     busy_since = reading.busy_since if reading else None
     return WorkerStatus(
         slot=row.slot,
@@ -96,7 +96,7 @@ def _worker(row: WorkerRow, pool: Pool, now: float) -> WorkerStatus:
         connections=reading.connections if reading else 0,
         accepted=reading.accepted if reading else 0,
         age_seconds=now - row.born,
-        busy_with=handle.board.line() if handle and busy_since is not None else "",
+        busy_with=handle.slot_memory.line() if handle and busy_since is not None else "",
         spent=row.spent,
     )
 
@@ -123,25 +123,25 @@ class _Process(msgspec.Struct, frozen=True):
     generation: int | None = None
 
 
-def memory_view(
-    board: Scoreboard, gauge: MemorySampler, tell: Callable[[MemoryStatus], None]
+def read_memory_status(
+    board: Scoreboard, memory_sampler: MemorySampler, callback: Callable[[MemoryStatus], None]
 ) -> None:
     """Read what all processes take and tell it; one that ends meanwhile is left out."""
     processes = list(_processes(board))
 
-    def have_read(readings: dict[int, Reading]) -> None:
-        tell(_memory_view(processes, readings, gauge))
+    def done(readings: dict[int, Reading]) -> None:
+        callback(_memory_status(processes, readings, memory_sampler))
 
-    gauge.read([process.pid for process in processes], have_read)
+    memory_sampler.read([process.pid for process in processes], done)
 
 
-def _memory_view(
-    processes: list["_Process"], readings: dict[int, Reading], gauge: MemorySampler
+def _memory_status(
+    processes: list["_Process"], readings: dict[int, Reading], memory_sampler: MemorySampler
 ) -> MemoryStatus:
     known = [(process, readings[process.pid]) for process in processes]
     found = [(process, reading) for process, reading in known if isinstance(reading, Usage)]
     return MemoryStatus(
-        processes=[_memory(process, usage, gauge) for process, usage in found],
+        processes=[_memory(process, usage, memory_sampler) for process, usage in found],
         pss=sum(usage.pss for _, usage in found),
         unrelated=_unrelated([usage for process, usage in found if process.role != "zygote"]),
         problems=[
@@ -162,7 +162,7 @@ def _processes(board: Scoreboard) -> Iterator[_Process]:
     yield _Process("master", os.getpid())
 
 
-def _memory(process: _Process, usage: Usage, gauge: MemorySampler) -> ProcessMemory:
+def _memory(process: _Process, usage: Usage, memory_sampler: MemorySampler) -> ProcessMemory:
     return ProcessMemory(
         role=process.role,
         slot=process.slot,
@@ -172,7 +172,7 @@ def _memory(process: _Process, usage: Usage, gauge: MemorySampler) -> ProcessMem
         pss=usage.pss,
         uss=usage.private,
         shared=usage.shared,
-        growth=gauge.growth(process.pid, usage),
+        growth=memory_sampler.growth(process.pid, usage),
     )
 
 

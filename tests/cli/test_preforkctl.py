@@ -190,7 +190,7 @@ def test_nothing_that_a_service_says_moves_the_terminal(tmp_path, capsys):
     with serving(path) as backend:
         worker = replace(VIEW.workers[0], busy_with=evil)
         view = replace(VIEW, workers=[worker], problems=[evil], status=evil)
-        backend.view = lambda: view
+        backend.status = lambda: view
         backend.answer = replace(BAD, message=evil, detail=evil, hint=evil)
         for command in ("status", "reload"):
             preforkctl.main(["--socket", path, command])

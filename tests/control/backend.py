@@ -72,7 +72,7 @@ class Backend:
         self.waiting: list | None = None
         """Those who wait for a reload; None: nobody has to."""
 
-    def view(self) -> ServiceStatus:
+    def status(self) -> ServiceStatus:
         return VIEW
 
     def memory(self, tell) -> None:

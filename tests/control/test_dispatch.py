@@ -26,7 +26,7 @@ class Sum(msgspec.Struct, frozen=True):
 class Overflow(Error, frozen=True):
     """It is too much."""
 
-    of = "test.Sums"
+    interface_name = "test.Sums"
     limit: int
 
 

@@ -28,7 +28,7 @@ class Client:
     def __init__(self, peer=OURSELVES, group=""):
         self.backend = Backend()
         methods = Manager(self.backend, peer, group).interface.methods
-        self._methods = {method.asks: method for method in methods}
+        self._methods = {method.parameters: method for method in methods}
 
     def call(self, asked):
         """Return the one answer to a call, which must be of the declared class or an error."""
@@ -36,7 +36,7 @@ class Client:
         method = self._methods[type(asked)]
         method.perform(asked, answers.append)
         (answer,) = answers
-        assert isinstance(answer, (method.answers, interface.Error))
+        assert isinstance(answer, (method.result, interface.Error))
         return answer
 
 

@@ -43,7 +43,7 @@ class Seen(msgspec.Struct):
 class Blind(Error, frozen=True):
     """Nothing is seen."""
 
-    of = "test.Looks"
+    interface_name = "test.Looks"
     reason: str
 
 
@@ -85,8 +85,8 @@ def test_the_managers_interface():
     interface = Manager(None, None, "").interface
     text = description(interface)
     for method in interface.methods:
-        assert f"\nmethod {method.asks.__name__}(" in text
+        assert f"\nmethod {method.parameters.__name__}(" in text
     for error in interface.errors:
         assert f"\nerror {error.__name__} (" in text
     assert "method Scale(size: ?int, by: ?int) -> (size: int)\n" in text
-    assert "last_reload: ?ReloadView, memory: ?MemoryView)" in text
+    assert "last_reload: ?ReloadStatus, memory: ?MemoryStatus)" in text

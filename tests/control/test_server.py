@@ -155,7 +155,7 @@ def test_a_client_that_says_too_much_is_cut_off(path):
 
 def test_a_client_that_does_not_read_is_cut_off(path, caplog, monkeypatch):
     """It waits as long as we are patient, and no answers gather; that is said once."""
-    monkeypatch.setattr(server, "PATIENCE", 0.3)
+    monkeypatch.setattr(server, "IDLE_TIMEOUT", 0.3)
     request = b'{"method":"org.varlink.service.GetInfo"}\0'
     with serving(path):
         with socket.socket(socket.AF_UNIX) as sock:
@@ -237,7 +237,7 @@ def test_the_largest_request_and_one_that_is_larger(path):
 
 def test_an_answer_on_its_way_goes_out_before_the_end(path, monkeypatch):
     """A server that closes waits for those who read, and not for those who do not."""
-    monkeypatch.setattr(server, "_FAREWELL", 0.5)
+    monkeypatch.setattr(server, "_CLOSE_TIMEOUT", 0.5)
     problem = "x" * (4 << 20)
     monkeypatch.setattr(backend, "VIEW", replace(backend.VIEW, problems=[problem]))
     with socket.socket(socket.AF_UNIX) as reads, socket.socket(socket.AF_UNIX) as silent:
@@ -270,7 +270,7 @@ def test_a_client_that_asks_without_end_keeps_nobody_waiting(path):
 
 def test_those_who_may_only_look_have_a_ration(path, monkeypatch):
     """What goes beyond waits for the next second, and who may command does not wait with them."""
-    monkeypatch.setattr(server, "LOOKS", 4)
+    monkeypatch.setattr(server, "READS", 4)
     command = [False, True]
     monkeypatch.setattr(server, "may_command", lambda peer, group: command.pop(0))
     info = b'{"method":"org.varlink.service.GetInfo"}\0'
@@ -295,7 +295,7 @@ def test_those_who_may_only_look_have_a_ration(path, monkeypatch):
 
 def test_a_silent_client_is_cut_off(path, monkeypatch):
     """After its patience is over, the server hangs up."""
-    monkeypatch.setattr(server, "PATIENCE", 0.1)
+    monkeypatch.setattr(server, "IDLE_TIMEOUT", 0.1)
     with serving(path):
         assert raw(path, b"") == b""
 
@@ -378,7 +378,7 @@ def test_descriptors_whose_close_waits_keep_only_their_sender(path, monkeypatch,
 
 
 def test_sockets_that_wait_to_be_closed_are_bounded(path, monkeypatch, caplog):
-    """They hold their seats; when there are none left, nobody is accepted, and it is said."""
+    """They hold their most; when there are none left, nobody is accepted, and it is said."""
     monkeypatch.setattr(scm_rights, "refuse", lambda sock: False)
     monkeypatch.setattr(server, "CLIENTS", 2)
     monkeypatch.setattr(server, "_PAUSE", 0.01)
@@ -415,10 +415,10 @@ def test_who_may_only_look_sees_no_query(path):
     with serving(path) as backend:
         worker = replace(VIEW.workers[0], busy_with="GET /reset?token=5ec3e7 x HTTP/1.1")
         cut = replace(VIEW.workers[0], busy_with="GET /a?b=" + "c" * 200)
-        backend.view = lambda: replace(VIEW, workers=[worker, cut])
+        backend.status = lambda: replace(VIEW, workers=[worker, cut])
         assert call(path, "GetStatus")["service"]["workers"][0]["busy_with"] == worker.busy_with
         manager = Manager(backend, Peer(pid=1, uid=os.geteuid() + 1, groups=frozenset()), "")
-        (method,) = (one for one in manager.interface.methods if one.asks is GetStatus)
+        (method,) = (one for one in manager.interface.methods if one.parameters is GetStatus)
         for memory in (None, True):
             answers = []
             method.perform(GetStatus(memory=memory), answers.append)
@@ -430,15 +430,15 @@ def test_the_mode_and_the_group_say_who_may_connect(path, caplog):
     """The file has the mode; a group that the owner is no member of is admitted by the file's list."""
     with serving(path) as backend:
         assert path.stat().st_mode & 0o777 == 0o666
-        backend.server.admit(0o660, "")
+        backend.server.set_access(0o660, "")
         assert path.stat().st_mode & 0o777 == 0o660
-        backend.server.admit(0o660, "4242")
+        backend.server.set_access(0o660, "4242")
         if "Operation not supported" in caplog.text:
             pytest.skip("this file system has no access control lists")
         assert struct.pack("<HHI", 8, 6, 4242) in os.getxattr(path, "system.posix_acl_access")
-        backend.server.admit(0o600, "")
+        backend.server.set_access(0o600, "")
         with pytest.raises(OSError, match="No data available"):
             os.getxattr(path, "system.posix_acl_access")
         assert path.stat().st_mode & 0o777 == 0o600
-        backend.server.admit(0o660, "nobody-at-all")
+        backend.server.set_access(0o660, "nobody-at-all")
         assert "not opened to the group 'nobody-at-all'" in caplog.text

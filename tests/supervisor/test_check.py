@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from preforkd.config import sources
 from preforkd.config.credentials import Credentials
 from preforkd.core.model import Blame
-from preforkd.supervisor.check import load_for_trial
+from preforkd.supervisor.check import check_application
 
 pytestmark = pytest.mark.process
 
@@ -26,7 +26,7 @@ def failure(tmp_path):
         loaded = sources.load(str(path), {}, Credentials(None, checking=True))
         whole = replace(loaded.settings, app=replace(loaded.settings.app, **app))
         loaded = sources.Configuration(whole, loaded.origins, loaded.path, loaded.secrets)
-        return load_for_trial(loaded, dict(os.environ))
+        return check_application(loaded, dict(os.environ))
 
     return tried
 

@@ -64,10 +64,10 @@ def read_until(output, done):
 
 def shell(output, script):
     """Run a shell as the child; return when it has ended."""
-    out, err = output.theirs
+    out, err = output.child_ends
     child = subprocess.Popen(["sh", "-c", script], stdout=out, stderr=err)
-    output.given()
-    output.belongs_to(child.pid)
+    output.close_child_ends()
+    output.set_pid(child.pid)
     assert child.wait() == 0
     return child.pid
 
@@ -107,7 +107,7 @@ def test_letters_are_whole_though_they_come_in_pieces():
     """A letter of several bytes may be cut by the pipe; what is no UTF-8 is escaped."""
 
     def scene(output):
-        out, _ = output.theirs
+        out, _ = output.child_ends
         for piece in ("ä".encode()[:1], "ä".encode()[1:] + b"\n", b"\xff\n"):
             os.write(out, piece)
             output.drain()
@@ -119,11 +119,11 @@ def test_a_journal_that_does_not_read_stops_nobody():
     """A child that writes more than all buffers hold ends; its lines are lost, counted, and told."""
 
     def scene(output):
-        out, err = output.theirs
+        out, err = output.child_ends
         journal = output._outputs._journal
         code = "import os\nfor _ in range(3000): os.write(2, b'x' * 99 + b'\\n')"
         with subprocess.Popen([sys.executable, "-c", code], stdout=out, stderr=err) as child:
-            output.given()
+            output.close_child_ends()
             read_until(output, lambda: child.poll() is not None)
             assert child.returncode == 0
             read_until(output, lambda: not output._streams)
@@ -159,7 +159,7 @@ def test_who_writes_without_end_has_a_ration(monkeypatch):
     """A few lines of each in a turn, in a second what all have together; and others are told at once."""
     loop, journal = Loop(), Journal()
     outputs = Outputs(loop, journal)
-    outputs.ration.most = 300
+    outputs.ratelimit.most = 300
     now = 100.0
     monkeypatch.setattr(loop, "time", lambda: now)
     floods = [outputs.open_to_journal({"PREFORKD_WORKER": number}) for number in range(4)]
@@ -173,13 +173,13 @@ def test_who_writes_without_end_has_a_ration(monkeypatch):
 
     try:
         for output in floods:
-            out, err = output.theirs
+            out, err = output.child_ends
             children.append(subprocess.Popen(["yes"], stdout=out, stderr=err))
-            output.given()
+            output.close_child_ends()
             select.select([next(iter(output._streams))], [], [])
         for turn in range(40):
             if turn == 20:
-                os.write(quiet.theirs[0], b"quiet\n")
+                os.write(quiet.child_ends[0], b"quiet\n")
             loop.call_soon(look)
             loop.run()
         assert max(after - before for before, after in itertools.pairwise(turns)) <= 4 * 64 + 1
@@ -203,7 +203,7 @@ def test_what_is_left_at_the_end_is_told(monkeypatch):
     loop, journal = Loop(), Journal()
     outputs = Outputs(loop, journal)
     output = outputs.open_to_journal({"PREFORKD_WORKER": 3})
-    os.write(output.theirs[1], b"last\nword")
+    os.write(output.child_ends[1], b"last\nword")
     outputs.close()
     loop.close()
     assert [entry["MESSAGE"] for entry in journal.entries] == ["last", "word"]
@@ -214,7 +214,7 @@ def test_a_line_without_an_end_is_cut():
     """Memory for one line is limited."""
 
     def scene(output):
-        out, _ = output.theirs
+        out, _ = output.child_ends
         for _ in range(4):
             os.write(out, b"x" * 60000)
             output.drain()

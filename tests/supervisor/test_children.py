@@ -35,7 +35,7 @@ def launches(listener):
 def leave(launch):
     """Leave a connection between the workers of a generation; return the client's end."""
     client, server = socket.socketpair()
-    assert HandoffQueue(*launch.exchange).give(GIFT, server.fileno(), None)
+    assert HandoffQueue(*launch.handoff).give(GIFT, server.fileno(), None)
     server.close()
     return client
 
@@ -49,12 +49,12 @@ def test_who_waits_is_counted_in_the_kernel_and_between_workers(launches, listen
 
 
 def test_what_waits_between_workers_goes_to_the_next_generation(launches):
-    """The client is answered by that one; without an heir he is cut off, and nobody is left waiting."""
+    """The client is answered by that one; without an successor he is cut off, and nobody is left waiting."""
     first, second = launches
     client = leave(first)
     assert first.hand_over(second) == (1, 0)
     assert first.waiting() == 0
-    received = HandoffQueue(*second.exchange).take()
+    received = HandoffQueue(*second.handoff).take()
     received.sock.sendall(b"x")
     assert client.recv(1) == b"x"
     received.close()
@@ -68,7 +68,7 @@ def test_what_waits_between_workers_goes_to_the_next_generation(launches):
 def test_nothing_is_handed_to_a_generation_with_other_sockets(launches, listener):
     """A connection belongs to the listener that it came by."""
     first, second = launches
-    other = Launch(3, Settings(), (("admin", listener),), {}, second.exchange)
+    other = Launch(3, Settings(), (("admin", listener),), {}, second.handoff)
     with leave(first):
         assert first.hand_over(other) == (0, 0)
         assert first.waiting() == 1
@@ -118,26 +118,28 @@ def test_a_worker_is_asked_for_a_zygote_over_its_channel():
     from tests.supervisor.test_refork import Scene
 
     scene = Scene()
-    channel, board = children.ask_for_zygote(9, scene.handle)
+    channel, slot_memory = children.request_zygote(9, scene.handle)
     received = scene.worker.receive(wait=True)
     assert received.message == messages.ReforkRequest(9)
     assert len(received.descriptors) == 2
     scene.channels += received.descriptors
     channel.close()
-    board.close()
+    slot_memory.close()
     scene.close()
 
 
 def test_what_a_directory_is_relative_to():
     """Where preforkd was started: as it is there now, unless it cannot be entered."""
     whole = Settings(app=AppSettings(directory="site", python=".venv/bin/python"))
-    app = children.settled(whole, "/srv/current").app
+    app = children.with_absolute_paths(whole, "/srv/current").app
     assert (app.directory, app.python) == ("/srv/current/site", "/srv/current/.venv/bin/python")
     for written in ("", "."):
         assert (
-            children.settled(Settings(app=AppSettings(directory=written)), "/srv").app.directory
+            children.with_absolute_paths(
+                Settings(app=AppSettings(directory=written)), "/srv"
+            ).app.directory
             == "/srv"
         )
     absolute = Settings(app=AppSettings(directory="/a", python="/b"))
-    assert children.settled(absolute, "/srv") == absolute
-    assert children.settled(whole, "") == whole
+    assert children.with_absolute_paths(absolute, "/srv") == absolute
+    assert children.with_absolute_paths(whole, "") == whole

@@ -15,7 +15,7 @@ def story(*events, board=None):
     """Return a board to which these events have happened, each told before."""
     board = board or Scoreboard()
     for event in events:
-        eventlog.tell(event, board)
+        eventlog.log_event(event, board)
         board.apply(event, 0.0)
     return board
 
@@ -78,9 +78,9 @@ def test_a_line_names_the_function_that_says_it(caplog):
     row = serving().workers[1]
 
     def speak():
-        eventlog.say(catalog.STOPPING, logging.INFO, "x")
-        eventlog.tell_failure("x", FAILURE)
-        eventlog.tell_stacks(row, "x", "", "", catalog.REQUEST_SLOW)
+        eventlog.log_entry(catalog.STOPPING, logging.INFO, "x")
+        eventlog.log_failure("x", FAILURE)
+        eventlog.log_stacks(row, "x", "", "", catalog.REQUEST_SLOW)
 
     caplog.clear()
     speak()

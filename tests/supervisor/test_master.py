@@ -59,7 +59,7 @@ def master(monkeypatch):
 def reload(master, read, monkeypatch):
     """Reload with what this returns, or raises; return the answer."""
     answers = []
-    monkeypatch.setattr(module, "beside", lambda _loop, _name, work, done: done(work))
+    monkeypatch.setattr(module, "run_in_thread", lambda _loop, _name, work, done: done(work))
     master._read = read
     master.reload(answers.append, fresh=False)
     return answers
@@ -113,8 +113,8 @@ def test_an_effect_that_fails_does_not_keep_the_others_from_happening(master, mo
 
 def test_what_cannot_be_logged_is_written_down(master, monkeypatch):
     """A fact is never lost for its line in the log."""
-    monkeypatch.setattr(eventlog, "tell", fail)
-    master._write_down(ev.WorkerExited(1, "killed by SIGKILL"))
+    monkeypatch.setattr(eventlog, "log_event", fail)
+    master._record(ev.WorkerExited(1, "killed by SIGKILL"))
     assert 1 not in master.board.workers
 
 

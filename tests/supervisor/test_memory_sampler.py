@@ -1,4 +1,4 @@
-"""The gauge: readings beside the loop, one at a time, and shared by all who ask at once."""
+"""The memory_sampler: readings beside the loop, one at a time, and shared by all who ask at once."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from preforkd.supervisor.memory_sampler import MemorySampler
 
 
 class Scene(MemorySampler):
-    """A gauge, and a loop that runs until somebody has been told."""
+    """A memory_sampler, and a loop that runs until somebody has been told."""
 
     def __init__(self):
         self.loop = Loop()
@@ -37,7 +37,7 @@ class Scene(MemorySampler):
 
 
 @pytest.fixture
-def gauge():
+def memory_sampler():
     """See the class."""
     scene = Scene()
     yield scene
@@ -72,92 +72,94 @@ sys.stdin.readline()
 """
 
 
-def test_a_process_that_grows(gauge):
+def test_a_process_that_grows(memory_sampler):
     """A real reading; what a process takes after the first one is its growth."""
     command = [sys.executable, "-c", GROWS]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     ) as child:
         assert child.stdout.readline() == b"begun\n"
-        gauge.watch(child.pid)
-        before = gauge.told([child.pid])[child.pid]
+        memory_sampler.watch(child.pid)
+        before = memory_sampler.told([child.pid])[child.pid]
         child.stdin.write(b"\n")
         assert child.stdout.readline() == b"grown\n"
-        gauge._latest.clear()
-        after = gauge.told([child.pid])[child.pid]
+        memory_sampler._latest.clear()
+        after = memory_sampler.told([child.pid])[child.pid]
         child.stdin.close()
-    assert gauge.growth(child.pid, before) < 1 << 20
-    assert gauge.growth(child.pid, after) >= 15 << 20
+    assert memory_sampler.growth(child.pid, before) < 1 << 20
+    assert memory_sampler.growth(child.pid, after) >= 15 << 20
 
 
-def test_the_loop_goes_on_while_a_reading_takes_long(slow, gauge):
+def test_the_loop_goes_on_while_a_reading_takes_long(slow, memory_sampler):
     """The kernel may take its time: what else the loop has to do is done meanwhile."""
     may, _, reads = slow
-    gauge.loop.call_later(0.01, may.set)
-    readings = gauge.told([1, 2])
+    memory_sampler.loop.call_later(0.01, may.set)
+    readings = memory_sampler.told([1, 2])
     assert {pid: reading.private for pid, reading in readings.items()} == {1: 1, 2: 2}
     assert threading.main_thread() not in {thread for _, thread in reads}
 
 
-def test_many_who_ask_at_once_cost_two_readings(slow, gauge):
+def test_many_who_ask_at_once_cost_two_readings(slow, memory_sampler):
     """Those who ask while one is read share the next one; who asks soon after reads nothing."""
     may, begun, reads = slow
     answers = []
-    gauge.read([1], answers.append)
+    memory_sampler.read([1], answers.append)
     assert begun.wait(10)
     for _ in range(100):
-        gauge.read([1, 2], answers.append)
+        memory_sampler.read([1, 2], answers.append)
     may.set()
-    gauge.told([2])
+    memory_sampler.told([2])
     assert len(answers) == 101
     assert all(answer[1].private == 1 for answer in answers)
-    gauge.read([1, 2], answers.append)
+    memory_sampler.read([1, 2], answers.append)
     assert {pid: reading.private for pid, reading in answers[-1].items()} == {1: 1, 2: 2}
     assert sorted(pid for pid, _ in reads) == [1, 1, 2]
 
 
-def test_what_was_fresh_is_told_with_what_had_to_be_read(slow, gauge, monkeypatch):
+def test_what_was_fresh_is_told_with_what_had_to_be_read(slow, memory_sampler, monkeypatch):
     """Also where it is not fresh any more when the rest has been read."""
     may, _, reads = slow
     may.set()
-    gauge.told([1])
-    now = gauge.loop.time()
-    monkeypatch.setattr(gauge.loop, "time", lambda: now)
-    gauge.read([1, 2], lambda readings: told.append(readings) or gauge.loop.stop())
+    memory_sampler.told([1])
+    now = memory_sampler.loop.time()
+    monkeypatch.setattr(memory_sampler.loop, "time", lambda: now)
+    memory_sampler.read(
+        [1, 2], lambda readings: told.append(readings) or memory_sampler.loop.stop()
+    )
     now, told = now + 2 * module.FRESH, []
-    gauge.loop.run()
+    memory_sampler.loop.run()
     assert {pid: reading.private for pid, reading in told[0].items()} == {1: 1, 2: 2}
     assert [pid for pid, _ in reads] == [1, 2]
 
 
-def test_what_has_ended_is_told_as_such(slow, gauge):
+def test_what_has_ended_is_told_as_such(slow, memory_sampler):
     """Beside it, what lives is read."""
     may, _, _ = slow
     may.set()
-    readings = gauge.told([404, 7])
+    readings = memory_sampler.told([404, 7])
     assert isinstance(readings[404], ProcessLookupError)
     assert readings[7].private == 7
 
 
-def test_a_number_that_comes_again_begins_anew(slow, gauge):
+def test_a_number_that_comes_again_begins_anew(slow, memory_sampler):
     """Growth is since the watch of the process that has the number now; unknown without one."""
     may, _, _ = slow
     may.set()
     usage = Usage(rss=0, pss=0, private=107, anonymous=0, pss_files=None)
-    assert gauge.growth(7, usage) is None
-    gauge._first[7] = 100
-    assert gauge.growth(7, usage) == 7
-    gauge.watch(7)
-    gauge.told([8])
-    assert gauge.growth(7, usage) == 100
+    assert memory_sampler.growth(7, usage) is None
+    memory_sampler._first[7] = 100
+    assert memory_sampler.growth(7, usage) == 7
+    memory_sampler.watch(7)
+    memory_sampler.told([8])
+    assert memory_sampler.growth(7, usage) == 100
 
 
-def test_first_readings_do_not_gather_for_ever(slow, gauge, monkeypatch):
+def test_first_readings_do_not_gather_for_ever(slow, memory_sampler, monkeypatch):
     """Beyond a number, those of processes that have ended are dropped."""
     may, _, _ = slow
     may.set()
     monkeypatch.setattr(module, "_MANY", 3)
-    gauge._first = {os.getpid(): 1, 2**22 + 1: 1, 2**22 + 2: 1, 2**22 + 3: 1}
-    gauge.watch(os.getpid())
-    gauge.told([8])
-    assert set(gauge._first) == {os.getpid()}
+    memory_sampler._first = {os.getpid(): 1, 2**22 + 1: 1, 2**22 + 2: 1, 2**22 + 3: 1}
+    memory_sampler.watch(os.getpid())
+    memory_sampler.told([8])
+    assert set(memory_sampler._first) == {os.getpid()}

@@ -21,9 +21,9 @@ class Pool:
 
     def __init__(self, loop):
         self.loop, self.now, self.queue, self.asked = loop, PoolSample(), 0, []
-        self.roused = []
+        self.heartbeats = []
 
-    def glance(self, now):
+    def sample(self, now):
         return self.now
 
     def arm(self):
@@ -35,21 +35,21 @@ class Pool:
     def listeners(self, generation):
         return []
 
-    def rouse(self, worker):
-        self.roused.append(worker)
+    def request_heartbeat(self, worker):
+        self.heartbeats.append(worker)
 
     def busy_with(self, worker):
         return "GET /slow HTTP/1.1"
 
-    def ask_stacks(self, worker, patience, tell):
+    def request_stacks(self, worker, patience, callback):
         self.asked.append((worker, self.loop.now))
-        self.loop.call_later(patience, tell, "File app.py, line 7")
+        self.loop.call_later(patience, callback, "File app.py, line 7")
 
     def worker(self, worker):
         return self if worker in (1, 2) else None
 
     @property
-    def board(self):
+    def slot_memory(self):
         return self
 
     def read(self, now):
@@ -98,7 +98,7 @@ def test_looks_become_facts(scene):
     """Who is busy, who is held by one request, and the kernel's word about its queue."""
     loop, pool, _, facts, watch = scene()
     pool.now, pool.queue = PoolSample({1: 100.0, 2: 99.0}, {1: 3}), 4
-    watch.lookout.bell()
+    watch.sampler.wake()
     assert facts == [ev.PoolObserved(frozenset({1, 2}), 1, 4)]
     pool.now, pool.queue = PoolSample({}, {1: 3}), 0
     loop.run(5)
@@ -112,7 +112,7 @@ def test_a_pool_that_can_grow_is_looked_at_more_often(scene):
     for limits, waiting in ((FIXED, 9), (ELASTIC, 0), (ELASTIC, 9)):
         loop, pool, _, facts, watch = scene(limits)
         pool.now, pool.queue = PoolSample({1: 100.0}, {1: 3}), waiting
-        watch.lookout.bell()
+        watch.sampler.wake()
         loop.run(2)
         counts.append(len(facts))
     assert counts[0] <= 4
@@ -124,7 +124,7 @@ def test_a_request_is_overdue_at_its_deadline(scene):
     """Once, with the request that the worker names; a new request has a time of its own."""
     loop, pool, service, facts, watch = scene(timeouts=TimeoutsSettings(request=3.5))
     pool.now = PoolSample({1: 100.0, 2: 99.0}, {})
-    watch.lookout.bell()
+    watch.sampler.wake()
     loop.run(2.6)
     overdue = ev.WorkerOverdue(2, "GET /slow HTTP/1.1 took longer than 3.5 s")
     assert of(facts, ev.WorkerOverdue) == [overdue]
@@ -140,7 +140,7 @@ def test_a_request_that_ends_after_all_is_forgiven(scene):
     """Before its worker is killed, a moment later: the next request would be killed with it."""
     loop, pool, service, facts, watch = scene(timeouts=TimeoutsSettings(request=1.0))
     pool.now = PoolSample({1: 100.0}, {})
-    watch.lookout.bell()
+    watch.sampler.wake()
     loop.run(1.1)
     assert service.board.workers[1].overdue
     looks = len(facts)
@@ -161,7 +161,7 @@ def test_a_slow_request_gets_its_stacks_logged_once(scene, caplog):
     loop, pool, _, facts, watch = scene(timeouts=TimeoutsSettings(slow=1.5))
     logging.getLogger("preforkd").propagate = True
     pool.now = PoolSample({1: 100.0}, {})
-    watch.lookout.bell()
+    watch.sampler.wake()
     loop.run(10)
     assert [worker for worker, _ in pool.asked] == [1]
     assert pool.asked[0][1] == pytest.approx(101.5)
@@ -184,7 +184,7 @@ def test_what_workers_have_used_is_looked_at_now_and_then(scene, monkeypatch):
 
     monkeypatch.setattr(worker_limits, "reason_to_replace", reason)
     pool.now = PoolSample({1: 100.0}, {})
-    watch.lookout.bell()
+    watch.sampler.wake()
     loop.run(25)
     assert of(facts, ev.WorkerSpent) == [ev.WorkerSpent(2, "too much")]
     assert pids == [11, 12, 11, 11]
@@ -196,14 +196,14 @@ def test_saturation_is_said_at_its_beginning_and_its_end(scene, caplog):
     loop, pool, _, _, watch = scene()
     logging.getLogger("preforkd").propagate = True
     pool.now, pool.queue = PoolSample({1: 100.0, 2: 100.0}, {}), 9
-    watch.lookout.bell()
+    watch.sampler.wake()
     for _ in range(6):
         loop.run(1)
-        watch.settled()
+        watch.log_saturation()
     assert caplog.text.count("9 connections wait") == 1
     pool.queue = 0
     loop.run(1)
-    watch.settled()
+    watch.log_saturation()
     assert caplog.text.count("no connection waits any more") == 1
 
 
@@ -214,10 +214,10 @@ def test_a_worker_whose_loop_stands_still_is_overdue(scene):
     """It says that it is idle, connections wait, and it does not answer; meanwhile it counts as busy."""
     loop, pool, service, facts, watch = scene(timeouts=BEAT)
     pool.now, pool.queue = PoolSample({2: 100.0}, {}, {1: 5}), 3
-    watch.lookout.bell()
-    assert pool.roused == [1]
+    watch.sampler.wake()
+    assert pool.heartbeats == [1]
     loop.run(9.5)
-    assert pool.roused == [1]
+    assert pool.heartbeats == [1]
     assert not of(facts, ev.WorkerOverdue)
     assert facts[-1].busy == {1, 2}
     loop.run(1)
@@ -237,14 +237,14 @@ def test_a_loop_that_turns_is_left_alone(scene):
     pool.now = PoolSample({2: 100.0}, {}, {1: 0})
 
     def answer(worker):
-        pool.roused.append(worker)
-        pool.now = PoolSample({2: 100.0}, {}, {1: len(pool.roused)})
+        pool.heartbeats.append(worker)
+        pool.now = PoolSample({2: 100.0}, {}, {1: len(pool.heartbeats)})
 
-    pool.rouse = answer
-    watch.lookout.bell()
+    pool.request_heartbeat = answer
+    watch.sampler.wake()
     loop.run(40)
     assert not of(facts, ev.WorkerOverdue)
-    assert 30 < len(pool.roused) < 45
+    assert 30 < len(pool.heartbeats) < 45
     assert {fact.busy for fact in of(facts, ev.PoolObserved)} == {frozenset({2})}
 
 
@@ -255,7 +255,7 @@ def test_who_does_not_answer_may_have_a_reason(scene, change):
     loop, pool, _, facts, watch = scene(timeouts=timeouts)
     pool.queue = 3
     pool.now = busy = PoolSample({2: 100.0}, {}, {1: 0})
-    watch.lookout.bell()
+    watch.sampler.wake()
     for _ in range(6):
         loop.run(6)
         if change == "a request":
@@ -276,7 +276,7 @@ def test_a_request_is_no_reason_where_loops_turn_beside_requests(scene, how):
     }
     loop, pool, _, facts, watch = scene(timeouts=BEAT, **settings[how])
     pool.now, pool.queue = PoolSample({1: 100.0}, {}, {1: 5, 2: 1}), 3
-    watch.lookout.bell()
+    watch.sampler.wake()
     for beats in range(12):
         pool.now = PoolSample({1: 100.0}, {}, {1: 5, 2: beats})
         loop.run(1)
@@ -287,15 +287,15 @@ def test_who_has_connections_open_is_asked_now_and_then(scene):
     """Their clients may wait, unseen by the kernel's queue; the looks go on until it has answered."""
     loop, pool, _, facts, watch = scene(timeouts=BEAT)
     pool.now = PoolSample({}, {}, {1: 5, 2: 1}, {1: 3, 2: 0})
-    watch.lookout.bell()
+    watch.sampler.wake()
     loop.run(8)
-    assert pool.roused == [1]
-    assert watch.lookout.quiet_since() is None
+    assert pool.heartbeats == [1]
+    assert watch.sampler.quiet_since() is None
     pool.now = PoolSample({}, {}, {1: 6, 2: 1}, {1: 3, 2: 0})
     loop.run(30)
-    assert pool.roused == [1]
-    assert watch.lookout.quiet_since() is not None
-    watch.lookout.bell()
+    assert pool.heartbeats == [1]
+    assert watch.sampler.quiet_since() is not None
+    watch.sampler.wake()
     loop.run(12)
-    assert pool.roused == [1, 1]
+    assert pool.heartbeats == [1, 1]
     assert [fact.worker for fact in of(facts, ev.WorkerOverdue)] == [1]

@@ -125,7 +125,7 @@ def test_time_is_asked_for_in_pieces_for_as_long_as_the_step_may_last():
     """Each piece comes well before the one before it ends; the last ends with the step's own time."""
     loop = Loop()
     manager = Manager(loop)
-    TimeoutExtender(loop, manager).ask(60)
+    TimeoutExtender(loop, manager).begin(60)
     loop.run(200)
     for (_, end), (begin, _) in zip(manager.granted, manager.granted[1:], strict=False):
         assert begin <= end - EXTENSION / 2 or end == 160.0
@@ -138,12 +138,12 @@ def test_no_time_is_asked_for_when_the_step_is_over():
     loop = Loop()
     manager = Manager(loop)
     patience = TimeoutExtender(loop, manager)
-    patience.ask(60)
-    patience.ask(30)
+    patience.begin(60)
+    patience.begin(30)
     assert len(loop.timers) == 1
     patience.end()
     loop.run(100)
     assert len(manager.granted) == 2
     manager.active = False
-    patience.ask(60)
+    patience.begin(60)
     assert not loop.timers

@@ -61,7 +61,7 @@ def fail(*_arguments):
 def test_a_zygote_that_cannot_be_made_by_a_fault_of_ours_has_failed(pool, monkeypatch, action):
     """Whatever is raised: nobody waits for it, and the blame is ours."""
     monkeypatch.setattr(children, "new_zygote", fail)
-    monkeypatch.setattr(pool._nursery, "ask", fail)
+    monkeypatch.setattr(pool._pending_reforks, "request", fail)
     pool.perform(action)
     (fact,) = pool.facts
     assert fact.zygote == 1

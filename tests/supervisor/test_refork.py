@@ -11,20 +11,20 @@ from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
 from preforkd.linux import process
 from preforkd.supervisor.children import WorkerHandle
-from preforkd.supervisor.refork import PendingReforks, Waiters
+from preforkd.supervisor.refork import PendingReforks, ReforkWaiters
 
 FAILURE = Failure(Blame.APPLICATION, "not now")
 
 
 def test_all_who_wait_are_told_once():
     """How it ended, in words or as a failure."""
-    waiters, told = Waiters(), []
-    waiters.ask(lambda outcome: told.append(("first", outcome)))
-    waiters.ask(lambda outcome: told.append(("second", outcome)))
-    waiters.end("it is done")
-    waiters.end(FAILURE)  # of nobody's refork
-    waiters.ask(lambda outcome: told.append(("third", outcome)))
-    waiters.end(FAILURE)
+    waiters, told = ReforkWaiters(), []
+    waiters.add(lambda outcome: told.append(("first", outcome)))
+    waiters.add(lambda outcome: told.append(("second", outcome)))
+    waiters.resolve("it is done")
+    waiters.resolve(FAILURE)  # of nobody's refork
+    waiters.add(lambda outcome: told.append(("third", outcome)))
+    waiters.resolve(FAILURE)
     assert told == [("first", "it is done"), ("second", "it is done"), ("third", FAILURE)]
 
 
@@ -34,11 +34,11 @@ def claim(pid):
 
 
 class Scene:
-    """A nursery, and a worker of whom the test holds the other end."""
+    """A pending, and a worker of whom the test holds the other end."""
 
     def __init__(self):
         self.facts = []
-        self.nursery = PendingReforks(self.facts.append)
+        self.pending = PendingReforks(self.facts.append)
         ours, theirs = pair()
         self.handle = WorkerHandle(
             worker=5,
@@ -46,15 +46,15 @@ class Scene:
             generation=3,
             zygote=1,
             channel=Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker)),
-            board=slots.SlotReader(slots.create("test")),
+            slot_memory=slots.SlotReader(slots.create("test")),
             pid=1,
         )
         self.worker = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
         self.channels = []
 
-    def ask(self, zygote=9):
+    def request(self, zygote=9):
         """Ask the worker for a zygote; keep the channel that it is given for it."""
-        self.nursery.ask(ev.ForkZygote(zygote, 3, 5), self.handle)
+        self.pending.request(ev.ForkZygote(zygote, 3, 5), self.handle)
         received = self.worker.receive(wait=True)
         assert received.message == messages.ReforkRequest(zygote)
         self.channels += received.descriptors
@@ -71,7 +71,7 @@ class Scene:
             os.close(descriptor)
         self.worker.close()
         self.handle.channel.close()
-        self.handle.board.close()
+        self.handle.slot_memory.close()
 
 
 @pytest.fixture
@@ -80,26 +80,26 @@ def scene(monkeypatch):
     scene.killed = []
     monkeypatch.setattr(process, "send_signal", lambda pidfd, number: scene.killed.append(pidfd))
     yield scene
-    scene.nursery.drop(9)
+    scene.pending.drop(9)
     scene.close()
 
 
 def test_a_zygote_is_born(scene):
     """What its worker says is true: it is a child of ours, and belongs to the worker's generation."""
-    scene.ask()
-    born = scene.nursery.born(scene.handle, messages.Reforked(9, 4711), claim)
+    scene.request()
+    born = scene.pending.forked(scene.handle, messages.Reforked(9, 4711), claim)
     assert (born.zygote, born.generation, born.pid) == (9, 3, 4711)
     os.close(born.pidfd)
     assert scene.facts == []
-    assert not scene.nursery.drop(9)
+    assert not scene.pending.drop(9)
     born.channel.close()
 
 
 def test_one_that_nobody_asked_for_is_ended(scene):
     """It was given up while it was being forked; a pid that is no child of ours is left alone."""
-    assert scene.nursery.born(scene.handle, messages.Reforked(9, 1), claim) is None
+    assert scene.pending.forked(scene.handle, messages.Reforked(9, 1), claim) is None
     assert scene.killed == []
-    assert scene.nursery.born(scene.handle, messages.Reforked(9, 4711), claim) is None
+    assert scene.pending.forked(scene.handle, messages.Reforked(9, 4711), claim) is None
     (pidfd,) = scene.killed
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(pidfd)
@@ -107,41 +107,41 @@ def test_one_that_nobody_asked_for_is_ended(scene):
 
 def test_only_the_worker_that_was_asked_is_believed(scene):
     """What another one names is ended if it is ours, and the one that was asked for may still come."""
-    scene.ask()
-    other = WorkerHandle(6, 1, 3, 1, scene.handle.channel, scene.handle.board)
-    assert scene.nursery.born(other, messages.Reforked(9, 4711), claim) is None
+    scene.request()
+    other = WorkerHandle(6, 1, 3, 1, scene.handle.channel, scene.handle.slot_memory)
+    assert scene.pending.forked(other, messages.Reforked(9, 4711), claim) is None
     assert len(scene.killed) == 1
-    born = scene.nursery.born(scene.handle, messages.Reforked(9, 4711), claim)
+    born = scene.pending.forked(scene.handle, messages.Reforked(9, 4711), claim)
     os.close(born.pidfd)
     born.channel.close()
 
 
 def test_one_that_ended_at_once_is_a_failure(scene):
     """Its pid is no child's any more."""
-    scene.ask()
-    assert scene.nursery.born(scene.handle, messages.Reforked(9, 4712), claim) is None
+    scene.request()
+    assert scene.pending.forked(scene.handle, messages.Reforked(9, 4712), claim) is None
     assert scene.failure() == "the zygote ended as soon as it was forked"
 
 
 def test_a_worker_that_cannot_fork_says_why(scene):
     """The reason is passed on, with evidence and hint; only the one that was asked is believed."""
-    scene.ask()
+    scene.request()
     told = messages.ReforkFailed(9, messages.Problem("application", "a hook raised", "d", "h"))
-    other = WorkerHandle(6, 1, 3, 1, scene.handle.channel, scene.handle.board)
-    scene.nursery.failed(other, told)
+    other = WorkerHandle(6, 1, 3, 1, scene.handle.channel, scene.handle.slot_memory)
+    scene.pending.failed(other, told)
     assert scene.facts == []
-    scene.nursery.failed(scene.handle, told)
+    scene.pending.failed(scene.handle, told)
     (fact,) = scene.facts
     assert fact.failure == Failure(Blame.APPLICATION, "a hook raised", "d", "h")
 
 
 def test_a_worker_that_ends_meanwhile_is_a_failure(scene):
     """Before it was asked, or while it forked."""
-    scene.nursery.ask(ev.ForkZygote(9, 3, 5), None)
+    scene.pending.request(ev.ForkZygote(9, 3, 5), None)
     assert scene.failure() == "the worker that was to fork it has ended"
-    scene.ask()
-    scene.nursery.worker_ended(scene.handle)
+    scene.request()
+    scene.pending.worker_ended(scene.handle)
     assert scene.failure() == "worker 2 ended while it forked the zygote"
     scene.worker.close()
-    scene.nursery.ask(ev.ForkZygote(9, 3, 5), scene.handle)
+    scene.pending.request(ev.ForkZygote(9, 3, 5), scene.handle)
     assert scene.failure().startswith("worker 2 could not be asked")

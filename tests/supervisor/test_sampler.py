@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from preforkd.supervisor.sampler import PATIENCE, PoolSample, Sampler
+from preforkd.supervisor.sampler import ARRIVAL_DELAY, PoolSample, Sampler
 from tests.supervisor.test_notify import Loop as Clock
 
 
@@ -27,7 +27,7 @@ class Slots:
         self.now, self.armed, self.looks = PoolSample(), 0, 0
         self.while_arming = None
 
-    def glance(self, now):
+    def sample(self, now):
         self.looks += 1
         return self.now
 
@@ -48,11 +48,11 @@ def scene(listener):
     """A clock, slots, what was seen, and a lookout that looks every half second."""
     loop, slots, seen = Loop(), Slots(), []
 
-    def tell(glance):
-        seen.append(glance)
+    def callback(sample):
+        seen.append(sample)
         return 0.5
 
-    return loop, slots, seen, Sampler(loop, slots, tell, lambda: [listener])
+    return loop, slots, seen, Sampler(loop, slots, callback, lambda: [listener])
 
 
 def test_a_bell_starts_the_looking_and_quiet_ends_it(scene):
@@ -62,8 +62,8 @@ def test_a_bell_starts_the_looking_and_quiet_ends_it(scene):
     assert slots.looks == 0
     assert lookout.quiet_since() == 100.0
     slots.now = PoolSample({1: 109.0}, {1: 0})
-    lookout.bell()
-    lookout.bell()
+    lookout.wake()
+    lookout.wake()
     assert seen == [PoolSample({1: 109.0}, {1: 0})]
     assert lookout.quiet_since() is None
     loop.run(2)
@@ -83,7 +83,7 @@ def test_who_becomes_busy_while_the_bells_are_armed_is_seen(scene):
     """He has not rung: the look after the arming finds him, and the looking goes on."""
     loop, slots, seen, lookout = scene
     slots.now = PoolSample({}, {1: 1})
-    lookout.bell()
+    lookout.wake()
     slots.while_arming = PoolSample({2: 100.0}, {1: 1})
     loop.run(0.5)
     assert seen[-1].busy == {2: 100.0}
@@ -92,7 +92,7 @@ def test_who_becomes_busy_while_the_bells_are_armed_is_seen(scene):
 
 def quieten(loop, lookout):
     """Let the looking begin and end."""
-    lookout.bell()
+    lookout.wake()
     loop.run(1)
     assert lookout.quiet_since() is not None
 
@@ -105,7 +105,7 @@ def test_a_connection_that_nobody_takes_starts_the_looking(scene, listener):
     with socket.create_connection(listener.getsockname()):
         loop.readers[listener.fileno()]()
         assert not loop.readers  # once: a thousand more that arrive cost the master nothing
-        loop.run(PATIENCE * 0.9)
+        loop.run(ARRIVAL_DELAY * 0.9)
         assert slots.looks == looks
         loop.run(10)
         assert slots.looks > looks + 10
@@ -123,7 +123,7 @@ def test_a_connection_that_is_taken_is_looked_for_once(scene, listener):
     quieten(loop, lookout)
     loop.readers[listener.fileno()]()
     slots.now = PoolSample({1: 100.0}, {1: 0})
-    lookout.bell()
+    lookout.wake()
     assert len(loop.timers) == 1
     slots.now = PoolSample({}, {1: 0})
     loop.run(10)

@@ -47,7 +47,7 @@ class Pool:
     def worker(self, worker):
         reading = SlotState(busy_since=NOW - 2, requests=7, accepted=5, connections=3)
         slot = SimpleNamespace(read=lambda _now: reading, line=lambda: "GET / HTTP/1.1")
-        return SimpleNamespace(board=slot) if worker == 1 else None
+        return SimpleNamespace(slot_memory=slot) if worker == 1 else None
 
 
 def shown(board, pool=None, **more):
@@ -66,7 +66,7 @@ def shown(board, pool=None, **more):
             **more,
         }
     )
-    return snapshot.service_view(service, board, LIMITS, pool or Pool(), NOW)
+    return snapshot.service_status(service, board, LIMITS, pool or Pool(), NOW)
 
 
 def test_workers_are_shown_by_their_seats(board):
@@ -97,8 +97,8 @@ class Gauge:
     def __init__(self, readings):
         self.readings = readings
 
-    def read(self, pids, tell):
-        tell({pid: self.readings[pid] for pid in pids})
+    def read(self, pids, callback):
+        callback({pid: self.readings[pid] for pid in pids})
 
     def growth(self, pid, usage):
         return 3 if pid == 51 else None
@@ -116,7 +116,7 @@ def test_the_memory_of_all_processes(board):
         os.getpid(): usage(30, 20, 15, 16, 4),
     }
     told = []
-    snapshot.memory_view(board, Gauge(readings), told.append)
+    snapshot.read_memory_status(board, Gauge(readings), told.append)
     (seen,) = told
     worker, zygote, master = seen.processes
     assert (worker.role, worker.slot, worker.generation, worker.pid) == ("worker", 2, 1, 51)
@@ -136,7 +136,7 @@ def test_what_cannot_be_read_is_said(board):
         os.getpid(): usage(30, 20, 15, 16, None),
     }
     told = []
-    snapshot.memory_view(board, Gauge(readings), told.append)
+    snapshot.read_memory_status(board, Gauge(readings), told.append)
     (seen,) = told
     assert [process.role for process in seen.processes] == ["master"]
     assert seen.problems == ["worker 51: Permission denied"]
