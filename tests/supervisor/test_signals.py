@@ -22,10 +22,10 @@ class Master:
     def stop(self, quick=False):
         self.calls.append(("stop", quick, self.restarting))
 
-    def hang_up(self):
+    def on_sighup(self):
         self.calls.append("reload")
 
-    def say_status(self):
+    def log_status(self):
         self.calls.append("status")
 
     def scale_by(self, step):
