@@ -75,7 +75,10 @@ def test_no_circle_of_imports():
 TESTED_ELSEWHERE = {
     "cli/zygote.py": "the ways from role to role: tests/process, by every worker there is",
     "config/configuration.py": "a record: test_sources and test_reader_process compare it",
+    "config/declaration.py": "how settings are declared: test_fields reads it back",
     "config/settings.py": "declarations: test_generate, test_reader and test_consistency go through all",
+    "config/settings_http.py": "declarations, as config/settings.py",
+    "config/settings_pool.py": "declarations, as config/settings.py",
     "control/varlink.py": "declarations: test_dispatch and test_introspection go through all",
     "control/records.py": "records without a line of code",
     "core/events.py": "records without a line of code",

@@ -133,7 +133,7 @@ def _field(path: str, hint: Any, default: Any, kinds: tuple[str, ...]) -> Field:
     plain, meta = _unwrap(hint)
     assert meta is not None
     extra = meta.extra or {}
-    form, number, choices = _form(plain, extra.get("kind"))
+    form, number, choices = _form(plain, extra.get("unit"))
     bounds = number or meta
     kinds = extra.get("kinds", kinds)
     only = f" Only for kind {' and '.join(kinds)}." if kinds != ALL_KINDS else ""
@@ -162,9 +162,9 @@ def _unwrap(hint: Any) -> tuple[Any, msgspec.Meta | None]:
     return hint, None
 
 
-def _form(plain: Any, kind: str | None) -> tuple[Form, msgspec.Meta | None, tuple[str, ...]]:
-    if kind is not None:
-        return Form(kind), None, ()
+def _form(plain: Any, unit: str | None) -> tuple[Form, msgspec.Meta | None, tuple[str, ...]]:
+    if unit is not None:
+        return Form(unit), None, ()
     origin = get_origin(plain) or plain
     if origin is Literal:
         return Form.CHOICE, None, get_args(plain)
