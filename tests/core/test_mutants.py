@@ -1,10 +1,13 @@
 """Deliberate bugs in the policy: the simulator must catch each, or it proves nothing."""
 
+import pytest
+
 from preforkd.core import autoscale, backoff, demand, events as ev, policy, recycling
 from preforkd.core.model import ALIVE, COMING, Role, WorkerState, ZygoteState
 from tests.core.simulator import Violation, World, simulate
 
 SEEDS = 600
+pytestmark = pytest.mark.simulation
 
 
 def caught(numbers):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings, strategies as st
 from msgspec.structs import replace
 
@@ -56,6 +57,7 @@ ACTIONS = [
 ]
 
 
+@pytest.mark.simulation
 def test_the_invariants_hold_over_many_seeds():
     """1,200 lives, the same each time: no invariant is broken, and every fate and action occurred."""
     seen = Counter()
@@ -78,6 +80,7 @@ def test_the_invariants_hold_over_many_seeds():
     assert seen["rest"] > SEEDS / 4
 
 
+@pytest.mark.simulation
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.integers(min_value=SEEDS))
 def test_the_invariants_hold_for_other_seeds(seed):

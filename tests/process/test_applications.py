@@ -12,8 +12,6 @@ import pytest
 from tests.process.load import Load
 from tests.process.service import HERE, ask, free_port, read_all
 
-pytestmark = pytest.mark.process
-
 ASGI = """
 import asyncio, os
 state = {}

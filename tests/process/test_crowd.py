@@ -9,7 +9,6 @@ import pytest
 
 from tests.process.service import HERE, ask, free_port
 
-pytestmark = pytest.mark.process
 IDLE, SLOW = 3000, 300
 GET = b"GET /?id=1 HTTP/1.1\r\nHost: h\r\n"
 

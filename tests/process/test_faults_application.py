@@ -10,8 +10,6 @@ import pytest
 from tests.process.faults import get, serve, settle, state_of, whole_again
 from tests.process.service import children_of
 
-pytestmark = pytest.mark.process
-
 
 @pytest.mark.parametrize("how", ["orphan", "program", "thread", "umask", "chdir", "ignore-signals"])
 def test_what_an_application_may_do_to_its_worker(service, how):

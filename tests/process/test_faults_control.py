@@ -18,8 +18,6 @@ from tests.process.faults import descriptors, get, serve
 from tests.process.load import Load
 from tests.process.service import Service, free_port
 
-pytestmark = pytest.mark.process
-
 FLOOD = Path(__file__).parents[1] / "flood.py"
 STRANGER = 61338
 STATUS = b'{"method":"io.preforkd.Manager.GetStatus"}\0'

@@ -7,8 +7,6 @@ import pytest
 
 from tests.process.faults import descriptors, get, serve, settle, whole_again
 
-pytestmark = pytest.mark.process
-
 
 def left_between_workers(service):
     """Return a kept connection whose request waits, and the one that keeps the only worker busy."""

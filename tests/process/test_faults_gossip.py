@@ -12,8 +12,6 @@ import pytest
 from tests.process.faults import cpu_seconds, descriptors, get, serve, whole_again
 from tests.process.load import Load
 
-pytestmark = pytest.mark.process
-
 
 @pytest.fixture
 def bystander():

@@ -13,8 +13,6 @@ import pytest
 from tests.process.faults import get, serve, whole_again
 from tests.process.service import free_port, wait_until_gone
 
-pytestmark = pytest.mark.process
-
 MADE = """
 import atexit, json, multiprocessing, os, tempfile, threading, time
 

@@ -10,8 +10,6 @@ import pytest
 from tests.process.faults import get, whole_again
 from tests.process.service import ask
 
-pytestmark = pytest.mark.process
-
 APP = """\
 import os, signal, threading, time
 

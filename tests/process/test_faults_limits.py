@@ -21,8 +21,6 @@ from tests.process.faults import cpu_seconds, descriptors, get, library, serve, 
 from tests.process.load import Load
 from tests.process.service import Service, children_of, free_port
 
-pytestmark = pytest.mark.process
-
 USER = 61337  # nobody's, so that the limit on its processes is this test's alone
 ROOT = os.geteuid() == 0
 

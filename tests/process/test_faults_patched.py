@@ -6,8 +6,6 @@ import pytest
 
 from tests.process.faults import get, serve, whole_again
 
-pytestmark = pytest.mark.process
-
 STAND_IN = """
 # What preforkd must not use once it is replaced: whoever calls it is told so.
 import _thread, os, queue, select, selectors, signal, socket, sys, threading, time

@@ -14,8 +14,6 @@ from tests.process.faults import serve, whole_again
 from tests.process.load import Load
 from tests.process.service import HERE, children_of, free_port, wait_until_gone
 
-pytestmark = pytest.mark.process
-
 NIGHTLY = bool(os.environ.get("PREFORKD_NIGHTLY"))
 
 

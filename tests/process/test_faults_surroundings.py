@@ -12,8 +12,6 @@ import pytest
 from tests.process.faults import cpu_seconds, fill, get, library, serve
 from tests.process.load import Load
 
-pytestmark = pytest.mark.process
-
 
 def with_journal(folder):
     """Return a command in front of which this folder is the journal's, and nobody else's."""

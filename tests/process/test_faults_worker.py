@@ -13,8 +13,6 @@ import pytest
 from tests.process.faults import get, serve, whole_again
 from tests.process.load import Load
 
-pytestmark = pytest.mark.process
-
 # What the application does, what its client gets, what the log says of the worker.
 DEATHS = {
     "kill": (None, "ended: killed by SIGKILL"),

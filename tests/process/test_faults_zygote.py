@@ -8,8 +8,6 @@ import pytest
 from tests.process.faults import get, serve, settle, whole_again
 from tests.process.load import Load
 
-pytestmark = pytest.mark.process
-
 
 def test_a_zygote_that_dies_while_loading_ends_the_first_start(service):
     """There is nothing to fall back to: the service says what happened and ends with 69."""

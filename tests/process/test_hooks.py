@@ -3,11 +3,7 @@
 import os
 import signal
 
-import pytest
-
 from tests.process.service import ask, free_port
-
-pytestmark = pytest.mark.process
 
 SITE = """
 import os

@@ -17,7 +17,6 @@ from tests.process.load import Load
 from tests.process.service import HERE, ask, children_of, free_port, read_all, wait_until_gone
 from tests.worker.certificate import CERTIFICATE, KEY
 
-pytestmark = pytest.mark.process
 ECHO = f"{{target: 'wsgi:echo:application', directory: {HERE}}}"
 
 

@@ -8,8 +8,6 @@ import pytest
 
 from tests.process.service import HERE, ask, free_port
 
-pytestmark = pytest.mark.process
-
 LEAKY = """
 import os, socket, sqlite3, threading
 

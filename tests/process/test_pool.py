@@ -33,8 +33,6 @@ def app(environ, start_response):
 app.leaked = []
 """
 
-pytestmark = pytest.mark.process
-
 
 @pytest.fixture
 def started(service):

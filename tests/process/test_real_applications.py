@@ -17,7 +17,6 @@ import pytest
 
 from tests.process.service import HERE, free_port
 
-pytestmark = pytest.mark.process
 SITES = HERE / "sites"
 
 

@@ -41,8 +41,6 @@ class hooks:
             os._exit(3)
 """
 
-pytestmark = pytest.mark.process
-
 
 @pytest.fixture
 def started(service):

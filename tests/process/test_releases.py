@@ -8,8 +8,6 @@ import pytest
 import preforkd
 from tests.process.service import ask, free_port
 
-pytestmark = pytest.mark.process
-
 APP = """
 def app(environ, start_response):
     start_response("200 OK", [])

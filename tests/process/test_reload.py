@@ -9,8 +9,6 @@ import pytest
 from tests.process.load import Load
 from tests.process.service import HERE, ask, free_port
 
-pytestmark = pytest.mark.process
-
 
 def configuration(port, *, target="wsgi:echo:application", environment="", more=""):
     return (

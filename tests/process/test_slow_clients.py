@@ -9,12 +9,9 @@ import pytest
 
 from tests.process.service import ask
 
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.skipif(
-        shutil.which("slowhttptest") is None, reason="slowhttptest is not installed (Debian)"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    shutil.which("slowhttptest") is None, reason="slowhttptest is not installed (Debian)"
+)
 CLIENTS, SECONDS = 400, 8
 MODES = {
     "headers": ("-H", "-i", "1"),

@@ -35,8 +35,6 @@ class hooks:
 """
 WHEN = r"(\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d \d\d:\d\d)"
 
-pytestmark = pytest.mark.process
-
 
 @pytest.fixture
 def started(service):

@@ -10,7 +10,6 @@ import pytest
 from tests.process.service import HERE, free_port
 from tests.worker.certificate import CERTIFICATE, KEY, OTHER_CERTIFICATE, OTHER_KEY
 
-pytestmark = pytest.mark.process
 GET = b"GET /?id=1 HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
 
 

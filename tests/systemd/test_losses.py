@@ -4,8 +4,6 @@ import pytest
 
 from tests.systemd.machine import ECHO, MIXED, PACKAGE, check_nothing_lost, drop_in, kill_master
 
-pytestmark = pytest.mark.systemd
-
 
 def test_nothing_is_lost_with_socket_activation(machine):
     """TCP and Unix, fresh and kept connections: no reload, restart, crash or upgrade loses a request."""

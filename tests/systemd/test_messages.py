@@ -2,11 +2,7 @@
 
 import re
 
-import pytest
-
 from tests.systemd.machine import NC, drop_in
-
-pytestmark = pytest.mark.systemd
 
 
 def test_the_journal_has_fields(machine):

@@ -2,11 +2,7 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.systemd.machine import ECHO, PACKAGE
-
-pytestmark = pytest.mark.systemd
 
 GUIDES = Path(__file__).resolve().parent.parent.parent / "packaging/doc"
 

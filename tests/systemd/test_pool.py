@@ -10,8 +10,6 @@ import pytest
 
 from tests.systemd.machine import MIXED, Machine, check_nothing_lost, drop_in
 
-pytestmark = pytest.mark.systemd
-
 APP = """\
 import os, time
 built = []

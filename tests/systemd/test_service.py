@@ -7,8 +7,6 @@ import pytest
 from tests.systemd.machine import DJANGO, ECHO, NC, TREE, Machine, drop_in, finish, run
 from tests.worker import certificate
 
-pytestmark = pytest.mark.systemd
-
 
 def test_the_story_of_an_administrator(machine):
     """Socket, first connection, an edit and a reload, a typo that is refused, a stop."""

@@ -1,10 +1,6 @@
 """The master is killed, and signals reach all processes: no reload hangs, no stop fails."""
 
-import pytest
-
 from tests.systemd.machine import drop_in, kill_master
-
-pytestmark = pytest.mark.systemd
 
 SLOW_TO_LOAD = """\
 import time
