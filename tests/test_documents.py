@@ -5,7 +5,9 @@ import io
 import re
 import shlex
 import tomllib
+from datetime import datetime
 
+import msgspec
 import pytest
 
 import preforkd
@@ -13,6 +15,7 @@ from preforkd.cli import preforkctl, preforkd as program
 from preforkd.config import sources
 from preforkd.config.fields import fields_of, leaves
 from preforkd.config.settings import Settings
+from preforkd.control import records
 from preforkd.errors import ConfigurationError
 from tests.test_tools import ROOT
 
@@ -158,6 +161,82 @@ def test_each_configuration_is_valid(path, tmp_path):
 def test_configurations_are_found():
     """The test above is not empty."""
     assert len([one for path in SHOWING for one in snippets(path)]) > 15
+
+
+def test_the_status_that_is_shown_is_what_is_printed():
+    """The operations guide's sample is preforkctl's own text for such a service."""
+    worker = records.WorkerStatus(
+        slot=1,
+        pid=5121,
+        generation=3,
+        state="ready",
+        serving=True,
+        busy_seconds=0.2,
+        requests=10401,
+        connections=12,
+        accepted=12,
+        age_seconds=5 * 3600 + 7 * 60,
+        busy_with="GET /cart HTTP/1.1",
+        spent="",
+    )
+    reload = records.ReloadStatus(
+        generation=3,
+        ok=True,
+        message="generation 3 serves",
+        blame=None,
+        detail="",
+        hint="",
+        at_unix=datetime(2026, 11, 23, 22, 59, 5).astimezone().timestamp(),
+    )
+    service = records.ServiceStatus(
+        version="0.1.0",
+        pid=4705,
+        state="serving",
+        status="4 of 4 workers ready, 1 busy, generation 3",
+        generation=3,
+        ready=4,
+        target=4,
+        least=2,
+        most=32,
+        by_hand=False,
+        busy=1,
+        waiting=0,
+        uptime_seconds=(2 * 24 + 3) * 3600,
+        configuration="/etc/preforkd.yaml",
+        problems=[],
+        workers=[worker],
+        generations=[records.GenerationStatus(3, "current", 5120, "ready", 4)],
+        listeners=[records.ListenerStatus("[::]:8000", "[::]:8000", "bound")],
+        last_reload=reload,
+    )
+    text = preforkctl.render(msgspec.to_builtins(service))
+    head, table = text.split("\n\n")
+    shown = blocks(ROOT / "packaging/doc/operations.md")
+    assert f"$ preforkctl status\n{head}" in shown
+    assert table in shown
+
+
+def test_the_memory_that_is_shown_is_what_is_printed():
+    """The memory guide's sample is preforkctl's own text for such processes."""
+    processes = [
+        records.ProcessMemory(role, slot, generation, pid, 0, *map(megabytes, sizes), growth)
+        for role, slot, generation, pid, sizes, growth in (
+            ("worker", 1, 3, 5121, (24.4, 8.9, 92.3), megabytes(8.3)),
+            ("worker", 2, 3, 5122, (22.7, 7.1, 92.3), megabytes(6.6)),
+            ("zygote", None, 3, 5120, (15.8, 0.4, 92.2), None),
+            ("master", None, None, 5119, (14.1, 10.3, 16.9), None),
+        )
+    ]
+    memory = records.MemoryStatus(processes, megabytes(77.0), megabytes(194.0), [])
+    table, total = preforkctl.render_memory(msgspec.to_builtins(memory)).split("\n\n")
+    shown = blocks(ROOT / "packaging/doc/memory.md")
+    assert f"$ preforkctl memory\n{table}" in shown
+    assert total in shown
+
+
+def megabytes(size):
+    """Return bytes."""
+    return int(size * (1 << 20))
 
 
 def test_the_design_names_the_layers_and_modules_that_there_are():
