@@ -14,6 +14,7 @@ from preforkd.core.scoreboard import (
     WorkerRow,
     ZygoteRow,
 )
+from tests.core.rows import NOW, scoreboard, serving, worker_row, zygote_row
 from tests.core.test_policy import Pool
 
 FAILURE = Failure(Blame.APPLICATION, "x")
@@ -84,33 +85,8 @@ def test_each_number_of_serving_workers_is_missed_since_its_own_time():
 
 # --- one row, one event, what changes of the row --------------------------------------------------
 
-NOW = 500.0
 W, Z = WorkerState, ZygoteState
 GONE = None
-
-
-def worker_row(**fields):
-    """Return worker 1 of generation 1: a process that is ready, unless ``fields`` say otherwise."""
-    usual = {"slot": 1, "generation": 1, "zygote": 1, "state": W.READY, "pid": 21}
-    return WorkerRow(1, **(usual | {"born": 100.0, "since": 110.0} | fields))
-
-
-def zygote_row(**fields):
-    """Return zygote 1 of generation 1: a process that is ready, unless ``fields`` say otherwise."""
-    usual = {"generation": 1, "state": Z.READY, "since": 110.0, "pid": 11}
-    return ZygoteRow(1, **(usual | fields))
-
-
-def scoreboard(*rows):
-    """Return a scoreboard with these rows, and generation 1 in service."""
-    board = Scoreboard()
-    board.generations[1] = GenerationRow(1, Role.CURRENT, 100.0)
-    for row in rows:
-        if isinstance(row, ZygoteRow):
-            board.zygotes[row.zygote] = row
-        else:
-            board.workers[row.worker] = row
-    return board
 
 
 def changes(rows, number, before):
@@ -238,7 +214,7 @@ def test_each_answered_fork_gives_the_next_one_its_time():
     board = scoreboard(worker_row(**forking))
     others = {2: {}, 3: {"zygote": 2}, 4: {"state": W.STARTING}}
     for worker, fields in others.items():
-        board.workers[worker] = replace(worker_row(**(forking | fields)), worker=worker)
+        board.workers[worker] = worker_row(worker, **(forking | fields))
     board.apply(ev.WorkerForked(1, 33), NOW)
     assert [board.workers[worker].since for worker in others] == [NOW, 110.0, 110.0]
 
@@ -324,7 +300,7 @@ def test_a_worker_killed_by_the_stop_is_no_failure():
 def test_workers_that_were_started_together_fail_once():
     """A worker that was born before the last failure was part of the same attempt."""
     board = scoreboard(worker_row(state=W.STARTING))
-    board.workers[2] = replace(worker_row(state=W.STARTING), worker=2)
+    board.workers[2] = worker_row(2, state=W.STARTING)
     board.apply(ev.WorkerExited(1, "x"), NOW)
     board.apply(ev.WorkerExited(2, "x"), NOW + 1)
     assert board.generations[1].strikes.boots == 1
@@ -363,7 +339,7 @@ def test_a_promotion_and_an_abandonment():
 def test_the_newest_generation_of_a_role_is_the_one():
     """And workers are counted by generation and state."""
     board = scoreboard(worker_row(), zygote_row())
-    board.workers[2] = replace(worker_row(generation=2, state=W.STARTING), worker=2)
+    board.workers[2] = worker_row(2, generation=2, state=W.STARTING)
     board.generations[2] = GenerationRow(2, Role.CURRENT, 100.0)
     assert board.current.generation == 2
     assert [row.worker for row in board.workers_of(2)] == [2]
@@ -374,8 +350,8 @@ def test_the_newest_generation_of_a_role_is_the_one():
 def test_a_generations_usable_zygote():
     """The newest that is ready, else the newest that loads, else none."""
     rows = {1: Z.READY, 2: Z.READY, 3: Z.LOADING, 4: Z.DISMISSED}
-    board = scoreboard(*(replace(zygote_row(state=rows[n]), zygote=n) for n in rows))
-    board.zygotes[5] = replace(zygote_row(generation=2), zygote=5)
+    board = scoreboard(*(zygote_row(n, state=rows[n]) for n in rows))
+    board.zygotes[5] = zygote_row(5, generation=2)
     assert board.usable_zygote(1).zygote == 2
     del board.zygotes[2], board.zygotes[1]
     assert board.usable_zygote(1).zygote == 3
@@ -431,12 +407,12 @@ def test_a_refork_that_is_requested_before_the_first_promotion_is_dropped():
 
 def test_idle_workers_are_those_that_serve_and_are_not_busy():
     """Connections wait for nothing but a worker that is ready, told to serve, and not busy."""
-    board = scoreboard(worker_row(serving=True))
+    board = scoreboard(serving())
     for worker, fields in {
         2: {"serving": False},
         3: {"serving": True, "state": W.RETIRING},
     }.items():
-        board.workers[worker] = replace(worker_row(**fields), worker=worker)
+        board.workers[worker] = worker_row(worker, **fields)
     board.apply(ev.PoolObserved(frozenset(), 0, 5), NOW)
     assert board.demand.waiting_since is None
     board.apply(ev.PoolObserved(frozenset({1}), 0, 5), NOW + 1)
@@ -469,12 +445,12 @@ def test_since_when_no_worker_serves():
     board = Scoreboard()
     board.apply(ev.GenerationRequested(1), NOW)
     assert board.serving_lost_at is None
-    board = scoreboard(worker_row(serving=True))
+    board = scoreboard(serving())
     board.apply(ev.WorkerLeaving(1), NOW)
     assert board.serving_lost_at == NOW
     board.apply(ev.WorkerExited(1, "x"), NOW + 1)
     assert board.serving_lost_at == NOW
-    board.workers[2] = replace(worker_row(), worker=2)
+    board.workers[2] = worker_row(2)
     board.apply(ev.ServeWorker(2), NOW + 2)
     assert board.serving_lost_at is None
 
@@ -502,7 +478,7 @@ def test_since_when_no_worker_serves():
 )
 def test_an_event_about_an_unknown_number_changes_nothing(event):
     """What children send arrives late: the row may be gone."""
-    board = scoreboard(worker_row(serving=True), zygote_row())
+    board = scoreboard(serving(), zygote_row())
     board.apply(ev.StopRequested(), NOW)
     before = (dict(board.workers), dict(board.zygotes), dict(board.generations), board.demand)
     rows = [asdict(row) for table in before[:3] for row in table.values()]
