@@ -66,7 +66,7 @@ def _seat(birth: zygote.WorkerStart) -> worker.Seat:
         channel=birth.channel,
         memory=birth.memory,
         output=birth.output,
-        exchange=loaded.exchange,
+        handoff=loaded.handoff,
     )
 
 

@@ -16,7 +16,7 @@ from preforkd.errors import ConfigurationError, PreforkdError
 class Load(Struct, frozen=True, tag="load"):
     """Master to zygote: load the application.
 
-    Descriptors: the listeners, in the order of ``listeners``, and the ends of the exchange.
+    Descriptors: the listeners, in the order of ``listeners``, and the ends of the handoff queue.
 
     ``settings`` is a `preforkd.config.settings.Settings` in MessagePack: ipc knows no settings.
     """
@@ -24,8 +24,8 @@ class Load(Struct, frozen=True, tag="load"):
     generation: int
     settings: bytes
     listeners: tuple[str, ...]
-    exchange: bool = False
-    """The last two descriptors are the ends of the exchange between the workers."""
+    handoff: bool = False
+    """The last two descriptors are the ends of the handoff queue between the workers."""
     check: bool = True
     """Nothing that it loads has served before: the request of the settings (app.check) is tried."""
 

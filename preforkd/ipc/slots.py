@@ -1,13 +1,19 @@
-"""A slot's memory: one small page that a worker writes and the master reads, without a system call.
+"""A slot's shared memory: what one worker reports, read by the master without a system call.
 
-All fields are unsigned 64-bit words.  The master uses what it reads for display and for decisions
-about that worker only; there is no pid, index or length among the fields.  The one word that the
-master writes is the bell: it asks to be told, once, when the worker becomes busy, so that nothing
-needs to be polled while nothing happens.
+The layout of the memory file, in bytes::
 
-Beside the words there is a line of text, what the worker is busy with. Behind the page there is room for
-the worker's stacks, which it writes when the master asks by a signal: the file's position, which both
-sides share, is where they begin, and the size is sealed, so that no worker writes without end.
+    0      the fields, unsigned 64-bit integers in native byte order: `_BUSY_SINCE` and the following
+    1024   the request line: REQUEST_LINE_SIZE bytes of text, padded with NULs
+    4096   the stacks: STACKS bytes, written with write(2) when the master sends `preforkd.linux.stacks.SIGNAL`
+
+There is no lock: each field has one writer (`_WAKEUP_REQUESTED`: the master sets it, the worker clears it),
+and an aligned 64-bit store is atomic.  Two fields may be read at different moments; nothing depends on their
+combination.
+The master uses what it reads for display and for decisions about that worker only, and there is no pid,
+index or length among the fields: a worker that writes garbage harms itself.
+
+The position of the memory file, which both sides share, says where the stacks end.  The size is sealed, so
+that a worker can neither write without end nor truncate the mapping of the master.
 """
 
 import contextlib
@@ -16,31 +22,34 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Iterator
-from enum import IntEnum
 
 from msgspec import Struct
 
 SIZE = 4096
 STACKS = 64 * 1024
-"""Bytes for the stacks, behind the page."""
-LINE = 256
-"""Bytes of the line: what does not fill it is followed by NULs."""
-_LINE_AT = 1024
-_WORDS = 16
-_NO_LINE = bytes(LINE)
+"""Bytes reserved for the stacks, after the page."""
+REQUEST_LINE_SIZE = 256
+"""Bytes of the request line."""
+_REQUEST_LINE_OFFSET = 1024
+_NO_REQUEST_LINE = bytes(REQUEST_LINE_SIZE)
 
-
-class _Word(IntEnum):
-    BUSY_SINCE = 0
-    REQUESTS = 1
-    CONNECTIONS = 2
-    ACCEPTED = 3
-    BEATS = 4
-    BELL = 8
+# Indexes of the fields. Plain integers: a member of an enumeration costs an attribute lookup at each access.
+_BUSY_SINCE = 0
+"""Monotonic nanoseconds at which the application was entered; 0: the worker is idle."""
+_REQUESTS = 1
+"""Requests answered since the worker's start."""
+_CONNECTIONS = 2
+"""Open client connections."""
+_ACCEPTED = 3
+"""Connections accepted since the worker's start."""
+_HEARTBEATS = 4
+"""Heartbeat messages that the worker's loop has answered."""
+_WAKEUP_REQUESTED = 8
+"""1: the worker sends ActivityResumed when it next becomes busy. The one field that the master sets."""
 
 
 class SlotState(Struct, frozen=True):
-    """What a worker said of itself: counts since its start, and monotonic seconds."""
+    """What a worker reports: counts since its start, and monotonic seconds."""
 
     busy_since: float | None
     requests: int
@@ -62,48 +71,50 @@ def create(name: str) -> int:
     return descriptor
 
 
-def as_line(text: bytes) -> bytes:
-    """Return a text as `SlotWriter.show` takes it: cut, or filled up."""
-    return text[:LINE].ljust(LINE, b"\0")
+def padded_request_line(text: bytes) -> bytes:
+    """Return a request line in the form that `SlotWriter.set_request_line` takes: cut, or padded."""
+    return text[:REQUEST_LINE_SIZE].ljust(REQUEST_LINE_SIZE, b"\0")
 
 
-class _Page:
+class _SlotPage:
     def __init__(self, descriptor: int) -> None:
         self._map = mmap.mmap(descriptor, SIZE, mmap.MAP_SHARED)
         self._view = memoryview(self._map)
-        self._words = self._view.cast("Q")
-        self._line = self._view[_LINE_AT : _LINE_AT + LINE]
+        self._fields = self._view.cast("Q")
+        self._request_line = self._view[
+            _REQUEST_LINE_OFFSET : _REQUEST_LINE_OFFSET + REQUEST_LINE_SIZE
+        ]
 
-    def since(self) -> int:
-        """Return when the worker became busy with what it is busy with, as it says; 0: it is idle."""
-        return self._words[_Word.BUSY_SINCE]
+    def busy_since_ns(self) -> int:
+        """Return the monotonic nanoseconds at which the worker became busy, unchecked; 0: it is idle."""
+        return self._fields[_BUSY_SINCE]
 
     def close(self) -> None:
-        """Give the mapping back."""
-        for view in (self._line, self._words, self._view):
+        """Unmap the page."""
+        for view in (self._request_line, self._fields, self._view):
             view.release()
         self._map.close()
 
 
-class SlotReader(_Page):
-    """The master's side; the descriptor is its own from now on."""
+class SlotReader(_SlotPage):
+    """The master's side; it owns the descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor)
         self._descriptor = descriptor
 
     def close(self) -> None:
-        """Give the mapping and the descriptor back."""
+        """Unmap the page and close the descriptor."""
         super().close()
         os.close(self._descriptor)
 
-    def line(self) -> str:
-        """Return what the worker says it is busy with, as printable text."""
-        text = bytes(self._line).partition(b"\0")[0].decode("latin-1")
+    def request_line(self) -> str:
+        """Return the first line of the request that runs, as printable text."""
+        text = bytes(self._request_line).partition(b"\0")[0].decode("latin-1")
         return "".join(letter if letter.isprintable() else "?" for letter in text)
 
     def expect_stacks(self) -> None:
-        """Have what the worker writes from now on be found by `stacks`."""
+        """Discard the stacks that were written before; `stacks` returns those that follow."""
         os.lseek(self._descriptor, SIZE, os.SEEK_SET)
 
     def stacks(self) -> str:
@@ -111,7 +122,7 @@ class SlotReader(_Page):
         return self._written().replace(b"\0", b"").decode("utf-8", "replace")
 
     def has_all_stacks(self) -> bool:
-        """Tell whether the worker has written all of them, as it says by a final NUL."""
+        """Return whether the stacks are complete: the worker writes a NUL after the last."""
         return self._written().endswith(b"\0")
 
     def _written(self) -> bytes:
@@ -120,97 +131,100 @@ class SlotReader(_Page):
         return os.pread(self._descriptor, size, SIZE)
 
     def read(self, now: float) -> SlotState:
-        """Return what the worker said; ``now`` (monotonic seconds) bounds what can be believed."""
-        words = self._words
-        since = words[_Word.BUSY_SINCE] / 1e9
+        """Return the worker's report; a time later than ``now`` (monotonic seconds) is ignored."""
+        fields = self._fields
+        since = fields[_BUSY_SINCE] / 1e9
         return SlotState(
             busy_since=since if 0 < since <= now else None,
-            requests=words[_Word.REQUESTS],
-            connections=words[_Word.CONNECTIONS],
-            accepted=words[_Word.ACCEPTED],
+            requests=fields[_REQUESTS],
+            connections=fields[_CONNECTIONS],
+            accepted=fields[_ACCEPTED],
         )
 
     def activity(self, now: float) -> tuple[float | None, int]:
-        """Return since when the worker is busy, as `read` does, and how many requests it has answered."""
-        since = self._words[0] / 1e9
-        return (since if 0 < since <= now else None), self._words[1]
+        """Return ``busy_since`` and ``requests`` of `read`, without building the structure."""
+        since = self._fields[_BUSY_SINCE] / 1e9
+        return (since if 0 < since <= now else None), self._fields[_REQUESTS]
 
-    def condition(self) -> tuple[int, int]:
-        """Return how often the worker has shown that its loop turns, and its open connections."""
-        return self._words[_Word.BEATS], self._words[_Word.CONNECTIONS]
+    def liveness(self) -> tuple[int, int]:
+        """Return how many heartbeats the worker has answered, and its open connections."""
+        return self._fields[_HEARTBEATS], self._fields[_CONNECTIONS]
 
-    def arm(self) -> None:
-        """Ask to be told when the worker next becomes busy."""
-        self._words[_Word.BELL] = 1
+    def request_wakeup(self) -> None:
+        """Have the worker send ActivityResumed, once, when it next becomes busy."""
+        self._fields[_WAKEUP_REQUESTED] = 1
 
 
-class SlotWriter(_Page):
-    """The worker's side; ``ring`` is called when the master asked to know of it."""
+class SlotWriter(_SlotPage):
+    """The worker's side.
 
-    def __init__(self, descriptor: int, ring: Callable[[], None]) -> None:
+    ``activity_resumed`` is called when the worker becomes busy and the master has requested a wake-up.
+    """
+
+    def __init__(self, descriptor: int, activity_resumed: Callable[[], None]) -> None:
         super().__init__(descriptor)
-        self._ring = ring
-        self._limit = 0
-        self.on_limit: Callable[[], None] = lambda: None
-        """Called when as many requests have been answered as `limit` has said."""
+        self._activity_resumed = activity_resumed
+        self._request_limit = 0
+        self.on_request_limit: Callable[[], None] = lambda: None
+        """Called when the number of answered requests reaches the limit of `set_request_limit`."""
 
-    def limit(self, requests: int) -> None:
-        """Have `on_limit` called after so many requests since the start; 0: never."""
-        self._limit = requests
-        if 0 < requests <= self._words[_Word.REQUESTS]:
-            self.on_limit()
+    def set_request_limit(self, requests: int) -> None:
+        """Call `on_request_limit` after this many requests since the start; 0: never."""
+        self._request_limit = requests
+        if 0 < requests <= self._fields[_REQUESTS]:
+            self.on_request_limit()
 
-    def show(self, line: bytes) -> None:
-        """Say what the worker is busy with; as `as_line` returns it."""
-        self._line[:] = line
+    def set_request_line(self, line: bytes) -> None:
+        """Publish the first line of the request that begins; ``line`` is from `padded_request_line`."""
+        self._request_line[:] = line
 
-    def busy(self, since: int = 0) -> None:
-        """Say that the application begins with a request or a connection, or since when it is busy.
+    def set_busy(self, since: int = 0) -> None:
+        """Publish that the application is entered with a request or a connection.
 
         ``since`` is in monotonic nanoseconds; 0 is now.
         """
-        words = self._words
-        words[0] = since or time.monotonic_ns()
-        if words[8]:
-            words[8] = 0
-            self._ring()
+        fields = self._fields
+        fields[_BUSY_SINCE] = since or time.monotonic_ns()
+        if fields[_WAKEUP_REQUESTED]:
+            fields[_WAKEUP_REQUESTED] = 0
+            self._activity_resumed()
 
-    def idle(self) -> None:
-        """Say that the application has ended; counts one request."""
-        words = self._words
-        words[0] = 0
-        words[1] = count = words[1] + 1
-        if count == self._limit:
-            self.on_limit()
+    def request_done(self) -> None:
+        """Publish that the application has returned; counts one request."""
+        fields = self._fields
+        fields[_BUSY_SINCE] = 0
+        fields[_REQUESTS] = count = fields[_REQUESTS] + 1
+        if count == self._request_limit:
+            self.on_request_limit()
 
     @contextlib.contextmanager
-    def occupied(self) -> Iterator[None]:
-        """Be busy with application code that belongs to no request.
+    def busy_outside_request(self) -> Iterator[None]:
+        """Be busy while application code runs that belongs to no request (a hook, a finalizer).
 
-        While a request runs, that one's time counts.
+        While a request runs, its time stays.
         """
-        if self._words[0]:
+        if self._fields[_BUSY_SINCE]:
             yield
             return
-        self.show(_NO_LINE)
-        self.busy()
+        self.set_request_line(_NO_REQUEST_LINE)
+        self.set_busy()
         try:
             yield
         finally:
-            self.rest()
+            self.set_idle()
 
-    def rest(self) -> None:
-        """Say that nothing of the application runs, without counting a request."""
-        self._words[0] = 0
+    def set_idle(self) -> None:
+        """Publish that no application code runs, without counting a request."""
+        self._fields[_BUSY_SINCE] = 0
 
-    def beat(self) -> None:
-        """Show that the loop turns; because the master asked."""
-        self._words[4] += 1
+    def heartbeat(self) -> None:
+        """Count one heartbeat, in answer to the master's Heartbeat message."""
+        self._fields[_HEARTBEATS] += 1
 
-    def connections(self, count: int) -> None:
-        """Say how many connections are open."""
-        self._words[2] = count
+    def set_connections(self, count: int) -> None:
+        """Publish the number of open connections."""
+        self._fields[_CONNECTIONS] = count
 
-    def accepted(self) -> None:
+    def count_accepted(self) -> None:
         """Count one accepted connection."""
-        self._words[3] += 1
+        self._fields[_ACCEPTED] += 1

@@ -63,7 +63,7 @@ _EndZygote = ev.KillZygote | ev.GiveUpRefork
 
 
 class Pool:
-    """The processes; facts about them go to ``report``, bells of workers to ``bell``."""
+    """The processes; facts about them go to ``report``, ActivityResumed to ``on_activity``."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class Pool:
         for handle in self._workers.values():
             since, count = handle.slot_memory.activity(now)
             requests[handle.worker] = count
-            beats[handle.worker], connections[handle.worker] = handle.slot_memory.condition()
+            beats[handle.worker], connections[handle.worker] = handle.slot_memory.liveness()
             if since is not None:
                 busy[handle.worker] = since
         return PoolSample(busy, requests, beats, connections)
@@ -160,7 +160,11 @@ class Pool:
     def busy_with(self, worker: int) -> str:
         """Return what a worker says that it is busy with; empty if it does not, or is idle."""
         handle = self._workers.get(worker)
-        return handle.slot_memory.line() if handle and handle.slot_memory.since() else ""
+        return (
+            handle.slot_memory.request_line()
+            if handle and handle.slot_memory.busy_since_ns()
+            else ""
+        )
 
     def waiting(self, generation: int) -> int:
         """Return how many connections wait for a worker of this generation to take them."""
@@ -214,10 +218,10 @@ class Pool:
         now = self._loop.time()
         return sum(handle.slot_memory.read(now).connections for handle in self._workers.values())
 
-    def arm(self) -> None:
-        """Ask each worker to ring when it becomes busy."""
+    def request_wakeups(self) -> None:
+        """Have each worker send ActivityResumed when it next becomes busy."""
         for handle in self._workers.values():
-            handle.slot_memory.arm()
+            handle.slot_memory.request_wakeup()
 
     # --- zygotes ---------------------------------------------------------------------------------
 
@@ -246,7 +250,7 @@ class Pool:
             action.generation,
             msgspec.msgpack.encode(settings),
             tuple(name for name, _ in launch.listeners),
-            exchange=launch.handoff is not None,
+            handoff=launch.handoff is not None,
             check=not launch.proven,
         )
         socks = [*(sock for _, sock in launch.listeners), *(launch.handoff or ())]
@@ -548,7 +552,7 @@ class Pool:
 
     def _serve_worker(self, action: ev.ServeWorker) -> None:
         if handle := self._workers.get(action.worker):
-            handle.slot_memory.arm()
+            handle.slot_memory.request_wakeup()
             self._send_serve(handle)
             if self._drain_noticed:
                 self._send(handle, messages.DrainNotice())
@@ -633,7 +637,7 @@ class Pool:
 
     def _dump_worker(self, action: ev.DumpWorker) -> None:
         if handle := self._workers.get(action.worker):
-            self._send(handle, messages.RequestTimeout(handle.slot_memory.since()))
+            self._send(handle, messages.RequestTimeout(handle.slot_memory.busy_since_ns()))
             self.request_stacks(
                 action.worker,
                 _STACKS_DELAY,

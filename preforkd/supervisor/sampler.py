@@ -1,8 +1,8 @@
 """When the slots are looked at: only while something happens.
 
-A worker that becomes busy rings (its slot's bell); from then on looks follow each other, as soon as whoever
+A worker that becomes busy sends ActivityResumed; from then on looks follow each other, as soon as whoever
 is told of them wants the next, until one finds nobody busy, nothing answered since the one before, and no
-connection that waits. Then the bells are armed again, and nothing is read. A connection for which nobody
+connection that waits. Then wake-ups are requested again, and nothing is read. A connection for which nobody
 has rung a moment later starts the looks as well: the workers may all hang outside a request.
 """
 
@@ -16,7 +16,7 @@ from preforkd.linux import backlog
 from preforkd.loop import Call, Loop
 
 ARRIVAL_DELAY = 1.0
-"""Seconds from a connection's arrival to a look, unless a worker rings before."""
+"""Seconds from a connection's arrival to a look, unless a worker reports activity before."""
 
 
 class PoolSample(msgspec.Struct, frozen=True):
@@ -38,8 +38,8 @@ class Slots(Protocol):
     def sample(self, now: float) -> PoolSample:
         """Return what all workers say now."""
 
-    def arm(self) -> None:
-        """Ask each worker to ring when it becomes busy."""
+    def request_wakeups(self) -> None:
+        """Have each worker send ActivityResumed when it next becomes busy."""
 
 
 class Sampler:
@@ -74,7 +74,7 @@ class Sampler:
         return None if self._awake else self._quiet_at
 
     def wake(self) -> None:
-        """Take a worker's bell: look now, and from now on."""
+        """Take a worker's ActivityResumed: look now, and from now on."""
         if not self._awake:
             self._awake = True
             self._last = PoolSample()
@@ -90,8 +90,8 @@ class Sampler:
         sample = self._slots.sample(now)
         quiet = self._is_quiet(sample)
         if quiet:
-            self._slots.arm()
-            # One that became busy between the look and the arming did not ring.
+            self._slots.request_wakeups()
+            # One that became busy between the look and the request sent no message.
             sample = self._slots.sample(now)
             quiet = self._is_quiet(sample)
         self._last = sample
@@ -119,7 +119,7 @@ class Sampler:
             self._loop.remove_reader(self._watched.pop())
 
     def close(self) -> None:
-        """Look no more until the next bell."""
+        """Look no more until the next wake-up."""
         self.unwatch()
         if self._timer is not None:
             self._timer.cancel()

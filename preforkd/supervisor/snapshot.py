@@ -96,7 +96,7 @@ def _worker(row: WorkerRow, pool: Pool, now: float) -> WorkerStatus:
         connections=reading.connections if reading else 0,
         accepted=reading.accepted if reading else 0,
         age_seconds=now - row.born,
-        busy_with=handle.slot_memory.line() if handle and busy_since is not None else "",
+        busy_with=handle.slot_memory.request_line() if handle and busy_since is not None else "",
         spent=row.spent,
     )
 

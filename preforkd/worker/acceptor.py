@@ -64,10 +64,10 @@ class Acceptor:
         self,
         listeners: list[Listener],
         channel: Channel[messages.ToWorker],
-        board: SlotWriter,
+        slot_writer: SlotWriter,
     ) -> None:
         self.epoll = select.epoll()
-        self.board = board
+        self.slot_writer = slot_writer
         self.retiring = False
         self.linger = 0.0
         self.within: float | None = None
@@ -212,7 +212,7 @@ class Acceptor:
         sock = socket.socket(*listener.kind, fileno=number)
         if not again:
             self.rearm(descriptor)
-        self.board.accepted()
+        self.slot_writer.count_accepted()
         if listener.kind[0] == socket.AF_INET6:
             peer = as_ipv4(peer)
         return Accepted(sock, peer, listener)
@@ -303,7 +303,7 @@ class Acceptor:
         match message:
             case messages.Serve(requests=requests):
                 self._serving = True
-                self.board.limit(requests)
+                self.slot_writer.set_request_limit(requests)
             case messages.Retire(linger=linger, within=within):
                 self.retiring = True
                 self.linger = linger
@@ -311,14 +311,16 @@ class Acceptor:
             case messages.DrainNotice():
                 self.noticed = True
             case messages.Heartbeat():
-                self.board.beat()
+                self.slot_writer.heartbeat()
                 for descriptor in self._sources:
                     self.rearm(descriptor)
             case messages.RequestTimeout(since=since):
-                if since == self.board.since():
+                if since == self.slot_writer.busy_since_ns():
                     self.on_overdue()
             case messages.Trim():
-                with self.board.occupied():  # the collector runs finalizers of the application
+                with (
+                    self.slot_writer.busy_outside_request()
+                ):  # the collector runs finalizers of the application
                     memory.trim()
                 logger.debug("memory is short: garbage collected, free memory given back")
             case _:

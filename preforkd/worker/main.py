@@ -65,7 +65,7 @@ class Seat:
     memory: int
     output: tuple[int, ...] = ()
     """What is to be its standard output and error; empty: what they are."""
-    exchange: tuple[socket.socket, socket.socket] | None = None
+    handoff: tuple[socket.socket, socket.socket] | None = None
 
 
 class Server(Protocol):
@@ -184,10 +184,10 @@ def _work(seat: Seat, own: _Own, children: ApplicationChildren) -> int:
     title = _titles(seat)
     title("starting")
     channel: Channel[messages.ToWorker] = Channel(socket.socket(fileno=seat.channel), _to_worker)
-    board = SlotWriter(seat.memory, lambda: _ring(channel))
-    board.on_limit = lambda: _say_soon(channel, messages.RequestLimitReached())
+    slot_writer = SlotWriter(seat.memory, lambda: _report_activity(channel))
+    slot_writer.on_request_limit = lambda: _say_soon(channel, messages.RequestLimitReached())
     process.make_preferred_victim()
-    gate = Acceptor([Listener(name, sock) for name, sock in seat.listeners], channel, board)
+    gate = Acceptor([Listener(name, sock) for name, sock in seat.listeners], channel, slot_writer)
     own.more.append(gate.descriptors)
     gate.take_signals()
 
@@ -217,7 +217,7 @@ def _work(seat: Seat, own: _Own, children: ApplicationChildren) -> int:
         _tell(channel, messages.Failed(problem))
         return 1
     seat.hooks.call("worker_started")
-    gate.on_refork = _Refork(seat, gate, channel, board, children)
+    gate.on_refork = _Refork(seat, gate, channel, slot_writer, children)
     _tell(channel, messages.Ready())
     title("ready")
     if gate.wait_until_told():
@@ -239,7 +239,7 @@ class _Refork:
     seat: Seat
     gate: Acceptor
     channel: Channel[messages.ToWorker]
-    board: SlotWriter
+    slot_writer: SlotWriter
     children: ApplicationChildren
 
     def __call__(self, zygote: int, descriptors: tuple[int, int]) -> None:
@@ -248,7 +248,7 @@ class _Refork:
         if isinstance(born, fork.ForkedChild):
             self.children.release()
             self.gate.abandon()
-            self.board.close()
+            self.slot_writer.close()
             born.wait()
             exit_handlers.renew_multiprocessing()
             unpatched.renew_hubs()
@@ -265,7 +265,7 @@ class _Refork:
     def _fork(self) -> tuple[tuple[int, int] | fork.ForkedChild | None, str]:
         if reason := KINDS[self.seat.kind].refork_refusal:
             return None, reason
-        with self.board.occupied():
+        with self.slot_writer.busy_outside_request():
             reason = self.seat.hooks.call("before_refork")
         if reason:
             return None, reason
@@ -300,7 +300,7 @@ def _server(seat: Seat, gate: Acceptor) -> Server:
     if seat.kind == "wsgi":
         from preforkd.worker.wsgi.loop import WsgiLoop  # noqa: PLC0415
 
-        loop = WsgiLoop(gate, seat.application, seat.settings, _exchange(seat), seat.hooks)
+        loop = WsgiLoop(gate, seat.application, seat.settings, _handoff_queue(seat), seat.hooks)
         return _Simple(loop.run, loop.descriptors)
     if seat.kind == "stream":
         from preforkd.worker import stream  # noqa: PLC0415
@@ -323,10 +323,10 @@ def _opens(settings: Settings) -> bool:
     return any(listen.has_opening for listen in settings.listen)
 
 
-def _exchange(seat: Seat) -> Any:
+def _handoff_queue(seat: Seat) -> Any:
     from preforkd.ipc.handoff import HandoffQueue  # noqa: PLC0415
 
-    return HandoffQueue(*seat.exchange) if seat.exchange is not None else None
+    return HandoffQueue(*seat.handoff) if seat.handoff is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +351,7 @@ def _tell(channel: Channel[messages.ToWorker], message: messages.FromWorker) -> 
         channel.send(message, wait=True)
 
 
-def _ring(channel: Channel[messages.ToWorker]) -> None:
+def _report_activity(channel: Channel[messages.ToWorker]) -> None:
     _say_soon(channel, messages.ActivityResumed())
 
 

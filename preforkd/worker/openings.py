@@ -262,4 +262,4 @@ class Openings:
             opening.accepted.sock.close()
 
     def _count(self) -> None:
-        self._gate.board.connections(len(self._pending) + len(self.opened))
+        self._gate.slot_writer.set_connections(len(self._pending) + len(self.opened))

@@ -81,14 +81,14 @@ class _Loop:
         self._serve(accepted)
 
     def _serve(self, accepted: Accepted) -> None:
-        board = self._gate.board
-        board.busy()
+        slot_writer = self._gate.slot_writer
+        slot_writer.set_busy()
         try:
             stream.call(self._handler, accepted.sock, accepted.peer)
         except SystemExit:
             self._gate.leave()  # the handler asks for the end of this process: others go on
         finally:
-            board.idle()
+            slot_writer.request_done()
 
 
 class _OpeningLoop(_Loop):

@@ -55,14 +55,14 @@ class LoadedApplication:
     hooks: Hooks
     listeners: list[tuple[str, socket.socket]]
     title: Title
-    exchange: tuple[socket.socket, socket.socket] | None
+    handoff: tuple[socket.socket, socket.socket] | None
     """Where the workers of this zygote leave connections for each other."""
     directory: str
     """Where it was loaded, without symbolic links."""
 
     def close(self) -> None:
         """Close all sockets: this process, which has no worker's part, is to end."""
-        _close([*(sock for _, sock in self.listeners), *(self.exchange or ())])
+        _close([*(sock for _, sock in self.listeners), *(self.handoff or ())])
 
 
 @dataclass(slots=True)
@@ -239,7 +239,7 @@ def _check(
             loaded,
             settings=msgspec.structs.replace(settings, access_log=AccessLogSettings()),
             listeners=[(app_check.LISTENER, listener)],
-            exchange=None,
+            handoff=None,
         )
         work(WorkerStart(trial, 0, 0, descriptor, memory, ()))
 
@@ -278,7 +278,7 @@ def _load_order(
     settings = msgspec.msgpack.decode(order.settings, type=Settings)
     logs.configure(settings.log.level, settings.log.target)
     logs.capture_output()
-    exchange = (socks[-2], socks[-1]) if order.exchange else None
+    handoff = (socks[-2], socks[-1]) if order.handoff else None
     count = len(order.listeners)
     listeners = list(zip(order.listeners, socks[:count], strict=True))
     heap.check(immortal_heap=settings.memory.immortal)
@@ -301,7 +301,7 @@ def _load_order(
         found,
         listeners,
         title,
-        exchange,
+        handoff,
         directory,
     )
 

@@ -7,63 +7,63 @@ from msgspec.structs import replace
 
 from preforkd.ipc.handoff import HandedConnection, HandoffQueue, as_file, move, pair
 
-GIFT = HandedConnection(
+HANDED = HandedConnection(
     0, False, "127.0.0.1", "7", 3, b"GET / HTTP/1.1\r\n\r\n", b"body", 4, b"rest"
 )
 
 
 def test_a_gift_arrives_with_its_connection():
     """What was read of it, and the descriptor itself."""
-    exchange = HandoffQueue(*pair())
+    handoff = HandoffQueue(*pair())
     ours, theirs = socket.socketpair()
-    assert exchange.give(GIFT, theirs.fileno(), None)
+    assert handoff.put(HANDED, theirs.fileno(), None)
     theirs.close()
-    received = exchange.take()
-    assert received.gift == GIFT
+    received = handoff.get()
+    assert received.connection == HANDED
     assert received.body is None
     received.sock.sendall(b"x")
     assert ours.recv(9) == b"x"
-    assert exchange.take() is None
+    assert handoff.get() is None
     received.sock.close()
     ours.close()
-    exchange.close()
-    assert exchange.descriptors() == (-1, -1)
+    handoff.close()
+    assert handoff.descriptors() == (-1, -1)
 
 
 def test_what_is_no_gift_is_dropped():
     """Garbage from another worker neither ends this one nor leaves a descriptor behind."""
     giving, taking = pair()
-    exchange = HandoffQueue(giving, taking)
+    handoff = HandoffQueue(giving, taking)
     ours, theirs = socket.socketpair()
     before = len(os.listdir("/proc/self/fd"))
     for data in (b"\xff", b"garbage", b"\x80", b"x" * 1000):
         socket.send_fds(giving, [data], [theirs.fileno()])
-        assert exchange.take() is None
+        assert handoff.get() is None
     giving.send(b"without a descriptor")
-    assert exchange.take() is None
+    assert handoff.get() is None
     assert len(os.listdir("/proc/self/fd")) == before
     for sock in (ours, theirs):
         sock.close()
-    exchange.close()
+    handoff.close()
 
 
 def test_what_cannot_be_a_gift_is_dropped():
     """A negative listener, and a descriptor that is no socket: as garbage."""
     giving, taking = pair()
-    exchange = HandoffQueue(giving, taking)
+    handoff = HandoffQueue(giving, taking)
     ours, theirs = socket.socketpair()
     before = len(os.listdir("/proc/self/fd"))
-    assert exchange.give(replace(GIFT, front=-1), theirs.fileno(), None)
-    assert exchange.take() is None
+    assert handoff.put(replace(HANDED, listener=-1), theirs.fileno(), None)
+    assert handoff.get() is None
     reading, writing = os.pipe()
-    assert exchange.give(GIFT, reading, writing)
+    assert handoff.put(HANDED, reading, writing)
     os.close(reading)
     os.close(writing)
-    assert exchange.take() is None
+    assert handoff.get() is None
     assert len(os.listdir("/proc/self/fd")) == before
     for sock in (ours, theirs):
         sock.close()
-    exchange.close()
+    handoff.close()
 
 
 def test_gifts_are_moved_unread():
@@ -74,18 +74,18 @@ def test_gifts_are_moved_unread():
     body = as_file(b"body")
     before = len(os.listdir("/proc/self/fd"))
     assert move(source[1], target[0]) == (0, 0)
-    assert old.give(GIFT, theirs.fileno(), body)
+    assert old.put(HANDED, theirs.fileno(), body)
     source[0].send(b"without a descriptor")
     socket.send_fds(source[0], [b"garbage"], [theirs.fileno()])
     assert move(source[1], target[0]) == (2, 0)
     assert len(os.listdir("/proc/self/fd")) == before
-    received = new.take()
-    assert received.gift == GIFT
+    received = new.get()
+    assert received.connection == HANDED
     assert os.pread(received.body, 9, 0) == b"body"
     received.sock.sendall(b"x")
     assert ours.recv(9) == b"x"
     received.close()
-    assert new.take() is None
+    assert new.get() is None
     assert len(os.listdir("/proc/self/fd")) == before
     os.close(body)
     for end in (ours, theirs, old, new):
@@ -99,7 +99,7 @@ def test_what_has_no_room_is_cut_off():
     old = HandoffQueue(*source)
     ends = [socket.socketpair() for _ in range(100)]
     for _, theirs in ends:
-        assert old.give(GIFT, theirs.fileno(), None)
+        assert old.put(HANDED, theirs.fileno(), None)
         theirs.close()
     moved, lost = move(source[1], target[0])
     assert moved > 0

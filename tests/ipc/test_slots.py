@@ -11,12 +11,12 @@ from preforkd.ipc import slots
 
 @pytest.fixture
 def page():
-    """A slot's two sides, and the rings."""
+    """A slot's two sides, and the wake-ups that were sent."""
     descriptor = slots.create("test")
-    rings = []
+    wakeups = []
     reader = slots.SlotReader(os.dup(descriptor))
-    writer = slots.SlotWriter(descriptor, lambda: rings.append(1))
-    yield descriptor, reader, writer, rings
+    writer = slots.SlotWriter(descriptor, lambda: wakeups.append(1))
+    yield descriptor, reader, writer, wakeups
     reader.close()
     writer.close()
     os.close(descriptor)
@@ -27,35 +27,35 @@ def test_what_a_worker_writes_the_master_reads(page):
     _, reader, writer, _ = page
     assert reader.read(time.monotonic()) == slots.SlotState(None, 0, 0, 0)
     before = time.monotonic()
-    writer.accepted()
-    writer.connections(7)
-    writer.busy()
+    writer.count_accepted()
+    writer.set_connections(7)
+    writer.set_busy()
     now = time.monotonic()
     reading = reader.read(now)
     assert before <= reading.busy_since <= now
-    assert reader.since() == writer.since() == round(reading.busy_since * 1e9)
+    assert reader.busy_since_ns() == writer.busy_since_ns() == round(reading.busy_since * 1e9)
     assert (reading.connections, reading.accepted, reading.requests) == (7, 1, 0)
-    writer.idle()
+    writer.request_done()
     assert reader.read(now) == slots.SlotState(None, 1, 7, 1)
-    assert reader.since() == 0
+    assert reader.busy_since_ns() == 0
 
 
 def test_a_time_in_the_future_is_not_believed(page):
     """A worker cannot say that it has been busy since tomorrow."""
     _, reader, writer, _ = page
-    writer.busy()
+    writer.set_busy()
     assert reader.read(0.0).busy_since is None
 
 
-def test_the_bell_rings_once(page):
-    """Armed, it rings at the next request only; nothing rings unasked."""
-    _, reader, writer, rings = page
-    writer.busy()
-    assert not rings
-    reader.arm()
-    writer.busy()
-    writer.busy()
-    assert rings == [1]
+def test_a_requested_wakeup_is_sent_once(page):
+    """A requested wake-up is sent at the next request only; none is sent without a request for it."""
+    _, reader, writer, wakeups = page
+    writer.set_busy()
+    assert not wakeups
+    reader.request_wakeup()
+    writer.set_busy()
+    writer.set_busy()
+    assert wakeups == [1]
 
 
 def test_a_worker_cannot_shrink_the_memory(page):
@@ -71,26 +71,26 @@ def test_a_worker_cannot_shrink_the_memory(page):
 def test_the_line_is_cut_and_printable(page):
     """What a worker is busy with: as much as fits, and nothing that a terminal would obey."""
     _, reader, writer, _ = page
-    assert reader.line() == ""
-    writer.show(slots.as_line(b"GET /a HTTP/1.1"))
-    assert reader.line() == "GET /a HTTP/1.1"
-    writer.show(slots.as_line(b"\x1b[2J" + b"x" * 9999))
-    assert reader.line() == "?[2J" + "x" * (slots.LINE - 4)
+    assert reader.request_line() == ""
+    writer.set_request_line(slots.padded_request_line(b"GET /a HTTP/1.1"))
+    assert reader.request_line() == "GET /a HTTP/1.1"
+    writer.set_request_line(slots.padded_request_line(b"\x1b[2J" + b"x" * 9999))
+    assert reader.request_line() == "?[2J" + "x" * (slots.REQUEST_LINE_SIZE - 4)
 
 
 def test_the_limit_is_told_once(page):
     """The request that reaches it, and none before or after."""
     _, _, writer, _ = page
     told = []
-    writer.on_limit = lambda: told.append(1)
-    writer.limit(3)
+    writer.on_request_limit = lambda: told.append(1)
+    writer.set_request_limit(3)
     for count in range(1, 7):
-        writer.busy()
-        writer.idle()
+        writer.set_busy()
+        writer.request_done()
         assert len(told) == (count >= 3)
-    writer.limit(7)
+    writer.set_request_limit(7)
     assert len(told) == 1
-    writer.limit(6)
+    writer.set_request_limit(6)
     assert len(told) == 2  # it had answered as many before it was told
 
 
@@ -121,9 +121,9 @@ def test_stacks_are_read_from_where_they_were_asked_for(page):
 def test_activity_is_what_read_returns(page):
     """The short form for looks at all workers."""
     _, reader, writer, _ = page
-    writer.busy()
-    writer.idle()
-    writer.busy()
+    writer.set_busy()
+    writer.request_done()
+    writer.set_busy()
     now = time.monotonic()
     reading = reader.read(now)
     assert reader.activity(now) == (reading.busy_since, reading.requests)
@@ -131,26 +131,26 @@ def test_activity_is_what_read_returns(page):
 
 
 def test_application_code_outside_a_request_is_busy(page):
-    """It rings, is no request, and hides no request that runs already."""
-    _, reader, writer, rings = page
-    reader.arm()
-    writer.show(slots.as_line(b"GET / HTTP/1.1"))
-    with writer.occupied():
-        assert reader.since()
-        assert reader.line() == ""
-    assert rings == [1]
-    assert (reader.since(), reader.read(1e18).requests) == (0, 0)
-    writer.busy(7)
-    with writer.occupied():
-        assert reader.since() == 7
-    assert reader.since() == 7
+    """It sends the wake-up, counts no request, and leaves a running request's time unchanged."""
+    _, reader, writer, wakeups = page
+    reader.request_wakeup()
+    writer.set_request_line(slots.padded_request_line(b"GET / HTTP/1.1"))
+    with writer.busy_outside_request():
+        assert reader.busy_since_ns()
+        assert reader.request_line() == ""
+    assert wakeups == [1]
+    assert (reader.busy_since_ns(), reader.read(1e18).requests) == (0, 0)
+    writer.set_busy(7)
+    with writer.busy_outside_request():
+        assert reader.busy_since_ns() == 7
+    assert reader.busy_since_ns() == 7
 
 
 def test_a_beat_shows_that_the_loop_turns(page):
     """One for each question."""
     _, reader, writer, _ = page
-    assert reader.condition() == (0, 0)
-    writer.beat()
-    writer.beat()
-    writer.connections(7)
-    assert reader.condition() == (2, 7)
+    assert reader.liveness() == (0, 0)
+    writer.heartbeat()
+    writer.heartbeat()
+    writer.set_connections(7)
+    assert reader.liveness() == (2, 7)

@@ -290,9 +290,9 @@ def test_lines_do_not_wait_for_the_next_request(tmp_path):
         return echo(environ, start_response)
 
     ends = pair()
-    exchange = HandoffQueue(*ends)
+    handoff = HandoffQueue(*ends)
     logged = AccessLogSettings(target=str(target))
-    with serving(slow, access=logged, exchange=exchange) as worker, worker.connect() as sock:
+    with serving(slow, access=logged, handoff=handoff) as worker, worker.connect() as sock:
         sock.sendall(b"GET /quick HTTP/1.1\r\nHost: h\r\n\r\n" + GET % b"/slow")
         assert asked.wait(20)
         deadline = time.monotonic() + 20
@@ -302,7 +302,7 @@ def test_lines_do_not_wait_for_the_next_request(tmp_path):
         released.set()
         while sock.recv(65536):
             pass
-    for end in (exchange, *ends):
+    for end in (handoff, *ends):
         end.close()
     assert [line.split()[6] for line in target.read_text().splitlines()] == ["/quick", "/slow"]
 

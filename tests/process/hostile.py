@@ -69,7 +69,7 @@ def _say(sock, data, dice, victim):
 def _gossip(seed, victim):
     dice = random.Random(seed)
     sock = _ours(Channel)._sock
-    words = _ours(SlotWriter)._words
+    words = _ours(SlotWriter)._fields
     for data in _words(dice, victim):
         _say(sock, data, dice, victim)
         # Not the last number: what a worker counts beyond it ends it, which is its own loss.
@@ -108,7 +108,7 @@ peers = []
 
 
 def _send_stuck(where):
-    sock = _ours(Channel)._sock if where == "channel" else _ours(HandoffQueue)._giving
+    sock = _ours(Channel)._sock if where == "channel" else _ours(HandoffQueue)._sender
     stuck = _stuck()
     for _ in range(5):
         try:
@@ -124,7 +124,7 @@ def _send_stuck(where):
 def application(environ, start_response):
     """``?gossip=SEED,PID`` says and writes everything that it must not, naming this process; ``?flood``.
 
-    ``?stuck=channel`` or ``exchange`` sends descriptors there of which the last close waits.
+    ``?stuck=channel`` or ``handoff`` sends descriptors there of which the last close waits.
     """
     query = environ["QUERY_STRING"]
     if query == "flood":

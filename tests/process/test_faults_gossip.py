@@ -58,7 +58,7 @@ def test_a_hostile_worker(service, bystander, seed):
     assert service.stop() == 0
 
 
-@pytest.mark.parametrize("where", ["channel", "exchange"])
+@pytest.mark.parametrize("where", ["channel", "handoff"])
 def test_descriptors_whose_close_waits(service, where):
     """A worker sends them, to the master or to other workers, and dies: the master goes on at once."""
     serve(

@@ -14,7 +14,7 @@ from preforkd.linux import process
 from preforkd.supervisor import children
 from preforkd.supervisor.children import Launch
 
-GIFT = HandedConnection(0, False, "127.0.0.1", "7", 3, b"GET / HTTP/1.1\r\n\r\n", b"", 0, b"")
+HANDED = HandedConnection(0, False, "127.0.0.1", "7", 3, b"GET / HTTP/1.1\r\n\r\n", b"", 0, b"")
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def listener():
 
 @pytest.fixture
 def launches(listener):
-    """Two generations that listen on the same socket, each with an exchange of its own."""
+    """Two generations that listen on the same socket, each with a handoff queue of its own."""
     made = [Launch(number, Settings(), (("http", listener),), {}, pair()) for number in (1, 2)]
     yield made
     for launch in made:
@@ -35,7 +35,7 @@ def launches(listener):
 def leave(launch):
     """Leave a connection between the workers of a generation; return the client's end."""
     client, server = socket.socketpair()
-    assert HandoffQueue(*launch.handoff).give(GIFT, server.fileno(), None)
+    assert HandoffQueue(*launch.handoff).put(HANDED, server.fileno(), None)
     server.close()
     return client
 
@@ -54,7 +54,7 @@ def test_what_waits_between_workers_goes_to_the_next_generation(launches):
     client = leave(first)
     assert first.hand_over(second) == (1, 0)
     assert first.waiting() == 0
-    received = HandoffQueue(*second.handoff).take()
+    received = HandoffQueue(*second.handoff).get()
     received.sock.sendall(b"x")
     assert client.recv(1) == b"x"
     received.close()

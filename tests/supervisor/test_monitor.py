@@ -26,7 +26,7 @@ class Pool:
     def sample(self, now):
         return self.now
 
-    def arm(self):
+    def request_wakeups(self):
         pass
 
     def waiting(self, generation):

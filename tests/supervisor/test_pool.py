@@ -89,7 +89,7 @@ def test_who_is_to_be_killed_is_killed_though_its_stacks_cannot_be_had(
     monkeypatch.setattr(
         "preforkd.linux.process.send_signal", lambda pidfd, number: killed.append((pidfd, number))
     )
-    handle = SimpleNamespace(pidfd=7, board=SimpleNamespace(expect_stacks=fail))
+    handle = SimpleNamespace(pidfd=7, slot_reader=SimpleNamespace(expect_stacks=fail))
     pool._workers[1] = pool._zygotes[1] = handle
     pool.perform(action(1, "late", stacks=stacks))
     assert killed == [(7, 9)]

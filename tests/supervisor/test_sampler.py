@@ -1,4 +1,4 @@
-"""Looks at the slots: from a bell until all is quiet, and never else."""
+"""Looks at the slots: from a wake-up until all is quiet, and never else."""
 
 import socket
 
@@ -24,15 +24,15 @@ class Loop(Clock):
 
 class Slots:
     def __init__(self):
-        self.now, self.armed, self.looks = PoolSample(), 0, 0
+        self.now, self.wakeups_requested, self.looks = PoolSample(), 0, 0
         self.while_arming = None
 
     def sample(self, now):
         self.looks += 1
         return self.now
 
-    def arm(self):
-        self.armed += 1
+    def request_wakeups(self):
+        self.wakeups_requested += 1
         if self.while_arming is not None:
             self.now = self.while_arming
 
@@ -56,7 +56,7 @@ def scene(listener):
 
 
 def test_a_bell_starts_the_looking_and_quiet_ends_it(scene):
-    """Nothing is read before the bell, nor after a look that finds nobody busy and nothing answered."""
+    """Nothing is read before a wake-up, nor after a look that finds nobody busy and nothing answered."""
     loop, slots, seen, lookout = scene
     loop.run(10)
     assert slots.looks == 0
@@ -68,10 +68,10 @@ def test_a_bell_starts_the_looking_and_quiet_ends_it(scene):
     assert lookout.quiet_since() is None
     loop.run(2)
     assert len(seen) == 5
-    assert slots.armed == 0
+    assert slots.wakeups_requested == 0
     slots.now = PoolSample({}, {1: 1})
     loop.run(1)
-    assert slots.armed == 1
+    assert slots.wakeups_requested == 1
     assert lookout.quiet_since() == loop.now
     looks = slots.looks
     loop.run(100)
@@ -98,7 +98,7 @@ def quieten(loop, lookout):
 
 
 def test_a_connection_that_nobody_takes_starts_the_looking(scene, listener):
-    """A moment after it arrived, without a bell; it goes on as long as the connection waits."""
+    """A moment after it arrived, without a wake-up; it goes on as long as the connection waits."""
     loop, slots, _, lookout = scene
     quieten(loop, lookout)
     looks = slots.looks
@@ -118,7 +118,7 @@ def test_a_connection_that_nobody_takes_starts_the_looking(scene, listener):
 
 
 def test_a_connection_that_is_taken_is_looked_for_once(scene, listener):
-    """And a bell that rings meanwhile has been the reason to look already."""
+    """And a wake-up that arrives meanwhile has been the reason to look already."""
     loop, slots, _, lookout = scene
     quieten(loop, lookout)
     loop.readers[listener.fileno()]()
@@ -130,7 +130,7 @@ def test_a_connection_that_is_taken_is_looked_for_once(scene, listener):
     looks = slots.looks
     loop.readers[listener.fileno()]()
     loop.run(10)
-    assert slots.looks == looks + 3  # two, and one after the bells were armed
+    assert slots.looks == looks + 3  # two, and one after the wake-ups were requested
     assert not loop.timers
 
 

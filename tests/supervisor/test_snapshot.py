@@ -46,7 +46,7 @@ class Pool:
 
     def worker(self, worker):
         reading = SlotState(busy_since=NOW - 2, requests=7, accepted=5, connections=3)
-        slot = SimpleNamespace(read=lambda _now: reading, line=lambda: "GET / HTTP/1.1")
+        slot = SimpleNamespace(read=lambda _now: reading, request_line=lambda: "GET / HTTP/1.1")
         return SimpleNamespace(slot_memory=slot) if worker == 1 else None
 
 

@@ -29,7 +29,7 @@ class Worker:
         *,
         whole=None,
         beside=None,
-        exchange=None,
+        handoff=None,
         hooks=None,
         listener=None,
         **settings,
@@ -57,7 +57,7 @@ class Worker:
             whole = whole or Settings(
                 http=HttpSettings(**settings), access_log=access or AccessLogSettings()
             )
-            self.loop = loop.WsgiLoop(gate, application, whole, exchange, hooks)
+            self.loop = loop.WsgiLoop(gate, application, whole, handoff, hooks)
             serve = self.loop.run
         elif kind == "asgi":
             whole = whole or Settings(

@@ -32,11 +32,11 @@ def test_stream_connections_one_at_a_time():
 def test_a_loop_shows_that_it_turns_when_it_is_asked(kind):
     """However it serves, also while it is idle; unasked it writes nothing."""
     with serving(greet, kind=kind) as worker:
-        assert worker.slot.condition()[0] == 0
+        assert worker.slot.liveness()[0] == 0
         for count in (1, 2):
             worker.master.send(messages.Heartbeat())
             deadline = time.monotonic() + 20
-            while worker.slot.condition()[0] != count:
+            while worker.slot.liveness()[0] != count:
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
 
@@ -93,13 +93,13 @@ def test_only_the_request_that_is_late_is_overdue():
         worker.gate.refork_at_once = True
         with worker.connect() as sock:
             assert begun.wait(20)
-            worker.master.send(messages.RequestTimeout(worker.slot.since() - 1))
+            worker.master.send(messages.RequestTimeout(worker.slot.busy_since_ns() - 1))
             may.set()
             assert read_all(sock) == b"hi"
         worker.master.send(messages.ReforkRequest(1), (0, 0))
         assert told.wait(20)  # what was said before has been heard
         assert not overdue.is_set()
-        worker.master.send(messages.RequestTimeout(worker.slot.since()))
+        worker.master.send(messages.RequestTimeout(worker.slot.busy_since_ns()))
         assert overdue.wait(20)
 
 

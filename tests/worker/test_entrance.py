@@ -133,7 +133,7 @@ def test_who_resets_before_the_handshake_ends_nothing(proxied, caplog):
             other.sendall(GET % (b"/", CLOSE))
             assert b"200 OK" in read_all(other)
         deadline = time.monotonic() + 20
-        while worker.slot.condition()[1]:
+        while worker.slot.liveness()[1]:
             assert time.monotonic() < deadline
             time.sleep(0.001)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -267,9 +267,9 @@ def test_connections_that_change_workers(pipelines, cuts):
     """Some requests take so long that the others are given away: each is still served once, in order."""
     application = Slow()
     ends = pair()
-    exchanges = [HandoffQueue(ends[0].dup(), ends[1].dup()) for _ in range(2)]
-    first = Worker(application, "wsgi", exchange=exchanges[0])
-    workers = [first, Worker(application, "wsgi", beside=first, exchange=exchanges[1])]
+    handoffs = [HandoffQueue(ends[0].dup(), ends[1].dup()) for _ in range(2)]
+    first = Worker(application, "wsgi", handoff=handoffs[0])
+    workers = [first, Worker(application, "wsgi", beside=first, handoff=handoffs[1])]
     clients = []
     for pipeline in pipelines:
         sock = first.connect()
@@ -300,7 +300,7 @@ def test_connections_that_change_workers(pipelines, cuts):
         thread.join()
     for one in workers:
         one.close()
-    for end in (*exchanges, *ends):
+    for end in (*handoffs, *ends):
         end.close()
 
 

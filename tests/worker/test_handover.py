@@ -34,13 +34,13 @@ class Application:
 
 @contextmanager
 def team(application, size=2, **settings):
-    """Workers on one listener and with one exchange."""
+    """Workers on one listener and with one handoff queue."""
     ends = pair()
     first = None
     workers = []
-    exchanges = [HandoffQueue(ends[0].dup(), ends[1].dup()) for _ in range(size)]
-    for exchange in exchanges:
-        worker = Worker(application, "wsgi", beside=first, exchange=exchange, **settings)
+    handoffs = [HandoffQueue(ends[0].dup(), ends[1].dup()) for _ in range(size)]
+    for handoff in handoffs:
+        worker = Worker(application, "wsgi", beside=first, handoff=handoff, **settings)
         first = first or worker
         workers.append(worker)
     try:
@@ -49,7 +49,7 @@ def team(application, size=2, **settings):
         application.go.set()
         for worker in workers:
             worker.close()
-        for end in (*exchanges, *ends):
+        for end in (*handoffs, *ends):
             end.close()
 
 
@@ -344,7 +344,7 @@ def test_without_room_in_the_exchange_a_connection_stays():
     with contextlib.suppress(BlockingIOError):
         while True:
             ends[0].send(b"x" * 500)
-    worker = Worker(application, "wsgi", exchange=HandoffQueue(*ends))
+    worker = Worker(application, "wsgi", handoff=HandoffQueue(*ends))
     worker.gate._sources.pop()  # it would read the padding
     slow, kept = worker.connect(), worker.connect()
     for sock in (slow, kept):
@@ -394,10 +394,10 @@ def asleep(worker, last=False):
 
 @pytest.mark.parametrize("last", [False, True])
 def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for(last):
-    """A connection, or a gift, for which the kernel woke this worker only does not wait for his application."""
+    """A connection, or a handed, for which the kernel woke this worker only does not wait for his application."""
     application = Application()
     with team(application, size=1) as (worker,):
-        exchange = worker.loop._exchange
+        handoff = worker.loop._handoff
         kept = worker.connect()
         kept.sendall(GET % b"/")
         assert read_answer(kept)[1]
@@ -410,14 +410,14 @@ def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for(last):
                 assert select.select([descriptor], [], [], 20)[0]
         assert application.entered.acquire(timeout=20)
         # Complete and not served here, it lies where any other worker finds it.
-        assert select.select([exchange.fileno()], [], [], 20)[0]
-        received = exchange.take()
-        assert received.gift.head.startswith(b"GET /new ")
+        assert select.select([handoff.fileno()], [], [], 20)[0]
+        received = handoff.get()
+        assert received.connection.head.startswith(b"GET /new ")
         application.go.set()
         assert read_answer(kept)[1]
         application.go.clear()
         with asleep(worker, last):
-            assert exchange.give(received.gift, received.sock.fileno(), received.body)
+            assert handoff.put(received.connection, received.sock.fileno(), received.body)
             received.close()
             kept.sendall(GET % b"/slow")
             assert select.select([held], [], [], 20)[0]
@@ -425,9 +425,9 @@ def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for(last):
         deadline = time.monotonic() + 20
         while not worker.loop._away or worker.loop._owed:
             assert time.monotonic() < deadline
-        assert select.select([exchange.fileno()], [], [], 20)[0]
-        again = exchange.take()
-        assert again.gift == received.gift
+        assert select.select([handoff.fileno()], [], [], 20)[0]
+        again = handoff.get()
+        assert again.connection == received.connection
         again.close()
         application.go.set()
         assert read_answer(kept)[1]
@@ -446,7 +446,7 @@ def test_what_was_accepted_first_is_answered_first():
 
     noted.go = application.go
     with team(noted, size=1) as (worker,):
-        exchange = worker.loop._exchange
+        handoff = worker.loop._handoff
         kept, left = worker.connect(), worker.connect()
         for sock in (kept, left):
             sock.sendall(GET % b"/")
@@ -454,7 +454,7 @@ def test_what_was_accepted_first_is_answered_first():
         kept.sendall(GET % b"/slow")
         assert application.entered.acquire(timeout=20)
         left.sendall(GET % b"/left")
-        assert select.select([exchange.fileno()], [], [], 20)[0]
+        assert select.select([handoff.fileno()], [], [], 20)[0]
         new = [worker.connect() for _ in range(3)]
         for sock in new:
             sock.sendall(GET % b"/new")

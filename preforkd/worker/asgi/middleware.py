@@ -32,7 +32,7 @@ class Tally:
 
     def __init__(self, gate: Acceptor, probes: dict[str, bool]) -> None:
         self._gate = gate
-        self._board = gate.board
+        self._slot_writer = gate.slot_writer
         self._probes = probes
         self._running: dict[Running, int] = {}
         """When each request began, the oldest first."""
@@ -58,7 +58,7 @@ class Tally:
         """Let a request run."""
         self._running[request] = since = time.monotonic_ns()
         if len(self._running) == 1:
-            self._board.busy(since)
+            self._slot_writer.set_busy(since)
 
     def end(self, request: Running) -> None:
         """Count a request that has run."""
@@ -67,9 +67,9 @@ class Tally:
 
     def count(self) -> None:
         """Count what has ended: a WebSocket too, which may stay for days, and is no request that is late."""
-        self._board.idle()
+        self._slot_writer.request_done()
         for since in self._running.values():
-            self._board.busy(since)
+            self._slot_writer.set_busy(since)
             break
 
 

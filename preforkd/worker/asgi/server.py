@@ -205,7 +205,7 @@ class AsgiServer:
     # --- connections -----------------------------------------------------------------------------
 
     def _connections_changed(self) -> None:
-        self._gate.board.connections(len(self._state.connections))
+        self._gate.slot_writer.set_connections(len(self._state.connections))
         self._changed.set()
 
     async def _serve(self) -> None:

@@ -9,7 +9,7 @@ from preforkd.apps import wsgi
 from preforkd.http import forwarded
 from preforkd.http.caches import BoundedCache
 from preforkd.http.head import Bounds, Budget, Head, HeadParser, RequestError
-from preforkd.ipc.slots import as_line
+from preforkd.ipc.slots import padded_request_line
 
 _HEADS = 128
 _HEAD_SIZE = 2048
@@ -40,7 +40,7 @@ class CachedHead:
         self.environ = environ
         self.remote: str | None = None
         """The client, where a trusted proxy has named it."""
-        self.line = as_line(raw.partition(b"\r\n")[0])
+        self.line = padded_request_line(raw.partition(b"\r\n")[0])
         """What the slot says while it is with the application."""
         self.head_only = head.method == "HEAD"
         self.modern = head.version == "1.1"

@@ -115,7 +115,7 @@ class WsgiLoop:
         gate: Acceptor,
         application: Any,
         settings: Settings,
-        exchange: HandoffQueue | None = None,
+        handoff: HandoffQueue | None = None,
         hooks: Hooks | None = None,
     ) -> None:
         http = settings.http
@@ -124,9 +124,9 @@ class WsgiLoop:
         self.answers = Budget(files=_ANSWERS * http.answer_spool)
         self._budget_told = -math.inf
         self._gate = gate
-        self._board = gate.board
+        self._slot_writer = gate.slot_writer
         self._application = application
-        self._exchange = exchange
+        self._handoff = handoff
         self._access = open_access_log(settings.access_log)
         self._hooks = hooks if hooks is not None and hooks.of_requests else None
         self._observed = self._access is not None or self._hooks is not None
@@ -164,7 +164,7 @@ class WsgiLoop:
         self._leaving_since: float | None = None
         self._turn = 0
         self._owed: list[int] = []
-        """Listeners, and the exchange, that the kernel has told this worker of, and nobody else."""
+        """Listeners, and the handoff queue, that the kernel has told this worker of, and nobody else."""
         self._current: Connection | None = None
         self._away = False
         """The loop is run by the relief: the application has the worker."""
@@ -173,13 +173,13 @@ class WsgiLoop:
         self._relief = self._new_relief()
         threads = settings.workers.threads
         self._crew = (
-            ThreadPool(threads, self._answer_in_thread, gate.wake, gate.board)
+            ThreadPool(threads, self._answer_in_thread, gate.wake, gate.slot_writer)
             if threads > 1
             else None
         )
         gate.on_overdue = self._answer_overdue
-        if exchange is not None:
-            gate.watch(exchange.fileno())
+        if handoff is not None:
+            gate.watch(handoff.fileno())
 
     def run(self) -> None:
         """Serve until the worker is to leave, and what had arrived was answered."""
@@ -230,7 +230,7 @@ class WsgiLoop:
             self._relief.recover()
             self._current = None
             if self._crew is None:
-                self._board.rest()
+                self._slot_writer.set_idle()
 
     def _new_relief(self) -> Takeover:
         return Takeover(lambda: self._turn, self._relieve, self._gate.wake)
@@ -254,11 +254,11 @@ class WsgiLoop:
             raise
 
     def descriptors(self) -> list[int]:
-        """Return the connections and the exchange: what a child of the application must not keep."""
+        """Return the connections and the handoff queue: what a child of the application must not keep."""
         # Only the thread that forks is in the child; who had custody is not.
         self._relief.custody = threading.RLock()
-        exchange = self._exchange.descriptors() if self._exchange is not None else ()
-        return [*self._connections, *exchange]
+        handoff = self._handoff.descriptors() if self._handoff is not None else ()
+        return [*self._connections, *handoff]
 
     def _has_room(self) -> bool:
         if self._gate.refork is not None:
@@ -295,13 +295,13 @@ class WsgiLoop:
             self._expire()
 
     def _attend_to_sources(self) -> None:
-        # What waits in the exchange was accepted before anything that waits at a listener: that is for
+        # What waits in the handoff queue was accepted before anything that waits at a listener: that is for
         # the next turn, unless there may be none. Nobody else was woken for it.
-        exchange = self._exchange.fileno() if self._exchange is not None else -1
+        handoff = self._handoff.fileno() if self._handoff is not None else -1
         while self._owed:
-            if exchange in self._owed:
-                self._owed.remove(exchange)
-                if self._take_gift() and self._has_room() and not self._gate.retiring:
+            if handoff in self._owed:
+                self._owed.remove(handoff)
+                if self._take_handed() and self._has_room() and not self._gate.retiring:
                     return
             else:
                 self._accept(self._owed.pop(0))
@@ -341,7 +341,7 @@ class WsgiLoop:
 
     def _enter(self, connection: Connection) -> None:
         self._connections[connection.fd] = connection
-        self._gate.board.connections(len(self._connections))
+        self._gate.slot_writer.set_connections(len(self._connections))
 
     def _proxied(self, connection: Connection, entrance: _Entrance) -> Any:
         header = ProxyHeader()
@@ -693,7 +693,7 @@ class WsgiLoop:
         connection.close()
         if connection.after_sending is not None:
             self._ready.append(connection)
-        self._gate.board.connections(len(self._connections))
+        self._gate.slot_writer.set_connections(len(self._connections))
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -733,13 +733,13 @@ class WsgiLoop:
         self, connection: Connection, known: CachedHead, body: IO[bytes], length: int
     ) -> None:
         relief = self._relief
-        if relief.asleep and self._exchange is not None:
+        if relief.asleep and self._handoff is not None:
             relief.call()
-        board, custody = self._board, relief.custody
+        slot_writer, custody = self._slot_writer, relief.custody
         if known is not self._shown:
             self._shown = known
-            board.show(known.line)
-        board.busy()
+            slot_writer.set_request_line(known.line)
+        slot_writer.set_busy()
         self._current = connection
         try:
             custody.release()
@@ -748,7 +748,7 @@ class WsgiLoop:
             if not custody.acquire(False):
                 relief.take_back()
             self._current = None
-            board.idle()
+            slot_writer.request_done()
 
     def _let_close(self, connection: Connection) -> bool:
         """Have the application close what was sent; False: a thread does it, and has the connection."""
@@ -757,11 +757,11 @@ class WsgiLoop:
             self._crew.give(connection)
             return False
         relief = self._relief
-        if relief.asleep and self._exchange is not None:
+        if relief.asleep and self._handoff is not None:
             relief.call()
         self._shown = None
         self._current = connection
-        with self._board.occupied():
+        with self._slot_writer.busy_outside_request():
             try:
                 relief.custody.release()
                 self._close_sent(connection)
@@ -863,7 +863,7 @@ class WsgiLoop:
         known = self._shown if current.request is None else current.request.known
         if self._access is not None and known is not None:
             status = response.code if response.head_sent else 504
-            seconds = (time.monotonic_ns() - self._board.since()) / 1e9
+            seconds = (time.monotonic_ns() - self._slot_writer.busy_since_ns()) / 1e9
             remote = known.remote or current.remote
             self._access.log(Answered(remote, known.head, status, response.length, seconds))
             self._access.flush()
@@ -941,11 +941,11 @@ class WsgiLoop:
         for descriptor in owed:
             if descriptor in self._entrances:
                 self._accept(descriptor)
-            elif self._exchange is not None and (received := self._exchange.take()) is not None:
-                if self._exchange.give(received.gift, received.sock.fileno(), received.body):
+            elif self._handoff is not None and (received := self._handoff.get()) is not None:
+                if self._handoff.put(received.connection, received.sock.fileno(), received.body):
                     received.close()
                 else:
-                    self._receive_gift(received)
+                    self._receive_handed(received)
 
     def _suspend(self, connection: Connection) -> None:
         """Leave a connection alone: it belongs to the application now, or waits for it."""
@@ -965,7 +965,7 @@ class WsgiLoop:
     def _give(self, connection: Connection) -> bool:
         request = connection.request
         assert request is not None
-        if self._exchange is None or self._gate.retiring or not connection.plain:
+        if self._handoff is None or self._gate.retiring or not connection.plain:
             return False
         body, descriptor = b"", None
         rest = connection.reader.buffer
@@ -979,20 +979,20 @@ class WsgiLoop:
                     return False
         elif request.body_length:
             descriptor = os.dup(request.body.fileno())
-        gift = HandedConnection(
-            front=connection.front.index,
+        handed = HandedConnection(
+            listener=connection.front.index,
             trusted=connection.front is self._by_index[connection.front.index].fronts[1],
             remote=connection.remote,
             remote_port=connection.remote_port,
-            served=connection.served,
+            requests=connection.served,
             head=request.known.raw,
             body=body,
             body_length=request.body_length,
-            rest=rest,
-            leaving=connection.leaving,
+            buffered=rest,
+            closing=connection.leaving,
         )
         try:
-            given = self._exchange.give(gift, connection.fd, descriptor)
+            given = self._handoff.put(handed, connection.fd, descriptor)
         finally:
             if descriptor is not None:
                 os.close(descriptor)
@@ -1001,16 +1001,16 @@ class WsgiLoop:
             self._close(connection)
         return given
 
-    def _take_gift(self) -> bool:
-        assert self._exchange is not None
-        received = self._exchange.take()
+    def _take_handed(self) -> bool:
+        assert self._handoff is not None
+        received = self._handoff.get()
         if received is None:
             return False
-        self._gate.rearm(self._exchange.fileno())
-        self._receive_gift(received)
+        self._gate.rearm(self._handoff.fileno())
+        self._receive_handed(received)
         return True
 
-    def _receive_gift(self, received: ReceivedConnection) -> None:
+    def _receive_handed(self, received: ReceivedConnection) -> None:
         try:
             connection = self._unpacked(received)
         except Exception:
@@ -1021,24 +1021,24 @@ class WsgiLoop:
         self._guarded(self._go_on, connection)
 
     def _unpacked(self, received: ReceivedConnection) -> Connection:
-        gift = received.gift
-        front = self._by_index[gift.front].fronts[gift.trusted]
-        connection = Connection(received.sock, front, gift.remote, gift.remote_port)
-        connection.served = gift.served
-        connection.leaving = gift.leaving
-        known = front.known(gift.head)
-        body: IO[bytes] = io.BytesIO(gift.body)
+        handed = received.connection
+        front = self._by_index[handed.listener].fronts[handed.trusted]
+        connection = Connection(received.sock, front, handed.remote, handed.remote_port)
+        connection.served = handed.requests
+        connection.leaving = handed.closing
+        known = front.known(handed.head)
+        body: IO[bytes] = io.BytesIO(handed.body)
         if received.body is not None:
             os.lseek(received.body, 0, os.SEEK_SET)
             body, received.body = os.fdopen(received.body, "rb"), None
-        connection.request = Request(known, body, gift.body_length)
-        if gift.rest:
-            connection.reader.feed(gift.rest)
+        connection.request = Request(known, body, handed.body_length)
+        if handed.buffered:
+            connection.reader.feed(handed.buffered)
         return connection
 
     def _take_what_is_left(self) -> bool:
-        # The last worker of a generation that leaves takes what is still in the exchange.
-        return self._exchange is not None and self._take_gift()
+        # The last worker of a generation that leaves takes what is still in the handoff queue.
+        return self._handoff is not None and self._take_handed()
 
     # --- time ------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ class ThreadPool:
         size: int,
         answer: Callable[[Connection], None],
         wake: Callable[[], None],
-        board: SlotWriter,
+        slot_writer: SlotWriter,
     ) -> None:
         self.done: deque[Connection] = deque()
         """Connections whose requests were answered; the loop takes them."""
@@ -34,7 +34,7 @@ class ThreadPool:
         """Threads that wait for work; counted by the loop's side only."""
         self._answer = answer
         self._wake = wake
-        self._board = board
+        self._slot_writer = slot_writer
         self._work: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
         self._since: dict[Connection, int] = {}
         self._size = size
@@ -75,7 +75,7 @@ class ThreadPool:
             connection = self.done.popleft()
             self.free += 1
             del self._since[connection]
-            self._board.idle()
+            self._slot_writer.request_done()
             if self._since:
                 self._show()
             return connection
@@ -85,8 +85,8 @@ class ThreadPool:
         # The oldest request is the one that may be late.
         connection, since = next(iter(self._since.items()))
         if connection.request is not None:
-            self._board.show(connection.request.known.line)
-        self._board.busy(since)
+            self._slot_writer.set_request_line(connection.request.known.line)
+        self._slot_writer.set_busy(since)
 
     @property
     def oldest(self) -> Connection | None:

@@ -208,7 +208,7 @@ def test_an_answer_that_finds_no_room_is_waited_for():
         worker.loop.answers._left["memory"] = 10 * MIB
         begun(first)
         begun(sock)
-        assert worker.slot.since()
+        assert worker.slot.busy_since_ns()
         assert in_memory(worker) <= 16 * MIB + 1000
         assert read_all(sock).partition(b"\r\n\r\n")[2] == BLOCK
         assert read_all(first).partition(b"\r\n\r\n")[2] == BLOCK

@@ -468,7 +468,7 @@ def test_closing_what_was_sent_is_the_applications_work(threads, leaves, tmp_pat
             assert len(body) == 20_000_000
             sock.sendall(GET % (b"/", b""))
         assert entered.wait(20)
-        assert worker.slot.since()
+        assert worker.slot.busy_since_ns()
         if threads > 1:
             assert worker.ask(GET % (b"/", CLOSE)).endswith(b"y")
         go.set()

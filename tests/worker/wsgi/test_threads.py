@@ -10,19 +10,19 @@ from preforkd.worker.wsgi.threads import ThreadPool
 PATIENCE = 20
 
 
-class Board:
+class RecordingSlotWriter:
     """Notes what the slot is told."""
 
     def __init__(self):
         self.said = []
 
-    def show(self, line):
+    def set_request_line(self, line):
         self.said.append(line)
 
-    def busy(self, since):
+    def set_busy(self, since):
         self.said.append("busy")
 
-    def idle(self):
+    def request_done(self):
         self.said.append("idle")
 
 
@@ -40,12 +40,12 @@ class Scene:
     """A crew whose requests are answered when the test says so."""
 
     def __init__(self, size):
-        self.board = Board()
+        self.slot_writer = RecordingSlotWriter()
         self.begun = threading.Semaphore(0)
         self.go_on = threading.Semaphore(0)
         self.woken = threading.Semaphore(0)
         self.names = []
-        self.crew = ThreadPool(size, self._answer, self.woken.release, self.board)
+        self.crew = ThreadPool(size, self._answer, self.woken.release, self.slot_writer)
 
     def _answer(self, _connection):
         self.names.append(threading.current_thread().name)
@@ -103,16 +103,16 @@ def test_the_slot_shows_the_oldest_request(scene):
     given = [connection("old"), connection("new"), connection("newer")]
     for one in given:
         scene.give(one)
-    assert scene.board.said == ["old", "busy"]
+    assert scene.slot_writer.said == ["old", "busy"]
     assert scene.crew.oldest is given[0]
     scene.finish()
     given.remove(scene.crew.take())
-    assert scene.board.said[-3:] == ["idle", given[0].request.known.line, "busy"]
+    assert scene.slot_writer.said[-3:] == ["idle", given[0].request.known.line, "busy"]
     assert scene.crew.oldest is given[0]
     scene.finish(2)
     assert {scene.crew.take(), scene.crew.take()} == set(given)
     assert scene.crew.take() is None
-    assert scene.board.said[-1] == "idle"
+    assert scene.slot_writer.said[-1] == "idle"
     assert scene.crew.calm
     assert scene.crew.oldest is None
 
