@@ -50,7 +50,7 @@ def anchor(heading):
 
 
 def test_there_are_the_guides():
-    """None is lost: README links each of them."""
+    """None is lost: README links each of them, preforkd(8) names it."""
     assert [path.stem for path in GUIDES] == [
         "design",
         "hooks",
@@ -62,6 +62,8 @@ def test_there_are_the_guides():
     ]
     linked = set(LINK.findall(README.read_text()))
     assert {f"packaging/doc/{path.name}" for path in GUIDES} <= linked
+    manual = (ROOT / "packaging/man/preforkd.8").read_text()
+    assert all(path.name in manual for path in GUIDES)
 
 
 @pytest.mark.parametrize(("path", "most"), [(README, 8192), *((path, 10240) for path in GUIDES)])
