@@ -1,6 +1,8 @@
 """Delays after failures."""
 
-from preforkd.core.backoff import CEILING, MEMORY, FailureStreak, delay_after
+import pytest
+
+from preforkd.core.backoff import CEILING, MEMORY, SHORT_LIFE, FailureStreak, delay_after
 
 
 def test_delays_grow_to_a_ceiling():
@@ -26,6 +28,7 @@ def test_starts_that_fail_together_count_once():
     for _ in range(32):
         strikes = strikes.after_failed_start(100.0, begun=99.0)
     assert (strikes.boots, strikes.retry_at) == (1, 100.25)
+    assert strikes.after_failed_start(100.4, begun=100.0).boots == 1
     assert strikes.after_failed_start(100.4, begun=100.3).boots == 2
 
 
@@ -39,7 +42,20 @@ def test_short_lives_wait_from_the_sixth():
     assert strikes.after_death(100.0, short=False).short_lives == 0
 
 
-def test_strikes_are_forgotten():
-    """After a minute without one."""
-    many = FailureStreak(boots=9, last=100.0).after_failed_start(100.0 + MEMORY + 1)
-    assert many.boots == 1
+@pytest.mark.parametrize(("quiet", "failures"), [(60.0, 10), (60.001, 1)])
+def test_failures_are_forgotten_after_a_minute_without_one(quiet, failures):
+    """Of both kinds; at the full minute they still count. A life of a second is not short."""
+    assert (MEMORY, SHORT_LIFE) == (60.0, 1.0)
+    many = FailureStreak(boots=9, short_lives=9, last=100.0)
+    started = many.after_failed_start(100.0 + quiet)
+    assert (started.boots, started.short_lives) == (failures, failures - 1)
+    died = many.after_death(100.0 + quiet, short=True)
+    assert (died.boots, died.short_lives) == (failures - 1, failures)
+
+
+def test_a_later_retry_is_never_made_earlier():
+    """The delay that runs stays, and both kinds of failure add up."""
+    streak = FailureStreak(retry_at=200.0).after_failed_start(100.0)
+    assert (streak.retry_at, streak.last) == (200.0, 100.0)
+    streak = FailureStreak(boots=1, short_lives=5, last=100.0).after_death(100.0, short=True)
+    assert streak == FailureStreak(boots=1, short_lives=6, last=100.0, retry_at=100.5)

@@ -1,5 +1,9 @@
 """What looks at the pool leave behind."""
 
+import math
+
+import pytest
+
 from preforkd.core.demand import BUCKET, CALM, FIRST_STEP, WINDOW, Demand, expiry
 from preforkd.core.events import PoolObserved
 
@@ -45,3 +49,42 @@ def test_steps_double_while_the_pool_grows_and_begin_anew():
     assert steps == [FIRST_STEP, 2 * FIRST_STEP, 4 * FIRST_STEP]
     assert demand.after_look(BUSY, 0, 1.2 + CALM / 2).step == 8 * FIRST_STEP
     assert demand.after_look(BUSY, 0, 1.3 + CALM).step == FIRST_STEP
+
+
+def test_a_look_is_kept_with_its_time():
+    """The last one: what is busy and what waits is read from it."""
+    demand = Demand().after_look(BUSY, 0, 10.0)
+    assert (demand.look, demand.looked_at, demand.waiting_since) == (BUSY, 10.0, 10.0)
+    calm = demand.after_look(PoolObserved(busy=frozenset({1})), 0, 11.0)
+    assert (calm.looked_at, calm.waiting_since) == (11.0, None)
+
+
+@pytest.mark.parametrize(
+    ("size", "grown", "shrunk"), [(5, 50.0, 1.0), (4, 0.0, 50.0), (3, 0.0, 50.0)]
+)
+def test_a_new_size_is_a_growth_or_else_counts_as_a_shrinking(size, grown, shrunk):
+    """From four workers: five are more; four again are the answer to short memory, as three are."""
+    before = Demand(grown_at=0.0, shrunk_at=1.0, short=True)
+    after = before.resized(size, 4, 50.0)
+    assert (after.size, after.grown_at, after.shrunk_at) == (size, grown, shrunk)
+    assert not after.short
+    assert after.step == (2 * FIRST_STEP if size > 4 else FIRST_STEP)
+
+
+def test_the_time_that_a_peak_is_kept_and_a_growth_is_recent():
+    """Exactly at the bounds: five seconds of one stretch, half a minute, a second of growth."""
+    assert (BUCKET, WINDOW, CALM, FIRST_STEP) == (5.0, 30.0, 1.0, 2)
+    one, three = PoolObserved(busy=frozenset({1})), PoolObserved(busy=frozenset({1, 2, 3}))
+    demand = (
+        Demand().after_look(one, 0, 100.0).after_look(three, 0, 104.99).after_look(one, 0, 105.0)
+    )
+    assert demand.peaks == ((100.0, 3), (105.0, 1))
+    assert demand.after_look(one, 0, 134.99).peaks[0] == (100.0, 3)
+    assert demand.after_look(one, 0, 135.0).peaks[0] == (105.0, 1)
+    assert Demand().after_look(PoolObserved(), 2, 100.0).peaks == ()
+    assert Demand().looked_at == Demand().grown_at == Demand().shrunk_at == -math.inf
+    grown = Demand(grown_at=100.0, step=8)
+    assert grown.after_look(BUSY, 1, 101.0).waiting_since == 101.0
+    assert grown.after_look(BUSY, 1, 101.0).step == 8
+    assert grown.after_look(BUSY, 1, 101.01).waiting_since is None
+    assert grown.after_look(BUSY, 1, 101.01).step == FIRST_STEP
