@@ -222,7 +222,7 @@ class Loop:
             try:
                 callback(*call.arguments)
             except Exception:
-                logger.exception("what the loop called has failed: %r", callback)
+                logger.exception("exception in event loop callback %r", callback)
 
     def _poll_timeout(self) -> float:
         while self._timers and self._timers[0].callback is None:

@@ -75,7 +75,7 @@ class Client:
         raise PreforkdError(f"the master answers {error} {values}")
 
     def _exchange(self, request: bytes) -> bytes:
-        gone = NotRunningError("the master ended before it answered")
+        gone = NotRunningError("the master exited before it answered")
         answer = bytearray()
         try:
             self._sock.sendall(request)

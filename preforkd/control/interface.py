@@ -162,7 +162,7 @@ class Manager:
         self._group = group
         self.interface = Interface(
             INTERFACE,
-            "Look at a preforkd service, reload it, stop it.",
+            "Inspect a preforkd service, reload it, stop it.",
             (
                 Method(GetStatus, StatusResult, self._get_status),
                 Method(GetMemory, MemoryResult, self._get_memory),
@@ -185,8 +185,8 @@ class Manager:
                 return
             logger.warning("%s refused to pid %d of user %d", command, peer.pid, peer.uid)
             group = f", or a member of {self._group}" if self._group else ""
-            whom = f"root and the user that preforkd runs as{group}"
-            answer(NotAllowed(f"{command} is for {whom}"))
+            allowed = f"root, the user that preforkd runs as{group}"
+            answer(NotAllowed(f"{command} is allowed only to {allowed}"))
 
         return checked
 

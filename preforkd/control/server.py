@@ -85,7 +85,7 @@ class _Client:
                 # There is no room for descriptors, so what is cut are some.
                 seen, _, flags, _ = self.sock.recvmsg(size, 0, socket.MSG_PEEK)
                 if flags & socket.MSG_CTRUNC:
-                    self._reject("sent file descriptors")
+                    self._reject("client sent file descriptors")
                     return
                 size = len(seen)  # what arrives meanwhile may have some
             data = self.sock.recv(size) if size else b""
@@ -105,7 +105,7 @@ class _Client:
             return
         end = self._received.find(END)
         if end > MESSAGE or (end < 0 and len(self._received) > MESSAGE):
-            self._reject("said too much")
+            self._reject(f"request larger than {MESSAGE} bytes")
         elif end >= 0:
             self._loop.remove_reader(self.sock.fileno())
             message = bytes(self._received[:end])
@@ -121,9 +121,9 @@ class _Client:
         try:
             self._service.call(message, self._answer)
         except MalformedError as error:
-            self._reject("said what is no call", f": {error}")
+            self._reject(f"invalid Varlink call ({error})")
         except Exception:
-            logger.exception("a request of the control socket has failed")
+            logger.exception("control socket: exception in a request")
             self.abort()
 
     def _answer(self, answer: bytes) -> None:
@@ -161,12 +161,12 @@ class _Client:
         if self._loop.time() < due:
             self._timer = self._loop.call_at(due, self._check_idle)
         elif self._unsent:
-            self._reject("does not read")
+            self._reject("client does not read its answer")
         else:
             self.abort()
 
-    def _reject(self, why: str, detail: str = "") -> None:
-        logger.warning("a client of the control socket %s, and is cut off%s", why, detail)
+    def _reject(self, why: str) -> None:
+        logger.warning("control socket: %s; connection closed", why)
         self.abort()
 
     def finish(self) -> None:
@@ -228,8 +228,8 @@ class ControlServer:
             reason = getattr(error, "strerror", None) or str(error)
             if getattr(error, "errno", None) == errno.EINVAL:
                 # A user namespace without that group.
-                reason += "; with PrivateUsers=yes it is not to be seen: see control-group.conf"
-            logger.warning("control socket: not opened to the group %r: %s", group, reason)
+                reason += "; PrivateUsers=yes hides it: see control-group.conf"
+            logger.warning("control socket: cannot grant access to the group %r: %s", group, reason)
 
     def _listen(self) -> None:
         self._pause = None
@@ -239,7 +239,7 @@ class ControlServer:
     def _accept(self) -> None:
         assert self._sock is not None
         if self._closing >= CLIENTS:
-            self._pause_accepting("connections wait to be closed")
+            self._pause_accepting("closed connections are still being released")
             return
         try:
             sock, _ = self._sock.accept()
@@ -260,13 +260,13 @@ class ControlServer:
                 self._clients.add(client)
                 return
         except OSError as error:
-            logger.debug("control socket: a client is lost: %s", error)
+            logger.debug("control socket: client disconnected: %s", error)
         self._close(sock)
 
     def _pause_accepting(self, why: str) -> None:
         # The client waits in the kernel's queue, and would be reported again and again.
         assert self._sock is not None
-        logger.warning("control socket: %s; pausing", why)
+        logger.warning("control socket: cannot accept: %s; pausing", why)
         self._loop.remove_reader(self._sock.fileno())
         self._pause = self._loop.call_later(_PAUSE, self._listen)
 
@@ -274,7 +274,7 @@ class ControlServer:
         most = CLIENTS - (0 if commands else _RESERVED)
         full = len(self._clients) + self._closing >= most
         if full and not self._full:
-            text = "the control socket has %d clients; others are turned away, user %d first"
+            text = "control socket: %d clients are connected; refusing a client of user %d"
             logger.warning(text, len(self._clients), peer.uid)
         self._full = full
         return not full

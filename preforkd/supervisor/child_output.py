@@ -195,7 +195,7 @@ class Outputs:
         try:
             return self.open_to_journal(fields)
         except OSError as error:
-            logger.warning("the output of a child cannot be taken: %s", error.strerror)
+            logger.warning("cannot capture the output of a child: %s", error.strerror)
             return None
 
     def open_to_journal(self, fields: dict[str, object]) -> Output:

@@ -69,6 +69,15 @@ def log_listener(name: str, address: str, origin: str) -> None:
     log_entry(_ORIGINS[origin], logging.INFO, text, **fields)
 
 
+def log_promotion(generation: int, board: Scoreboard) -> None:
+    """Log that a generation is serving, and which ones drain for it; ``board`` knows that already."""
+    old = [str(row.generation) for row in board.generations.values() if row.role is Role.OLD]
+    text = f"generation {generation} is serving"
+    if old:
+        text += f"; draining generation {', '.join(old)}"
+    log_entry(catalog.SERVES, logging.INFO, text, PREFORKD_GENERATION=generation)
+
+
 def _log_zygote(row: ZygoteRow, level: int, text: str, entry: Entry | None = None) -> None:
     _log(level, f"{zygote_name(row)} {text}", entry, _zygote_fields(row))
 
@@ -110,19 +119,19 @@ def log_stacks(row: WorkerRow, what: str, request: str, stacks: str, entry: Entr
 
 
 def _with_stacks(what: str, stacks: str) -> str:
-    return f"{what}; its stacks:\n{stacks.rstrip() or '(it has written none)'}"
+    return f"{what}; stacks:\n{stacks.rstrip() or '(none written)'}"
 
 
 def log_late_worker(row: WorkerRow, request: str, stacks: str) -> None:
     """Log where a worker was that is killed because it is late; ``request`` is empty for none."""
     entry = catalog.DRAIN_TIMEOUT if row.was_ready else catalog.WORKER_HUNG
-    busy = f", busy with {request}," if request else ""
-    log_stacks(row, f"was late{busy} when it was killed", request, stacks, entry)
+    busy = f", busy with {request}" if request else ""
+    log_stacks(row, f"was killed after its timeout{busy}", request, stacks, entry)
 
 
 def log_late_zygote(row: ZygoteRow, stacks: str) -> None:
     """Log where a zygote was that is killed because it is late."""
-    text = _with_stacks(f"{zygote_name(row)} was late when it was killed", stacks)
+    text = _with_stacks(f"{zygote_name(row)} was killed after its timeout", stacks)
     _log(logging.WARNING, text, catalog.ZYGOTE_KILLED, _zygote_fields(row))
 
 
@@ -131,7 +140,7 @@ def _worker_spent(event: ev.WorkerSpent | ev.SpendWorker, board: Scoreboard) -> 
     if row is not None and not row.spent and row.state is WorkerState.READY:
         planned = isinstance(event, ev.SpendWorker) or event.planned
         entry = None if planned else catalog.WORKER_SPENT
-        _log_worker(row, logging.INFO, f"is to be replaced: {event.reason}", entry)
+        _log_worker(row, logging.INFO, f"will be replaced: {event.reason}", entry)
 
 
 def _worker_stopped(event: ev.WorkerStopped, board: Scoreboard) -> None:
@@ -139,16 +148,16 @@ def _worker_stopped(event: ev.WorkerStopped, board: Scoreboard) -> None:
     if row is None or (row.stopped_at is not None) == event.stopped:
         return
     if event.stopped:
-        text = "was stopped by a signal (SIGSTOP?); it is killed if that lasts"
+        text = "was stopped by a signal (SIGSTOP?); killing it unless it continues"
         _log_worker(row, logging.WARNING, text, catalog.WORKER_STOPPED)
     else:
-        _log_worker(row, logging.INFO, "goes on after a stop")
+        _log_worker(row, logging.INFO, "continues after a stop")
 
 
 def _worker_recovered(event: ev.WorkerRecovered, board: Scoreboard) -> None:
     row = board.workers.get(event.worker)
     if row is not None and row.overdue and row.state is not WorkerState.KILLED:
-        _log_worker(row, logging.INFO, "has ended its request after all, and is not killed for it")
+        _log_worker(row, logging.INFO, "is no longer overdue; not killing it")
 
 
 def _resize(event: ev.Resize, _board: Scoreboard) -> None:
@@ -168,14 +177,14 @@ def _fork_zygote(event: ev.ForkZygote, board: Scoreboard) -> None:
 
 def _adopt_zygote(event: ev.AdoptZygote, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
-        text = "has proven itself: workers of the one before are replaced by its own"
+        text = "has started its first worker; replacing the workers of the previous zygote"
         _log_zygote(row, logging.INFO, text, catalog.REFORK)
 
 
 def _give_up_refork(event: ev.GiveUpRefork, board: Scoreboard) -> None:
     row = board.zygotes.get(event.zygote)
     if row is not None:
-        what = f"generation {row.generation}: the refork failed, and the zygote before goes on"
+        what = f"refork of generation {row.generation} failed; keeping the previous zygote"
         fields = {"PREFORKD_GENERATION": row.generation}
         log_failure(what, event.failure, logging.WARNING, catalog.REFORK_FAILED, **fields)
 
@@ -189,7 +198,7 @@ def _worker_ready(event: ev.WorkerReady, board: Scoreboard) -> None:
 def _worker_forked(event: ev.WorkerForked, board: Scoreboard) -> None:
     if row := board.workers.get(event.worker):
         row_pid = row.pid or event.pid
-        logger.debug("worker %d has pid %d", row.slot, row_pid)
+        logger.debug("worker %d started with pid %d", row.slot, row_pid)
 
 
 def _worker_failed(event: ev.WorkerFailed, board: Scoreboard) -> None:
@@ -203,12 +212,16 @@ def _worker_failed(event: ev.WorkerFailed, board: Scoreboard) -> None:
 def _worker_leaving(event: ev.WorkerLeaving, board: Scoreboard) -> None:
     row = board.workers.get(event.worker)
     if row and row.state in ALIVE:
-        _log_worker(row, logging.INFO, "leaves of its own accord")
+        _log_worker(
+            row,
+            logging.INFO,
+            "is draining without an order of the master (SIGTERM, or exit by the application)",
+        )
 
 
 def _retire_worker(event: ev.RetireWorker, board: Scoreboard) -> None:
     if row := board.workers.get(event.worker):
-        _log_worker(row, logging.DEBUG, "is told to leave")
+        _log_worker(row, logging.DEBUG, "is draining")
 
 
 def _kill_worker(event: ev.KillWorker, board: Scoreboard) -> None:
@@ -241,13 +254,23 @@ def _worker_exited(event: ev.WorkerExited, board: Scoreboard) -> None:
     entry = None if expected else catalog.WORKER_ENDED
     if event.out_of_memory:
         entry = catalog.OUT_OF_MEMORY
-    _log_worker(row, level, f"ended{when}: {event.reason}", entry)
+    text = f"exited{when}: {event.reason}"
+    if not expected and row.was_ready and _is_current(row.generation, board):
+        text += "; starting a replacement"
+    _log_worker(row, level, text, entry)
+
+
+def _is_current(generation: int, board: Scoreboard) -> bool:
+    row = board.generations.get(generation)
+    return row is not None and row.role is Role.CURRENT and not board.stopping
 
 
 def _zygote_spawned(event: ev.ZygoteSpawned, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
         number = row.generation
-        doing = "loads the application" if row.parent is None else "was forked from a worker"
+        doing = (
+            "started; loading the application" if row.parent is None else "was forked from a worker"
+        )
         logger.info(
             "zygote (pid %d, generation %d) %s",
             event.pid,
@@ -262,14 +285,17 @@ def _zygote_exited(event: ev.ZygoteExited, board: Scoreboard) -> None:
     if row is None:
         return
     if row.state in {"loading", "ready"}:
-        _log_zygote(row, logging.WARNING, f"ended: {event.reason}", catalog.ZYGOTE_LOST)
+        text = f"exited: {event.reason}"
+        if _is_current(row.generation, board) and row.parent is None:
+            text += "; starting another zygote"
+        _log_zygote(row, logging.WARNING, text, catalog.ZYGOTE_LOST)
     else:
-        _log_zygote(row, logging.DEBUG, f"ended: {event.reason}")
+        _log_zygote(row, logging.DEBUG, f"exited: {event.reason}")
 
 
 def _zygote_loaded(event: ev.ZygoteLoaded, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
-        done = "has loaded the application" if row.parent is None else "is ready to fork"
+        done = "loaded the application" if row.parent is None else "is ready to fork"
         done += f" from {event.directory}" if event.directory else ""
         _log_zygote(row, logging.INFO, done)
 
@@ -280,7 +306,7 @@ def _zygote_failed(event: ev.ZygoteFailed, board: Scoreboard) -> None:
         generation = board.generations.get(row.generation)
         if generation is not None and generation.role == "current":
             log_failure(
-                f"generation {row.generation}: the application could not be loaded again",
+                f"generation {row.generation}: cannot load the application again; workers keep serving",
                 event.failure,
             )
 
@@ -296,10 +322,10 @@ def _zygote_stopped(event: ev.ZygoteStopped, board: Scoreboard) -> None:
     if row is None or (row.stopped_at is not None) == event.stopped:
         return
     if event.stopped:
-        text = "was stopped by a signal (SIGSTOP?); it is killed if that lasts"
+        text = "was stopped by a signal (SIGSTOP?); killing it unless it continues"
         _log_zygote(row, logging.WARNING, text, catalog.ZYGOTE_KILLED)
     else:
-        _log_zygote(row, logging.INFO, "goes on after a stop")
+        _log_zygote(row, logging.INFO, "continues after a stop")
 
 
 _LOGGERS: dict[type, Callable[[Any, Scoreboard], None]] = {

@@ -112,7 +112,7 @@ class Listeners:
         ]
         self._foreign = passed.foreign
         if not self._inherited and any(not record.file for record in passed.bad):
-            place, message = Place("systemd"), "no socket was passed that can be served"
+            place, message = Place("systemd"), "passed no socket that can be served"
             problems = [Problem(place, "", text) for text in (message, *self._unfit)]
             raise ConfigurationError(problems)
 
@@ -284,7 +284,9 @@ class Listeners:
         name = stored_name(key)
         gone = isinstance(parsed, UnixAddress) and not os.path.exists(parsed.path)
         if gone and name in self._stored:
-            logger.warning("%s was kept by systemd, but its file is gone: bound anew", key)
+            logger.warning(
+                "%s: systemd kept the socket, but its file is gone; binding it again", key
+            )
             self._store.forget(name)
             for sock in self._stored.pop(name):
                 sock.close()
@@ -293,7 +295,7 @@ class Listeners:
         wanted = _port(listen.address)
         for key in self.current.bound:
             if wanted is not None and _port(key) == wanted:
-                return f"this port is preforkd's own, as {key}; a restart changes over"
+                return f"preforkd itself listens on this port, as {key}; restart the service to change that"
         return ""
 
 
@@ -308,7 +310,7 @@ def _apply_access(listen: ListenSettings, sock: socket.socket) -> None:
     try:
         bind.set_access(sock, listen.mode, listen.owner, listen.group)
     except (OSError, SystemFailure) as error:
-        logger.warning("%s: mode, owner and group stay as they were: %s", listen.address, error)
+        logger.warning("%s: cannot change mode, owner or group: %s", listen.address, error)
 
 
 def _bind(listen: ListenSettings) -> list[socket.socket]:

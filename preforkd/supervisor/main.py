@@ -101,7 +101,9 @@ def _open_control(
         if settings_of_control.socket:
             raise _with_setting(error) from error
         # Nobody settings_of_control for this very path, and serving matters more than being watched.
-        logger.warning("no control socket: %s; preforkctl cannot be used", error.message)
+        logger.warning(
+            "cannot open the control socket: %s; preforkctl is unavailable", error.message
+        )
         return None
     logger.info("control socket: %s", path)
     master.on_commit = lambda changed: server.set_access(

@@ -148,7 +148,9 @@ class Master:
     def start(self) -> None:
         """Begin the first generation. Raises PreforkdError when its sockets cannot be had."""
         proposal = self.listeners.propose(self.loaded.settings, self.loaded.origins)
-        text = f"preforkd {preforkd.VERSION} starts: {self.loaded.path or 'built-in configuration'}"
+        text = (
+            f"preforkd {preforkd.VERSION} starting: {self.loaded.path or 'built-in configuration'}"
+        )
         eventlog.log_entry(catalog.STARTED, logging.INFO, text)
         if "app.target" not in self.loaded.origins:
             _warn_demo(self.loaded.path)
@@ -196,7 +198,7 @@ class Master:
         after = size_of(self.board, self.limits)
         if after != before or size is not None:
             # So that an elastic pool goes on from there when its size is its own again.
-            self._record(ev.Resize(after, before, "as it was asked to"))
+            self._record(ev.Resize(after, before, "requested by an administrator"))
         self._turn_soon()
         return after
 
@@ -209,12 +211,12 @@ class Master:
         self._refork_waiters.add(callback)
         current, kind = self.board.current, kind_of(self.settings.app.target)
         if self.life is not State.SERVING or current is None:
-            reason = f"the service is {self.life.value}; a refork needs one that serves"
+            reason = f"the service is {self.life.value}; refork requires a serving service"
             self._refork_waiters.resolve(Failure(Blame.SYSTEM, reason))
         elif kind.refork_refusal:
             self._refork_waiters.resolve(Failure(Blame.CONFIGURATION, kind.refork_refusal))
         else:
-            self.feed(ev.ReforkRequested(self._monitor.warmest(), "asked for", urgent=True))
+            self.feed(ev.ReforkRequested(self._monitor.warmest(), "requested", urgent=True))
 
     def log_status(self) -> None:
         """Log the STATUS line and each problem."""
@@ -257,13 +259,17 @@ class Master:
 
     def on_memory_pressure(self) -> None:
         """Give back memory, here and in all workers: it is short."""
-        eventlog.log_entry(catalog.MEMORY_PRESSURE, logging.WARNING, "memory is short: giving back")
+        eventlog.log_entry(
+            catalog.MEMORY_PRESSURE,
+            logging.WARNING,
+            "memory pressure: releasing unused memory in all processes",
+        )
         memory.trim()
         self.pool.trim()
         self.feed(ev.MemoryShort())
 
     def _exit_idle(self) -> None:
-        text = f"idle for {self.loaded.settings.idle_exit:g} s: leaving until the next connection"
+        text = f"idle for {self.loaded.settings.idle_exit:g} s: exiting until the next connection"
         eventlog.log_entry(catalog.IDLE_EXIT, logging.INFO, text)
         self._exiting_idle = True
         self.stop()
@@ -326,7 +332,8 @@ class Master:
         self._delay_logged = row.strikes.retry_at
         failures = row.strikes.boots + row.strikes.short_lives
         if failures and (wait := row.strikes.retry_at - self.loop.time()) > 0:
-            text = f"starts have failed {failures} times: the next one is in {wait:.2g} s"
+            many = "failures" if failures > 1 else "failure"
+            text = f"{failures} consecutive start {many}; retrying in {wait:.2g} s"
             number = row.generation
             eventlog.log_entry(
                 catalog.CRASH_LOOP, logging.WARNING, text, PREFORKD_GENERATION=number
@@ -347,13 +354,8 @@ class Master:
     def _announce(self, action: ev.Action) -> None:
         match action:
             case ev.Promote(generation=generation):
-                eventlog.log_entry(
-                    catalog.SERVES,
-                    logging.INFO,
-                    f"generation {generation} serves",
-                    PREFORKD_GENERATION=generation,
-                )
-                self._refork_waiters.resolve(Failure(Blame.SYSTEM, "a reload has come before"))
+                eventlog.log_promotion(generation, self.board)
+                self._refork_waiters.resolve(Failure(Blame.SYSTEM, "superseded by a reload"))
                 self._transition(Event.PROMOTED)
             case ev.Abandon(failure=failure):
                 self._abandoned = _with_code_change_hint(failure)
@@ -362,7 +364,7 @@ class Master:
                 row = self.board.zygotes.get(zygote)
                 pid = row.pid if row is not None else None
                 self._refork_waiters.resolve(
-                    f"zygote {pid} was forked from a worker; the others follow"
+                    f"zygote {pid} was forked from a worker; replacing the other workers"
                 )
             case ev.GiveUpRefork(failure=failure):
                 self._refork_waiters.resolve(failure)
@@ -397,7 +399,7 @@ class Master:
         row = self.board.workers.get(worker)
         if row is not None and row.overdue:
             line = self.pool.busy_with(worker)
-            what = f"is to be killed: {row.overdue}"
+            what = f"will be killed: {row.overdue}"
             eventlog.log_stacks(row, what, line, stacks, catalog.REQUEST_OVERDUE)
 
     def _log_late_stacks(
@@ -421,14 +423,18 @@ class Master:
         if self.exit_status and self._abandoned is not None:
             return f"cannot start: {self._abandoned.reason}"
         if self.life is State.ENDED:
-            return "idle: the next connection starts it again" if self._exiting_idle else "stopped"
+            return (
+                "idle; the next connection starts the service again"
+                if self._exiting_idle
+                else "stopped"
+            )
         parts = [status.summary(self.board, self.limits, self.life, busy)]
         now = self.loop.time()
         parts += status.problems(self.board, self.limits, now, clock.time_of_day_at)
         last = self.reloads.last
         if last is not None and not last.ok:
             when = clock.time_of_day(last.at_unix)
-            why = f"the last reload failed at {when}, nothing was changed: {last.message}"
+            why = f"the last reload failed at {when}, and nothing was changed: {last.message}"
             parts.append(f"{why}; fix that, then reload again")
         return "; ".join([*parts, *self.listeners.current.notes])
 
@@ -534,7 +540,9 @@ class Master:
         self._transition(Event.SETTLED)
 
     def _log_reload_failure(self, failure: Failure) -> None:
-        what, entry = "reload failed, what served serves on", catalog.RELOAD_REFUSED
+        current, entry = self.board.current, catalog.RELOAD_REFUSED
+        serving = f"; generation {current.generation} keeps serving" if current else ""
+        what = f"reload failed{serving}"
         eventlog.log_failure(what, failure, logging.ERROR, entry)
         self._outcome = reloads.refusal(failure)
 
@@ -567,7 +575,7 @@ class Master:
                 if served.sock not in known:
                     eventlog.log_listener(served.name, served.address, served.origin)
             number = candidate.generation
-            text = f"reload: generation {number} serves"
+            text = f"reload completed: generation {number} is serving"
             eventlog.log_entry(catalog.RELOADED, logging.INFO, text, PREFORKD_GENERATION=number)
         self._monitor.sampler.unwatch()
         self.listeners.commit(candidate.proposal)
@@ -578,7 +586,7 @@ class Master:
             loaded_from += ", where preforkd was started"
         self._outcome = reloads.success(
             candidate.generation,
-            f"generation {candidate.generation} serves{loaded_from}",
+            f"generation {candidate.generation} is serving{loaded_from}",
             candidate.changes.live,
             candidate.changes.restart,
         )
@@ -622,7 +630,7 @@ class Master:
         self._status_notifier.refresh()
 
     def _queue_reload(self) -> None:
-        logger.info("a reload is asked for while another step runs: it follows")
+        logger.info("reload queued until the current operation ends")
 
     def _next_reload(self) -> None:
         if self.reloads.pending:
@@ -647,14 +655,14 @@ class Master:
         if not notice or self.restarting or self._exiting_idle or self.board.current is None:
             self._drain_now()
             return
-        text = f"stopping in {notice:g} s: serving on, and http.ready answers 503"
+        text = f"stopping in {notice:g} s; still serving, http.ready answers 503"
         eventlog.log_entry(catalog.STOPPING, logging.INFO, text)
         self.pool.send_drain_notice()
         self._drain_notice = self.loop.call_later(notice, self._drain_now)
 
     def _drain_now(self) -> None:
         self._end_drain_notice()
-        text = f"stopping: {len(self.board.workers)} workers drain"
+        text = f"stopping: draining {len(self.board.workers)} workers"
         eventlog.log_entry(catalog.STOPPING, logging.INFO, text)
         self.feed(ev.StopRequested(quick=False))
 
@@ -673,7 +681,7 @@ class Master:
 
 def _warn_demo(path: str | None) -> None:
     where = f"in {path}" if path else f"and {DEFAULT_PATH} does not exist"
-    logger.warning("the built-in demo is served: app.target is not set %s", where)
+    logger.warning("app.target is not set %s; serving the built-in demo application", where)
 
 
 def _handoff_sockets(settings: Settings) -> tuple[socket.socket, socket.socket] | None:
@@ -682,7 +690,7 @@ def _handoff_sockets(settings: Settings) -> tuple[socket.socket, socket.socket] 
     try:
         return pair()
     except OSError as error:
-        raise refused("no socket can be had for the workers", error) from error
+        raise refused("cannot create the sockets for the handoff between workers", error) from error
 
 
 def _internal(error: Exception) -> Failure:

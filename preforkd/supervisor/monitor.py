@@ -153,12 +153,12 @@ class Monitor:
             if self._saturated_since is not None:
                 seconds = now - self._saturated_since
                 self._saturated_since = None
-                text = f"no connection waits any more, after {seconds:.1f} s"
+                text = f"no connection is waiting any more, after {seconds:.1f} s"
                 eventlog.log_entry(catalog.SATURATED, logging.INFO, text)
         elif self._saturated_since is None and now - since >= _SATURATED:
             self._saturated_since = since
             waiting = self._service.board.demand.look.waiting
-            text = f"all workers have been busy for {now - since:.1f} s, and {waiting} connections wait"
+            text = f"all workers have been busy for {now - since:.1f} s, and {waiting} connections are waiting"
             eventlog.log_entry(catalog.SATURATED, logging.WARNING, text)
 
     # --- loops -----------------------------------------------------------------------------------
@@ -187,7 +187,9 @@ class Monitor:
                 before, asks = _HeartbeatProbe(beats, now), True
             self._probes[worker] = before
             if before.beats == beats and now - before.since >= limit and not row.overdue:
-                text = f"its loop has not turned for {now - before.since:.1f} s, and clients wait"
+                text = (
+                    f"its event loop has not run for {now - before.since:.1f} s while clients wait"
+                )
                 self._feed(ev.WorkerOverdue(worker, text))
         unresponsive = {
             worker

@@ -77,7 +77,7 @@ class Watchdog:
         elif not self._withheld:
             self._withheld = True
             logger.error(
-                "no worker serves and none is on its way: the watchdog is not fed",
+                "no worker is serving or starting; withholding the watchdog ping",
                 extra={"journal": {"MESSAGE_ID": catalog.WATCHDOG_WITHHELD.id}},
             )
         self._timer = self._loop.call_later(interval / 2, self.start)

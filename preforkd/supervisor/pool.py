@@ -200,13 +200,13 @@ class Pool:
             moved, lost = outcome()
             if moved:
                 logger.info(
-                    "generation %s answers %d requests of generation %d",
+                    "generation %s takes over %d waiting requests of generation %d",
                     successor,
                     moved,
                     generation,
                 )
             if lost:
-                text = "generation %d: %d requests are lost with its workers"
+                text = "generation %d: %d waiting requests were lost with its workers"
                 logger.warning(text, generation, lost)
 
         if launch.handoff is not None:
@@ -260,7 +260,7 @@ class Pool:
         except ChannelClosedError:
             pass  # its end will be reported
         except OSError as error:
-            reason = f"the settings cannot be sent to the zygote: {error.strerror}"
+            reason = f"cannot send the settings to the zygote: {error.strerror}"
             self._report(ev.ZygoteFailed(action.zygote, Failure(Blame.SYSTEM, reason)))
             process.send_signal(handle.pidfd, signal.SIGKILL)
 
@@ -324,7 +324,7 @@ class Pool:
         if report.code == children.UNUSABLE_INTERPRETER and launch is not None:
             self._report(ev.ZygoteFailed(handle.zygote, unusable(launch.settings)))
         elif report.code and not handle.reported and installed_code.changed():
-            reason = f"the zygote ended before it had loaded the application: {report.describe()}"
+            reason = f"the zygote exited before it loaded the application: {report.describe()}"
             failure = Failure(Blame.SYSTEM, reason, hint=installed_code.HINT)
             self._report(ev.ZygoteFailed(handle.zygote, failure))
         self._report(ev.ZygoteExited(handle.zygote, report.describe()))
@@ -364,7 +364,7 @@ class Pool:
     def _fork_worker(self, action: ev.ForkWorker) -> None:
         zygote = self._zygotes.get(action.zygote)
         if zygote is None:
-            self._report(ev.WorkerExited(action.worker, "its zygote had ended"))
+            self._report(ev.WorkerExited(action.worker, "its zygote had exited"))
             return
         slot, generation = action.slot, action.generation
         output = self._outputs.open(PREFORKD_WORKER=slot, PREFORKD_GENERATION=generation)
@@ -372,7 +372,7 @@ class Pool:
             handle = children.new_worker(action.worker, slot, generation, zygote, output)
         except (OSError, ChannelClosedError) as error:
             discard(output)
-            reason = f"the zygote could not be asked: {_error_text(error)}"
+            reason = f"cannot send the fork request to the zygote: {_error_text(error)}"
             self._report_shortage(action.worker, reason, error)
             self._report(ev.WorkerExited(action.worker, reason))
             return
@@ -392,13 +392,16 @@ class Pool:
         except OSError as error:
             # Who cannot be watched is given up: it leaves as its channel ends, and is reaped as a stranger.
             if handle is not None:
-                reason = f"the master cannot watch it: {error.strerror}"
+                reason = f"the master cannot open a descriptor of the process: {error.strerror}"
                 self._report_shortage(worker, reason, error)
                 self._forget_worker(handle, reason)
             return
         if pidfd is None:
             if source := self._zygotes.get(zygote) if zygote is not None else handle:
-                _log_rejection(source, f"its claim that worker {worker} has pid {pid} is not true")
+                _log_rejection(
+                    source,
+                    f"pid {pid}, reported for worker {worker}, is not a new child of the master; ignored",
+                )
             return
         if handle is None:  # given up while it was being forked
             children.kill(pidfd)
@@ -474,9 +477,7 @@ class Pool:
         if not handle.ratelimit.exceeded:
             handle.ratelimit.exceeded = True
             most = handle.ratelimit.most
-            logger.warning(
-                "%s says more than %d things a second: it has to wait", handle.name, most
-            )
+            logger.warning("%s sends more than %d messages/s; throttled", handle.name, most)
         self._loop.remove_reader(handle.channel.fileno())
         self._loop.call_later(rest, self._resume_reading, handle, read)
         return True
@@ -515,7 +516,7 @@ class Pool:
         if handle.pid is None and (zygote := self._zygotes.get(handle.zygote)):
             self._read_zygote(zygote)  # the word of its birth may be there, unread
         if handle.pid is None and handle.worker in self._workers:
-            self._forget_worker(handle, "it was never born")
+            self._forget_worker(handle, "it was never forked")
 
     def _worker_ended(self, handle: WorkerHandle) -> None:
         assert handle.pidfd is not None
@@ -583,7 +584,7 @@ class Pool:
             pass  # its end will be reported
         except BlockingIOError:
             if not handle.send_blocked:
-                logger.warning("%s does not read what it is told", handle.name)
+                logger.warning("%s does not read its messages; its channel is full", handle.name)
             handle.send_blocked = True
 
     def _kill_worker(self, action: ev.KillWorker) -> None:
@@ -715,13 +716,13 @@ class Pool:
 
 
 def _error_text(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else str(error)) or "it has ended"
+    return (error.strerror if isinstance(error, OSError) else str(error)) or "it has exited"
 
 
 def _log_rejection(handle: WorkerHandle | ZygoteHandle, text: str) -> None:
     handle.rejected += 1
     if handle.rejected <= _REJECTIONS_LOGGED:
-        more = "; more such are not told" if handle.rejected == _REJECTIONS_LOGGED else ""
+        more = "; further ones are not logged" if handle.rejected == _REJECTIONS_LOGGED else ""
         logger.warning("%s: %s%s", handle.name, text, more)
 
 
@@ -729,7 +730,7 @@ def _end_if_it_sent_descriptors(
     handle: WorkerHandle | ZygoteHandle, error: ChannelClosedError
 ) -> None:
     if isinstance(error, UnwantedDescriptorsError):
-        logger.error("%s sent file descriptors to the master: killed", handle.name)
+        logger.error("%s sent file descriptors to the master; killed", handle.name)
         if handle.pidfd is not None:
             process.send_signal(handle.pidfd, signal.SIGKILL)
 
@@ -756,14 +757,14 @@ def not_executable(settings: Settings, error: OSError) -> Failure:
     if error.errno in _SHORTAGES:
         return Failure(
             Blame.SYSTEM,
-            f"the zygote cannot be started: {error.strerror}",
-            hint=shortage(error) or "TasksMax= and the ulimits of the service bound its processes",
+            f"cannot start the zygote: {error.strerror}",
+            hint=shortage(error) or "TasksMax= and the ulimits of the service limit its processes",
         )
     if error.errno == errno.E2BIG:
         return Failure(
             Blame.CONFIGURATION,
             "the environment of the application is larger than the system allows (execve(2))",
-            hint="it is that of the service (Environment=, EnvironmentFile=) with app.environment over it",
+            hint="it consists of the service's (Environment=, EnvironmentFile=) and of app.environment",
         )
     blame = Blame.CONFIGURATION if settings.app.python else Blame.SYSTEM
     return Failure(
@@ -777,11 +778,11 @@ def unusable(settings: Settings) -> Failure:
     """Return the failure of an interpreter that cannot import preforkd's libraries."""
     python = settings.app.python or sys.executable
     if installed_code.changed():
-        reason = f"{python} cannot import preforkd any more; the log has its words"
+        reason = f"{python} cannot import preforkd any more; the log has its error"
         return Failure(Blame.SYSTEM, reason, hint=installed_code.HINT)
     return Failure(
         Blame.CONFIGURATION,
-        f"app.python: {python} cannot import preforkd's libraries; the log has its words",
+        f"app.python: {python} cannot import preforkd's libraries; the log has its error",
         hint=f"{python} -m pip install preforkd, of this same version",
     )
 

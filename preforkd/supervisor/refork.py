@@ -48,13 +48,15 @@ class PendingReforks:
     def request(self, action: ev.ForkZygote, handle: WorkerHandle | None) -> None:
         """Ask a worker for the zygote."""
         if handle is None:
-            self._failed(action.zygote, "the worker that was to fork it has ended")
+            self._failed(action.zygote, "the worker that was to fork it has exited")
             return
         try:
             channel, slot_memory = children.request_zygote(action.zygote, handle)
         except (OSError, ChannelClosedError) as error:
-            reason = str(error) or "it has ended"
-            self._failed(action.zygote, f"worker {handle.slot} could not be asked: {reason}")
+            reason = str(error) or "it has exited"
+            self._failed(
+                action.zygote, f"cannot send the refork request to worker {handle.slot}: {reason}"
+            )
             return
         self._pending[action.zygote] = _Pending(
             action.generation, handle.worker, channel, slot_memory
@@ -76,7 +78,7 @@ class PendingReforks:
         pidfd = claim(message.pid)
         if pidfd is None:
             self.drop(message.zygote)
-            self._failed(message.zygote, "the zygote ended as soon as it was forked")
+            self._failed(message.zygote, "the zygote exited as soon as it was forked")
             return None
         del self._pending[message.zygote]
         generation, channel, slot_memory = pending.generation, pending.channel, pending.slot_memory
@@ -97,7 +99,7 @@ class PendingReforks:
         for zygote, pending in list(self._pending.items()):
             if pending.worker == handle.worker:
                 self.drop(zygote)
-                self._failed(zygote, f"worker {handle.slot} ended while it forked the zygote")
+                self._failed(zygote, f"worker {handle.slot} exited while it forked the zygote")
 
     def drop(self, zygote: int) -> bool:
         """Give up one that is not born; tell whether there was one. Should it be born, it leaves."""

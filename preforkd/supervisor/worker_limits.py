@@ -23,23 +23,21 @@ def reason_to_replace(pid: int, settings: Settings, connections: int, share: flo
         opened = usage.descriptors(pid)
         allowed = usage.descriptor_limit(pid)
         if opened >= allowed * _NINE_TENTHS:
-            return f"it has {opened} file descriptors open, and the system allows {allowed}"
+            return f"it has {opened} file descriptors open of the {allowed} that the system allows"
         if limits.descriptors and opened - min(connections, opened) >= limits.descriptors * share:
-            return f"it has {opened} file descriptors open, beside {connections} connections"
+            return f"it has {opened} file descriptors open besides {connections} connections"
     return ""
 
 
 def too_heavy(private: int, growth: int | None) -> str:
     """Return in words that a worker has so many bytes to itself, and how many more than at first."""
     grown = f", {_size(growth)} more than after its fork" if growth is not None else ""
-    return f"it has {_size(private)} of memory to itself{grown}"
+    return f"it has {_size(private)} of private memory{grown}"
 
 
 def heaviest(weights: list[tuple[int, int]]) -> str:
     """Return in words which workers have the most memory to themselves: bytes and slots, in order."""
-    return "the most have " + ", ".join(
-        f"worker {slot} with {_size(private)}" for private, slot in weights
-    )
+    return "most: " + ", ".join(f"worker {slot} {_size(private)}" for private, slot in weights)
 
 
 def _size(count: int) -> str:

@@ -40,7 +40,7 @@ def test_a_master_that_ends_before_it_answers(tmp_path):
         thread = threading.Thread(target=hang_up)
         thread.start()
         client = Client(str(tmp_path / "s"))
-        with pytest.raises(NotRunningError, match="ended before it answered"):
+        with pytest.raises(NotRunningError, match="exited before it answered"):
             client.call("GetStatus")
         client.close()
         thread.join()

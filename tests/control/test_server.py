@@ -101,7 +101,7 @@ def test_strangers_may_look_and_not_command(path, monkeypatch):
     with serving(path) as backend:
         assert call(path, "GetStatus")
         for method, parameters in (("Reload", {"fresh": False}), ("Stop", {"quick": True})):
-            with pytest.raises(NotAllowedError, match="for root"):
+            with pytest.raises(NotAllowedError, match="only to root"):
                 call(path, method, **parameters)
         assert not backend.stopped
 
@@ -166,7 +166,7 @@ def test_a_client_that_does_not_read_is_cut_off(path, caplog, monkeypatch):
                     sock.sendall(request * 100)
         assert call(path, "GetStatus")
     assert [record.message for record in caplog.records] == [
-        "a client of the control socket does not read, and is cut off"
+        "control socket: client does not read its answer; connection closed"
     ]
 
 
@@ -397,7 +397,7 @@ def test_sockets_that_wait_to_be_closed_are_bounded(path, monkeypatch, caplog):
         waiting.settimeout(10)
         waiting.connect(str(path))
         waiting.sendall(b'{"method":"io.preforkd.Manager.GetStatus"}\0')
-        wait_until(lambda: "connections wait to be closed; pausing" in caplog.text)
+        wait_until(lambda: "closed connections are still being released; pausing" in caplog.text)
         go_on.set()
         assert b"generation 3" in waiting.recv(65536)
         waiting.close()
@@ -441,4 +441,4 @@ def test_the_mode_and_the_group_say_who_may_connect(path, caplog):
             os.getxattr(path, "system.posix_acl_access")
         assert path.stat().st_mode & 0o777 == 0o600
         backend.server.set_access(0o660, "nobody-at-all")
-        assert "not opened to the group 'nobody-at-all'" in caplog.text
+        assert "cannot grant access to the group 'nobody-at-all'" in caplog.text

@@ -229,7 +229,7 @@ def test_children_of_the_application_end_by_sigterm(service, tmp_path, target, t
     assert get(service.address, "/left") == (200, str(worker).encode())
     assert service.stop() == 0
     assert "is killed" not in service.log
-    assert "leaves of its own accord" not in service.log
+    assert "is draining without an order of the master" not in service.log
 
 
 def test_a_child_that_a_hook_forks_and_lets_return(service, tmp_path):

@@ -59,7 +59,8 @@ def begun(service, address, path, busy=1):
 def stacks_in(log, who):
     """Return what was logged of one that was late: the text behind the name, with its stacks."""
     found = re.search(
-        rf"{who} \([^)]*\) was late([^\n]*its stacks:\n(?:[\t ].*\n?|.*most recent.*\n?)*)", log
+        rf"{who} \([^)]*\) was killed after its timeout([^\n]*stacks:\n(?:[\t ].*\n?|.*most recent.*\n?)*)",
+        log,
     )
     assert found, log
     return found[1]
@@ -131,7 +132,7 @@ def test_where_a_worker_hangs_at_its_start_is_logged(service):
 def test_where_a_lifespan_hangs_is_logged(service):
     """The stacks of an ASGI worker's threads say nothing; the chain of its task does."""
     log = start_that_fails(service, "HANGS = 'lifespan.startup'\n" + ASGI, "asgi:late:app")
-    text = log[log.index("was late") :]
+    text = log[log.index("was killed after its timeout") :]
     assert "Task " in text
     assert "in wait_for_nobody" in text
 
@@ -142,8 +143,8 @@ def test_what_holds_up_a_drain_is_logged_with_its_request(service):
     with begun(service, address, "/hang"):
         assert service.control("reload", "--fresh").returncode == 0
         whole_again(service, 1, set())
-    text = service.log[service.log.index("was late") :]
-    assert text.startswith("was late, busy with GET /hang HTTP/1.1, when it was killed")
+    text = service.log[service.log.index("was killed after its timeout") :]
+    assert text.startswith("was killed after its timeout, busy with GET /hang HTTP/1.1")
     assert "in hang_here" in text
 
 
@@ -164,7 +165,7 @@ def test_where_a_lifespan_holds_up_a_drain_is_logged(service):
     service.serve("late", code, "workers: 1\ntimeouts: {drain: 2s}", "asgi:late:app")
     assert service.control("reload", "--fresh").returncode == 0
     whole_again(service, 1, set())
-    text = service.log[service.log.index("was late") :]
+    text = service.log[service.log.index("was killed after its timeout") :]
     assert "Task " in text
     assert "in wait_for_nobody" in text
 
@@ -176,7 +177,10 @@ def test_threads_that_hold_up_an_exit_are_named(service):
     assert service.control("reload", "--fresh").returncode == 0
     whole_again(service, 1, set())
     assert "the exit waits for 1 non-daemon thread(s): kafka-consumer" in service.log
-    assert "kafka-consumer (most recent call first)" in service.log[service.log.index("was late") :]
+    assert (
+        "kafka-consumer (most recent call first)"
+        in service.log[service.log.index("was killed after its timeout") :]
+    )
 
 
 def test_a_reload_to_fewer_workers_starts_no_more_than_will_stay(service):

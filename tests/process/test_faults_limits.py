@@ -66,7 +66,7 @@ def test_a_fork_that_is_refused(unprivileged):
     limit_processes(service.zygote(), 1)
     victim = service.workers()[0]
     os.kill(victim, signal.SIGKILL)
-    service.until(lambda _: "starts have failed 2 times" in service.log)
+    service.until(lambda _: "2 consecutive start failures" in service.log)
     assert "fork: Resource temporarily unavailable" in service.log
     assert get(service.address, "/?id=1")[0] == 200
     problems = " ".join(service.status()["problems"])
@@ -85,7 +85,7 @@ def test_a_zygote_that_is_refused(unprivileged):
     assert "Resource temporarily unavailable" in answer.stderr
     assert "Python" not in answer.stderr
     os.kill(service.zygote(), signal.SIGKILL)
-    service.until(lambda _: "starts have failed 2 times" in service.log)
+    service.until(lambda _: "2 consecutive start failures" in service.log)
     assert get(service.address, "/?id=1")[0] == 200
     limit_processes(service.pid, None)
     whole_again(service, 2, set())

@@ -47,7 +47,7 @@ def test_a_journal_that_does_not_read(service, tmp_path):
         assert time.monotonic() - begun < 15
     assert load.result.lost == 0, load.result.bad
     # What the journal does not take of the master's is on standard error.
-    assert "generation 2 serves" in service.log
+    assert "generation 2 is serving" in service.log
 
 
 def test_a_journal_that_is_stopped_and_comes_back(service, tmp_path):
@@ -61,14 +61,14 @@ def test_a_journal_that_is_stopped_and_comes_back(service, tmp_path):
         serve(service, more="log: {target: journal}\n", command=command)
     place.unlink()
     assert service.control("reload", "--fresh").returncode == 0
-    assert "generation 2 serves" in service.log
+    assert "generation 2 is serving" in service.log
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(place))
         journal.settimeout(30)
         assert service.control("reload", "--fresh").returncode == 0
-        while b"generation 3 serves" not in journal.recv(65536):
+        while b"generation 3 is serving" not in journal.recv(65536):
             pass
-    assert "generation 3 serves" not in service.log
+    assert "generation 3 is serving" not in service.log
 
 
 def test_a_standard_error_that_nobody_reads(service):
@@ -113,7 +113,7 @@ def test_a_manager_that_is_not_there(service, tmp_path):
         environ={"NOTIFY_SOCKET": str(tmp_path / "nowhere"), "WATCHDOG_USEC": "200000"},
     )
     deadline = time.monotonic() + 30
-    while "generation 1 serves" not in service.log:
+    while "generation 1 is serving" not in service.log:
         assert time.monotonic() < deadline, service.log
         time.sleep(0.05)
     with Load(service.address, rate=100) as load:
@@ -139,7 +139,7 @@ def test_a_manager_that_does_not_read(service, tmp_path):
             environ={"NOTIFY_SOCKET": str(place), "WATCHDOG_USEC": "200000"},
         )
         deadline = time.monotonic() + 30
-        while "generation 1 serves" not in service.log:
+        while "generation 1 is serving" not in service.log:
             assert time.monotonic() < deadline, service.log
             time.sleep(0.05)
         spent, begun = cpu_seconds(service.pid), time.monotonic()

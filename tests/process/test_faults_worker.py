@@ -19,8 +19,8 @@ DEATHS = {
     "segv": (None, "ended: killed by SIGSEGV"),
     "abort": (None, "ended: killed by SIGABRT"),
     "_exit": (None, "ended: exit status 5"),
-    "_exit0": (None, "ended: exit status 0"),
-    "exit": (500, "leaves of its own accord"),
+    "_exit0": (None, "exited: exit status 0"),
+    "exit": (500, "is draining without an order of the master"),
     "close-all": (None, "a descriptor of preforkd's was closed by the application"),
 }
 
@@ -108,7 +108,7 @@ def test_workers_that_die_again_and_again(service):
     serve(service)
     for _ in range(8):
         assert get(service.address, "/fault?kill")[0] is None
-    assert "starts have failed" in service.log
+    assert "consecutive start failure" in service.log
     assert get(service.address, "/?id=1")[0] == 200
     service.until(lambda status: status["ready"] == 2)
 

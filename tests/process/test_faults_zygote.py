@@ -38,7 +38,7 @@ def test_a_zygote_that_cannot_be_replaced_is_tried_again(service):
     flag = service.folder / "die"
     flag.touch()
     os.kill(service.zygote(), signal.SIGKILL)
-    service.until(lambda _: "starts have failed 2 times" in service.log)
+    service.until(lambda _: "2 consecutive start failures" in service.log)
     assert get(service.address, "/?id=1")[0] == 200
     flag.unlink()
     whole_again(service, 2, set())

@@ -53,7 +53,7 @@ def test_a_worker_that_hangs_outside_a_request_is_replaced(service, kind):
     assert ask(address, "/hang").endswith(b"ok")
     service.until(lambda _: (service.folder / "hangs").exists())
     assert ask(address).endswith(b"ok")
-    assert "its loop has not turned" in service.log
+    assert "its event loop has not run" in service.log
     assert "in hang" in service.log
     service.until(lambda status: [row["state"] for row in status["workers"]] == ["ready"])
     assert service.workers() != [worker]
@@ -64,5 +64,5 @@ def test_a_request_that_blocks_an_asyncio_loop_is_found(service):
     settings = "workers: 1\ntimeouts: {heartbeat: 1s}"
     address = service.serve("site_app", HANG + ASGI, settings, "asgi:site_app:app")
     assert ask(address, "/block") == b""
-    assert "its loop has not turned" in service.log
+    assert "its event loop has not run" in service.log
     assert ask(address).endswith(b"ok")

@@ -170,7 +170,7 @@ def test_a_stopped_zygote_is_replaced_without_touching_the_workers(echo):
     echo.until(
         lambda status: (
             status["generations"][0]["zygote_state"] == "ready"
-            and "loads the application" in echo.log.partition("killed by SIGKILL")[2]
+            and "loading the application" in echo.log.partition("killed by SIGKILL")[2]
         )
     )
     assert set(echo.workers()) == workers
@@ -249,9 +249,9 @@ def test_workers_that_die_at_start_are_retried_with_delays(service):
     )
     service.start("--config", str(service.config), ready=False)
     assert service.wait() == 69
-    assert 2 <= service.log.count("ended before it was ready") <= 8
-    assert "starts have failed 1 times: the next one is in 0.25 s" in service.log
-    assert "starts have failed 2 times: the next one is in 0.5 s" in service.log
+    assert 2 <= service.log.count("exited before it was ready") <= 8
+    assert "1 consecutive start failure; retrying in 0.25 s" in service.log
+    assert "2 consecutive start failures; retrying in 0.5 s" in service.log
     assert "exit status 7" in service.log
 
 
@@ -495,7 +495,7 @@ def test_only_sockets_that_cannot_be_served_are_refused(service, sock, reason):
     assert service.wait() == 78
     assert reason in service.log
     assert "listening on" not in service.log
-    assert "no socket was passed that can be served" in service.manager.wait_for("STATUS")["STATUS"]
+    assert "passed no socket that can be served" in service.manager.wait_for("STATUS")["STATUS"]
 
 
 def test_sockets_for_another_process_are_told(service):
@@ -578,7 +578,10 @@ def test_the_demo_is_never_served_in_silence(service):
     """Where app.target is missing: a warning that names the file."""
     path = service.configure(f"listen: 127.0.0.1:{free_port()}\n")
     service.start("--config", str(path))
-    assert f"warning: the built-in demo is served: app.target is not set in {path}" in service.log
+    assert (
+        f"warning: app.target is not set in {path}; serving the built-in demo application"
+        in service.log
+    )
 
 
 WITHOUT_PROC = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
@@ -709,7 +712,7 @@ def test_a_worker_that_is_asked_to_leave_is_replaced_at_once(echo):
             status["ready"] == 4 and not {busy, idle} & {row["pid"] for row in status["workers"]}
         )
     )
-    assert "leaves of its own accord" in echo.log
+    assert "is draining without an order of the master" in echo.log
 
 
 def test_memory_pressure_reaches_every_worker(service, tmp_path):
@@ -723,5 +726,5 @@ def test_memory_pressure_reaches_every_worker(service, tmp_path):
     descriptor = os.open(fifo, os.O_WRONLY)
     os.write(descriptor, b"x")
     service.until(lambda _: service.log.count("garbage collected") == 4)
-    assert service.log.count("memory is short: giving back") == 1
+    assert service.log.count("memory pressure: releasing") == 1
     os.close(descriptor)

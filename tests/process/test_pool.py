@@ -143,7 +143,7 @@ def test_workers_are_replaced_after_their_requests_and_nothing_is_lost(service, 
         load.wait_for(600)
     assert load.result.lost == 0, load.result
     assert not first & set(service.workers())
-    assert "is to be replaced: it has answered" in service.log
+    assert "will be replaced: it has answered" in service.log
     assert "only 1 of 2" not in service.log
 
 
@@ -199,7 +199,7 @@ def test_a_full_queue_is_told_of(service, started):
     for thread in threads:
         thread.join()
     service.until(lambda status: not status["problems"])
-    assert "no connection waits any more" in service.log
+    assert "no connection is waiting any more" in service.log
 
 
 def test_workers_are_preferred_victims(service, started):
@@ -234,6 +234,6 @@ def test_a_worker_that_has_grown_is_replaced(service, started):
         assert time.monotonic() < deadline, service.log
         ask(address)
     assert len(first & set(service.workers())) == 1
-    line = service.log.partition("is to be replaced: ")[2]
+    line = service.log.partition("will be replaced: ")[2]
     assert "MB of memory to itself" in line
     assert "more than after its fork (the most have worker" in line

@@ -106,13 +106,13 @@ def test_reforks_that_fail_change_nothing(service, started):
         for trouble, said in (
             ("raise", "the hook before_refork failed: RuntimeError: not now"),
             ("hang", "the zygote forked from a worker was not ready within 2 s"),
-            ("die", "ended before it was ready: exit status 3"),
+            ("die", "exited before it was ready: exit status 3"),
         ):
             (service.folder / trouble).touch()
             answer = service.control("refork")
             assert answer.returncode == 69
             assert said in answer.stderr
-            assert "the refork failed" in service.log
+            assert "refork of generation 1 failed" in service.log
             (service.folder / trouble).unlink()
             load.wait_for(50)
         assert set(service.workers()) == before

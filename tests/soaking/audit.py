@@ -126,9 +126,11 @@ def _judge_reforks(verdict: Verdict, faults: Faults) -> None:
             verdict.unexplained.append(f"refork ({kind}) ended with {status}: {said}")
 
 
-_BROKEN = re.compile(r"this refork is broken|ended: exit status 7|ended as soon as it was forked")
-_NO_REFORK = ("a reload has come before", "; a refork needs one that serves")
-_KILLED = re.compile(r"has ended|ended while it forked|killed by SIGKILL|could not be asked")
+_BROKEN = re.compile(r"this refork is broken|ended: exit status 7|exited as soon as it was forked")
+_NO_REFORK = ("superseded by a reload", "; refork requires a serving service")
+_KILLED = re.compile(
+    r"has exited|exited while it forked|killed by SIGKILL|cannot send the refork request"
+)
 
 
 # --- the log -----------------------------------------------------------------------------------
@@ -189,33 +191,34 @@ def _rules(ended: dict[int, set[str]], faults: Faults, paused: set[int]):
         return lambda text: bool(condition and compiled.search(text))
 
     return (
-        of(r"ended.*: killed by SIGKILL", ended, {"killed", "stopped", "hung"}),
-        of(r"ended.*: killed by SIGSEGV", ended, {"crash"}),
-        of(r"ended.*: exit status 9", ended, {"exit"}),
-        of(r"took longer than .*; its stacks:", ended, {"hung", "stopped"}),
+        of(r"exited.*: killed by SIGKILL", ended, {"killed", "stopped", "hung"}),
+        of(r"exited.*: killed by SIGSEGV", ended, {"crash"}),
+        of(r"exited.*: exit status 9", ended, {"exit"}),
+        of(r"took longer than .*; stacks:", ended, {"hung", "stopped"}),
         of(r"is killed: .*took longer than", ended, {"hung", "stopped"}),
         of(r"is killed: .*was stopped by a signal", ended, {"stopped"}),
         # It was told to leave before it was stopped, so that its time was over earlier.
         of(r"is killed: .*did not leave within", ended, {"stopped"}),
         of(r"was stopped by a signal", ended.keys() | paused),
-        of(r"zygote .* ended: killed by SIGKILL", zygotes),
+        of(r"zygote .* exited: killed by SIGKILL", zygotes),
         of(r"zygote .* is killed", zygotes),
         says(r"is killed: its generation is no longer wanted", reloads),
         says(r"zygote \(pid \d+, generation \d+\) is killed", "broken import" in reloads),
-        says(rf"the refork failed, .*({_BROKEN.pattern})", faults.reforks),
-        says(r"zygote \(pid \d+, generation \d+\) ended: exit status 7", faults.reforks),
+        says(rf"refork of generation \d+ failed; .*({_BROKEN.pattern})", faults.reforks),
+        says(r"zygote \(pid \d+, generation \d+\) exited: exit status 7", faults.reforks),
         says(r"\): the hook before_refork failed", faults.reforks),
-        says(rf"the refork failed, .*({_KILLED.pattern})", ended or zygotes),
+        says(rf"refork of generation \d+ failed; .*({_KILLED.pattern})", ended or zygotes),
         says(r"is killed: its zygote was given up", faults.reforks),
-        says(r"reload failed, what served serves on", reloads),
+        says(r"reload failed; generation \d+ keeps serving", reloads),
         says(
-            r"ended before it was ready: (it was never born|the zygote could not be asked)", zygotes
+            r"exited before it was ready: (it was never forked|cannot send the fork request)",
+            zygotes,
         ),
-        says(r"starts have failed \d+ times", zygotes or ended),
+        says(r"\d+ consecutive start failure", zygotes or ended),
         says(r"(worker \d+ \(generation \d+\): )?the application failed on GET /raise\?id="),
-        says(r"the control socket has \d+ clients; others are turned away"),
+        says(r"control socket: \d+ clients are connected; refusing a client"),
         says(
-            r"all workers have been busy for .* wait",
+            r"all workers have been busy for .* waiting",
             paused or any("hung" in hows for hows in ended.values()),
         ),
     )

@@ -40,7 +40,10 @@ def test_the_end_of_a_worker_that_serves_is_a_warning(caplog):
     caplog.set_level(logging.INFO)
     story(ev.WorkerExited(1, "killed by SIGKILL"), board=serving())
     last = caplog.records[-1]
-    assert last.getMessage() == "worker 1 (pid 101, generation 1) ended: killed by SIGKILL"
+    assert (
+        last.getMessage()
+        == "worker 1 (pid 101, generation 1) exited: killed by SIGKILL; starting a replacement"
+    )
     assert last.levelno == logging.WARNING
     assert last.journal["OBJECT_PID"] == 101
     assert last.journal["MESSAGE_ID"] == catalog.WORKER_ENDED.id
@@ -61,10 +64,10 @@ def test_what_happens_as_planned_has_no_explanation(caplog):
     words = [row.getMessage().partition(") ")[2] for row in told]
     assert words == [
         "is ready",
-        "is to be replaced: it has served for 60 s",
-        "ended: exit status 0",
+        "will be replaced: it has served for 60 s",
+        "exited: exit status 0",
         "is ready",
-        "is to be replaced: it has answered 9 requests",
+        "will be replaced: it has answered 9 requests",
     ]
     assert not any("MESSAGE_ID" in row.journal for row in told)
 
@@ -108,9 +111,7 @@ def test_a_refork_that_fails_is_told_once(caplog):
         board=board,
     )
     told = [row.getMessage() for row in caplog.records if row.levelno >= logging.WARNING]
-    assert told == [
-        "generation 1: the refork failed, and the zygote before goes on: the hook failed"
-    ]
+    assert told == ["refork of generation 1 failed; keeping the previous zygote: the hook failed"]
 
 
 def test_a_zygote_that_cannot_be_started_again_is_told(caplog):
@@ -123,4 +124,4 @@ def test_a_zygote_that_cannot_be_started_again_is_told(caplog):
         ev.ZygoteFailed(2, FAILURE),
         board=board,
     )
-    assert "the application could not be loaded again: the hook failed" in caplog.text
+    assert "cannot load the application again; workers keep serving: the hook failed" in caplog.text

@@ -130,7 +130,7 @@ def test_nothing_is_bound_in_place_of_sockets_that_cannot_be_served():
     with pytest.raises(ConfigurationError) as caught:
         Listeners(Passed([], refused), Store())
     told = caught.value.report()
-    assert "no socket was passed that can be served" in told
+    assert "passed no socket that can be served" in told
     assert "'dns' from systemd (descriptor 3) is not served: it is a datagram socket" in told
     assert "'seq' from systemd (descriptor 4)" in told
     Listeners(Passed([], [Refused("words", 3, "it is no socket", file=True)]), Store())
@@ -140,7 +140,7 @@ def test_stored_sockets_do_not_stand_for_those_of_the_socket_unit(port):
     """A restart after the socket unit was changed to datagrams is refused as a start is."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         stored = Inherited(stored_name(f"127.0.0.1:{port}"), sock, f"127.0.0.1:{port}")
-        with pytest.raises(ConfigurationError, match="no socket was passed"):
+        with pytest.raises(ConfigurationError, match="passed no socket"):
             Listeners(Passed([stored], [Refused("dns", 3, "it is a datagram socket")]), Store())
 
 

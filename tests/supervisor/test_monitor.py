@@ -200,11 +200,11 @@ def test_saturation_is_said_at_its_beginning_and_its_end(scene, caplog):
     for _ in range(6):
         loop.run(1)
         watch.log_saturation()
-    assert caplog.text.count("9 connections wait") == 1
+    assert caplog.text.count("9 connections are waiting") == 1
     pool.queue = 0
     loop.run(1)
     watch.log_saturation()
-    assert caplog.text.count("no connection waits any more") == 1
+    assert caplog.text.count("no connection is waiting any more") == 1
 
 
 BEAT = TimeoutsSettings(heartbeat=10.0)
@@ -223,7 +223,7 @@ def test_a_worker_whose_loop_stands_still_is_overdue(scene):
     loop.run(1)
     (overdue,) = of(facts, ev.WorkerOverdue)
     assert overdue.worker == 1
-    assert "its loop has not turned for 10.0 s" in overdue.reason
+    assert "its event loop has not run for 10.0 s" in overdue.reason
     pool.now = PoolSample({2: 100.0}, {}, {1: 6})
     loop.run(1)
     assert of(facts, ev.WorkerRecovered) == [ev.WorkerRecovered(1)]

@@ -120,7 +120,7 @@ def test_one_that_ended_at_once_is_a_failure(scene):
     """Its pid is no child's any more."""
     scene.request()
     assert scene.pending.forked(scene.handle, messages.Reforked(9, 4712), claim) is None
-    assert scene.failure() == "the zygote ended as soon as it was forked"
+    assert scene.failure() == "the zygote exited as soon as it was forked"
 
 
 def test_a_worker_that_cannot_fork_says_why(scene):
@@ -138,10 +138,10 @@ def test_a_worker_that_cannot_fork_says_why(scene):
 def test_a_worker_that_ends_meanwhile_is_a_failure(scene):
     """Before it was asked, or while it forked."""
     scene.pending.request(ev.ForkZygote(9, 3, 5), None)
-    assert scene.failure() == "the worker that was to fork it has ended"
+    assert scene.failure() == "the worker that was to fork it has exited"
     scene.request()
     scene.pending.worker_ended(scene.handle)
-    assert scene.failure() == "worker 2 ended while it forked the zygote"
+    assert scene.failure() == "worker 2 exited while it forked the zygote"
     scene.worker.close()
     scene.pending.request(ev.ForkZygote(9, 3, 5), scene.handle)
-    assert scene.failure().startswith("worker 2 could not be asked")
+    assert scene.failure().startswith("cannot send the refork request to worker 2")

@@ -108,7 +108,7 @@ def test_a_journal_that_hangs_stops_nobody(machine):
     machine.run("kill -STOP $(systemctl show systemd-journald -p MainPID --value)")
     try:
         assert "all answered" in machine.run("python3 /srv/flood.py")
-        assert "generation 2 serves" in machine.run("preforkctl reload --fresh")
+        assert "generation 2 is serving" in machine.run("preforkctl reload --fresh")
     finally:
         machine.run("kill -CONT $(systemctl show systemd-journald -p MainPID --value)")
     assert machine.run("curl -sf http://127.0.0.1:8080/last") == "said"
@@ -156,22 +156,22 @@ def application(environ, start_response):
 
 
 EVENTS = """\
-The service has started, and loads the application
+The service is starting; it loads the application
 Listening on 127.0.0.1:8080, bound by preforkd
 Listening on 127.0.0.1:8080, kept by systemd
 Listening on http, a socket from systemd
-Generation 1 serves
-A reload is done: generation 2 serves
-A reload has changed settings without new workers
-A reload was refused; what served serves on
-Worker 1 has ended
-Worker 1 did not leave in time
+Generation 1 is serving
+Reload completed: generation 2 is serving
+A reload changed settings without starting new workers
+A reload failed; the current generation keeps serving
+Worker 1 exited unexpectedly
+Worker 1 did not exit in time
 Worker 1 is killed
-The zygote of generation 1 has ended
-Starts fail again and again
+The zygote of generation 1 exited unexpectedly
+Starts fail repeatedly; the next one is delayed
 The service cannot start
-The service stops
-The service leaves because nobody uses it
+The service is stopping
+The service exits because it is idle
 """
 
 
@@ -196,7 +196,7 @@ def test_every_event_is_explained(machine):
     slow.communicate(timeout=30)
     for _ in range(4):
         machine.call(ask.format("exit"))
-    machine.until("journalctl -u preforkd -o cat", "starts have failed")
+    machine.until("journalctl -u preforkd -o cat", "consecutive start failure")
     machine.until("preforkctl status", "1 of 1 workers ready")
     slow = machine.start(ask.format(30))
     machine.until("preforkctl status", "busy for")
@@ -225,7 +225,7 @@ def test_a_pool_that_cannot_serve_is_restarted(machine):
     machine.run("systemctl start preforkd.socket preforkd.service")
     code.write_text("raise RuntimeError('broken meanwhile')\n")
     machine.run("kill -KILL $(pgrep -f '[p]reforkd: zygote') $(pgrep -f '[p]reforkd: worker')")
-    machine.until("journalctl -u preforkd -x --no-pager", "Subject: The watchdog is not fed", 90)
+    machine.until("journalctl -u preforkd -x --no-pager", "Subject: The watchdog ping is withheld", 90)
     machine.until("journalctl -u preforkd -o cat --no-pager", "Watchdog timeout")
     code.write_text(EVENTFUL)
     assert machine.run("curl -sf --max-time 60 http://127.0.0.1:8080/") == "ok"

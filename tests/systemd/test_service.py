@@ -116,7 +116,7 @@ def test_the_control_socket_speaks_varlink(machine):
         f"varlinkctl call {path} io.preforkd.Manager.GetStatus '{{}}'"
     )
     answer = machine.run(f"varlinkctl call {path} io.preforkd.Manager.Reload '{{\"fresh\": true}}'")
-    assert "generation 2 serves" in answer
+    assert "generation 2 is serving" in answer
 
 
 def test_who_may_look_and_who_may_command(machine):
