@@ -15,10 +15,10 @@ from tests.process.load import Load
 
 # What the application does, what its client gets, what the log says of the worker.
 DEATHS = {
-    "kill": (None, "ended: killed by SIGKILL"),
-    "segv": (None, "ended: killed by SIGSEGV"),
-    "abort": (None, "ended: killed by SIGABRT"),
-    "_exit": (None, "ended: exit status 5"),
+    "kill": (None, "exited: killed by SIGKILL"),
+    "segv": (None, "exited: killed by SIGSEGV"),
+    "abort": (None, "exited: killed by SIGABRT"),
+    "_exit": (None, "exited: exit status 5"),
     "_exit0": (None, "exited: exit status 0"),
     "exit": (500, "is draining without an order of the master"),
     "close-all": (None, "a descriptor of preforkd's was closed by the application"),
@@ -68,7 +68,7 @@ def test_a_recursion_that_overflows_the_stack(service):
                 status["ready"] == 2 and {row["pid"] for row in status["workers"]} != before
             )
         )
-        assert "ended: killed by SIGSEGV" in service.log
+        assert "exited: killed by SIGSEGV" in service.log
     else:
         assert status == 500
         assert "RecursionError" in service.log

@@ -160,7 +160,7 @@ def test_a_dead_worker_is_replaced_at_once(echo):
         lambda status: status["ready"] == 4 and {row["pid"] for row in status["workers"]} != before
     )
     assert status["generation"] == 1
-    assert "ended: exit status 3" in echo.log
+    assert "exited: exit status 3" in echo.log
 
 
 def test_a_stopped_zygote_is_replaced_without_touching_the_workers(echo):

@@ -225,7 +225,9 @@ def test_a_pool_that_cannot_serve_is_restarted(machine):
     machine.run("systemctl start preforkd.socket preforkd.service")
     code.write_text("raise RuntimeError('broken meanwhile')\n")
     machine.run("kill -KILL $(pgrep -f '[p]reforkd: zygote') $(pgrep -f '[p]reforkd: worker')")
-    machine.until("journalctl -u preforkd -x --no-pager", "Subject: The watchdog ping is withheld", 90)
+    machine.until(
+        "journalctl -u preforkd -x --no-pager", "Subject: The watchdog ping is withheld", 90
+    )
     machine.until("journalctl -u preforkd -o cat --no-pager", "Watchdog timeout")
     code.write_text(EVENTFUL)
     assert machine.run("curl -sf --max-time 60 http://127.0.0.1:8080/") == "ok"

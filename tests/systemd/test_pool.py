@@ -189,7 +189,7 @@ def test_short_memory_makes_an_elastic_pool_smaller(machine):
     assert pids_of(after) < before
     entry(machine, "the pool shrinks from 6 to 2 workers: memory is short", "PREFORKD_SIZE=2")
     explained = machine.run("journalctl -u preforkd -x --no-pager")
-    for subject in ("Memory is short", "The pool has another size"):
+    for subject in ("Memory is short", "The size of the pool has changed"):
         assert f"Subject: {subject}" in explained
 
 
