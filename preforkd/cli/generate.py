@@ -18,9 +18,9 @@ from preforkd.supervisor.signals import SIGNALS
 _WIDTH = 96
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _ON_RELOAD = {
-    OnReload.LIVE: "live",
-    OnReload.GENERATION: "new workers",
-    OnReload.RESTART: "restart",
+    OnReload.LIVE: "a reload applies it in place",
+    OnReload.GENERATION: "a reload starts new workers",
+    OnReload.RESTART: "a change needs a restart",
 }
 _DURATION = "^\\s*([0-9]+(\\.[0-9]+)?\\s*[a-z]*\\s*)+$"
 _REQUESTS = "^[0-9]+(\\s*requests?)?$"
@@ -29,9 +29,10 @@ _SIZE = "^[0-9]+(\\.[0-9]+)?\\s*([KMGTkmgt]?)(i?B)?$"
 _HEAD = """\
 # /etc/preforkd.yaml: the configuration of preforkd.
 #
-# Every setting is here, as a comment and with its default; none is needed.
-# preforkd check shows what is wrong with a file, preforkd config what is in force and why,
-# systemctl reload preforkd applies it. Durations: 30s, 1min 30s. Sizes: 64K, 256M.
+# Every setting is listed as a comment with its default; all are optional.
+# preforkd check reports the errors of a file, preforkd config shows the settings in force and
+# their origins, systemctl reload preforkd applies the file. Durations: 30s, 1min 30s. Sizes, to
+# the base of 1024: 64K, 256M.
 """
 
 
@@ -64,7 +65,7 @@ def _comment(text: str, indent: str) -> list[str]:
 
 
 def _facts(field: Field) -> str:
-    return f"({field.allowed()}; a change needs: {_ON_RELOAD[field.on_reload]})"
+    return f"({field.allowed()}; {_ON_RELOAD[field.on_reload]})"
 
 
 def _default(field: Field) -> str:
@@ -76,7 +77,7 @@ def _default(field: Field) -> str:
 
 
 def uncommented(text: str) -> str:
-    """Return the sample with each setting in force: what a reader of it would get by hand."""
+    """Return the sample with each setting uncommented, as an administrator would edit it."""
     lines = []
     for line in text.split("\n"):
         bare = line.lstrip()
@@ -160,12 +161,12 @@ preforkd.yaml \\- configuration of preforkd
 .SH DESCRIPTION
 A YAML file. Every setting is optional, and so is the file.
 .B preforkd check
-reports everything that is wrong with it,
+reports all of its errors,
 .B preforkctl reload
 applies it. Durations are written as in
 .BR systemd.time (7):
-30s, 1min 30s; sizes as 64K or 256M, to the base of 1024. Scalars are read as they were written, by the
-type of their setting.
+30s, 1min 30s; sizes as 64K or 256M, to the base of 1024. The type of a setting decides how its value is
+read, not YAML: on is a text where a text is expected, and 0600 is octal where permissions are.
 .SH SETTINGS
 """
 _MAN_TAIL = """\
@@ -183,7 +184,7 @@ def manual() -> str:
 
 def _man_entry(field: Field) -> str:
     facts = f"Value: {field.allowed()}. Default: {_default(field)}."
-    change = f"A change needs: {_ON_RELOAD[field.on_reload]}."
+    change = f"{_ON_RELOAD[field.on_reload].capitalize()}."
     return f".TP\n.B {_troff(field.path)}\n{_troff(field.help)}\n.br\n{_troff(facts)} {change}\n"
 
 

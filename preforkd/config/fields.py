@@ -129,7 +129,9 @@ def get(settings: msgspec.Struct, path: str) -> Any:
 def _field(path: str, hint: Any, default: Any, kinds: tuple[str, ...]) -> Field:
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         short = getattr(hint, "SHORT", "")
-        return Field(path, Form.SECTION, default, help=_summary(hint), struct=hint, short=short)
+        return Field(
+            path, Form.SECTION, default, help=_help_of_section(hint), struct=hint, short=short
+        )
     plain, meta = _unwrap(hint)
     assert meta is not None
     extra = meta.extra or {}
@@ -151,8 +153,9 @@ def _field(path: str, hint: Any, default: Any, kinds: tuple[str, ...]) -> Field:
     )
 
 
-def _summary(struct: type) -> str:
-    return (struct.__doc__ or "").strip().split("\n")[0]
+def _help_of_section(struct: type) -> str:
+    # The docstring is what an administrator reads above the section, without the markup of code.
+    return " ".join((struct.__doc__ or "").replace("``", "").split())
 
 
 def _unwrap(hint: Any) -> tuple[Any, msgspec.Meta | None]:

@@ -52,38 +52,41 @@ class AppSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     target: Annotated[
         str,
         declare(
-            "What to run, as KIND:MODULE:ATTRIBUTE. KIND is stream, wsgi or asgi; ATTRIBUTE may be a "
-            "dotted path, or a call without arguments for a factory: wsgi:mysite:create_app().",
+            "Application to run, as KIND:MODULE:ATTRIBUTE. KIND is stream, wsgi or asgi. ATTRIBUTE may be a "
+            "dotted path, or end in () to call a factory without arguments: wsgi:mysite:create_app().",
             GENERATION,
         ),
     ] = "stream:preforkd.apps.demo:greet"
     directory: Annotated[
         str,
         declare(
-            "The application's directory: current directory of the workers and first entry of the "
-            "module search path. A symbolic link in it is followed anew at each reload. Empty: where "
-            "preforkd was started; a relative path begins there. Through a link ($PWD of a shell) that is "
-            "found anew as well; under systemd, which sets no $PWD, write the whole path.",
+            "Directory of the application: the current directory of the workers and the first entry of the "
+            "module search path. Symbolic links in it are resolved again at each reload. Empty: the "
+            "directory in which preforkd was started; a relative path starts there. That directory is "
+            "resolved again as well if $PWD names it through a symbolic link, as a shell sets it; systemd "
+            "sets no $PWD: use an absolute path there.",
             GENERATION,
         ),
     ] = ""
     python: Annotated[
         str,
         declare(
-            "The interpreter that loads the application, for example "
-            "/srv/site/.venv/bin/python. Empty: the one that runs preforkd.",
+            "Python interpreter that loads the application, for example /srv/site/.venv/bin/python. Empty: "
+            "the interpreter that runs preforkd.",
             GENERATION,
         ),
     ] = ""
     environment: Annotated[
         dict[str, str],
-        declare("Environment variables for the application, added to preforkd's own.", GENERATION),
+        declare(
+            "Environment variables of the application, added to those of preforkd.", GENERATION
+        ),
     ] = {}
     warm_up: Annotated[
         tuple[str, ...],
         declare(
-            "What is done once, before the first worker is forked, so that all workers share what it "
-            "loads: functions (MODULE:FUNCTION), and for kind wsgi paths that are requested of the "
+            "Work to do once, before the first worker is forked, so that all workers share the memory that "
+            "it fills: functions (MODULE:FUNCTION) and, for kind wsgi, paths to request from the "
             "application (/admin/login/), or URLs where the host or the scheme matters "
             "(https://shop.example/).",
             GENERATION,
@@ -92,17 +95,18 @@ class AppSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     warm_up_required: Annotated[
         bool,
         declare(
-            "What fails in warm_up ends the start (or the reload). false: it is told as a warning.",
+            "Whether a failed entry of warm_up fails the start or the reload. false: the failure is logged "
+            "as a warning.",
             GENERATION,
         ),
     ] = False
     check: Annotated[
         str,
         declare(
-            "A path, for example /health, or a URL where the host matters (http://shop.example/health): "
-            "at the start and at each reload one worker is asked for it (GET) before any of them serves. "
-            "An answer of 400 or above, or none within timeouts.boot, refuses the start or the reload. "
-            "That worker then ends. Empty: none.",
+            "Path of a trial request, for example /health, or a URL where the host matters "
+            "(http://shop.example/health). At the start and at each reload, one worker answers it (GET) "
+            "before any worker serves; that worker then exits. A status of 400 or above, or no response "
+            "within timeouts.boot, fails the start or the reload. Empty: no trial request.",
             GENERATION,
             kinds=HTTP_KINDS,
         ),
@@ -110,20 +114,20 @@ class AppSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class ListenSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One listening socket: bound by preforkd, or passed by systemd and known by its name."""
+    """One listening socket: bound by preforkd, or passed by systemd and identified by its name."""
 
     address: Annotated[
         str,
         declare(
-            "host:port, [v6]:port, :port (every address), or unix:/path. Empty with a name: the socket "
-            "is the one that systemd passes under this name.",
+            "host:port, [v6]:port, :port (all addresses), or unix:/path. Empty, with a name: the socket "
+            "that systemd passes under this name.",
             GENERATION,
         ),
     ] = ""
     name: Annotated[
         str,
         declare(
-            "The socket's name, in logs and for the application; for a socket from systemd its "
+            "Name of the socket, in logs and for the application; for a socket from systemd its "
             "FileDescriptorName=. Empty: the address.",
             GENERATION,
         ),
@@ -131,7 +135,7 @@ class ListenSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     backlog: Annotated[
         int,
         declare(
-            "Connections that the kernel queues before a worker takes them; the kernel caps it at "
+            "Connections that the kernel queues until a worker accepts them; the kernel caps it at "
             "net.core.somaxconn.",
             GENERATION,
             ge=1,
@@ -140,18 +144,33 @@ class ListenSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 1024
     mode: Annotated[
         int,
-        declare("Permissions of a Unix socket.", GENERATION, ge=0, le=0o777, unit=Unit.MODE),
+        declare(
+            "Permissions of a Unix socket, in octal digits.",
+            GENERATION,
+            ge=0,
+            le=0o777,
+            unit=Unit.MODE,
+        ),
     ] = 0o666
-    owner: Annotated[str, declare("User that owns a Unix socket. Empty: ours.", GENERATION)] = ""
-    group: Annotated[str, declare("Group that owns a Unix socket. Empty: ours.", GENERATION)] = ""
+    owner: Annotated[
+        str,
+        declare("User that owns a Unix socket. Empty: the user that preforkd runs as.", GENERATION),
+    ] = ""
+    group: Annotated[
+        str,
+        declare(
+            "Group that owns a Unix socket. Empty: the group that preforkd runs as.", GENERATION
+        ),
+    ] = ""
     tls: Annotated[
-        bool, declare("Speak TLS here, with the certificate of the section tls.", GENERATION)
+        bool,
+        declare("Speak TLS on this socket, with the certificate of the section tls.", GENERATION),
     ] = False
     proxy_protocol: Annotated[
         bool,
         declare(
-            "Every connection begins with the PROXY protocol's header, version 1 or 2. Peers that are "
-            "not in proxy.trusted are refused.",
+            "Expect the header of the PROXY protocol, version 1 or 2, at the start of each connection. "
+            "Connections from peers that are not in proxy.trusted are refused.",
             GENERATION,
         ),
     ] = False
@@ -163,39 +182,38 @@ class ListenSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is logged, and where to."""
+    """The log."""
 
     level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        declare("The least important messages that are logged.", LIVE),
+        declare("Lowest level of the messages that are logged.", LIVE),
     ] = "info"
     target: Annotated[
         Literal["auto", "journal", "stderr"],
         declare(
-            "auto: native journal fields when standard error is the journal, else lines on standard "
-            "error.",
+            "Destination. auto: the journal, with its fields, if standard error is connected to it; else "
+            "lines on standard error.",
             RESTART,
         ),
     ] = "auto"
 
 
 class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The control socket, which preforkctl talks to."""
+    """The control socket, to which preforkctl connects."""
 
     socket: Annotated[
         str,
         declare(
-            "Path of the socket; off: none. Empty: io.preforkd.Manager in $RUNTIME_DIRECTORY, which "
-            "systemd sets; else, with the pid behind that name, in preforkd/ below the user's runtime "
-            "directory.",
+            "Path of the socket; off: none. Empty: io.preforkd.Manager in $RUNTIME_DIRECTORY, which systemd "
+            "sets; without it, io.preforkd.Manager.PID in preforkd/ below the user's runtime directory.",
             RESTART,
         ),
     ] = ""
     mode: Annotated[
         int,
         declare(
-            "Permissions of the socket. Who may connect may look; who may not command either sees "
-            "requests without their query.",
+            "Permissions of the socket, in octal digits. A user who may connect may query the service; "
+            "requests are shown without their query unless the user may also give commands.",
             LIVE,
             ge=0,
             le=0o777,
@@ -205,8 +223,8 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     group: Annotated[
         str,
         declare(
-            "Members of this group may connect and give commands too. Empty: only root and the user that "
-            "preforkd runs as.",
+            "Group whose members may connect and give commands. Empty: only root and the user that preforkd "
+            "runs as.",
             LIVE,
         ),
     ] = ""
@@ -219,19 +237,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hooks: Annotated[
         str,
         declare(
-            "An object of the application's, as MODULE:ATTRIBUTE (or MODULE: the module itself), whose "
-            "functions are called at the moments of a process's life: zygote_loaded, after_fork, "
-            "before_refork, worker_started, worker_leaving, request_begun, request_ended. Empty: none.",
+            "Object of the application, as MODULE:ATTRIBUTE (or MODULE: the module itself), whose functions "
+            "are called at these points of a process's life: zygote_loaded, after_fork, before_refork, "
+            "worker_started, worker_leaving, request_begun, request_ended. Empty: none.",
             GENERATION,
         ),
     ] = ""
     listen: Annotated[
         tuple[ListenSettings, ...],
         declare(
-            "The sockets to listen on: an address, or a list of addresses or mappings. Sockets that "
-            "systemd passes come first: where it passes any, only those are served. An entry here with a "
-            "name says that this one must be among them, one without a name is that of the passed "
-            "socket with its address.",
+            "Sockets to listen on: an address, or a list of addresses or mappings. If systemd passes "
+            "sockets, only those are served: an entry with a name then requires that a socket of this name "
+            "is passed, and an entry without a name configures the passed socket with its address.",
             GENERATION,
         ),
     ] = (ListenSettings(address="127.0.0.1:8080"),)
@@ -240,8 +257,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     idle_exit: Annotated[
         float,
         declare(
-            "With sockets from systemd only: leave after so long without a request or an open "
-            "connection; the next connection starts the service again, and nothing is lost. 0: never.",
+            "Time without a request or an open connection after which the service exits, if all its sockets "
+            "come from systemd. The next connection starts it again; none is lost. 0: never.",
             LIVE,
             ge=0.0,
             le=DAY,

@@ -9,14 +9,15 @@ from preforkd.config.kinds import ALL_KINDS, HTTP_KINDS, SPOOLING_KINDS
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The HTTP worker."""
+    """HTTP connections of kinds wsgi and asgi."""
 
     KINDS: ClassVar[tuple[str, ...]] = HTTP_KINDS
 
     keep_alive: Annotated[
         float,
         declare(
-            "How long an idle connection stays open for another request. 0: closed after each answer.",
+            "Time for which an idle connection stays open for another request. 0: closed after each "
+            "response.",
             GENERATION,
             ge=0.0,
             le=HOUR,
@@ -26,8 +27,9 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     header_timeout: Annotated[
         float,
         declare(
-            "From the first byte of a request until the end of its headers; also the time that a TLS "
-            "handshake and the PROXY protocol's header may take, for kind stream as well.",
+            "Longest time from the first byte of a request until the end of its headers. Also the longest "
+            "time for a TLS handshake and for the header of the PROXY protocol, with kind stream as well. "
+            "At the limit the connection is closed.",
             GENERATION,
             ge=0.1,
             le=HOUR,
@@ -38,7 +40,8 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     body_timeout: Annotated[
         float,
         declare(
-            "The longest pause between two parts of a request's body, or while a client reads an answer.",
+            "Longest pause between two parts of a request's body, and between two reads of a response by "
+            "the client. At the limit the connection is closed.",
             GENERATION,
             ge=0.1,
             le=HOUR,
@@ -48,8 +51,8 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     min_rate: Annotated[
         int,
         declare(
-            "Bytes per second that a request's body must bring, and that the client must read of an "
-            "answer, on the average of each body_timeout. 0: as slow as it likes.",
+            "Lowest rate, in bytes per second, at which a client must send a request's body and read a "
+            "response, averaged over each body_timeout. A slower connection is closed. 0: no limit.",
             GENERATION,
             ge=0,
             le=1 * GIB,
@@ -59,7 +62,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_requests: Annotated[
         int,
         declare(
-            "Requests that one connection may bring before it is closed. 0: any number.",
+            "Requests after which a connection is closed. 0: no limit.",
             GENERATION,
             ge=0,
             le=1_000_000_000,
@@ -68,7 +71,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_line: Annotated[
         int,
         declare(
-            "Size of the request line; more is answered with 414.",
+            "Largest size of the request line; a longer one is answered with 414.",
             GENERATION,
             ge=256,
             le=1 * MIB,
@@ -78,7 +81,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_field: Annotated[
         int,
         declare(
-            "Size of one header; more is answered with 431.",
+            "Largest size of one header; a larger one is answered with 431.",
             GENERATION,
             ge=256,
             le=1 * MIB,
@@ -88,7 +91,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_fields: Annotated[
         int,
         declare(
-            "Number of headers; more is answered with 431.",
+            "Largest number of headers; more are answered with 431.",
             GENERATION,
             ge=1,
             le=10_000,
@@ -97,7 +100,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_header: Annotated[
         int,
         declare(
-            "Size of the request line and all headers together; more is answered with 431.",
+            "Largest total size of the request line and the headers; more is answered with 431.",
             GENERATION,
             ge=1 * KIB,
             le=1 * MIB,
@@ -107,7 +110,8 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_body: Annotated[
         int,
         declare(
-            "Size of a request's body; more is answered with 413.",
+            "Largest size of a request's body; a larger one is answered with 413. 0: only requests without "
+            "a body.",
             GENERATION,
             ge=0,
             le=1024 * GIB,
@@ -117,7 +121,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     spool: Annotated[
         int,
         declare(
-            "A request body above this size waits in a temporary file instead of in memory.",
+            "Size above which a request's body is kept in a temporary file instead of in memory.",
             GENERATION,
             ge=0,
             le=1 * GIB,
@@ -128,8 +132,8 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     spool_total: Annotated[
         int,
         declare(
-            "Size of the temporary files with request bodies of one worker together; a body that finds "
-            "no room is answered with 503. 0: four times http.max_body.",
+            "Largest total size of the temporary files in which one worker keeps request bodies; a body "
+            "that exceeds it is answered with 503. 0: four times http.max_body.",
             GENERATION,
             ge=0,
             le=1024 * GIB,
@@ -140,8 +144,8 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     connections: Annotated[
         int,
         declare(
-            "Open connections per worker; a worker that holds this many accepts no more. For kind "
-            "stream: those whose TLS handshake or PROXY header is not complete.",
+            "Largest number of open connections of a worker; at the limit it accepts no more. For kind "
+            "stream: of connections whose TLS handshake or PROXY header is not complete.",
             GENERATION,
             ge=1,
             le=1_000_000,
@@ -155,26 +159,26 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     healthy: Annotated[
         str,
         declare(
-            "A path, for example /-/healthy, that the worker answers itself with 200 as long as it "
-            "lives. Empty: none.",
+            "Path, for example /-/healthy, that the worker answers itself with 200 as long as it runs. "
+            "Empty: none.",
             GENERATION,
         ),
     ] = ""
     ready: Annotated[
         str,
         declare(
-            "A path, for example /-/ready, that the worker answers itself with 200, and with 503 as "
-            "soon as it is to leave or timeouts.drain_notice runs. Empty: none.",
+            "Path, for example /-/ready, that the worker answers itself with 200, and with 503 once it "
+            "drains or timeouts.drain_notice has begun. Empty: none.",
             GENERATION,
         ),
     ] = ""
     answer_spool: Annotated[
         int,
         declare(
-            "An answer that the application makes in parts, faster than the client reads it, waits in "
-            "memory up to 1 MiB, then in a temporary file up to this size; beyond that the application "
-            "waits for the client. When all answers of a worker together take 64 MiB of memory, whole "
-            "ones wait in files, too, of sixteen times this size together.",
+            "Largest size of the temporary file for a response that the application generates in parts, "
+            "faster than the client reads it. Up to 1 MiB of it waits in memory; at the limit the "
+            "application waits for the client. Once the responses of a worker take 64 MiB of memory, "
+            "complete responses wait in files as well, up to sixteen times this size in total.",
             GENERATION,
             ge=0,
             le=1024 * GIB,
@@ -185,7 +189,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class TlsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Certificate and key for listeners with ``tls: true``; read anew by each generation of workers."""
+    """Certificate and key of listeners with ``tls: true``; read again by each generation of workers."""
 
     certificate: Annotated[
         str,
@@ -197,30 +201,29 @@ class TlsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     key: Annotated[
         str,
         declare(
-            "Path of the key, in PEM format; or {credential: NAME}. Empty: it is in the certificate's "
-            "file.",
+            "Path of the private key, in PEM format; or {credential: NAME}. Empty: the key is in the "
+            "certificate's file.",
             GENERATION,
         ),
     ] = ""
 
 
 class ProxySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The proxies in front: whose word about a client counts."""
+    """Reverse proxies, and what they may declare about a client."""
 
     trusted: Annotated[
         tuple[str, ...],
         declare(
-            "Addresses and networks of the proxies, for example [127.0.0.1, 10.0.0.0/8]; unix: all "
-            "who come by a Unix socket.",
+            "Addresses and networks of the trusted proxies, for example [127.0.0.1, 10.0.0.0/8]; unix: "
+            "every peer on a Unix socket.",
             GENERATION,
         ),
     ] = ()
     headers: Annotated[
         Literal["off", "forwarded", "x-forwarded"],
         declare(
-            "Which headers of a trusted proxy name the client: Forwarded, or X-Forwarded-For and "
-            "X-Forwarded-Proto; the application does not see those of anybody else. off: they are "
-            "headers like others.",
+            "Headers by which a trusted proxy names the client: Forwarded, or X-Forwarded-For and "
+            "X-Forwarded-Proto; from other peers, these are removed. off: they have no special meaning.",
             GENERATION,
             kinds=HTTP_KINDS,
         ),
@@ -228,19 +231,19 @@ class ProxySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class AccessLogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A line for each request."""
+    """The access log: one line for each request."""
 
     KINDS: ClassVar[tuple[str, ...]] = HTTP_KINDS
 
     target: Annotated[
         str,
         declare(
-            "Where to: off, journal (with fields), stderr, or the path of a file, which is opened anew "
-            "by the workers of each generation.",
+            "Destination: off, journal (with fields), stderr, or the path of a file, which each generation "
+            "of workers opens again.",
             GENERATION,
         ),
     ] = "off"
     format: Annotated[
         Literal["combined", "json"],
-        declare("How a line on standard error or in a file is written.", GENERATION),
+        declare("Format of the lines on standard error or in a file.", GENERATION),
     ] = "combined"

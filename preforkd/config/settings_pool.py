@@ -9,9 +9,9 @@ from preforkd.config.kinds import HTTP_KINDS, THREADED_KINDS
 
 
 class WorkersSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The worker processes. A number instead of the section is its count: ``workers: 4``.
+    """The worker processes. A number in place of the section sets count: ``workers: 4``.
 
-    With ``min`` and ``max`` the pool is elastic.
+    With ``min`` and ``max`` the pool is elastic: its size follows the demand.
     """
 
     SHORT: ClassVar[str] = "count"
@@ -26,7 +26,7 @@ class WorkersSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     min: Annotated[
         int,
         declare(
-            "With max: the pool begins with so many workers and never has fewer. 0: one.",
+            "With max: number of workers at the start, and the fewest that the pool shrinks to. 0: one.",
             LIVE,
             ge=0,
             le=1024,
@@ -35,8 +35,8 @@ class WorkersSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max: Annotated[
         int,
         declare(
-            "The pool grows up to so many workers while connections wait and no worker is idle, and "
-            "shrinks slowly when they are not needed. 0: it has a fixed size, that of count.",
+            "Largest number of workers. The pool grows while connections wait and no worker is idle, and "
+            "shrinks slowly when workers are not needed. 0: the pool has the fixed size of count.",
             LIVE,
             ge=0,
             le=1024,
@@ -45,7 +45,7 @@ class WorkersSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     spare: Annotated[
         int,
         declare(
-            "Workers of an elastic pool that are kept idle beside those that are busy.",
+            "Number of idle workers that an elastic pool keeps in addition to the busy ones.",
             LIVE,
             ge=0,
             le=1024,
@@ -54,8 +54,8 @@ class WorkersSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     threads: Annotated[
         int,
         declare(
-            "Threads of each worker that call a WSGI application, for one that waits on others most "
-            "of the time and is safe to be called from several threads.",
+            "Threads of each worker that call a WSGI application. More than one is for a thread-safe "
+            "application that spends most of its time waiting for other services.",
             GENERATION,
             ge=1,
             le=512,
@@ -65,14 +65,14 @@ class WorkersSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class TimeoutsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long each step of a process's life may take."""
+    """Longest times of the steps in a process's life, and of a request."""
 
     start: Annotated[
         float,
         declare(
-            "From the start of a generation until its workers are ready: loading the application and "
-            "starting the workers. A reload that takes longer is given up, and the old generation "
-            "serves on.",
+            "Longest time from the start of a generation until its workers are ready: loading the "
+            "application and starting the workers. At the limit the start fails; a reload fails too, and "
+            "the old generation keeps serving.",
             LIVE,
             ge=0.1,
             le=HOUR,
@@ -82,7 +82,8 @@ class TimeoutsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     boot: Annotated[
         float,
         declare(
-            "From the fork of one worker until it accepts connections.",
+            "Longest time from the fork of a worker until it is ready. At the limit it is killed, and "
+            "another one is started.",
             LIVE,
             ge=0.1,
             le=HOUR,
@@ -92,8 +93,8 @@ class TimeoutsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drain: Annotated[
         float,
         declare(
-            "How long a worker that is to leave may go on with the request that it is serving, before "
-            "it is killed.",
+            "Longest time that a retiring worker may take to finish its requests. At the limit it is "
+            "killed.",
             LIVE,
             ge=0.0,
             le=DAY,
@@ -103,8 +104,8 @@ class TimeoutsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     request: Annotated[
         float,
         declare(
-            "How long one request may be with the application. Then the worker's stacks are logged with "
-            "the request, the worker is killed and another takes its place. 0: for ever.",
+            "Longest time the application may take for one request. At the limit the worker's stacks are "
+            "logged with the request, and the worker is killed and replaced. 0: no limit.",
             LIVE,
             ge=0.0,
             le=DAY,
@@ -114,8 +115,8 @@ class TimeoutsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     slow: Annotated[
         float,
         declare(
-            "After how long the stacks of the worker that has a request are logged, once for each "
-            "request, and nothing else happens. 0: never.",
+            "Time after which the stacks of a worker that is still processing a request are logged, once "
+            "for each request; the request continues. 0: never.",
             LIVE,
             ge=0.0,
             le=DAY,
@@ -125,10 +126,10 @@ class TimeoutsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     heartbeat: Annotated[
         float,
         declare(
-            "How long a worker's loop may stand still while connections wait and no request explains "
-            "it. Then the worker's stacks are logged, the worker is killed and another takes its place. "
-            "A request explains it with kind wsgi and stream, unless there are workers.threads; an "
-            "asyncio loop has to turn beside its requests. 0: for ever.",
+            "Longest time that a worker's loop may stand still while connections wait and no request "
+            "accounts for it. At the limit the worker's stacks are logged, and the worker is killed and "
+            "replaced. A running request accounts for it with kind stream, and with kind wsgi unless "
+            "workers.threads is set; the event loop of kind asgi has to turn during requests. 0: no limit.",
             LIVE,
             ge=0.0,
             le=DAY,
@@ -138,8 +139,8 @@ class TimeoutsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drain_notice: Annotated[
         float,
         declare(
-            "Before the service stops: how long it goes on serving while http.ready already answers "
-            "503, so that a load balancer sees it and sends no more. 0: it stops at once.",
+            "Time for which a service that is to stop keeps serving while http.ready already answers 503, "
+            "so that a load balancer stops sending requests to it. 0: it stops at once.",
             LIVE,
             ge=0.0,
             le=HOUR,
@@ -150,32 +151,46 @@ class TimeoutsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class WorkerLimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits of each worker. One that reaches a limit is replaced: another serves before it leaves.
+    """Limits of each worker. A worker that reaches one is replaced: another one serves before it exits.
 
-    Each worker has a limit of its own, between four fifths of what is written and all of it, so that they do
-    not leave together.
+    Each worker draws its own limit between 80 % and 100 % of the value, so that the workers do not exit at
+    the same time.
     """
 
     requests: Annotated[
         int,
         declare(
-            "Requests (or connections of a stream handler). 0: any number.", LIVE, ge=0, le=10**12
+            "Requests after which a worker is replaced; connections, for a stream handler. 0: no limit.",
+            LIVE,
+            ge=0,
+            le=10**12,
         ),
     ] = 0
     age: Annotated[
         float,
         declare(
-            "Time since it began to serve. 0: any.", LIVE, ge=0.0, le=365 * DAY, unit=Unit.DURATION
+            "Age after which a worker is replaced; 0: no limit.",
+            LIVE,
+            ge=0.0,
+            le=365 * DAY,
+            unit=Unit.DURATION,
         ),
     ] = 0.0
     cpu: Annotated[
         float,
-        declare("CPU time since its fork. 0: any.", LIVE, ge=0.0, le=365 * DAY, unit=Unit.DURATION),
+        declare(
+            "CPU time since its fork after which a worker is replaced. 0: no limit.",
+            LIVE,
+            ge=0.0,
+            le=365 * DAY,
+            unit=Unit.DURATION,
+        ),
     ] = 0.0
     descriptors: Annotated[
         int,
         declare(
-            "Open file descriptors beside its connections. 0: nine tenths of what the system allows it.",
+            "Open file descriptors, without those of its connections, above which a worker is replaced. 0: "
+            "nine tenths of what the system allows a process (LimitNOFILE=).",
             LIVE,
             ge=0,
             le=1_000_000,
@@ -184,29 +199,29 @@ class WorkerLimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class ReloadSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a reload goes from one generation to the next."""
+    """How a reload replaces one generation by the next."""
 
     surge: Annotated[
         Count | Literal["all"],
         declare(
-            "How many workers of the new generation may run beside the old ones. all: the whole new "
-            "generation is ready before the first old worker leaves. A number saves memory: the "
-            "generations change places in steps of this size.",
+            "Number of workers of the new generation that may run in addition to the old ones. all: the "
+            "whole new generation is ready before the first old worker drains. A number saves memory: the "
+            "workers are replaced in steps of this size.",
             LIVE,
         ),
     ] = "all"
 
 
 class ReforkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Forking workers anew from a worker that is warm. A number instead of the section is ``after``."""
+    """Forking the workers again from a warm worker. A number in place of the section sets ``after``."""
 
     SHORT: ClassVar[str] = "after"
 
     after: Annotated[
         int,
         declare(
-            "Requests that a worker has answered when it forks the next zygote, so that the workers "
-            "share what was loaded and built meanwhile. 0: never.",
+            "Requests after which a worker forks the next zygote, so that the workers share what was loaded "
+            "and built meanwhile. 0: never.",
             LIVE,
             ge=0,
             le=1_000_000_000,
@@ -216,13 +231,13 @@ class ReforkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class MemorySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The workers' memory."""
+    """Memory of the workers."""
 
     limit: Annotated[
         int,
         declare(
-            "Private memory (USS) of one worker above which it is replaced. Pages that it shares with "
-            "the others do not count. 0: no limit.",
+            "Private memory (USS) of a worker above which it is replaced. Pages that it shares with other "
+            "processes do not count. 0: no limit.",
             LIVE,
             ge=0,
             le=1024 * GIB,
@@ -233,10 +248,10 @@ class MemorySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     immortal: Annotated[
         bool,
         declare(
-            "Make all that is loaded before the first fork immortal, so that the workers do not write "
-            "to shared memory by merely using it (CPython 3.12 and 3.13). What is loaded by then is "
-            "never freed. The requests of app.warm_up are sent twice, and the code that they run is "
-            "laid side by side.",
+            "Make all objects that exist before the first fork immortal, so that workers do not write to "
+            "shared pages merely by using them (CPython 3.12 and 3.13). These objects are never freed. The "
+            "requests of app.warm_up are sent twice, and the code that they run is placed contiguously in "
+            "memory.",
             GENERATION,
         ),
     ] = False
