@@ -29,7 +29,7 @@ from preforkd.config.target import parse_reference
 logger = logging.getLogger("preforkd.app")
 
 SETTING = "hooks"
-MOMENTS = {
+HOOKS = {
     "zygote_loaded": 0,
     "after_fork": 0,
     "before_refork": 0,
@@ -43,7 +43,7 @@ _OF_REQUESTS = ("request_begun", "request_ended")
 
 
 class Hooks:
-    """The hooks of one application: those of `MOMENTS` that it has, by name."""
+    """The hooks of one application: those of `HOOKS` that it has, by name."""
 
     def __init__(self, found: dict[str, Callable[..., Any]] | None = None) -> None:
         self._found = found or {}
@@ -53,20 +53,20 @@ class Hooks:
         """Tell whether there is anything to call around requests."""
         return "request_begun" in self._found or "request_ended" in self._found
 
-    def call(self, moment: str, *arguments: Any) -> str:
+    def call(self, name: str, *arguments: Any) -> str:
         """Call the hook of this moment, if there is one.
 
         Returns what went wrong with it in one line, which has been logged with its traceback; empty
         if nothing.
         """
-        hook = self._found.get(moment)
+        hook = self._found.get(name)
         if hook is None:
             return ""
         try:
             hook(*arguments)
         except (Exception, SystemExit) as error:
-            logger.exception("the hook %s failed", moment)
-            return f"the hook {moment} failed: {type(error).__name__}: {error}"
+            logger.exception("the hook %s failed", name)
+            return f"the hook {name} failed: {type(error).__name__}: {error}"
         return ""
 
 
@@ -79,30 +79,32 @@ def load(text: str, kind: str) -> Hooks:
     if not text:
         return Hooks()
     holder = loader.find(parse_reference(text), SETTING)
-    found = {name: hook for name in MOMENTS if (hook := getattr(holder, name, None)) is not None}
+    found = {name: hook for name in HOOKS if (hook := getattr(holder, name, None)) is not None}
     for name, hook in found.items():
         if not callable(hook):
             kind = type(hook).__name__
-            raise loader.misnamed(SETTING, f"{text}: {name} is not callable, it is of type {kind}")
-        if _wants_self(holder, hook):
+            raise loader.setting_error(
+                SETTING, f"{text}: {name} is not callable, it is of type {kind}"
+            )
+        if _needs_instance(holder, hook):
             hint = f"{text}() makes one"
-            raise loader.misnamed(
+            raise loader.setting_error(
                 SETTING, f"{text} is a class: {name} needs an instance", hint=hint
             )
-        if reason := _useless(name, hook, kind):
-            raise loader.misnamed(SETTING, f"{text}: {name} {reason}")
-    strange = _almost(holder)
+        if reason := _unusable(name, hook, kind):
+            raise loader.setting_error(SETTING, f"{text}: {name} {reason}")
+    misspelled = _misspelled(holder)
     if not found:
-        hint = strange[0] if strange else f"known are {', '.join(MOMENTS)}"
-        raise loader.misnamed(SETTING, f"{text} has none of the hooks", hint=hint)
-    for meant in strange:
+        hint = misspelled[0] if misspelled else f"known are {', '.join(HOOKS)}"
+        raise loader.setting_error(SETTING, f"{text} has none of the hooks", hint=hint)
+    for meant in misspelled:
         logger.warning("hooks: %s: %s", text, meant)
     return Hooks(found)
 
 
-def _useless(name: str, hook: Any, kind: str) -> str:
+def _unusable(name: str, hook: Any, kind: str) -> str:
     """Return why a hook would not do what it is there for; empty: it will."""
-    count = MOMENTS[name]
+    count = HOOKS[name]
     if signatures.is_async(hook):
         return "is asynchronous: nobody would await it"
     if not signatures.takes(hook, count):
@@ -112,7 +114,7 @@ def _useless(name: str, hook: Any, kind: str) -> str:
     return ""
 
 
-def _wants_self(holder: Any, hook: Any) -> bool:
+def _needs_instance(holder: Any, hook: Any) -> bool:
     return (
         inspect.isclass(holder)
         and inspect.isfunction(hook)
@@ -120,11 +122,11 @@ def _wants_self(holder: Any, hook: Any) -> bool:
     )
 
 
-def _almost(holder: Any) -> list[str]:
+def _misspelled(holder: Any) -> list[str]:
     # A hook that is misspelled is never called, and nobody notices.
-    names = [name for name in dir(holder) if not name.startswith("_") and name not in MOMENTS]
+    names = [name for name in dir(holder) if not name.startswith("_") and name not in HOOKS]
     return [
-        f"did you mean {moment} by {name}?"
+        f"did you mean {hook} by {name}?"
         for name in names
-        for moment in difflib.get_close_matches(name, MOMENTS, 1, 0.85)
+        for hook in difflib.get_close_matches(name, HOOKS, 1, 0.85)
     ]

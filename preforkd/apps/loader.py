@@ -34,12 +34,12 @@ def prepare(directory: str) -> str:
         try:
             os.chdir(native(directory))
         except OSError as error:
-            raise misnamed("app.directory", f"{directory}: {error.strerror}") from error
+            raise setting_error("app.directory", f"{directory}: {error.strerror}") from error
     home = _here()
     if not home:
         hint = "name the application's directory in app.directory"
         reason = "the directory in which preforkd was started is no more"
-        raise misnamed("app.directory", reason, hint=hint)
+        raise setting_error("app.directory", reason, hint=hint)
     if sys.path[:1] != [home]:
         sys.path.insert(0, home)
     return os.fsencode(home).decode(errors="replace")
@@ -63,7 +63,7 @@ def load(target: Target) -> Any:
     if (found := signatures.fault(application, target)) is not None:
         what, hint = found
         name = f"{target.module}:{target.attribute}" + ("()" if target.call else "")
-        raise misnamed(setting, f"{name} ({_where(target.module)}): {what}", hint=hint)
+        raise setting_error(setting, f"{name} ({_where(target.module)}): {what}", hint=hint)
     return application
 
 
@@ -85,26 +85,26 @@ def _import(name: str, setting: str) -> Any:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             parent = error.name.rpartition(".")[0]
             about = f" ({parent} is {_where(parent)})" if parent in sys.modules else ""
-            raise misnamed(
+            raise setting_error(
                 setting,
                 f"there is no module named {error.name!r}{about}",
                 hint="set app.directory to the folder that contains it, or app.python to the "
                 "interpreter of the virtual environment where it is installed",
                 detail=_search_path(),
             ) from error
-        raise failed(f"importing {name} failed", error) from error
+        raise application_error(f"importing {name} failed", error) from error
     except (Exception, SystemExit) as error:
-        raise failed(f"importing {name} failed", error) from error
+        raise application_error(f"importing {name} failed", error) from error
 
 
 def _create(target: Reference, factory: Any) -> Any:
     try:
         return factory()
     except (Exception, SystemExit) as error:
-        raise failed(f"{target.module}:{target.attribute}() failed", error) from error
+        raise application_error(f"{target.module}:{target.attribute}() failed", error) from error
 
 
-def failed(what: str, error: BaseException) -> PreforkdError:
+def application_error(what: str, error: BaseException) -> PreforkdError:
     """Return the error for code of the application's that raised, with its traceback.
 
     Where the system has nothing left it is a SystemFailure.
@@ -159,12 +159,12 @@ def _no_attribute(target: Reference, holder: Any, name: str, setting: str) -> Pr
     names = [word for word in dir(holder) if not word.startswith("_")]
     close = difflib.get_close_matches(name, names, 3)
     hint = f"did you mean {' or '.join(close)}?" if close else ""
-    hint = _hidden(target.module) or hint
+    hint = _shadowing(target.module) or hint
     message = f"{target.module} ({_where(target.module)}) has no attribute {name!r}"
     partial = getattr(getattr(holder, "__spec__", None), "_initializing", False)
     if partial:
         message += " yet: it is still being imported (a circular import)"
-    return misnamed(setting, message, hint=hint)
+    return setting_error(setting, message, hint=hint)
 
 
 def _where(name: str) -> str:
@@ -177,7 +177,7 @@ def _where(name: str) -> str:
     return "built into the interpreter"
 
 
-def _hidden(name: str) -> str:
+def _shadowing(name: str) -> str:
     """Return a hint if the application's directory has a module of this name, and another one was found."""
     path = os.path.join(_here(), *name.split("."))
     found = os.path.realpath(_where(name))
@@ -187,7 +187,9 @@ def _hidden(name: str) -> str:
     return ""
 
 
-def misnamed(setting: str, message: str, *, hint: str = "", detail: str = "") -> ConfigurationError:
+def setting_error(
+    setting: str, message: str, *, hint: str = "", detail: str = ""
+) -> ConfigurationError:
     """Return the error for a setting that names something that is not there, or not fit."""
     error = ConfigurationError([Problem(Place("application"), setting, message)], hint=hint)
     error.detail = detail

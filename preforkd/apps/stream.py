@@ -16,11 +16,11 @@ from preforkd.config.address import as_ipv4
 logger = logging.getLogger("preforkd.app")
 
 _NOTHING = bytes(4)
-_GOODBYE = 2.0
+_CLOSE_NOTIFY_TIMEOUT = 2.0
 """Seconds for a client to make room for the end of a TLS connection."""
-_GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError)
+_CLIENT_GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError)
 # By their names: OpenSSL is not loaded for those who do not want it.
-_GONE_OVER_TLS = {"SSLEOFError", "SSLZeroReturnError"}
+_CLIENT_GONE_TLS = {"SSLEOFError", "SSLZeroReturnError"}
 
 StreamHandler = Callable[[socket.socket, Any], None]
 
@@ -63,13 +63,13 @@ def call(handler: StreamHandler, connection: socket.socket, peer: Any) -> None:
         handler(connection, peer)
         secure = getattr(connection, "unwrap", None)
         if secure is not None and connection.fileno() >= 0:
-            _say_goodbye(connection, secure)
+            _send_close_notify(connection, secure)
         if _has_unread(connection):
-            _part(connection)
+            _lingering_close(connection)
     except SystemExit:
         raise
     except BaseException as error:
-        if isinstance(error, _GONE) or type(error).__name__ in _GONE_OVER_TLS:
+        if isinstance(error, _CLIENT_GONE) or type(error).__name__ in _CLIENT_GONE_TLS:
             logger.debug("connection from %s: %s", peer, error)
         else:
             logger.exception("the handler failed on a connection from %s", peer)
@@ -77,7 +77,7 @@ def call(handler: StreamHandler, connection: socket.socket, peer: Any) -> None:
         connection.close()
 
 
-def _say_goodbye(connection: socket.socket, unwrap: Callable[[], Any]) -> None:
+def _send_close_notify(connection: socket.socket, unwrap: Callable[[], Any]) -> None:
     # The client's own goodbye is not waited for; room for ours is, for a moment.
     with contextlib.suppress(OSError, ValueError):
         connection.setblocking(False)
@@ -89,7 +89,7 @@ def _say_goodbye(connection: socket.socket, unwrap: Callable[[], Any]) -> None:
             if type(error).__name__ == "SSLWantWriteError":
                 poll = select.poll()
                 poll.register(connection, select.POLLOUT)
-                if poll.poll(_GOODBYE * 1000):
+                if poll.poll(_CLOSE_NOTIFY_TIMEOUT * 1000):
                     unwrap()
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
@@ -102,7 +102,7 @@ def _has_unread(connection: socket.socket) -> bool:
         return False
 
 
-def _part(connection: socket.socket) -> None:
+def _lingering_close(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_WR)
         connection.setblocking(False)

@@ -25,7 +25,7 @@ FLAG = "preforkd.warm_up"
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
+class _WarmUpHead:
     target: bytes
     headers: tuple[tuple[bytes, bytes], ...]
     method: str = "GET"
@@ -58,20 +58,20 @@ def _call(entry: str) -> None:
     function = loader.find(parse_reference(entry), SETTING)
     if not callable(function):
         kind = type(function).__name__
-        raise loader.misnamed(SETTING, f"{entry} is not callable, it is of type {kind}")
+        raise loader.setting_error(SETTING, f"{entry} is not callable, it is of type {kind}")
     if signatures.is_async(function):
-        raise loader.misnamed(SETTING, f"{entry} is asynchronous: nobody would await it")
+        raise loader.setting_error(SETTING, f"{entry} is asynchronous: nobody would await it")
     try:
         function()
     except (Exception, SystemExit) as error:
-        raise loader.failed(f"{entry} failed", error) from error
+        raise loader.application_error(f"{entry} failed", error) from error
 
 
 def _request(entry: str, application: Any) -> None:
     try:
         code, reason = _answer(application, _environ(entry))
     except (Exception, SystemExit) as error:
-        raise loader.failed(f"the application failed on GET {entry}", error) from error
+        raise loader.application_error(f"the application failed on GET {entry}", error) from error
     if code >= 400:
         hint = ""
         if code == 400:
@@ -88,7 +88,7 @@ def _environ(entry: str) -> dict[str, Any]:
     base = wsgi.base_environ(parts.hostname or "localhost", port, secure=secure, threads=False)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     headers = ((b"host", host.encode()), (b"user-agent", b"preforkd"), (b"accept", b"*/*"))
-    environ = wsgi.environ_for(_Head(target.encode(), headers), base)
+    environ = wsgi.environ_for(_WarmUpHead(target.encode(), headers), base)
     environ["REMOTE_ADDR"] = "127.0.0.1"
     environ["wsgi.input"] = io.BytesIO()
     environ[FLAG] = True

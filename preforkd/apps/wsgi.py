@@ -29,8 +29,8 @@ _WITHOUT_PREFIX = {
 }
 
 
-class Head(Protocol):
-    """What is needed of a request's head; `preforkd.http.head.Head`."""
+class RequestHeadProtocol(Protocol):
+    """What is needed of a request's head; `preforkd.http.head.RequestHeadProtocol`."""
 
     @property
     def method(self) -> str:
@@ -49,8 +49,8 @@ class Head(Protocol):
         """Lower-case names and values."""
 
 
-class Response(Protocol):
-    """What is needed of a response; `preforkd.http.response.Response`."""
+class ResponseProtocol(Protocol):
+    """What is needed of a response; `preforkd.http.response.ResponseProtocol`."""
 
     head_sent: bool
     flaw: str
@@ -161,7 +161,7 @@ def base_environ(server: str, port: str, *, secure: bool, threads: bool) -> Envi
     }
 
 
-def environ_for(head: Head, base: Environ) -> Environ:
+def environ_for(head: RequestHeadProtocol, base: Environ) -> Environ:
     """Return what all requests with this head have in common."""
     target = head.target
     path, _, query = (target if target[0] == _SLASH else _origin_form(target)).partition(b"?")
@@ -177,7 +177,7 @@ def environ_for(head: Head, base: Environ) -> Environ:
     }
     repeated: dict[str, list[str]] = {}
     for name, value in head.headers:
-        key = (_known_key if len(name) <= _SHORT else _key)(name)
+        key = (_cached_key if len(name) <= _SHORT else _key)(name)
         if key in environ:
             repeated.setdefault(key, [environ[key]]).append(value.decode("latin-1"))
         elif key:
@@ -194,7 +194,7 @@ def _key(name: bytes) -> str:
     return "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
 
 
-_known_key = lru_cache(512)(_key)
+_cached_key = lru_cache(512)(_key)
 
 
 def _origin_form(target: bytes) -> bytes:
@@ -216,7 +216,7 @@ def set_body(environ: Environ, body: IO[bytes], length: int) -> None:
 
 
 def call(
-    application: Application, environ: Environ, response: Response
+    application: Application, environ: Environ, response: ResponseProtocol
 ) -> Callable[[], None] | None:
     """Let the application answer one request.
 
@@ -257,13 +257,13 @@ def call(
     return None
 
 
-def _complain(response: Response) -> None:
+def _complain(response: ResponseProtocol) -> None:
     logger.error(
         "the application sent %s than its Content-Length; the connection ends", response.flaw
     )
 
 
-def _send_file(wrapper: FileWrapper, response: Response) -> bool:
+def _send_file(wrapper: FileWrapper, response: ResponseProtocol) -> bool:
     region = wrapper.region()
     if region is None or response.head_sent or not region[1]:
         return False

@@ -35,7 +35,7 @@ def main() -> None:
         stacks.write_on_signal(birth.memory)
         os.close(memory)
         # Comes back only in a process that this worker has forked to be the next zygote.
-        descriptor, memory = worker.run(_seat(birth))
+        descriptor, memory = worker.run(_worker_context(birth))
         stacks.write_on_signal(memory)
         channel = _channel(descriptor)
         birth = zygote.from_worker(channel, birth.loaded)
@@ -44,18 +44,18 @@ def main() -> None:
 
 def _work(birth: zygote.WorkerStart) -> None:
     stacks.write_on_signal(birth.memory)
-    worker.run(_seat(birth))
+    worker.run(_worker_context(birth))
 
 
 def _channel(descriptor: int) -> Channel[messages.ToZygote]:
     return Channel(socket.socket(fileno=descriptor), _to_zygote)
 
 
-def _seat(birth: zygote.WorkerStart) -> worker.Seat:
+def _worker_context(birth: zygote.WorkerStart) -> worker.WorkerContext:
     loaded = birth.loaded
-    return worker.Seat(
+    return worker.WorkerContext(
         worker=birth.worker,
-        slot=birth.slot,
+        slot_number=birth.slot,
         generation=loaded.generation,
         settings=loaded.settings,
         kind=loaded.kind,

@@ -35,7 +35,7 @@ class ApplicationKind(Struct, frozen=True, kw_only=True):
     """Why the next zygote cannot be forked from a worker; empty: it can."""
     modules: tuple[str, ...]
     """Imported before the fork, so that the workers share them; those that are not installed are left out."""
-    opening_modules: tuple[str, ...] = ()
+    handshake_modules: tuple[str, ...] = ()
     """The same where a listener's connections begin with TLS or the PROXY protocol's header."""
 
 
@@ -43,7 +43,7 @@ STREAM = ApplicationKind(
     name="stream",
     arguments=("connection", "peer"),
     modules=("preforkd.worker.stream",),
-    opening_modules=("preforkd.worker.openings",),
+    handshake_modules=("preforkd.worker.handshakes",),
 )
 WSGI = ApplicationKind(
     name="wsgi",

@@ -12,9 +12,9 @@ _SIZE = re.compile(
     rb"(?:;[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"[ !#-\[\]-~]*\"))?)*"
 )
 _MAX_SIZE_LINE = 256
-_MANY, _TINY = 4096, 16
+_TINY_CHUNKS_FROM, _MIN_MEAN_CHUNK = 4096, 16
 """After so many chunks, their mean size must be so many bytes: each costs far more than a byte."""
-_FEW = 8
+_MAX_PARTS = 8
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
 
 
@@ -26,7 +26,7 @@ class BudgetError(StorageError):
     """The bodies of a worker's requests take all that they may take together."""
 
 
-class _Kept(io.BytesIO):
+class _MemoryBody(io.BytesIO):
     """A body in memory; closed, it is no longer counted."""
 
     account: "_Account"
@@ -36,7 +36,7 @@ class _Kept(io.BytesIO):
         super().close()
 
 
-class _Spooled(io.BufferedReader):
+class _FileBody(io.BufferedReader):
     """A body in a file; closed, it is no longer counted."""
 
     account: "_Account"
@@ -74,7 +74,7 @@ class _Account:
         self._budget.give_back(self._place, size)
 
 
-class Store:
+class BodyStore:
     """Keeps a body in memory, and above the threshold, or the worker's budget, in a temporary file."""
 
     def __init__(self, bounds: Bounds) -> None:
@@ -105,7 +105,7 @@ class Store:
     def _keep(self, data: bytes) -> None:
         if self._memory is None:
             self._parts.append(data)
-            if len(self._parts) < _FEW:
+            if len(self._parts) < _MAX_PARTS:
                 return
             # Each costs more than its bytes: a client may send them one by one.
             data = self._take_parts()
@@ -128,13 +128,15 @@ class Store:
 
     def finish(self) -> IO[bytes]:
         """Return the file, at its beginning, for an application to read and for others to close."""
-        file: _Spooled | _Kept
+        file: _FileBody | _MemoryBody
         if self._disk is not None:
             self._disk.seek(0)
-            file = _Spooled(self._disk)
+            file = _FileBody(self._disk)
         else:
             # Not `_memory` itself, which would be uncounted when a larger body leaves it behind.
-            file = _Kept(self._take_parts() if self._memory is None else self._memory.getvalue())
+            file = _MemoryBody(
+                self._take_parts() if self._memory is None else self._memory.getvalue()
+            )
         file.account = self._account
         return file
 
@@ -160,7 +162,7 @@ class Framing(Protocol):
     rest: int
     """Bytes that are to come of it, or of the present chunk."""
 
-    def take(self, data: bytes, start: int, store: Store) -> int:
+    def take(self, data: bytes, start: int, store: BodyStore) -> int:
         """Store what belongs to the body from ``start`` on; return where it stopped.
 
         Raises RequestError, and StorageError.
@@ -174,7 +176,7 @@ class Counted:
         self.done = length == 0
         self.rest = length
 
-    def take(self, data: bytes, start: int, store: Store) -> int:
+    def take(self, data: bytes, start: int, store: BodyStore) -> int:
         """See `Framing`."""
         end = min(len(data), start + self.rest)
         store.write(data[start:end])
@@ -199,14 +201,14 @@ class Chunked:
         self._received = 0
         self._bounds = bounds
 
-    def take(self, data: bytes, start: int, store: Store) -> int:
+    def take(self, data: bytes, start: int, store: BodyStore) -> int:
         """See `Framing`."""
         while start < len(data) and not self.done:
             take = self._take_chunk if self.rest else self._take_line
             start = take(data, start, store)
         return start
 
-    def _take_chunk(self, data: bytes, start: int, store: Store) -> int:
+    def _take_chunk(self, data: bytes, start: int, store: BodyStore) -> int:
         if self.rest > 2:
             end = min(len(data), start + self.rest - 2)
             store.write(data[start:end])
@@ -217,7 +219,7 @@ class Chunked:
         self.rest -= end - start
         return end
 
-    def _take_line(self, data: bytes, start: int, _store: Store) -> int:
+    def _take_line(self, data: bytes, start: int, _store: BodyStore) -> int:
         most = _MAX_SIZE_LINE if self._trailers is None else self._bounds.max_field
         end = data.find(b"\n", start, start + most + 2 - len(self._line))
         if end < 0:
@@ -241,7 +243,7 @@ class Chunked:
             raise RequestError("400 Bad Request", "a chunk's size is malformed")
         size = int(match[1], 16)
         self._chunks += 1
-        if self._chunks > _MANY and self._received < self._chunks * _TINY:
+        if self._chunks > _TINY_CHUNKS_FROM and self._received < self._chunks * _MIN_MEAN_CHUNK:
             raise RequestError("400 Bad Request", "the chunks are too small")
         self._received += size
         if size:

@@ -9,18 +9,18 @@ V = TypeVar("V")
 
 
 class BoundedCache(dict[K, V]):
-    """A dictionary of at most ``most`` things; one too many, and all are forgotten.
+    """A dictionary of at most ``max_entries`` things; one too many, and all are forgotten.
 
     What is forgotten costs only the time to make it again, and keeping an order would cost more.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_entries: int) -> None:
         super().__init__()
-        self._most = most
+        self._max_entries = max_entries
 
     def keep(self, key: K, value: V) -> None:
         """Remember one."""
-        if len(self) >= self._most:
+        if len(self) >= self._max_entries:
             self.clear()
         self[key] = value
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from preforkd.config.peers import parse_peers
-from preforkd.http.head import Head
+from preforkd.http.head import RequestHead
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _FORWARDING = re.compile(rb"forwarded|x-forwarded(-.*)?|x-real-ip")
@@ -63,12 +63,12 @@ class Origin:
     scheme: str | None = None
 
 
-def without_forwarding(head: Head) -> tuple[tuple[bytes, bytes], ...]:
+def without_forwarding(head: RequestHead) -> tuple[tuple[bytes, bytes], ...]:
     """Return the headers without those in which a client could pretend to be a proxy."""
     return tuple(field for field in head.headers if not _FORWARDING.fullmatch(field[0]))
 
 
-def forwarded(head: Head, style: str, trust: Trust) -> Origin:
+def forwarded(head: RequestHead, style: str, trust: Trust) -> Origin:
     """Return what the trusted proxies said, in the ``forwarded`` or the ``x-forwarded`` style.
 
     The addresses are read from the nearest proxy outwards; the first that is not trusted is the
@@ -94,7 +94,7 @@ def forwarded(head: Head, style: str, trust: Trust) -> Origin:
     return Origin(client, scheme if scheme in {"http", "https"} else None)
 
 
-def _values(head: Head, name: bytes) -> list[str]:
+def _values(head: RequestHead, name: bytes) -> list[str]:
     return [value.decode("latin-1") for known, value in head.headers if known == name]
 
 

@@ -28,7 +28,7 @@ _PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _HASH_SIGN, _PERCENT_SIGN, _UNDERSCORE = b"#%_"
 # Whether bytes contain a byte is asked by its number: asked by bytes of one, they first raise and
 # forget a TypeError, which costs as much as a regular expression.
-_SAFE_TWICE = frozenset(
+_PROTECTED = frozenset(
     (b"content-length content-type transfer-encoding host connection expect upgrade trailer te "
      b"authorization proxy-authorization forwarded via remote-user "
      b"x-forwarded-for x-forwarded-proto x-forwarded-host x-real-ip")
@@ -47,13 +47,13 @@ _KINDS = {
     b"transfer-encoding": _CODING,
     b"upgrade": _UPGRADE,
 }
-_AFTERMATH = frozenset((_CONNECTION, _LENGTH, _CODING, _UPGRADE))
+_ENDS_PARSER = frozenset((_CONNECTION, _LENGTH, _CODING, _UPGRADE))
 """After these, llhttp does not expect another head."""
-_UNJUDGED = 2048
+_MAX_UNPARSED = 2048
 """Bytes of a line that nobody has judged."""
 _NONE: list[bytes] = []
 _Field = tuple[bytes, bytes]
-_KNOWN, _KNOWN_SIZE = 1024, 256
+_MAX_CACHED, _MAX_CACHED_SIZE = 1024, 256
 """Lines that are remembered, and bytes of the longest."""
 
 CHUNKED = -1
@@ -105,7 +105,7 @@ class Bounds:
     """Shared by all listeners of a worker."""
 
 
-class Head(msgspec.Struct, frozen=True, gc=False):
+class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """One request's head; header names are lower-case, in the order in which they came."""
 
     method: str
@@ -122,33 +122,33 @@ class Head(msgspec.Struct, frozen=True, gc=False):
         return next((value for known, value in self.headers if known == name), None)
 
 
-def unjudged(data: bytes) -> Head:
+def unparsed_head(data: bytes) -> RequestHead:
     """Return what a log can say of a request that was not taken: its line, as target if it is none."""
-    line = data[:_UNJUDGED].partition(b"\r")[0].partition(b"\n")[0]
+    line = data[:_MAX_UNPARSED].partition(b"\r")[0].partition(b"\n")[0]
     match = _LINE.fullmatch(line + b"\r\n")
     if match is None:
-        return Head("", line, "", (), False, 0, False)
+        return RequestHead("", line, "", (), False, 0, False)
     version = f"{match[3].decode()}.{match[4].decode()}"
-    return Head(match[1].decode(), match[2], version, (), False, 0, False)
+    return RequestHead(match[1].decode(), match[2], version, (), False, 0, False)
 
 
 def _refuse(reason: str, status: str = "400 Bad Request") -> NoReturn:
     raise RequestError(status, reason)
 
 
-def refuse_early(data: bytes, bounds: Bounds, line_judged: bool) -> bool:
+def refuse_early(data: bytes, bounds: Bounds, line_checked: bool) -> bool:
     """Judge whether a head that has not arrived as a whole is worth waiting for.
 
     Returns whether its first line has been judged. Raises RequestError.
     """
-    if not line_judged:
-        line_judged = _judge_line(data, bounds)
+    if not line_checked:
+        line_checked = _check_request_line(data, bounds)
     if len(data) > bounds.max_header:
         _refuse("the headers are too large", "431 Request Header Fields Too Large")
-    return line_judged
+    return line_checked
 
 
-def _judge_line(data: bytes, bounds: Bounds) -> bool:
+def _check_request_line(data: bytes, bounds: Bounds) -> bool:
     end = data.find(b"\n", 0, bounds.max_line + 1)
     if end < 0:
         if not b"!" <= data[:1] <= b"~":
@@ -173,22 +173,22 @@ class HeadParser:
         """Take a part of the target; called by llhttp."""
         self._url += url
 
-    def parse(self, data: bytes) -> Head:
+    def parse(self, data: bytes) -> RequestHead:
         """Take a head apart, from its first byte to the empty line. Raises RequestError."""
         line = _LINE.match(data)
         if line is None:
             # As it is judged when it arrives in pieces: the answer is the same.
-            _judge_line(data, self._bounds)
+            _check_request_line(data, self._bounds)
             _refuse("the request line is malformed")
         end = line.end()
         fields, special = self._fields(data, end)
         if line[3] != b"1" or line[4] > b"1":
             _refuse("speak HTTP/1.1", "505 HTTP Version Not Supported")
-        again = line[4] == b"1" and _AFTERMATH.isdisjoint(special)
-        self._judge_too(data, again=again)
+        reusable = line[4] == b"1" and _ENDS_PARSER.isdisjoint(special)
+        self._check_with_llhttp(data, reusable=reusable)
         if self._url != line[2]:
             _refuse("the request line is malformed")
-        return _judged(line[1].decode(), self._url, "1." + line[4].decode(), fields, special)
+        return _build_head(line[1].decode(), self._url, "1." + line[4].decode(), fields, special)
 
     def _fields(self, data: bytes, start: int) -> tuple[list[_Field], dict[int, list[bytes]]]:
         """Return names and values from there on, and those that are not only for the application, by kind."""
@@ -196,7 +196,7 @@ class HeadParser:
         fields: list[_Field] = []
         special: dict[int, list[bytes]] = {}
         for line in lines:
-            kind, field = _known_field(line) if len(line) <= _KNOWN_SIZE else _field(line)
+            kind, field = _cached_field(line) if len(line) <= _MAX_CACHED_SIZE else _field(line)
             fields.append(field)
             if kind:
                 special.setdefault(kind, []).append(field[1])
@@ -218,8 +218,8 @@ class HeadParser:
             _refuse("a header is too large", status)
         return lines
 
-    def _judge_too(self, data: bytes, *, again: bool) -> None:
-        # ``again``: afterwards, llhttp is where it began.
+    def _check_with_llhttp(self, data: bytes, *, reusable: bool) -> None:
+        # ``reusable``: afterwards, llhttp is where it began.
         self._url = b""
         parser = self._parser or httptools.HttpRequestParser(self)
         self._parser = None
@@ -234,7 +234,7 @@ class HeadParser:
             )
         except httptools.HttpParserError as error:
             raise RequestError("400 Bad Request", "the request is malformed") from error
-        if again:
+        if reusable:
             self._parser = parser
 
 
@@ -252,48 +252,48 @@ def _field(line: bytes) -> tuple[int, _Field]:
     return kind, (name, value)
 
 
-_known_field = lru_cache(_KNOWN)(_field)
+_cached_field = lru_cache(_MAX_CACHED)(_field)
 
 
-def _judged(
+def _build_head(
     method: str,
     target: bytes,
     version: str,
     fields: list[_Field],
-    said: dict[int, list[bytes]],
-) -> Head:
-    if _UNDERSCORED in said:
-        fields = _without_imitations(fields)
-    hosts = said.get(_HOST, _NONE)
+    special: dict[int, list[bytes]],
+) -> RequestHead:
+    if _UNDERSCORED in special:
+        fields = _drop_underscored(fields)
+    hosts = special.get(_HOST, _NONE)
     if len(hosts) != 1 and (hosts or version == "1.1"):
         _refuse("exactly one Host header is needed")
-    if hosts and not (_is_known_host if len(hosts[0]) <= _KNOWN_SIZE else _is_host)(hosts[0]):
+    if hosts and not (_is_host_cached if len(hosts[0]) <= _MAX_CACHED_SIZE else _is_host)(hosts[0]):
         _refuse("Host is malformed")
     fields = _check_target(method, target, fields)
-    keep_alive = version == "1.1" or _KEPT in said
-    if _CONNECTION in said:
-        connection = b",".join(said[_CONNECTION]).lower()
+    keep_alive = version == "1.1" or _KEPT in special
+    if _CONNECTION in special:
+        connection = b",".join(special[_CONNECTION]).lower()
         tokens = {token.strip(b" \t") for token in connection.split(b",")}
         keep_alive = b"close" not in tokens and (keep_alive or b"keep-alive" in tokens)
-    lengths, codings = said.get(_LENGTH, _NONE), said.get(_CODING, _NONE)
-    return Head(
+    lengths, codings = special.get(_LENGTH, _NONE), special.get(_CODING, _NONE)
+    return RequestHead(
         method=method,
         target=target,
         version=version,
         headers=tuple(fields),
         keep_alive=keep_alive,
         length=_length(lengths, codings, version) if lengths or codings else 0,
-        expects_continue=_EXPECT in said and _expects(said[_EXPECT], version),
+        expects_continue=_EXPECT in special and _expects(special[_EXPECT], version),
     )
 
 
-def _without_imitations(fields: list[_Field]) -> list[_Field]:
+def _drop_underscored(fields: list[_Field]) -> list[_Field]:
     # To an application, X_A and X-A are the same header: one that came beside the other, or that
     # imitates one on which decisions rest, is an attack; any other is dropped, as by nginx.
     proper = {name for name, _ in fields if b"_" not in name}
     for name, _ in fields:
         twin = name.replace(b"_", b"-")
-        if b"_" in name and (twin in proper or twin in _SAFE_TWICE):
+        if b"_" in name and (twin in proper or twin in _PROTECTED):
             _refuse("a header imitates another by an underscore")
     return [field for field in fields if b"_" not in field[0]]
 
@@ -310,7 +310,7 @@ def _is_host(value: bytes) -> bool:
     return True
 
 
-_is_known_host = lru_cache(_KNOWN)(_is_host)
+_is_host_cached = lru_cache(_MAX_CACHED)(_is_host)
 
 
 def _check_target(method: str, target: bytes, fields: list[_Field]) -> list[_Field]:

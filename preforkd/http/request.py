@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Generic, Protocol, TypeVar
 
-from preforkd.http.body import Framing, Store, framing
-from preforkd.http.head import Bounds, Head, RequestError, refuse_early
+from preforkd.http.body import BodyStore, Framing, framing
+from preforkd.http.head import Bounds, RequestError, RequestHead, refuse_early
 
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
@@ -15,29 +15,29 @@ _EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 class HasHead(Protocol):
     """What the caller makes of a head."""
 
-    head: Head
+    head: RequestHead
 
 
-KnownHead = TypeVar("KnownHead", bound=HasHead)
+ParsedHead = TypeVar("ParsedHead", bound=HasHead)
 
 
 @dataclass(slots=True)
-class Request(Generic[KnownHead]):
+class Request(Generic[ParsedHead]):
     """One complete request; who takes it closes the body."""
 
-    known: KnownHead
+    cached: ParsedHead
     body: IO[bytes]
     body_length: int
 
 
-class RequestReader(Generic[KnownHead]):
+class RequestReader(Generic[ParsedHead]):
     """One connection's requests, in their order; at most one is in the making.
 
     ``find`` makes of the bytes of a whole head what the caller wants to have (it may remember it); it
     raises RequestError.
     """
 
-    def __init__(self, bounds: Bounds, find: Callable[[bytes], KnownHead]) -> None:
+    def __init__(self, bounds: Bounds, find: Callable[[bytes], ParsedHead]) -> None:
         self.buffer = b""
         """What has arrived and belongs to no request yet."""
         self.wants_continue = False
@@ -45,10 +45,10 @@ class RequestReader(Generic[KnownHead]):
         self._bounds = bounds
         self._find = find
         self._searched = 0
-        self._line_judged = False
-        self._known: KnownHead | None = None
+        self._line_checked = False
+        self._cached: ParsedHead | None = None
         self._framing: Framing | None = None
-        self._store: Store | None = None
+        self._store: BodyStore | None = None
 
     @property
     def in_body(self) -> bool:
@@ -71,15 +71,15 @@ class RequestReader(Generic[KnownHead]):
         return self._store.length if self._store is not None else 0
 
     @property
-    def present(self) -> KnownHead | None:
+    def current(self) -> ParsedHead | None:
         """The head of the request that is in the making, or was refused; None: it is not known."""
-        return self._known
+        return self._cached
 
     def feed(self, data: bytes) -> None:
         """Take what arrived."""
         self.buffer = self.buffer + data if self.buffer else data
 
-    def next(self) -> Request[KnownHead] | None:
+    def next(self) -> Request[ParsedHead] | None:
         """Return the next complete request; None if more must arrive for it.
 
         Raises RequestError, after which the reader is of no use, and StorageError.
@@ -97,37 +97,37 @@ class RequestReader(Generic[KnownHead]):
         end = data.find(b"\r\n\r\n", self._searched)
         if end < 0:
             if data and data != b"\r":
-                self._line_judged = refuse_early(data, self._bounds, self._line_judged)
+                self._line_checked = refuse_early(data, self._bounds, self._line_checked)
             self._searched = max(0, len(data) - 3)
             return False
         self._searched = 0
-        self._line_judged = False
-        self._known = known = self._find(data[: end + 4])
-        head = known.head
+        self._line_checked = False
+        self._cached = cached = self._find(data[: end + 4])
+        head = cached.head
         self._framing = framing(head.length, self._bounds)
         self.buffer = data[end + 4 :]
         self.wants_continue = head.expects_continue and not self.buffer
         return True
 
-    def _take_body(self) -> Request[KnownHead] | None:
-        frame, known = self._framing, self._known
+    def _take_body(self) -> Request[ParsedHead] | None:
+        frame, cached = self._framing, self._cached
         assert frame is not None
-        assert known is not None
+        assert cached is not None
         if not frame.done:
             if not self.buffer:
                 return None
             if self._store is None:
-                self._store = Store(self._bounds)
+                self._store = BodyStore(self._bounds)
             end = frame.take(self.buffer, 0, self._store)
             self.buffer = self.buffer[end:]
             self.wants_continue = False
             if not frame.done:
                 return None
         store = self._store
-        self._framing = self._known = self._store = None
+        self._framing = self._cached = self._store = None
         if store is None:
-            return Request(known, io.BytesIO(), 0)
-        return Request(known, store.finish(), store.length)
+            return Request(cached, io.BytesIO(), 0)
+        return Request(cached, store.finish(), store.length)
 
     def close(self) -> None:
         """Give up what is in the making; the reader is of no use then."""
@@ -135,4 +135,4 @@ class RequestReader(Generic[KnownHead]):
             self._store.close()
 
 
-__all__ = ["Bounds", "Head", "Request", "RequestError", "RequestReader"]
+__all__ = ["Bounds", "Request", "RequestError", "RequestHead", "RequestReader"]

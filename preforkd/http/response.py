@@ -24,8 +24,8 @@ _LAST = b"Connection: close\r\n\r\n"
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 Headers = list[tuple[str, str]]
 
-_KNOWN_PLANS = 256
-_KNOWN_SIZE = 2048
+_MAX_PLANS = 256
+_MAX_CACHED_SIZE = 2048
 _LARGE = 32 * 1024
 """Bytes from which a body is not copied behind its head."""
 
@@ -40,7 +40,7 @@ class Sink(Protocol):
     def send(self, data: bytes) -> None:
         """Take a part, after which there is more; may wait until some of it has been read."""
 
-    def send_last(self, data: bytes) -> None:
+    def send_nowait(self, data: bytes) -> None:
         """Take the last part; never waits."""
 
     def send_whole(self, head: bytes, body: bytes) -> None:
@@ -50,7 +50,7 @@ class Sink(Protocol):
         """Take a part of a file by its descriptor; never waits."""
 
 
-class Plan:
+class ResponsePlan:
     """How answers with one status and one list of headers begin and are framed."""
 
     __slots__ = ("bodiless", "code", "date", "head", "keep", "length", "simple")
@@ -110,11 +110,11 @@ class Renderer:
 
     def __init__(self, server: str) -> None:
         self._server = f"Server: {server}\r\n" if server else ""
-        self._plans: BoundedCache[object, Plan] = BoundedCache(_KNOWN_PLANS)
+        self._plans: BoundedCache[object, ResponsePlan] = BoundedCache(_MAX_PLANS)
         self.date = Date().line
         """Returns the Date header's line."""
 
-    def plan(self, status: str, headers: Headers) -> Plan:
+    def plan(self, status: str, headers: Headers) -> ResponsePlan:
         """Return how an answer with this status and these headers begins.
 
         Raises ValueError for what cannot be a status or a header.
@@ -128,8 +128,8 @@ class Renderer:
             raise ValueError(f"not a list of headers: {headers!r}") from None
         if plan is not None:
             return plan
-        plan = Plan(status, headers, self._server)
-        if len(plan.head) <= _KNOWN_SIZE:
+        plan = ResponsePlan(status, headers, self._server)
+        if len(plan.head) <= _MAX_CACHED_SIZE:
             self._plans.keep(key, plan)
         return plan
 
@@ -145,7 +145,7 @@ class Renderer:
             ("Content-Length", str(len(body))),
         ]
         end = b"\r\n" if keep else _LAST
-        head = Plan(status, headers, self._server).head + self.date() + end
+        head = ResponsePlan(status, headers, self._server).head + self.date() + end
         return head if head_only else head + body
 
 
@@ -159,19 +159,19 @@ class Response:
     """Bytes of the body that were sent so far."""
     flaw = ""
     """``less`` or ``more``: what the application gave of what it had said."""
-    _plan: Plan | None = None
+    _plan: ResponsePlan | None = None
     _chunked = False
     _expected: int | None = None
 
     def __init__(
-        self, sink: Sink, renderer: Renderer, *, head_only: bool, modern: bool, keep: bool
+        self, sink: Sink, renderer: Renderer, *, head_only: bool, http11: bool, keep: bool
     ) -> None:
         self.keep = keep
         self._sink = sink
         self._renderer = renderer
         self._without_body = head_only
-        self._modern = modern
-        self._simple = modern and not head_only
+        self._http11 = http11
+        self._simple = http11 and not head_only
 
     @property
     def code(self) -> int:
@@ -218,11 +218,11 @@ class Response:
         self.length = plan.length
         end = b"\r\n" if self.keep else _LAST
         if self.length < _LARGE:
-            self._sink.send_last(b"%b%b%b%b" % (plan.head, self._renderer.date(), end, data))
+            self._sink.send_nowait(b"%b%b%b%b" % (plan.head, self._renderer.date(), end, data))
         else:
             self._sink.send_whole(b"%b%b%b" % (plan.head, self._renderer.date(), end), data)
 
-    def _whole_with_care(self, plan: Plan, data: bytes) -> None:
+    def _whole_with_care(self, plan: ResponsePlan, data: bytes) -> None:
         if self.head_sent:
             if data:
                 self.write(data)
@@ -230,12 +230,12 @@ class Response:
             return
         head = self._head(plan, len(data))
         if self._without_body:
-            self._sink.send_last(head)
+            self._sink.send_nowait(head)
             return
         body = self._within_length(data)
         self.length += len(body)
         if self.length < _LARGE:
-            self._sink.send_last(head + body)
+            self._sink.send_nowait(head + body)
         else:
             self._sink.send_whole(head, body)
         self._check_length()
@@ -249,7 +249,7 @@ class Response:
         head = self._begin()
         if self._without_body:
             if head:
-                self._sink.send_last(head)
+                self._sink.send_nowait(head)
             return
         data = self._within_length(data)
         self.length += len(data)
@@ -268,7 +268,7 @@ class Response:
         if plan.length is not None and count > plan.length:
             # As servers do: the application has said how much of the file is meant.
             count = plan.length
-        self._sink.send_last(self._head(plan, count))
+        self._sink.send_nowait(self._head(plan, count))
         if not self._without_body:
             self.length = count  # before it is sent: what remains unsent is subtracted
             self._sink.send_file(file, offset, count)
@@ -280,7 +280,7 @@ class Response:
         if not self.head_sent:
             self.whole(b"")
         elif self._chunked and not self._without_body:
-            self._sink.send_last(b"0\r\n\r\n")
+            self._sink.send_nowait(b"0\r\n\r\n")
         self._check_length()
         self.complete = True
 
@@ -303,7 +303,7 @@ class Response:
             self.flaw = "less"
             self.keep = False
 
-    def _head(self, plan: Plan, whole_length: int | None) -> bytes:
+    def _head(self, plan: ResponsePlan, whole_length: int | None) -> bytes:
         self.head_sent = True
         head = plan.head
         self._without_body = self._without_body or plan.bodiless
@@ -315,17 +315,17 @@ class Response:
                     return self._head_end(plan, head)  # HEAD: how long it would be is not known
                 self._expected = whole_length
                 head += b"Content-Length: %d\r\n" % whole_length
-            elif self._modern:
+            elif self._http11:
                 self._chunked = True
                 head += b"Transfer-Encoding: chunked\r\n"
             else:
                 self.keep = False
         return self._head_end(plan, head)
 
-    def _head_end(self, plan: Plan, head: bytes) -> bytes:
+    def _head_end(self, plan: ResponsePlan, head: bytes) -> bytes:
         if not self.keep:
             head += b"Connection: close\r\n"
-        elif not self._modern:
+        elif not self._http11:
             head += b"Connection: keep-alive\r\n"
         if plan.date:
             head += self._renderer.date()

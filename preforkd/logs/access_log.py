@@ -21,7 +21,7 @@ from preforkd.config.settings import AccessLogSettings as Settings
 from preforkd.core.text import printable
 from preforkd.errors import SystemFailure
 from preforkd.http.caches import BoundedCache
-from preforkd.http.head import Head
+from preforkd.http.head import RequestHead
 from preforkd.logs import logs
 from preforkd.logs.journal import ADDRESS, encoded
 
@@ -45,7 +45,7 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
     """
 
     remote: str
-    request: Head
+    request: RequestHead
     status: int
     length: int
     seconds: float
@@ -216,7 +216,7 @@ class _Entries:
         for entry in entries:
             self._sender.submit(entry)
 
-    def _about(self, remote: str, request: Head) -> bytes:
+    def _about(self, remote: str, request: RequestHead) -> bytes:
         fields = encoded(
             {
                 "PREFORKD_REMOTE": remote,
@@ -269,13 +269,13 @@ def json_line(answered: Answered) -> bytes:
     return msgspec.json.encode(entry) + b"\n"
 
 
-def _request_line(request: Head) -> str:
+def _request_line(request: RequestHead) -> str:
     if not request.version:
         return f"{request.method} {_safe(request.target)}".lstrip()
     return f"{request.method} {_safe(request.target)} HTTP/{request.version}"
 
 
-def _header(request: Head, wanted: bytes) -> str:
+def _header(request: RequestHead, wanted: bytes) -> str:
     return next((_safe(value) for name, value in request.headers if name == wanted), "-")
 
 

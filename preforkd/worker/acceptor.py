@@ -58,7 +58,7 @@ class Accepted:
 
 
 class Acceptor:
-    """See the module. Not opened until `open`; `retiring` says when to leave."""
+    """See the module. Not opened until `enable`; `retiring` says when to leave."""
 
     def __init__(
         self,
@@ -70,66 +70,66 @@ class Acceptor:
         self.slot_writer = slot_writer
         self.retiring = False
         self.linger = 0.0
-        self.within: float | None = None
+        self.drain_timeout: float | None = None
         """Seconds that a worker that is to leave has for it; None: as its settings say."""
         self.master_gone = False
-        self.noticed = False
+        self.drain_announced = False
         """The service will stop soon, and serves on meanwhile."""
-        self.unasked = False
+        self.self_retired = False
         """The worker leaves without having been told to by the master."""
         self.on_retiring: Callable[[], None] = lambda: None
         """Called once, when the worker begins to leave."""
         self.on_overdue: Callable[[], None] = lambda: None
         """Called when the worker is to be killed for a request that takes too long."""
-        self.refork: tuple[int, tuple[int, int]] | None = None
+        self.pending_refork: tuple[int, tuple[int, int]] | None = None
         """The zygote that this worker is to fork from itself, between two requests, and its descriptors."""
-        self.refork_at_once = False
+        self.refork_immediately = False
         """`on_refork` only refuses: nobody has to find a moment for it."""
         self.on_refork: Callable[[int, tuple[int, int]], None] = lambda _zygote, _descriptors: None
-        self._told = False
+        self._retiring_reported = False
         self._serving = False
         self._channel = channel
         self._listeners = {listener.sock.fileno(): listener for listener in listeners}
         self._sources = list(self._listeners)
         """What is polled while the gate is open."""
         self._open = False
-        self._last_call = False
+        self._final_accept = False
         """The worker has shut for good, and takes once more what it was woken for."""
-        self._reopen_at: float | None = None
+        self._resume_at: float | None = None
         self._wake_read, self._wake_write = socket.socketpair()
         for sock in (self._wake_read, self._wake_write):
             sock.setblocking(False)
         self.epoll.register(channel.fileno(), select.EPOLLIN)
         self.epoll.register(self._wake_read.fileno(), select.EPOLLIN)
         self._own = {
-            channel.fileno(): self._listen_to_master,
-            self._wake_read.fileno(): self._woken,
+            channel.fileno(): self._receive,
+            self._wake_read.fileno(): self._clear_wakeups,
         }
 
-    def take_signals(self) -> None:
+    def install_signal_handler(self) -> None:
         """Make SIGTERM a wish to leave, delivered through the epoll."""
         self._pid = os.getpid()
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self._asked_to_leave)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
 
-    def _asked_to_leave(self, number: int, _frame: object) -> None:
+    def _on_sigterm(self, number: int, _frame: object) -> None:
         if os.getpid() != self._pid:
             # A child of the application's, whose own handler calls the one that it found here.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        self.leave()
+        self.retire()
 
-    def leave(self) -> None:
+    def retire(self) -> None:
         """Leave without having been told to."""
         if not self.retiring:
-            self.unasked = True
+            self.self_retired = True
             self.retiring = True
 
-    def announce(self) -> None:
+    def report_retiring(self) -> None:
         """Call `on_retiring` if the worker is to leave and it was not called yet."""
-        if self.retiring and not self._told:
-            self._told = True
+        if self.retiring and not self._retiring_reported:
+            self._retiring_reported = True
             self.on_retiring()
 
     def wake(self) -> None:
@@ -151,7 +151,7 @@ class Acceptor:
         epoll = -1 if self.epoll.closed else self.epoll.fileno()
         return (epoll, *(sock.fileno() for sock in socks))
 
-    def watch(self, descriptor: int) -> None:
+    def add_source(self, descriptor: int) -> None:
         """Poll this as well while the gate is open, and as exclusively as the listeners."""
         self._sources.append(descriptor)
 
@@ -161,18 +161,18 @@ class Acceptor:
             self.epoll.unregister(descriptor)
             self.epoll.register(descriptor, select.EPOLLIN | select.EPOLLEXCLUSIVE)
 
-    def open(self) -> None:
+    def enable(self) -> None:
         """Register the listeners.
 
         Nothing happens when they are, during a pause, or when the worker is leaving.
         """
-        if self._open or self.retiring or self._reopen_at is not None:
+        if self._open or self.retiring or self._resume_at is not None:
             return
         for descriptor in self._sources:
             self.epoll.register(descriptor, select.EPOLLIN | select.EPOLLEXCLUSIVE)
         self._open = True
 
-    def shut(self) -> None:
+    def disable(self) -> None:
         """Unregister the listeners; the kernel gives their connections to other workers."""
         if not self._open:
             return
@@ -180,7 +180,7 @@ class Acceptor:
             self.epoll.unregister(descriptor)
         self._open = False
 
-    def accept(self, descriptor: int, *, again: bool = False) -> Accepted | None:
+    def accept(self, descriptor: int, *, rearm: bool = True) -> Accepted | None:
         """Take one connection.
 
         None when another worker was faster, the client has left, or there is no descriptor.
@@ -190,7 +190,7 @@ class Acceptor:
         queue for a
         worker that can take it, and nobody spins.
         """
-        if not self._open and not self._last_call:
+        if not self._open and not self._final_accept:
             return None  # shut after this event was fetched
         listener = self._listeners[descriptor]
         try:
@@ -205,12 +205,12 @@ class Acceptor:
                 logger.debug("accept on %s: %s", listener.name, error)
                 return None
             logger.error("accept on %s: %s; pausing", listener.name, error.strerror)  # noqa: TRY400
-            self.shut()
-            self._reopen_at = time.monotonic() + _PAUSE
+            self.disable()
+            self._resume_at = time.monotonic() + _PAUSE
             return None
         # socket.accept() asks the listener for what it is five times, at a microsecond each.
         sock = socket.socket(*listener.kind, fileno=number)
-        if not again:
+        if rearm:
             self.rearm(descriptor)
         self.slot_writer.count_accepted()
         if listener.kind[0] == socket.AF_INET6:
@@ -219,7 +219,7 @@ class Acceptor:
 
     # --- waiting ---------------------------------------------------------------------------------
 
-    def wait_until_told(self) -> bool:
+    def wait_for_serve(self) -> bool:
         """Wait for the master's word; True when it is to serve, False when it is to leave."""
         while not (self._serving or self.retiring):
             self.poll(None)
@@ -231,51 +231,51 @@ class Acceptor:
         ``timeout`` is in seconds, None is for ever.  Once the worker is to leave, the listeners
         are shut, and what it was woken for is returned for the last time.
         """
-        if self._reopen_at is not None:
-            rest = self.pause()
+        if self._resume_at is not None:
+            rest = self.pause_remaining()
             if rest is not None and (timeout is None or rest < timeout):
                 timeout = rest
         events = self.epoll.poll(timeout, _EVENTS)
         own = self._own
         for event in events:
             if event[0] in own:
-                return self._without_own(events)
+                return self._handle_internal(events)
         if self.retiring:
-            self._part_from_sources()
+            self._stop_accepting()
         return events
 
-    def _without_own(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    def _handle_internal(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
         own = self._own
         for descriptor, _ in events:
             if descriptor in own:
                 own[descriptor]()
         if self.retiring:
-            self._part_from_sources()
+            self._stop_accepting()
         return [event for event in events if event[0] not in own]
 
-    def _part_from_sources(self) -> None:
+    def _stop_accepting(self) -> None:
         # The kernel wakes nobody else for a connection for which it has woken this worker: it takes
         # that one with it.
-        self.announce()
-        self._last_call = self._open
-        self.shut()
+        self.report_retiring()
+        self._final_accept = self._open
+        self.disable()
 
-    def pause(self) -> float | None:
+    def pause_remaining(self) -> float | None:
         """Return for how many seconds accepting pauses; None, and the gate opens, if not."""
-        if self._reopen_at is None:
+        if self._resume_at is None:
             return None
-        rest = self._reopen_at - time.monotonic()
+        rest = self._resume_at - time.monotonic()
         if rest > 0:
             return rest
-        self._reopen_at = None
-        self.open()
+        self._resume_at = None
+        self.enable()
         return None
 
-    def _woken(self) -> None:
+    def _clear_wakeups(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_read.recv(4096)
 
-    def _listen_to_master(self) -> None:
+    def _receive(self) -> None:
         try:
             received = self._channel.receive(wait=False)
         except ChannelClosedError:
@@ -290,16 +290,16 @@ class Acceptor:
         if received is None:
             return
         if isinstance(received.message, messages.ReforkRequest) and len(received.descriptors) == 2:
-            self._give_up_refork()
+            self._cancel_refork()
             channel, memory = received.descriptors
-            self.refork = received.message.zygote, (channel, memory)
-            if self.refork_at_once:
+            self.pending_refork = received.message.zygote, (channel, memory)
+            if self.refork_immediately:
                 self.fork_zygote()
             return
         close_all(received.descriptors)
-        self._obey(received.message)
+        self._handle(received.message)
 
-    def _obey(self, message: messages.ToWorker) -> None:
+    def _handle(self, message: messages.ToWorker) -> None:
         match message:
             case messages.Serve(requests=requests):
                 self._serving = True
@@ -307,9 +307,9 @@ class Acceptor:
             case messages.Retire(linger=linger, within=within):
                 self.retiring = True
                 self.linger = linger
-                self.within = within
+                self.drain_timeout = within
             case messages.DrainNotice():
-                self.noticed = True
+                self.drain_announced = True
             case messages.Heartbeat():
                 self.slot_writer.heartbeat()
                 for descriptor in self._sources:
@@ -328,17 +328,17 @@ class Acceptor:
 
     def fork_zygote(self) -> None:
         """Fork the zygote that was asked for; `on_refork` does it, and does not return in that process."""
-        assert self.refork is not None
-        (zygote, descriptors), self.refork = self.refork, None
+        assert self.pending_refork is not None
+        (zygote, descriptors), self.pending_refork = self.pending_refork, None
         self.on_refork(zygote, descriptors)
 
-    def _give_up_refork(self) -> None:
+    def _cancel_refork(self) -> None:
         # Whoever listens at the other end learns that nobody will answer.
-        if self.refork is not None:
-            close_all(self.refork[1])
-            self.refork = None
+        if self.pending_refork is not None:
+            close_all(self.pending_refork[1])
+            self.pending_refork = None
 
-    def abandon(self) -> None:
+    def close_after_fork(self) -> None:
         """Close what is this worker's, in a process that was forked from it; the worker goes on.
 
         Nothing is unregistered: the epoll is the same one in both processes.
@@ -350,8 +350,8 @@ class Acceptor:
 
     def close(self) -> None:
         """Give up the epoll and this worker's copies of the listeners."""
-        self._give_up_refork()
-        self.shut()
+        self._cancel_refork()
+        self.disable()
         with contextlib.suppress(ValueError):
             signal.set_wakeup_fd(-1)
         self.epoll.close()

@@ -38,21 +38,21 @@ def comes_from_application(error: BaseException) -> bool:
     return False
 
 
-def leave_after(error: BaseException, gate: Acceptor) -> None:
+def retire_after(error: BaseException, acceptor: Acceptor) -> None:
     """Log what the application raised outside its requests, and have the worker leave."""
     logger.error(
         "the application raised an exception outside a request (a signal handler of its own?); "
         "the worker finishes what it has and leaves",
         exc_info=error,
     )
-    gate.leave()
+    acceptor.retire()
 
 
-def leave_if_interrupted(error: BaseException, gate: Acceptor, pid: int) -> None:
+def retire_if_interrupted(error: BaseException, acceptor: Acceptor, pid: int) -> None:
     """Have the worker leave if the application has raised this; raise it again if not.
 
     ``pid`` is the worker's: a child that the application forked, and that came back, is ended by it.
     """
     if os.getpid() != pid or not comes_from_application(error):
         raise error
-    leave_after(error, gate)
+    retire_after(error, acceptor)

@@ -41,7 +41,7 @@ _to_worker: "msgspec.msgpack.Decoder[messages.ToWorker]" = msgspec.msgpack.Decod
 )
 
 
-class Title(Protocol):
+class ProcessTitle(Protocol):
     """What ps shows; `preforkd.linux.title.Title`."""
 
     def set(self, text: str) -> None:
@@ -49,18 +49,18 @@ class Title(Protocol):
 
 
 @dataclass(slots=True)
-class Seat:
+class WorkerContext:
     """What a worker starts with."""
 
     worker: int
-    slot: int
+    slot_number: int
     generation: int
     settings: Settings
     kind: str
     application: Any
     hooks: Hooks
     listeners: list[tuple[str, socket.socket]]
-    title: Title
+    title: ProcessTitle
     channel: int
     memory: int
     output: tuple[int, ...] = ()
@@ -87,15 +87,15 @@ def preload(kind: str, settings: Settings) -> None:
     What every worker needs is tried as well; raises what `preflight.check` raises.
     """
     names = KINDS[kind].modules
-    if _opens(settings):
-        names += KINDS[kind].opening_modules
+    if _has_handshakes(settings):
+        names += KINDS[kind].handshake_modules
     for name in names:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     preflight.check(kind, settings)
 
 
-class Reborn(BaseException):
+class BecomeZygote(BaseException):
     """Raised in a process that was forked from a worker, to become a zygote."""
 
     def __init__(self, descriptors: tuple[int, int]) -> None:
@@ -103,46 +103,48 @@ class Reborn(BaseException):
         self.descriptors = descriptors
 
 
-def run(seat: Seat) -> tuple[int, int]:
+def run(context: WorkerContext) -> tuple[int, int]:
     """Live the life of a worker, at whose end the process ends.
 
     Returns only in a process that was forked from the worker: the descriptors of the channel of the
     zygote that it is to be, and of the memory for its stacks.
     """
     try:
-        status = _live(seat)
-    except Reborn as reborn:
-        _forget_the_worker(seat)
-        return reborn.descriptors
+        status = _run_worker(context)
+    except BecomeZygote as become:
+        _reset_worker_state(context)
+        return become.descriptors
     except SystemExit as end:
         logger.warning("the application ended the worker: sys.exit(%r)", end.code)
         status = 0
     except BaseException as error:
-        logger.critical("worker %d failed%s", seat.slot, _why(seat, error), exc_info=True)
+        logger.critical(
+            "worker %d failed%s", context.slot_number, _reason(context, error), exc_info=True
+        )
         status = 1
-    return _leave(status)
+    return _exit(status)
 
 
-class _Own:
+class _OwnDescriptors:
     """The descriptors that are the worker's own at this moment; ``more`` return some of them each."""
 
-    def __init__(self, seat: Seat) -> None:
-        self._seat = seat
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
         self.more: list[Callable[[], Iterable[int]]] = []
 
     def __call__(self) -> Iterator[int]:
-        yield self._seat.channel
-        for _, sock in self._seat.listeners:
+        yield self._context.channel
+        for _, sock in self._context.listeners:
             yield sock.fileno()
         for part in self.more:
             yield from part()
 
 
-def _why(seat: Seat, error: BaseException) -> str:
+def _reason(context: WorkerContext, error: BaseException) -> str:
     if hint := shortage(error):
         return f": {hint}"
     try:
-        os.fstat(seat.channel)
+        os.fstat(context.channel)
     except OSError:
         return (
             ": a descriptor of preforkd's was closed by the application, or a library of its; it must close "
@@ -151,60 +153,64 @@ def _why(seat: Seat, error: BaseException) -> str:
     return ""
 
 
-def _forget_the_worker(seat: Seat) -> None:
+def _reset_worker_state(context: WorkerContext) -> None:
     stacks.write_no_more()
-    os.close(seat.memory)
+    os.close(context.memory)
     process.make_preferred_victim(preferred=False)
     os.environ.pop("PREFORKD_WORKER", None)
     logs.forget_context("worker")
-    logs.configure(seat.settings.log.level, seat.settings.log.target)
-    seat.hooks.call("after_fork")
+    logs.configure(context.settings.log.level, context.settings.log.target)
+    context.hooks.call("after_fork")
 
 
-def _live(seat: Seat) -> int:
-    own = _Own(seat)
-    children = ApplicationChildren(own)
+def _run_worker(context: WorkerContext) -> int:
+    own_descriptors = _OwnDescriptors(context)
+    children = ApplicationChildren(own_descriptors)
     try:
-        return _work(seat, own, children)
+        return _run_until_drained(context, own_descriptors, children)
     finally:
         if children.here:
-            _end_stray()
+            _exit_stray_child()
 
 
-def _work(seat: Seat, own: _Own, children: ApplicationChildren) -> int:
-    os.environ["PREFORKD_WORKER"] = str(seat.slot)
-    os.environ["PREFORKD_GENERATION"] = str(seat.generation)
-    logs.set_context(worker=seat.slot, generation=seat.generation)
+def _run_until_drained(
+    context: WorkerContext, own_descriptors: _OwnDescriptors, children: ApplicationChildren
+) -> int:
+    os.environ["PREFORKD_WORKER"] = str(context.slot_number)
+    os.environ["PREFORKD_GENERATION"] = str(context.generation)
+    logs.set_context(worker=context.slot_number, generation=context.generation)
     logs.renew()
-    for number, descriptor in enumerate(seat.output, start=1):
+    for number, descriptor in enumerate(context.output, start=1):
         os.dup2(descriptor, number)
         os.close(descriptor)
     random_state.renew()
-    seat.hooks.call("after_fork")
-    title = _titles(seat)
+    context.hooks.call("after_fork")
+    title = _title_setter(context)
     title("starting")
-    channel: Channel[messages.ToWorker] = Channel(socket.socket(fileno=seat.channel), _to_worker)
-    slot_writer = SlotWriter(seat.memory, lambda: _report_activity(channel))
-    slot_writer.on_request_limit = lambda: _say_soon(channel, messages.RequestLimitReached())
+    channel: Channel[messages.ToWorker] = Channel(socket.socket(fileno=context.channel), _to_worker)
+    slot_writer = SlotWriter(context.memory, lambda: _report_activity(channel))
+    slot_writer.on_request_limit = lambda: _send_nowait(channel, messages.RequestLimitReached())
     process.make_preferred_victim()
-    gate = Acceptor([Listener(name, sock) for name, sock in seat.listeners], channel, slot_writer)
-    own.more.append(gate.descriptors)
-    gate.take_signals()
+    acceptor = Acceptor(
+        [Listener(name, sock) for name, sock in context.listeners], channel, slot_writer
+    )
+    own_descriptors.more.append(acceptor.descriptors)
+    acceptor.install_signal_handler()
 
-    def begin_to_leave() -> None:
+    def on_retiring() -> None:
         title("draining")
-        if gate.unasked:
+        if acceptor.self_retired:
             # Said before it finishes, so that another takes its place meanwhile.
-            _tell(channel, messages.Leaving("SIGTERM"))
+            _send(channel, messages.Leaving("SIGTERM"))
 
-    gate.on_retiring = begin_to_leave
-    gate.refork_at_once = bool(KINDS[seat.kind].refork_refusal)
+    acceptor.on_retiring = on_retiring
+    acceptor.refork_immediately = bool(KINDS[context.kind].refork_refusal)
     try:
-        server = _server(seat, gate)
-        own.more.append(server.descriptors)
+        server = _server(context, acceptor)
+        own_descriptors.more.append(server.descriptors)
         server.prepare()
     except PreforkdError as error:
-        _tell(channel, messages.Failed(messages.problem_of(error)))
+        _send(channel, messages.Failed(messages.problem_of(error)))
         return 1
     except Exception as error:
         hint = shortage(error)
@@ -214,73 +220,73 @@ def _work(seat: Seat, own: _Own, children: ApplicationChildren) -> int:
             traceback.format_exc(),
             hint,
         )
-        _tell(channel, messages.Failed(problem))
+        _send(channel, messages.Failed(problem))
         return 1
-    seat.hooks.call("worker_started")
-    gate.on_refork = _Refork(seat, gate, channel, slot_writer, children)
-    _tell(channel, messages.Ready())
+    context.hooks.call("worker_started")
+    acceptor.on_refork = _ReforkHandler(context, acceptor, channel, slot_writer, children)
+    _send(channel, messages.Ready())
     title("ready")
-    if gate.wait_until_told():
+    if acceptor.wait_for_serve():
         title("serving")
         server.serve()
         if children.here:
-            _end_stray()  # before the hook below is called in it
-    seat.hooks.call("worker_leaving")
-    gate.announce()
+            _exit_stray_child()  # before the hook below is called in it
+    context.hooks.call("worker_leaving")
+    acceptor.report_retiring()
     title("leaving")
-    gate.close()
+    acceptor.close()
     return 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Refork:
+class _ReforkHandler:
     """Forks the next zygote from this worker; called by the gate, between two requests."""
 
-    seat: Seat
-    gate: Acceptor
+    context: WorkerContext
+    acceptor: Acceptor
     channel: Channel[messages.ToWorker]
     slot_writer: SlotWriter
     children: ApplicationChildren
 
     def __call__(self, zygote: int, descriptors: tuple[int, int]) -> None:
         """Fork and tell the master; in the new process, raise Reborn."""
-        born, reason = self._fork()
-        if isinstance(born, fork.ForkedChild):
+        child, reason = self._fork()
+        if isinstance(child, fork.ForkedChild):
             self.children.release()
-            self.gate.abandon()
+            self.acceptor.close_after_fork()
             self.slot_writer.close()
-            born.wait()
+            child.wait()
             exit_handlers.renew_multiprocessing()
             unpatched.renew_hubs()
-            raise Reborn(descriptors)
+            raise BecomeZygote(descriptors)
         close_all(descriptors)
-        if born is None:
+        if child is None:
             problem = messages.Problem("application", reason)
-            _tell(self.channel, messages.ReforkFailed(zygote, problem))
+            _send(self.channel, messages.ReforkFailed(zygote, problem))
             return
-        pid, go = born
-        _tell(self.channel, messages.Reforked(zygote, pid))
+        pid, go = child
+        _send(self.channel, messages.Reforked(zygote, pid))
         os.close(go)
 
     def _fork(self) -> tuple[tuple[int, int] | fork.ForkedChild | None, str]:
-        if reason := KINDS[self.seat.kind].refork_refusal:
+        if reason := KINDS[self.context.kind].refork_refusal:
             return None, reason
         with self.slot_writer.busy_outside_request():
-            reason = self.seat.hooks.call("before_refork")
+            reason = self.context.hooks.call("before_refork")
         if reason:
             return None, reason
         # The zygote goes on with them, and this worker leaves before long: nobody takes them away.
-        withheld = exit_handlers.DeferredExitHandlers()
-        withheld.withhold()
+        deferred = exit_handlers.DeferredExitHandlers()
+        deferred.withhold()
         try:
             with self.children.spared():
                 return fork.double_fork(), ""
         except OSError as error:
-            withheld.give_back()
+            deferred.give_back()
             return None, f"fork: {error.strerror}"
 
 
-def _end_stray() -> None:
+def _exit_stray_child() -> None:
     logger.warning(
         "a process that the application forked came back from its call, and is ended; "
         "such a child must end by os._exit()"
@@ -288,49 +294,51 @@ def _end_stray() -> None:
     os._exit(0)
 
 
-def _server(seat: Seat, gate: Acceptor) -> Server:
-    if KINDS[seat.kind].http or _opens(seat.settings):
+def _server(context: WorkerContext, acceptor: Acceptor) -> Server:
+    if KINDS[context.kind].http or _has_handshakes(context.settings):
         # Each connection takes a descriptor, and one more while its body or answer waits in a file;
         # systemd's soft limit is 1024.
-        rlimits.raise_descriptor_limit(2 * seat.settings.http.connections + _DESCRIPTORS)
-    if seat.kind == "asgi":
+        rlimits.raise_descriptor_limit(2 * context.settings.http.connections + _DESCRIPTORS)
+    if context.kind == "asgi":
         from preforkd.worker.asgi.server import AsgiServer  # noqa: PLC0415
 
-        return AsgiServer(gate, seat.application, seat.settings)
-    if seat.kind == "wsgi":
+        return AsgiServer(acceptor, context.application, context.settings)
+    if context.kind == "wsgi":
         from preforkd.worker.wsgi.loop import WsgiLoop  # noqa: PLC0415
 
-        loop = WsgiLoop(gate, seat.application, seat.settings, _handoff_queue(seat), seat.hooks)
-        return _Simple(loop.run, loop.descriptors)
-    if seat.kind == "stream":
+        loop = WsgiLoop(
+            acceptor, context.application, context.settings, _handoff_queue(context), context.hooks
+        )
+        return _LoopServer(loop.run, loop.descriptors)
+    if context.kind == "stream":
         from preforkd.worker import stream  # noqa: PLC0415
 
-        openings = None
-        if _opens(seat.settings):
-            from preforkd.worker.openings import Openings  # noqa: PLC0415
+        handshakes = None
+        if _has_handshakes(context.settings):
+            from preforkd.worker.handshakes import Handshakes  # noqa: PLC0415
 
-            openings = Openings(gate, seat.settings)
+            handshakes = Handshakes(acceptor, context.settings)
         # The connection is the handler's: it may have forked the child to serve it.
-        return _Simple(
-            lambda: stream.serve(gate, seat.application, openings),
-            lambda: openings.descriptors() if openings is not None else (),
+        return _LoopServer(
+            lambda: stream.serve(acceptor, context.application, handshakes),
+            lambda: handshakes.descriptors() if handshakes is not None else (),
         )
-    raise ApplicationError(f"there is no kind of application named {seat.kind!r}")
+    raise ApplicationError(f"there is no kind of application named {context.kind!r}")
 
 
-def _opens(settings: Settings) -> bool:
+def _has_handshakes(settings: Settings) -> bool:
     # Something precedes the handler's part of a stream connection.
     return any(listen.has_opening for listen in settings.listen)
 
 
-def _handoff_queue(seat: Seat) -> Any:
+def _handoff_queue(context: WorkerContext) -> Any:
     from preforkd.ipc.handoff import HandoffQueue  # noqa: PLC0415
 
-    return HandoffQueue(*seat.handoff) if seat.handoff is not None else None
+    return HandoffQueue(*context.handoff) if context.handoff is not None else None
 
 
 @dataclass(frozen=True, slots=True)
-class _Simple:
+class _LoopServer:
     loop: Callable[[], None]
     descriptors: Callable[[], Iterable[int]]
 
@@ -341,27 +349,27 @@ class _Simple:
         self.loop()
 
 
-def _titles(seat: Seat) -> Callable[[str], None]:
-    prefix = f"preforkd: worker {seat.slot}, generation {seat.generation}, "
-    return lambda state: seat.title.set(prefix + state)
+def _title_setter(context: WorkerContext) -> Callable[[str], None]:
+    prefix = f"preforkd: worker {context.slot_number}, generation {context.generation}, "
+    return lambda state: context.title.set(prefix + state)
 
 
-def _tell(channel: Channel[messages.ToWorker], message: messages.FromWorker) -> None:
+def _send(channel: Channel[messages.ToWorker], message: messages.FromWorker) -> None:
     with contextlib.suppress(ChannelClosedError):
         channel.send(message, wait=True)
 
 
 def _report_activity(channel: Channel[messages.ToWorker]) -> None:
-    _say_soon(channel, messages.ActivityResumed())
+    _send_nowait(channel, messages.ActivityResumed())
 
 
-def _say_soon(channel: Channel[messages.ToWorker], message: messages.FromWorker) -> None:
+def _send_nowait(channel: Channel[messages.ToWorker], message: messages.FromWorker) -> None:
     # Said between requests, or before the application begins: it must neither wait nor fail.
     with contextlib.suppress(ChannelClosedError, OSError):
         channel.send(message)
 
 
-def _leave(status: int) -> NoReturn:
+def _exit(status: int) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     logs.tell_losses()
     process.leave(status)

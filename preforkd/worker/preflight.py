@@ -28,20 +28,20 @@ def check(kind: str, settings: Settings) -> None:
     if any(listener.tls for listener in settings.listen):
         from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL, for those who want it
 
-        tls.context(settings.tls)
+        tls.server_context(settings.tls)
     if not KINDS[kind].http:
         return
     if kind == "asgi":
-        from preforkd.worker.asgi.server import demand_uvicorn  # noqa: PLC0415
+        from preforkd.worker.asgi.server import require_uvicorn  # noqa: PLC0415
 
-        demand_uvicorn()
+        require_uvicorn()
     if KINDS[kind].spools:
-        _demand_spool()
+        _check_temporary_directory()
     access_log.demand(settings.access_log)
-    _demand_rendering(settings.http.server)
+    _check_server_header(settings.http.server)
 
 
-def _demand_rendering(server: str) -> None:
+def _check_server_header(server: str) -> None:
     from preforkd.http.response import Renderer  # noqa: PLC0415 - not for streams
 
     try:
@@ -50,7 +50,7 @@ def _demand_rendering(server: str) -> None:
         raise ConfigurationError([Problem(Place("settings"), "http.server", str(error))]) from error
 
 
-def _demand_spool() -> None:
+def _check_temporary_directory() -> None:
     before = tempfile.tempdir
     try:
         with tempfile.TemporaryFile():

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from preforkd.apps import stream
 from preforkd.apps.stream import StreamHandler
 from preforkd.worker.acceptor import Accepted, Acceptor
-from preforkd.worker.interruption import leave_if_interrupted
+from preforkd.worker.interruption import retire_if_interrupted
 
 if TYPE_CHECKING:
-    from preforkd.worker.openings import Openings
+    from preforkd.worker.handshakes import Handshakes
 
 _BURST = 0.005
 """Seconds for which connections that wait already are taken without looking for anything else."""
@@ -20,60 +20,60 @@ _PROBE = 16
 
 
 def serve(
-    gate: Acceptor, application: Callable[..., Any], openings: "Openings | None" = None
+    acceptor: Acceptor, application: Callable[..., Any], handshakes: "Handshakes | None" = None
 ) -> None:
     """Serve connections until the gate says that the worker is to leave.
 
-    ``openings``: what precedes the handler's part of them.
+    ``handshakes``: what precedes the handler's part of them.
     """
-    if openings is None:
-        _Loop(gate, application).run()
+    if handshakes is None:
+        _Loop(acceptor, application).run()
     else:
-        _OpeningLoop(gate, application, openings).run()
+        _HandshakeLoop(acceptor, application, handshakes).run()
 
 
 class _Loop:
-    def __init__(self, gate: Acceptor, application: Callable[..., Any]) -> None:
-        self._gate = gate
+    def __init__(self, acceptor: Acceptor, application: Callable[..., Any]) -> None:
+        self._acceptor = acceptor
         self._handler: StreamHandler = stream.as_handler(application)
-        self._untried = 0
+        self._since_probe = 0
         self._pid = os.getpid()
 
     def run(self) -> None:
-        gate = self._gate
-        gate.open()
-        while not gate.retiring:
-            if gate.refork is not None:
-                gate.fork_zygote()
+        acceptor = self._acceptor
+        acceptor.enable()
+        while not acceptor.retiring:
+            if acceptor.pending_refork is not None:
+                acceptor.fork_zygote()
             try:
-                for descriptor, _ in gate.poll(None):
+                for descriptor, _ in acceptor.poll(None):
                     self._take(descriptor)
             except BaseException as error:
-                leave_if_interrupted(error, gate, self._pid)
+                retire_if_interrupted(error, acceptor, self._pid)
 
     def _take(self, descriptor: int) -> None:
-        gate = self._gate
-        accepted = gate.accept(descriptor)
+        acceptor = self._acceptor
+        accepted = acceptor.accept(descriptor)
         if accepted is None:
             return
         until = time.monotonic() + _BURST
         self._begin(accepted)
-        self._untried += 1
-        if self._untried < _PROBE or gate.retiring or time.monotonic() > until:
+        self._since_probe += 1
+        if self._since_probe < _PROBE or acceptor.retiring or time.monotonic() > until:
             return
         if self._take_waiting(descriptor, until):
             # It has had its turn again, and goes behind the others.
-            gate.rearm(descriptor)
+            acceptor.rearm(descriptor)
         else:
-            self._untried = 0
+            self._since_probe = 0
 
     def _take_waiting(self, descriptor: int, until: float) -> bool:
         """Take what waits already; False: nothing did."""
-        gate, served = self._gate, False
-        while (accepted := gate.accept(descriptor, again=True)) is not None:
+        acceptor, served = self._acceptor, False
+        while (accepted := acceptor.accept(descriptor, rearm=False)) is not None:
             served = True
             self._begin(accepted)
-            if gate.retiring or time.monotonic() > until:
+            if acceptor.retiring or time.monotonic() > until:
                 break
         return served
 
@@ -81,59 +81,59 @@ class _Loop:
         self._serve(accepted)
 
     def _serve(self, accepted: Accepted) -> None:
-        slot_writer = self._gate.slot_writer
+        slot_writer = self._acceptor.slot_writer
         slot_writer.set_busy()
         try:
             stream.call(self._handler, accepted.sock, accepted.peer)
         except SystemExit:
-            self._gate.leave()  # the handler asks for the end of this process: others go on
+            self._acceptor.retire()  # the handler asks for the end of this process: others go on
         finally:
             slot_writer.request_done()
 
 
-class _OpeningLoop(_Loop):
+class _HandshakeLoop(_Loop):
     """Serves connections as they are open; those that are when the worker is to leave are served as well."""
 
     def __init__(
-        self, gate: Acceptor, application: Callable[..., Any], openings: "Openings"
+        self, acceptor: Acceptor, application: Callable[..., Any], handshakes: "Handshakes"
     ) -> None:
-        super().__init__(gate, application)
-        self._openings = openings
+        super().__init__(acceptor, application)
+        self._handshakes = handshakes
 
     def run(self) -> None:
-        gate, openings = self._gate, self._openings
-        while not gate.retiring or openings:
-            if gate.refork is not None:
+        acceptor, handshakes = self._acceptor, self._handshakes
+        while not acceptor.retiring or handshakes:
+            if acceptor.pending_refork is not None:
                 self._fork_zygote()
             try:
                 self._take_turn()
             except BaseException as error:
-                leave_if_interrupted(error, gate, self._pid)
+                retire_if_interrupted(error, acceptor, self._pid)
 
     def _take_turn(self) -> None:
-        gate, openings = self._gate, self._openings
-        if openings.full:
-            gate.shut()
+        acceptor, handshakes = self._acceptor, self._handshakes
+        if handshakes.full:
+            acceptor.disable()
         else:
-            gate.open()
-        for descriptor, _ in gate.poll(openings.timeout()):
-            if descriptor != openings.fileno():
+            acceptor.enable()
+        for descriptor, _ in acceptor.poll(handshakes.timeout()):
+            if descriptor != handshakes.fileno():
                 self._take(descriptor)
-        openings.attend()
-        while openings.opened:
-            self._serve(openings.opened.popleft())
+        handshakes.advance()
+        while handshakes.completed:
+            self._serve(handshakes.completed.popleft())
 
     def _fork_zygote(self) -> None:
         try:
-            self._gate.fork_zygote()
+            self._acceptor.fork_zygote()
         except BaseException:
-            self._openings.abandon()  # in the zygote: the clients are the worker's
+            self._handshakes.close_after_fork()  # in the zygote: the clients are the worker's
             raise
 
     def _begin(self, accepted: Accepted) -> None:
-        if not self._openings.begin(accepted):
+        if not self._handshakes.begin(accepted):
             self._serve(accepted)
 
     def _serve(self, accepted: Accepted) -> None:
-        with self._openings.going_on():
+        with self._handshakes.advancing_in_thread():
             super()._serve(accepted)

@@ -18,7 +18,9 @@ from preforkd.errors import ConfigurationError, Place, Problem
 _BEGIN = "-----BEGIN"
 
 
-def context(settings: Settings, protocols: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
+def server_context(
+    settings: Settings, protocols: tuple[str, ...] = ("http/1.1",)
+) -> ssl.SSLContext:
     """Return the context for our side; ``protocols`` are those that are offered (ALPN).
 
     Certificate and key are paths, or their text as it comes out of a credential. Raises
@@ -32,7 +34,7 @@ def context(settings: Settings, protocols: tuple[str, ...] = ("http/1.1",)) -> s
     with _as_path(settings.certificate) as certificate, _as_path(key) as key_path:
         for setting, path in (("tls.certificate", certificate), ("tls.key", key_path)):
             try:
-                _demand_file(path)
+                _require_regular_file(path)
             except OSError as error:
                 raise _problem(setting, f"{path}: {error.strerror}") from error
         try:
@@ -45,7 +47,7 @@ def context(settings: Settings, protocols: tuple[str, ...] = ("http/1.1",)) -> s
     return made
 
 
-def _demand_file(path: str) -> None:
+def _require_regular_file(path: str) -> None:
     # OpenSSL would wait for who writes to a FIFO, and read a device without an end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -94,7 +96,7 @@ class TlsSocket:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.getpeername()  # wrap_socket() would lose the descriptor of one that has gone
         self._sock = settings.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        self._said_goodbye = False
+        self._close_notify_sent = False
         self.wants_write = False
         """The handshake waits for room to send."""
 
@@ -131,7 +133,7 @@ class TlsSocket:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
 
-    def held(self) -> bool:
+    def has_decrypted(self) -> bool:
         """Tell whether bytes have been decrypted that nobody has taken; no event tells of them."""
         return self._sock.pending() > 0
 
@@ -141,7 +143,7 @@ class TlsSocket:
 
     def shutdown(self, how: int, /) -> None:
         """Say goodbye as far as it goes without waiting, then end the sending (shutdown(2))."""
-        self._said_goodbye = True
+        self._close_notify_sent = True
         with contextlib.suppress(OSError, ValueError):
             self._sock.unwrap()
         with contextlib.suppress(OSError):
@@ -151,12 +153,12 @@ class TlsSocket:
         """Set an option of the socket below."""
         self._sock.setsockopt(level, name, value)
 
-    def abandon(self) -> None:
+    def close_after_fork(self) -> None:
         """Close this process's copy without a word to the client."""
         os.close(self._sock.detach())
 
     def close(self) -> None:
         """Close it, with a goodbye as far as that goes without waiting."""
-        if not self._said_goodbye and self._sock.version() is not None:
+        if not self._close_notify_sent and self._sock.version() is not None:
             self.shutdown(socket.SHUT_WR)
         self._sock.close()

@@ -89,4 +89,4 @@ def _collector_off() -> Iterator[None]:
 
 def _refused(reason: str) -> ConfigurationError:
     hint = f"leave {SETTING} out, or name another interpreter in app.python (CPython 3.12 or 3.13)"
-    return loader.misnamed(SETTING, f"the heap cannot be made immortal: {reason}", hint=hint)
+    return loader.setting_error(SETTING, f"the heap cannot be made immortal: {reason}", hint=hint)

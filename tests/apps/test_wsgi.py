@@ -272,7 +272,7 @@ def test_the_file_wrapper_reads_in_blocks():
 
 def test_long_names_are_not_remembered():
     """Only an attacker has them, and may have many."""
-    before = wsgi._known_key.cache_info()
+    before = wsgi._cached_key.cache_info()
     name = b"x-" + b"y" * 100
     assert environ(headers=((name, b"1"),))["HTTP_X_" + "Y" * 100] == "1"
-    assert wsgi._known_key.cache_info() == before
+    assert wsgi._cached_key.cache_info() == before

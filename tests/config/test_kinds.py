@@ -115,7 +115,7 @@ def test_only_a_kind_without_an_event_loop_can_be_reforked():
 @pytest.mark.parametrize("kind", ALL)
 def test_every_module_to_preload_exists(kind):
     """A misspelled name would be passed over in silence, as a library that is not installed is."""
-    for name in (*KINDS[kind].modules, *KINDS[kind].opening_modules):
+    for name in (*KINDS[kind].modules, *KINDS[kind].handshake_modules):
         if name.startswith("preforkd."):
             assert importlib.util.find_spec(name) is not None
 

@@ -12,8 +12,8 @@ BASE = wsgi.base_environ("localhost", "80", secure=False, threads=False)
 
 
 def reader(bounds=BOUNDS, **how):
-    front = ListenerContext(0, BASE, bounds, write_patience=1, probes={}, **how)
-    return RequestReader(bounds, front.known)
+    context = ListenerContext(0, BASE, bounds, write_timeout=1, probes={}, **how)
+    return RequestReader(bounds, context.cached_head)
 
 
 def read(*pieces, bounds=BOUNDS):

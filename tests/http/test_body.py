@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from preforkd.http import body
-from preforkd.http.body import BudgetError, StorageError, Store, framing
+from preforkd.http.body import BodyStore, BudgetError, StorageError, framing
 from preforkd.http.head import CHUNKED, Bounds, Budget, RequestError
 
 BOUNDS = Bounds(max_field=200, max_header=400, max_fields=3, max_body=1000, spool=100)
@@ -16,7 +16,7 @@ BOUNDS = Bounds(max_field=200, max_header=400, max_fields=3, max_body=1000, spoo
 
 def take(*pieces, bounds=BOUNDS):
     """Return the body in chunks, and what lies behind it."""
-    store, frame = Store(bounds), framing(CHUNKED, bounds)
+    store, frame = BodyStore(bounds), framing(CHUNKED, bounds)
     rest = b""
     try:
         for piece in pieces:
@@ -39,7 +39,7 @@ def test_chunks_are_put_together():
 
 def test_a_large_body_waits_in_a_file():
     """Above the threshold; what came before is in it."""
-    store = Store(BOUNDS)
+    store = BodyStore(BOUNDS)
     store.write(b"a" * 60)
     store.write(b"b" * 60)
     file = store.finish()
@@ -55,7 +55,7 @@ def test_a_full_disk_is_told(monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(body.tempfile, "TemporaryFile", full)
-    store = Store(BOUNDS)
+    store = BodyStore(BOUNDS)
     with pytest.raises(StorageError, match="No space left"):
         store.write(b"a" * 101)
     store.close()
@@ -108,7 +108,7 @@ class _Oracle:
 def test_what_we_accept_llhttp_understands_alike(parts):
     """Whatever is complete for us has the same content for llhttp: never two opinions."""
     data = b"".join(parts)
-    store, frame = Store(Bounds()), framing(CHUNKED, Bounds())
+    store, frame = BodyStore(Bounds()), framing(CHUNKED, Bounds())
     try:
         end = frame.take(data, 0, store)
     except RequestError:
@@ -124,7 +124,7 @@ def test_what_we_accept_llhttp_understands_alike(parts):
 
 def test_many_small_parts_cost_what_they_hold():
     """A body that comes byte by byte is kept as one, not as thousands of objects."""
-    store = Store(Bounds(spool=10_000))
+    store = BodyStore(Bounds(spool=10_000))
     for number in range(9_000):
         store.write(bytes([number % 256]))
         assert len(store._parts) < 16
@@ -134,14 +134,14 @@ def test_many_small_parts_cost_what_they_hold():
 def test_bodies_share_the_room_in_files():
     """Who finds none is refused; a body has its room until it is closed, by whoever has it."""
     bounds = Bounds(spool=10, budget=Budget(memory=1000, files=100))
-    first, second = Store(bounds), Store(bounds)
+    first, second = BodyStore(bounds), BodyStore(bounds)
     first.write(b"a" * 60)
     second.write(b"b" * 9)
     with pytest.raises(BudgetError, match=r"http\.spool_total"):
         second.write(b"b" * 40)
     second.close()
     file = first.finish()
-    third = Store(bounds)
+    third = BodyStore(bounds)
     third.write(b"c" * 40)
     with pytest.raises(BudgetError):
         third.write(b"c")
@@ -155,7 +155,7 @@ def test_bodies_share_the_room_in_files():
 def test_memory_for_bodies_has_an_end():
     """Small ones are kept in files then, and in memory again when there is room."""
     bounds = Bounds(spool=1000, budget=Budget(memory=100, files=1000))
-    first, second, third = (Store(bounds) for _ in range(3))
+    first, second, third = (BodyStore(bounds) for _ in range(3))
     first.write(b"a" * 60)
     second.write(b"b" * 60)
     with second.finish() as file:
@@ -173,7 +173,7 @@ def test_what_bodies_take_is_given_back(steps):
     """Whatever they were and however they ended, all room is free afterwards; theirs is never less."""
     budget = Budget(memory=150, files=400)
     bounds = Bounds(spool=50, max_body=300, budget=budget)
-    stores, files = [Store(bounds) for _ in range(3)], []
+    stores, files = [BodyStore(bounds) for _ in range(3)], []
     for index, what in steps:
         store = stores[index]
         if what > 0:
@@ -186,7 +186,7 @@ def test_what_bodies_take_is_given_back(steps):
             store.close()
         else:
             files.append(store.finish())
-        stores[index] = Store(bounds)
+        stores[index] = BodyStore(bounds)
     for open_one in (*stores, *files):
         open_one.close()
     assert budget._left == {"memory": 150, "files": 400}

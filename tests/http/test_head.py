@@ -136,9 +136,9 @@ def test_noise_is_refused(data):
 
 def test_what_is_remembered_is_bounded():
     """Long lines, names and hosts, which only an attacker has, are judged each time."""
-    before = [module._known_field.cache_info(), module._is_known_host.cache_info()]
+    before = [module._cached_field.cache_info(), module._is_host_cached.cache_info()]
     long = b"GET / HTTP/1.1\r\nHost: %b\r\nX-%b: 1\r\n\r\n" % (b"h" * 300, b"y" * 300)
     assert len(parse(long).headers) == 2
-    assert [module._known_field.cache_info(), module._is_known_host.cache_info()] == before
+    assert [module._cached_field.cache_info(), module._is_host_cached.cache_info()] == before
     for info in before:
-        assert info.maxsize * module._KNOWN_SIZE <= 1 << 18
+        assert info.maxsize * module._MAX_CACHED_SIZE <= 1 << 18

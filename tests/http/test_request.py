@@ -15,7 +15,7 @@ def test_a_request_in_any_pieces_is_the_same():
     """Byte by byte or at once; method, target, headers in order and lower case, body."""
     for pieces in ([POST], [POST[:20], POST[20:]], [POST[i : i + 1] for i in range(len(POST))]):
         (request,) = read(*pieces)
-        head = request.known.head
+        head = request.cached.head
         assert (head.method, head.target, head.version) == ("POST", b"/a?b", "1.1")
         assert head.headers == ((b"host", b"h"), (b"x-y", b"1"), (b"content-length", b"3"))
         assert request.body.read() == b"abc"
@@ -25,7 +25,7 @@ def test_a_request_in_any_pieces_is_the_same():
 def test_pipelined_requests_are_all_there():
     """In their order, with and without bodies."""
     requests = read(GET % b"1" + POST + GET % b"2")
-    assert [request.known.head.target for request in requests] == [b"/1", b"/a?b", b"/2"]
+    assert [request.cached.head.target for request in requests] == [b"/1", b"/a?b", b"/2"]
 
 
 def test_an_empty_line_before_a_request_is_ignored():
@@ -71,7 +71,7 @@ def test_empty_lines_before_a_request_are_skipped_in_linear_time():
     """Line by line, a copy for each, a megabyte of them would take hours."""
     made = reader()
     made.feed(b"\r\n" * 2_000_000 + GET % b"2")
-    assert made.next().known.head.target == b"/2"
+    assert made.next().cached.head.target == b"/2"
 
 
 @st.composite
@@ -112,7 +112,7 @@ def test_any_conversation_in_any_pieces_is_read_as_it_was_meant(data):
     """The same requests, once each and complete, however the bytes are cut."""
     wanted, raw = data.draw(conversations())
     requests = read(*data.draw(pieces_of(raw)))
-    got = [(request.known.head.target, request.body.read()) for request in requests]
+    got = [(request.cached.head.target, request.body.read()) for request in requests]
     for request in requests:
         request.body.close()
     assert got == wanted
@@ -134,7 +134,7 @@ def test_damage_ends_in_a_refusal_or_in_waiting(data):
             for piece in pieces:
                 made.feed(piece)
                 while (request := made.next()) is not None:
-                    got.append((request.known.head, request.body.read()))
+                    got.append((request.cached.head, request.body.read()))
                     request.body.close()
         except RequestError as error:
             return got, error.status[:3]

@@ -12,9 +12,9 @@ def answer(*parts, status="200 OK", headers=(), whole=False, server="preforkd", 
     """Return what is sent, and the response."""
     sent = []
     sink = SimpleNamespace(
-        send=sent.append, send_last=sent.append, send_whole=lambda *parts: sent.extend(parts)
+        send=sent.append, send_nowait=sent.append, send_whole=lambda *parts: sent.extend(parts)
     )
-    options = {"head_only": False, "modern": True, "keep": True, **how}
+    options = {"head_only": False, "http11": True, "keep": True, **how}
     response = Response(sink, Renderer(server), **options)
     response.start_response(status, list(headers) if headers == () else headers)
     for part in parts:
@@ -47,7 +47,7 @@ def test_a_body_of_unknown_length_is_chunked():
     assert "Transfer-Encoding: chunked" in head
     assert body == b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
     assert response.keep
-    head, body, response = answer(b"abc", b"de", modern=False)
+    head, body, response = answer(b"abc", b"de", http11=False)
     assert "Connection: close" in head
     assert body == b"abcde"
     assert not response.keep
@@ -55,7 +55,7 @@ def test_a_body_of_unknown_length_is_chunked():
 
 def test_an_old_client_that_keeps_its_connection_is_told_so():
     """HTTP/1.0 closes unless both say otherwise."""
-    assert "Connection: keep-alive" in answer(b"abc", whole=True, modern=False)[0]
+    assert "Connection: keep-alive" in answer(b"abc", whole=True, http11=False)[0]
 
 
 def test_no_body_has_length_zero():
@@ -177,9 +177,9 @@ def test_a_file_is_sent_as_a_whole():
     for headers, length in (((), 10), ([("Content-Length", "4")], 4)):
         sent = []
         sink = SimpleNamespace(
-            send_last=sent.append, send_file=lambda *part, sent=sent: sent.append(part)
+            send_nowait=sent.append, send_file=lambda *part, sent=sent: sent.append(part)
         )
-        response = Response(sink, Renderer(""), head_only=False, modern=True, keep=True)
+        response = Response(sink, Renderer(""), head_only=False, http11=True, keep=True)
         response.start_response("200 OK", list(headers))
         file = io.BytesIO(b"x" * 10)
         response.write_file(file, 0, 10)
@@ -204,10 +204,10 @@ def test_only_bytes_are_a_body():
 def test_start_response_twice():
     """PEP 3333: allowed with exc_info before anything was sent, an error otherwise."""
     response = Response(
-        SimpleNamespace(send=lambda _: None, send_last=lambda _: None),
+        SimpleNamespace(send=lambda _: None, send_nowait=lambda _: None),
         Renderer(""),
         head_only=False,
-        modern=True,
+        http11=True,
         keep=True,
     )
     with pytest.raises(AssertionError, match="did not call start_response"):

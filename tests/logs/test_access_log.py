@@ -16,7 +16,7 @@ import pytest
 
 from preforkd.config.settings import AccessLogSettings, HttpSettings, Settings, WorkersSettings
 from preforkd.errors import SystemFailure
-from preforkd.http.head import Head
+from preforkd.http.head import RequestHead
 from preforkd.ipc.handoff import HandoffQueue, pair
 from preforkd.logs import access_log, logs
 from preforkd.logs.access_log import Answered, combined_line, open_access_log
@@ -28,7 +28,7 @@ GET = b'GET %b HTTP/1.1\r\nHost: h\r\nUser-Agent: te"st\r\nConnection: close\r\n
 
 def head(target):
     """Return the head of a request for this target."""
-    return Head("GET", target, "1.1", (), True, 0, False)
+    return RequestHead("GET", target, "1.1", (), True, 0, False)
 
 
 def echo(environ, start_response):
@@ -209,7 +209,7 @@ def test_a_request_that_takes_too_long_is_logged(tmp_path):
         with worker.connect() as sock:
             sock.sendall(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
             assert begun.wait(20)
-            worker.gate.on_overdue()
+            worker.acceptor.on_overdue()
             answer = read_all(sock)
             assert answer.startswith(b"HTTP/1.1 504 ")
             length = len(answer.partition(b"\r\n\r\n")[2])

@@ -14,7 +14,7 @@ from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
 from preforkd.worker import stream
 from preforkd.worker.acceptor import Acceptor, Listener
-from preforkd.worker.openings import Openings
+from preforkd.worker.handshakes import Handshakes
 from preforkd.worker.wsgi import loop
 
 
@@ -51,22 +51,22 @@ class Worker:
         os.close(memory)
         channel: Channel = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
         self._channel = channel
-        gate = Acceptor([Listener("test", self.listener)], channel, self._writer)
-        self.gate = gate
+        acceptor = Acceptor([Listener("test", self.listener)], channel, self._writer)
+        self.acceptor = acceptor
         if kind == "wsgi":
             whole = whole or Settings(
                 http=HttpSettings(**settings), access_log=access or AccessLogSettings()
             )
-            self.loop = loop.WsgiLoop(gate, application, whole, handoff, hooks)
+            self.loop = loop.WsgiLoop(acceptor, application, whole, handoff, hooks)
             serve = self.loop.run
         elif kind == "asgi":
             whole = whole or Settings(
                 http=HttpSettings(**settings), access_log=access or AccessLogSettings()
             )
-            serve = lambda: serve_asgi(gate, application, whole)  # noqa: E731
+            serve = lambda: serve_asgi(acceptor, application, whole)  # noqa: E731
         else:
-            openings = Openings(gate, whole) if whole is not None else None
-            serve = lambda: stream.serve(gate, application, openings)  # noqa: E731
+            handshakes = Handshakes(acceptor, whole) if whole is not None else None
+            serve = lambda: stream.serve(acceptor, application, handshakes)  # noqa: E731
         self.thread = threading.Thread(target=serve, daemon=True)
         self.thread.start()
 
@@ -90,17 +90,17 @@ class Worker:
         if self.thread.is_alive():
             self.retire()
             assert self.ended()
-        self.gate.close()
+        self.acceptor.close()
         self.master.close()
         self._channel.close()
         self.slot.close()
         self._writer.close()
 
 
-def serve_asgi(gate: Acceptor, application, settings: Settings) -> None:
+def serve_asgi(acceptor: Acceptor, application, settings: Settings) -> None:
     from preforkd.worker.asgi.server import AsgiServer
 
-    server = AsgiServer(gate, application, settings)
+    server = AsgiServer(acceptor, application, settings)
     server.prepare()
     server.serve()
 

@@ -88,9 +88,9 @@ def test_only_the_request_that_is_late_is_overdue():
         connection.sendall(b"hi")
 
     with serving(waits, kind="stream") as worker:
-        worker.gate.on_overdue = overdue.set
-        worker.gate.on_refork = lambda _zygote, given: (close_all(given), told.set())
-        worker.gate.refork_at_once = True
+        worker.acceptor.on_overdue = overdue.set
+        worker.acceptor.on_refork = lambda _zygote, given: (close_all(given), told.set())
+        worker.acceptor.refork_immediately = True
         with worker.connect() as sock:
             assert begun.wait(20)
             worker.master.send(messages.RequestTimeout(worker.slot.busy_since_ns() - 1))
@@ -113,7 +113,7 @@ def test_exit_asks_for_the_workers_end():
     with serving(leaves, kind="stream") as worker:
         assert worker.ask(b"") == b"bye"
         assert worker.ended()
-        assert worker.gate.unasked
+        assert worker.acceptor.self_retired
 
 
 def test_a_shortage_of_descriptors_pauses_and_passes():
@@ -132,7 +132,7 @@ def test_a_shortage_of_descriptors_pauses_and_passes():
             except OSError:
                 pass
             sock.connect(worker.address)
-            while worker.gate._reopen_at is None:
+            while worker.acceptor._resume_at is None:
                 assert worker.thread.is_alive()
         finally:
             for descriptor in fillers:

@@ -48,11 +48,11 @@ def requests(draw):
     target = draw(st.sampled_from(["", "", "", "http://other:8"])) + path
     body = draw(st.binary(max_size=300))
     framing = draw(st.sampled_from(["none", "length", "chunked"]))
-    modern = framing == "chunked" or draw(st.integers(0, 4)) > 0
+    http11 = framing == "chunked" or draw(st.integers(0, 4)) > 0
     connection = draw(
         st.sampled_from(["", "", "", "close", "keep-alive", "Keep-Alive, x", "Close"])
     )
-    lines = [f"{method} {target} HTTP/1.{int(modern)}", "Host: h"]
+    lines = [f"{method} {target} HTTP/1.{int(http11)}", "Host: h"]
     names = st.sampled_from(["X-A:", "Accept: ", "Cookie:\t", "X_B: "])
     values = st.integers(0, 99)
     fields = draw(st.lists(st.tuples(names, values), max_size=3))
@@ -68,7 +68,7 @@ def requests(draw):
     else:
         tail = body = b""
     token = connection.lower()
-    keep = "close" not in token and (modern or "keep-alive" in token)
+    keep = "close" not in token and (http11 or "keep-alive" in token)
     empty = draw(st.sampled_from([b"", b"", b"\r\n"]))
     head = "\r\n".join([*lines, "", ""]).encode()
     return Sent(empty + head + tail, method, target, body, keep)
@@ -133,7 +133,7 @@ def outcome(parts):
         for part in parts:
             made.feed(part)
             while (request := made.next()) is not None:
-                head = request.known.head
+                head = request.cached.head
                 body = request.body.read()
                 request.body.close()
                 assert len(body) == request.body_length

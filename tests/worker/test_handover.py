@@ -186,7 +186,7 @@ def test_the_last_of_what_was_left_is_the_end():
     application = Application()
     with team(application, size=1) as (worker,):
         told = threading.Event()
-        worker.gate.on_retiring = told.set
+        worker.acceptor.on_retiring = told.set
         first, second = worker.connect(), worker.connect()
         for sock in (first, second):
             sock.sendall(GET % b"/")
@@ -292,8 +292,8 @@ def test_threads_answer_side_by_side():
         assert worker.slot.read(1e18).busy_since is not None
         application.go.set()
         for sock in slow:
-            assert read_answer(sock)[1].startswith(b"preforkd-crew-")
-        assert read_answers(fourth, 2).count(b"\npreforkd-crew-") == 2
+            assert read_answer(sock)[1].startswith(b"preforkd-thread-")
+        assert read_answers(fourth, 2).count(b"\npreforkd-thread-") == 2
         for sock in (*slow, fourth):
             sock.close()
         deadline = time.monotonic() + 20
@@ -315,7 +315,7 @@ def test_a_worker_without_free_threads_gives_away():
             assert application.entered.acquire(timeout=20)
         for sock in kept:  # three of four threads are taken
             sock.sendall(GET % b"/")
-            assert b"crew" in read_answer(sock)[1]
+            assert b"thread" in read_answer(sock)[1]
         application.go.set()
         for sock in (*slow, *kept):
             sock.close()
@@ -345,7 +345,7 @@ def test_without_room_in_the_exchange_a_connection_stays():
         while True:
             ends[0].send(b"x" * 500)
     worker = Worker(application, "wsgi", handoff=HandoffQueue(*ends))
-    worker.gate._sources.pop()  # it would read the padding
+    worker.acceptor._sources.pop()  # it would read the padding
     slow, kept = worker.connect(), worker.connect()
     for sock in (slow, kept):
         sock.sendall(GET % b"/")
@@ -372,8 +372,8 @@ def asleep(worker, last=False):
 
     ``last``: it is told of its connections first, and of what it shares with others last.
     """
-    gate, waits, go = worker.gate, threading.Event(), threading.Event()
-    poll, held = gate.poll, worker.loop._connections
+    acceptor, waits, go = worker.acceptor, threading.Event(), threading.Event()
+    poll, held = acceptor.poll, worker.loop._connections
 
     def wait_and_poll(timeout):
         if threading.current_thread() is worker.thread:
@@ -382,10 +382,10 @@ def asleep(worker, last=False):
             return sorted(poll(timeout), reverse=last, key=lambda event: event[0] in held)
         return poll(timeout)
 
-    gate.poll = wait_and_poll
-    gate.wake()
+    acceptor.poll = wait_and_poll
+    acceptor.wake()
     assert waits.wait(20)
-    gate.poll = poll
+    acceptor.poll = poll
     try:
         yield
     finally:
@@ -423,7 +423,7 @@ def test_who_is_woken_and_cannot_come_passes_on_what_he_was_woken_for(last):
             assert select.select([held], [], [], 20)[0]
         assert application.entered.acquire(timeout=20)
         deadline = time.monotonic() + 20
-        while not worker.loop._away or worker.loop._owed:
+        while not worker.loop._taken_over or worker.loop._woken_for:
             assert time.monotonic() < deadline
         assert select.select([handoff.fileno()], [], [], 20)[0]
         again = handoff.get()

@@ -38,27 +38,27 @@ def test_whose_code_has_raised_it(code, module, application):
     assert interruption.comes_from_application(error) == application
 
 
-class Gate:
+class FakeAcceptor:
     def __init__(self):
-        self.left = 0
+        self.retired = 0
 
-    def leave(self):
-        self.left += 1
+    def retire(self):
+        self.retired += 1
 
 
 def test_the_worker_leaves_for_the_application_only(caplog):
     """What it has raised is logged; what preforkd has, or a child that came back meets, ends the process."""
     late, own = raised_by("raise ValueError('late')", "shop"), raised_by("1 / 0", "preforkd")
     own.__traceback__ = own.__traceback__.tb_next
-    gate = Gate()
-    interruption.leave_if_interrupted(late, gate, os.getpid())
-    assert gate.left == 1
+    acceptor = FakeAcceptor()
+    interruption.retire_if_interrupted(late, acceptor, os.getpid())
+    assert acceptor.retired == 1
     assert "late" in caplog.text
     with pytest.raises(ZeroDivisionError):
-        interruption.leave_if_interrupted(own, gate, os.getpid())
+        interruption.retire_if_interrupted(own, acceptor, os.getpid())
     with pytest.raises(ValueError, match="late"):
-        interruption.leave_if_interrupted(late, gate, os.getpid() + 1)
-    assert gate.left == 1
+        interruption.retire_if_interrupted(late, acceptor, os.getpid() + 1)
+    assert acceptor.retired == 1
 
 
 def test_a_time_out_of_a_handler_is_no_client_that_has_gone():
@@ -67,7 +67,7 @@ def test_a_time_out_of_a_handler_is_no_client_that_has_gone():
     from preforkd.worker.wsgi import connection
 
     handlers = TimeoutError("late")
-    assert connection._gone(handlers) is handlers
+    assert connection._as_client_gone(handlers) is handlers
     with socket.socket() as sock, pytest.raises(OSError) as caught:
         sock.getpeername()
-    assert isinstance(connection._gone(caught.value), ClientGoneError)
+    assert isinstance(connection._as_client_gone(caught.value), ClientGoneError)

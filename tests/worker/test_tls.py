@@ -24,7 +24,7 @@ from tests.worker.certificate import CERTIFICATE, KEY
 def test_a_certificate_that_cannot_be_used_is_named(certificate, key, said):
     """With the setting, before anything is served."""
     with pytest.raises(ConfigurationError, match=said):
-        tls.context(TlsSettings(certificate=certificate, key=key))
+        tls.server_context(TlsSettings(certificate=certificate, key=key))
 
 
 def test_only_a_regular_file_is_read(tmp_path):
@@ -32,11 +32,11 @@ def test_only_a_regular_file_is_read(tmp_path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with pytest.raises(ConfigurationError, match=r"tls.certificate: .*/fifo: not a regular file"):
-        tls.context(TlsSettings(certificate=str(fifo)))
+        tls.server_context(TlsSettings(certificate=str(fifo)))
     with pytest.raises(ConfigurationError, match=r"tls.key: /dev/zero: not a regular file"):
-        tls.context(TlsSettings(certificate=CERTIFICATE, key="/dev/zero"))
+        tls.server_context(TlsSettings(certificate=CERTIFICATE, key="/dev/zero"))
     with pytest.raises(ConfigurationError, match="not a regular file"):
-        tls.context(TlsSettings(certificate=str(tmp_path)))
+        tls.server_context(TlsSettings(certificate=str(tmp_path)))
 
 
 def test_what_cannot_be_used_is_named_by_its_file(tmp_path):
@@ -45,13 +45,13 @@ def test_what_cannot_be_used_is_named_by_its_file(tmp_path):
         (tmp_path / name).write_text(text)
     certificate, key = str(tmp_path / "c.pem"), str(tmp_path / "k.pem")
     with pytest.raises(ConfigurationError) as caught:
-        tls.context(TlsSettings(certificate=certificate, key=key))
+        tls.server_context(TlsSettings(certificate=certificate, key=key))
     assert f"({certificate} and {key})" in caught.value.message
     with pytest.raises(ConfigurationError) as caught:
-        tls.context(TlsSettings(certificate=certificate))
+        tls.server_context(TlsSettings(certificate=certificate))
     assert f"({certificate})" in caught.value.message
     with pytest.raises(ConfigurationError) as caught:
-        tls.context(TlsSettings(certificate=CERTIFICATE, key="-----BEGIN NONSENSE"))
+        tls.server_context(TlsSettings(certificate=CERTIFICATE, key="-----BEGIN NONSENSE"))
     assert "(a credential)" in caught.value.message
 
 
@@ -62,7 +62,7 @@ def ends():
     theirs.settimeout(20)
     made = ssl.create_default_context(cadata=CERTIFICATE)
     client = made.wrap_socket(theirs, server_hostname="localhost", do_handshake_on_connect=False)
-    server = tls.TlsSocket(ours, tls.context(TlsSettings(certificate=CERTIFICATE, key=KEY)))
+    server = tls.TlsSocket(ours, tls.server_context(TlsSettings(certificate=CERTIFICATE, key=KEY)))
     yield server, client
     server.close()
     client.close()
@@ -92,9 +92,9 @@ def test_a_handshake_goes_step_by_step(ends):
         server.recv(10)
     client.sendall(b"hello")
     assert server.recv(3) == b"hel"
-    assert server.held()
+    assert server.has_decrypted()
     assert server.recv(10) == b"lo"
-    assert not server.held()
+    assert not server.has_decrypted()
     assert server.send(b"bye") == 3
     assert client.recv(10) == b"bye"
 
@@ -128,7 +128,7 @@ def test_an_abandoned_copy_says_nothing(ends):
     shake_hands(server, client)
     parents = os.dup(server.fileno())
     try:
-        server.abandon()
+        server.close_after_fork()
         client.setblocking(False)
         with pytest.raises(ssl.SSLWantReadError):
             client.recv(1)

@@ -19,17 +19,17 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from preforkd.http.caches import BoundedCache, Date
 from preforkd.logs.access_log import GONE, Answered
-from preforkd.worker.asgi.middleware import Tally, answered
+from preforkd.worker.asgi.middleware import RequestTracker, answered
 
 _Headers = Iterable[tuple[bytes, bytes]]
 
-_KNOWN_HEADS = 256
-_KNOWN_SIZE = 2048
-_JOINED = 64 * 1024
+_MAX_HEADS = 256
+_MAX_CACHED_SIZE = 2048
+_MAX_JOINED = 64 * 1024
 """Bytes of a body up to which it is copied behind its head."""
 
 
-class Head:
+class ResponseHead:
     """A status and headers as they are sent; all but what one answer may add."""
 
     __slots__ = ("bodiless", "chunked", "close", "date", "length", "status", "text")
@@ -77,36 +77,38 @@ class Head:
         lines.append(b"%b: %b\r\n" % (name, value))
 
 
-class Heads:
+class ResponseHeads:
     """The heads that a worker has made so far, and the Date. ``server``: the Server header; empty: none."""
 
     def __init__(self, server: str) -> None:
         self._server = b"server: %b\r\n" % server.encode("latin-1") if server else b""
-        self._known: BoundedCache[tuple[int, tuple[tuple[bytes, bytes], ...]], Head]
-        self._known = BoundedCache(_KNOWN_HEADS)
+        self._cached: BoundedCache[tuple[int, tuple[tuple[bytes, bytes], ...]], ResponseHead]
+        self._cached = BoundedCache(_MAX_HEADS)
         self.date = Date(b"date: %b\r\n").line
         """Returns the Date header's line."""
 
-    def head(self, status: int, headers: _Headers) -> Head:
+    def head(self, status: int, headers: _Headers) -> ResponseHead:
         """Return how an answer begins. Raises RuntimeError for what cannot be a header."""
         fields = tuple(headers)
         try:
-            head = self._known.get((status, fields))
+            head = self._cached.get((status, fields))
         except TypeError:  # pairs may be lists
             fields = tuple((name, value) for name, value in fields)
-            head = self._known.get((status, fields))
+            head = self._cached.get((status, fields))
         if head is not None:
             return head
-        head = Head(status, fields, self._server)
-        if len(head.text) <= _KNOWN_SIZE:
-            self._known.keep((status, fields), head)
+        head = ResponseHead(status, fields, self._server)
+        if len(head.text) <= _MAX_CACHED_SIZE:
+            self._cached.keep((status, fields), head)
         return head
 
 
 class Cycle(RequestResponseCycle):  # type: ignore[misc]
     """See the module. ``response_started`` tells whether some of the answer was sent."""
 
-    def __init__(self, protocol: Any, heads: Heads, tally: Tally, *, keep_alive: bool) -> None:
+    def __init__(
+        self, protocol: Any, heads: ResponseHeads, tracker: RequestTracker, *, keep_alive: bool
+    ) -> None:
         # What uvicorn's own would set, without looking anything up again.
         self.scope = protocol.scope
         self.transport = protocol.transport
@@ -135,21 +137,21 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         """The answer has no body, and was complete before the application had given all of one."""
         self._head: Any = None  # a Head, once the application has given it
         self._heads = heads
-        self._tally = tally
+        self._tracker = tracker
 
     async def run_asgi(self, app: Any) -> None:
         """Let the application answer, and the slot know of it."""
-        tally = self._tally
-        if tally.ignores(self.scope):
+        tracker = self._tracker
+        if tracker.is_probe(self.scope):
             await super().run_asgi(app)
             return
-        tally.begin(self)
+        tracker.begin(self)
         try:
             await super().run_asgi(app)
         finally:
-            tally.end(self)
+            tracker.end(self)
             if self.transport.is_closing():
-                self._protocol.sending.watch()
+                self._protocol.send_timeout.watch()
             if self.record is not None:
                 self._protocol.log(self._answered(*self.record))
 
@@ -211,7 +213,7 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         self.response_started = True
         self.waiting_for_100_continue = False
         self._protocol.written += len(head) + len(body)
-        if head and len(body) > _JOINED:
+        if head and len(body) > _MAX_JOINED:
             self.transport.write(head)
             head = b""
         if head or body:
@@ -228,7 +230,7 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         if head.date:
             text += self._heads.date()
         # A client with a kept connection learns here that the worker leaves, not by a reset.
-        self.keep_alive = self.keep_alive and not head.close and not self._tally.leaving()
+        self.keep_alive = self.keep_alive and not head.close and not self._tracker.leaving()
         if not self.keep_alive and not head.close:
             text += b"connection: close\r\n"
         self._bodiless = head.bodiless or self.scope["method"] == "HEAD"

@@ -11,37 +11,37 @@ from typing import Any, Protocol
 
 from preforkd.config.settings import Settings
 from preforkd.http import forwarded
-from preforkd.http.head import Head
+from preforkd.http.head import RequestHead
 from preforkd.logs.access_log import GONE, AccessLog, Answered, open_access_log
 from preforkd.worker.acceptor import Acceptor
 
 Application = Callable[[Any, Any, Any], Any]
 
-_DEPTH = 100
+_MAX_DEPTH = 100
 """Calls of one task that are described."""
 
 
-class Running(Protocol):
+class RunningRequest(Protocol):
     """A request that runs."""
 
     scope: Any
 
 
-class Tally:
+class RequestTracker:
     """Tells the slot which requests run. ``probes``: the paths of our own health, which are not counted."""
 
-    def __init__(self, gate: Acceptor, probes: dict[str, bool]) -> None:
-        self._gate = gate
-        self._slot_writer = gate.slot_writer
+    def __init__(self, acceptor: Acceptor, probes: dict[str, bool]) -> None:
+        self._acceptor = acceptor
+        self._slot_writer = acceptor.slot_writer
         self._probes = probes
-        self._running: dict[Running, int] = {}
+        self._running: dict[RunningRequest, int] = {}
         """When each request began, the oldest first."""
 
     def leaving(self) -> bool:
         """Tell whether the worker is to leave."""
-        return self._gate.retiring
+        return self._acceptor.retiring
 
-    def ignores(self, scope: Any) -> bool:
+    def is_probe(self, scope: Any) -> bool:
         """Tell whether a request is not the application's."""
         return (
             bool(self._probes)
@@ -54,13 +54,13 @@ class Tally:
         scopes = [request.scope for request in self._running]
         return [f"{scope['method']} {scope['path']!r}" for scope in scopes]
 
-    def begin(self, request: Running) -> None:
+    def begin(self, request: RunningRequest) -> None:
         """Let a request run."""
         self._running[request] = since = time.monotonic_ns()
         if len(self._running) == 1:
             self._slot_writer.set_busy(since)
 
-    def end(self, request: Running) -> None:
+    def end(self, request: RunningRequest) -> None:
         """Count a request that has run."""
         del self._running[request]
         self.count()
@@ -73,14 +73,14 @@ class Tally:
             break
 
 
-def described(loop: asyncio.AbstractEventLoop, tally: Tally) -> Iterator[str]:
+def describe_loop(loop: asyncio.AbstractEventLoop, tracker: RequestTracker) -> Iterator[str]:
     """Yield lines on what the loop is at: each request, and each task with where it waits."""
-    for request in tally.running():
+    for request in tracker.running():
         yield f"Request {request}\n"
-    yield from where(asyncio.all_tasks(loop))
+    yield from describe_tasks(asyncio.all_tasks(loop))
 
 
-def where(tasks: Iterable["asyncio.Task[Any]"]) -> Iterator[str]:
+def describe_tasks(tasks: Iterable["asyncio.Task[Any]"]) -> Iterator[str]:
     """Yield lines on where each of these tasks waits."""
     for task in tasks:
         yield f"Task {task.get_name()} (most recent call first):\n"
@@ -89,7 +89,7 @@ def where(tasks: Iterable["asyncio.Task[Any]"]) -> Iterator[str]:
 
 def _awaits(coroutine: Any) -> Iterator[str]:
     # A task that waits has no stack but this chain, from the outermost call to the innermost.
-    for _ in range(_DEPTH):
+    for _ in range(_MAX_DEPTH):
         kind = next((one for one in ("cr", "gi", "ag") if hasattr(coroutine, f"{one}_frame")), None)
         if kind is None:
             return
@@ -100,57 +100,61 @@ def _awaits(coroutine: Any) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Surrounded:
+class WrappedApplication:
     """An application, as its requests and as its WebSockets and lifespan reach it."""
 
     requests: Application
     others: Application
-    tally: Tally
+    tracker: RequestTracker
     log: AccessLog | None
 
 
-def around(
-    application: Application, gate: Acceptor, settings: Settings, trust: forwarded.Trust
-) -> Surrounded:
+def wrap_application(
+    application: Application, acceptor: Acceptor, settings: Settings, trust: forwarded.Trust
+) -> WrappedApplication:
     """Return the application with what the settings put around it. Raises SystemFailure."""
     log = open_access_log(settings.access_log)
     probes = {settings.http.healthy: False, settings.http.ready: True}
     probes.pop("", None)
-    tally = Tally(gate, probes)
+    tracker = RequestTracker(acceptor, probes)
 
     def wrap(application: Application) -> Application:
         if log is not None:
-            application = _Logged(application, log)
+            application = _AccessLogger(application, log)
         if probes:
-            application = _Probed(application, gate, probes)
+            application = _ProbeResponder(application, acceptor, probes)
         if settings.proxy.headers != "off":
-            application = _BehindProxy(application, settings.proxy.headers, trust)
+            application = _ForwardedScope(application, settings.proxy.headers, trust)
         return application
 
-    return Surrounded(wrap(application), wrap(_Counted(application, tally)), tally, log)
+    return WrappedApplication(
+        wrap(application), wrap(_WebSocketCounter(application, tracker)), tracker, log
+    )
 
 
-class _Counted:
+class _WebSocketCounter:
     """Counts what is not counted with its request: WebSockets."""
 
-    def __init__(self, application: Application, tally: Tally) -> None:
+    def __init__(self, application: Application, tracker: RequestTracker) -> None:
         self._application = application
-        self._tally = tally
+        self._tracker = tracker
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             await self._application(scope, receive, send)
         finally:
             if scope["type"] == "websocket":
-                self._tally.count()
+                self._tracker.count()
 
 
-class _Probed:
+class _ProbeResponder:
     """Answers for our own health; ``probes``: path, and whether it is about readiness."""
 
-    def __init__(self, application: Application, gate: Acceptor, probes: dict[str, bool]) -> None:
+    def __init__(
+        self, application: Application, acceptor: Acceptor, probes: dict[str, bool]
+    ) -> None:
         self._application = application
-        self._gate = gate
+        self._acceptor = acceptor
         self._probes = probes
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -158,8 +162,8 @@ class _Probed:
         if not asks or scope["path"] not in self._probes:
             await self._application(scope, receive, send)
             return
-        gate = self._gate
-        leaving = self._probes[scope["path"]] and (gate.retiring or gate.noticed)
+        acceptor = self._acceptor
+        leaving = self._probes[scope["path"]] and (acceptor.retiring or acceptor.drain_announced)
         status, body = (503, b"leaving\n") if leaving else (200, b"ok\n")
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
@@ -169,7 +173,7 @@ class _Probed:
         await send({"type": "http.response.body", "body": body})
 
 
-class _BehindProxy:
+class _ForwardedScope:
     """Believes a trusted proxy about the client, and hides from the application what others claim."""
 
     def __init__(self, application: Application, style: str, trust: forwarded.Trust) -> None:
@@ -179,10 +183,10 @@ class _BehindProxy:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "lifespan":
-            scope = self._seen_through(scope)
+            scope = self._forwarded_scope(scope)
         await self._application(scope, receive, send)
 
-    def _seen_through(self, scope: Any) -> Any:
+    def _forwarded_scope(self, scope: Any) -> Any:
         peer = scope.get("client")
         head = _head(scope)
         if not self._trust.trusts(peer[0] if peer else ""):
@@ -198,7 +202,7 @@ class _BehindProxy:
         return {**scope, **found}
 
 
-class _Logged:
+class _AccessLogger:
     """Has requests logged when they have ended, and logs WebSockets."""
 
     def __init__(self, application: Application, log: AccessLog) -> None:
@@ -252,10 +256,10 @@ def answered(scope: Any, status: int, length: int, seconds: float) -> Answered:
     return Answered(client[0] if client else "", _head(scope), status, length, seconds)
 
 
-def _head(scope: Any) -> Head:
+def _head(scope: Any) -> RequestHead:
     query = scope["query_string"]
     path = scope.get("raw_path") or scope["path"].encode()
-    return Head(
+    return RequestHead(
         method=scope.get("method", "GET"),
         target=path + b"?" + query if query else path,
         version=scope.get("http_version", "1.1"),

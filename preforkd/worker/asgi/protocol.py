@@ -24,14 +24,14 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from preforkd.config.address import as_ipv4
 from preforkd.config.settings import HttpSettings
-from preforkd.http.head import Head, unjudged
+from preforkd.http.head import RequestHead, unparsed_head
 from preforkd.logs.access_log import GONE, AccessLog, Answered
-from preforkd.worker.asgi.cycle import Cycle, Heads
-from preforkd.worker.asgi.middleware import Application, Tally, log_soon
+from preforkd.worker.asgi.cycle import Cycle, ResponseHeads
+from preforkd.worker.asgi.middleware import Application, RequestTracker, log_soon
 
-_KNOWN_TARGET = 256
+_MAX_CACHED_TARGET = 256
 """Bytes of a target up to which its parts are remembered."""
-_SHOWN = 2048
+_MAX_LOGGED = 2048
 """Bytes of a request that cannot be parsed that a log may show."""
 _ACKED = struct.Struct("120xQ")
 """tcpi_bytes_acked in the kernel's struct tcp_info."""
@@ -46,11 +46,11 @@ def _split(target: bytes) -> tuple[str, bytes, bytes]:
 
 
 class _RefusedError(Exception):
-    """Ends the parsing; `Guarded.send_400_response` says why."""
+    """Ends the parsing; `HttpProtocol.send_400_response` says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class ProxiedPeer:
     """A client as the PROXY protocol has named it; the shape of uvicorn's ``client``."""
 
     address: str
@@ -58,13 +58,13 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedState:
     """What the connections of a worker have in common."""
 
     limits: HttpSettings
     application: Application
-    heads: Heads
-    tally: Tally
+    heads: ResponseHeads
+    tracker: RequestTracker
     log: AccessLog | None
 
 
@@ -73,15 +73,15 @@ class _Flow(FlowControl):  # type: ignore[misc]
 
     def __init__(self, transport: Any, again: Callable[[], None]) -> None:
         super().__init__(transport)
-        self._again = again
+        self._on_resume = again
 
     def resume_reading(self) -> None:
         if self.read_paused:
-            self._again()
+            self._on_resume()
         super().resume_reading()
 
 
-class Sending:
+class SendTimeout:
     """Ends a connection whose client takes too little of what is to be sent to it.
 
     While something is unsent, the client must take http.min_rate bytes a second, judged every
@@ -93,13 +93,13 @@ class Sending:
     ) -> None:
         self._loop = loop
         self._transport = transport
-        self._patience = limits.body_timeout
+        self._timeout = limits.body_timeout
         self._least = limits.min_rate * limits.body_timeout
         self._always = always
         self._timer: asyncio.TimerHandle | None = None
         self._lost = False
         self._unsent = 0
-        self._taken = (0, 0)
+        self._progress_before = (0, 0)
 
     def watch(self) -> None:
         """Begin to judge, if something is unsent and it is not judged already."""
@@ -107,8 +107,8 @@ class Sending:
             return
         self._unsent = self._transport.get_write_buffer_size()
         if self._unsent or self._always:
-            self._taken = self._progress()
-            self._timer = self._loop.call_later(self._patience, self._judge)
+            self._progress_before = self._progress()
+            self._timer = self._loop.call_later(self._timeout, self._check)
 
     def stop(self) -> None:
         """Judge no more: the connection is lost."""
@@ -116,12 +116,12 @@ class Sending:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _judge(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         if self._unsent and self._transport.get_write_buffer_size():
             acked, other = self._progress()
-            enough = acked - self._taken[0] >= max(1, min(self._least, self._unsent))
-            if not enough and other == self._taken[1]:
+            enough = acked - self._progress_before[0] >= max(1, min(self._least, self._unsent))
+            if not enough and other == self._progress_before[1]:
                 self._transport.abort()
                 return
         self.watch()
@@ -153,18 +153,18 @@ class Sending:
 def _websocket_class(base: Any) -> Any:
     """Return uvicorn's protocol for WebSockets with what it lacks."""
 
-    class Talking(base):  # type: ignore[misc]
-        sending: Sending
+    class WebSocketProtocol(base):  # type: ignore[misc]
+        send_timeout: SendTimeout
         names: tuple[Any, Any]
         """Server and client, where we know them better than the socket."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self.server, self.client = self.names
-            self.sending.watch()
+            self.send_timeout.watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self.sending.stop()
+            self.send_timeout.stop()
             super().connection_lost(exc)
 
         if not hasattr(base, "asgi_send"):  # where send() is the application's
@@ -175,16 +175,16 @@ def _websocket_class(base: Any) -> Any:
                     raise ClientDisconnected
                 await super().send(message)
 
-    return Talking
+    return WebSocketProtocol
 
 
-class Guarded(HttpToolsProtocol):  # type: ignore[misc]
+class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
     """One connection. ``peer``: who the client is, where the socket does not say it."""
 
     parser: Any
     server: Any
 
-    def __init__(self, shared: Shared, peer: Peer | None, **how: Any) -> None:
+    def __init__(self, shared: SharedState, peer: ProxiedPeer | None, **how: Any) -> None:
         super().__init__(**how)
         self.url = b""
         self._shared = shared
@@ -192,7 +192,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         self._peer = peer
         self._due = 0.0
         """By the loop's clock, when what is waited for is late; 0: nothing is waited for."""
-        self._late: Callable[[], None] = self._head_is_late
+        self._on_timeout: Callable[[], None] = self._on_head_timeout
         self._timer: asyncio.TimerHandle | None = None
         """Goes off at `_due` or before; not made anew for each request of a kept connection."""
         self._timer_at = 0.0
@@ -230,14 +230,14 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
         super().connection_made(transport)
-        self.flow = _Flow(transport, self._reading_again)
-        self.sending = Sending(self.loop, transport, self._limits)
+        self.flow = _Flow(transport, self._on_reading_resumed)
+        self.send_timeout = SendTimeout(self.loop, transport, self._limits)
         self.server = as_ipv4(self.server) if self.server else None
         if self._peer is not None:
             self.client = (self._peer.address, self._peer.port)
         elif self.client:
             self.client = as_ipv4(self.client)
-        self._expect(self._limits.header_timeout, self._head_is_late)
+        self._start_timer(self._limits.header_timeout, self._on_head_timeout)
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived."""
@@ -252,7 +252,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         if not self._due and not self._upgraded and not self.transport.is_closing():
             cycle = self.cycle
             if self._head_begun or cycle is None or cycle.response_complete:
-                self._expect(self._limits.header_timeout, self._head_is_late)
+                self._start_timer(self._limits.header_timeout, self._on_head_timeout)
 
     def _feed(self, data: Any) -> Any:
         """Take apart what arrived; return what is left after a head that has to be read again."""
@@ -262,7 +262,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
             self.parser.feed_data(data)
         except httptools.HttpParserError:
             if not self._requests:
-                self._refused_data = bytes(data[:_SHOWN])
+                self._refused_data = bytes(data[:_MAX_LOGGED])
             self.send_400_response("")
         except httptools.HttpParserUpgrade as upgrade:
             if self._ignored:
@@ -287,19 +287,19 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
         self._stop_timer()
-        self.sending.stop()
+        self.send_timeout.stop()
         self._lost = True
         cycle = self.cycle
         if self._shared.log is not None:
             whole = exc is None and (cycle is None or cycle.response_complete)
             if (not whole or self.flow.write_paused) and (
-                acked := self.sending.acked()
+                acked := self.send_timeout.acked()
             ) is not None:
                 self._missing = max(0, self.written - acked)
             if self._unlogged is not None:
                 self._log_now(self._unlogged)
             elif self._head_begun:
-                self._log_unjudged(GONE, 0)
+                self._log_incomplete(GONE, 0)
         super().connection_lost(exc)
 
     def log(self, answered: Answered) -> None:
@@ -322,15 +322,15 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         assert self._shared.log is not None
         log_soon(self._shared.log, answered)
 
-    def _log_unjudged(self, status: int, length: int) -> None:
+    def _log_incomplete(self, status: int, length: int) -> None:
         """Log a request whose head was not taken, as far as it is known."""
         if self._shared.log is None:
             return
-        head = unjudged(self._refused_data)
+        head = unparsed_head(self._refused_data)
         if self.url:
             method = self.parser.get_method().decode()
             version = self.parser.get_http_version() if self._field_count else ""
-            head = Head(method, self.url, version, (), False, 0, False)
+            head = RequestHead(method, self.url, version, (), False, 0, False)
         remote = self.client[0] if self.client else ""
         self._head_begun = False
         log_soon(self._shared.log, Answered(remote, head, status, length, 0.0))
@@ -381,12 +381,12 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         if version != "1.1":
             scope["http_version"] = version
         if parser.should_upgrade():
-            self._judge_upgrade(version)
+            self._check_upgrade(version)
             return
         self._due = 0.0
         self._head_begun = False
         self._head_size = self._field_count = 0  # of the trailers, from here on
-        split = _split if len(self.url) <= _KNOWN_TARGET else _split.__wrapped__
+        split = _split if len(self.url) <= _MAX_CACHED_TARGET else _split.__wrapped__
         scope["path"], scope["raw_path"], scope["query_string"] = split(self.url)
         self._requests += 1
         limits, shared, before = self._limits, self._shared, self.cycle
@@ -396,7 +396,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
             and version != "1.0"
             and parser.should_keep_alive()
         )
-        self.cycle = cycle = Cycle(self, shared.heads, shared.tally, keep_alive=keep_alive)
+        self.cycle = cycle = Cycle(self, shared.heads, shared.tracker, keep_alive=keep_alive)
         if before is None or before.response_complete:
             self._begin(cycle)
         else:
@@ -405,9 +405,9 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         if self._has_body:
             self._body_came = now = self.loop.time()
             self._window = (now, 0)
-            self._expect(limits.body_timeout, self._judge_body)
+            self._start_timer(limits.body_timeout, self._check_body_rate)
 
-    def _judge_upgrade(self, version: str) -> None:
+    def _check_upgrade(self, version: str) -> None:
         if self.scope["method"] == "CONNECT":
             self._refuse("501 Not Implemented")
         self._ignored = version == "1.0" or not self._should_upgrade()
@@ -448,13 +448,13 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
             self._begin(self.pipeline.pop()[0])
         elif not self._body_came and not self._head_begun:
             self._idle = True
-            self._expect(self._limits.keep_alive, self._close)
+            self._start_timer(self._limits.keep_alive, self._close)
 
     # --- what does not arrive --------------------------------------------------------------------
 
-    def _expect(self, seconds: float, late: Callable[[], None]) -> None:
+    def _start_timer(self, seconds: float, on_timeout: Callable[[], None]) -> None:
         self._due = due = self.loop.time() + seconds
-        self._late = late
+        self._on_timeout = on_timeout
         if self._timer is None or due < self._timer_at:
             self._stop_timer()
             self._timer = self.loop.call_later(seconds, self._check)
@@ -471,19 +471,19 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
             return
         rest = self._due - self.loop.time()
         if rest > 0:
-            self._expect(rest, self._late)
+            self._start_timer(rest, self._on_timeout)
         else:
             self._due = 0.0
-            self._late()
+            self._on_timeout()
 
-    def _head_is_late(self) -> None:
+    def _on_head_timeout(self) -> None:
         if self._head_begun:
             self._refusal = "408 Request Timeout"
             self.send_400_response("")
         else:
             self.transport.close()
 
-    def _reading_again(self) -> None:
+    def _on_reading_resumed(self) -> None:
         # While the application does not take what has come, more is not read: not the client's fault.
         if self._body_came:
             self._restart_body()
@@ -492,31 +492,31 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         self._body_came = now = self.loop.time()
         self._window = (now, self._body_size)
 
-    def _judge_body(self) -> None:
+    def _check_body_rate(self) -> None:
         if not self._body_came:
             return
         if self.cycle is not None and self.cycle.waiting_for_100_continue:
             self._restart_body()
-        patience, now = self._limits.body_timeout, self.loop.time()
+        timeout, now = self._limits.body_timeout, self.loop.time()
         came, (began, size) = self._body_came, self._window
         if self.flow.read_paused:
             came = began = now
-        elif now - began >= patience:
-            if self._body_size - size < self._limits.min_rate * patience:
+        elif now - began >= timeout:
+            if self._body_size - size < self._limits.min_rate * timeout:
                 self.transport.abort()  # the application is told http.disconnect
                 return
             began = now
             self._window = (now, self._body_size)
-        rest = min(came, began) + patience - now
+        rest = min(came, began) + timeout - now
         if rest > 0:
-            self._expect(rest, self._judge_body)
+            self._start_timer(rest, self._check_body_rate)
         else:
             self.transport.abort()
 
     def pause_writing(self) -> None:
         """Let the application wait for the client, and the client not for ever."""
         super().pause_writing()
-        self.sending.watch()
+        self.send_timeout.watch()
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -539,7 +539,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         if cycle is not None and not cycle.response_complete:
             cycle.refused = status, len(body)
         else:
-            self._log_unjudged(status, len(body))
+            self._log_incomplete(status, len(body))
         lines = [f"HTTP/1.1 {self._refusal}".encode()]
         lines += [name + b": " + value for name, value in self.server_state.default_headers]
         lines += [
@@ -553,7 +553,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
 
     def _close(self) -> None:
         self.transport.close()
-        self.sending.watch()
+        self.send_timeout.watch()
 
     def shutdown(self) -> None:
         """Part from an idle client; one from whom a request is due is served first."""
@@ -567,7 +567,7 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         """Let uvicorn's WebSocket protocol go on, with the server and the client that we know."""
         self._due = 0.0
         self._head_begun = False
-        self.ws_protocol_class = self._talking
+        self.ws_protocol_class = self._make_websocket
         try:
             super().handle_websocket_upgrade()
             begun = getattr(self._websocket, "handshake_initiated", True)
@@ -582,15 +582,15 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
     def _refuse_handshake(self) -> None:
         # The library cannot read the head (a header is too long for it), and would say nothing for ever.
         if (protocol := self._websocket) is not None:
-            protocol.sending.stop()
+            protocol.send_timeout.stop()
             self.connections.discard(protocol)
         self.connections.add(self)
         self.transport.set_protocol(self)
         self.send_400_response("")
 
-    def _talking(self, **how: Any) -> Any:
+    def _make_websocket(self, **how: Any) -> Any:
         protocol = _websocket_class(self.config.ws_protocol_class)(**how)
         protocol.names = self.server, self.client
-        protocol.sending = Sending(self.loop, self.transport, self._limits, always=True)
+        protocol.send_timeout = SendTimeout(self.loop, self.transport, self._limits, always=True)
         self._websocket = protocol
         return protocol

@@ -26,17 +26,17 @@ from preforkd.linux import stacks
 from preforkd.logs import logs
 from preforkd.worker import tls
 from preforkd.worker.acceptor import Accepted, Acceptor
-from preforkd.worker.asgi import middleware as surroundings
-from preforkd.worker.interruption import leave_if_interrupted
+from preforkd.worker.asgi import middleware
+from preforkd.worker.interruption import retire_if_interrupted
 
 logger = logging.getLogger("preforkd.worker")
 
 _Headers = list[tuple[bytes, bytes]]
-_LAST_WORDS = 5.0
+_CANCEL_TIME = 5.0
 """Seconds before it is killed when a worker cancels what still runs; a quarter of its time at the most."""
-_LINGER = 0.8
+_LINGER_SHARE = 0.8
 """The part of the time before that for which idle connections, and WebSockets, may stay."""
-_NAMED = 5
+_LOGGED_REQUESTS = 5
 """Requests that are named when they are cancelled."""
 
 
@@ -60,7 +60,7 @@ class _Connections(set[Any]):
         self._changed()
 
 
-class _Silence(logging.Filter):
+class _UvicornLogFilter(logging.Filter):
     """Keeps tracebacks of what is no fault of anybody here out of uvicorn's log."""
 
     cancelled = False
@@ -74,7 +74,7 @@ class _Silence(logging.Filter):
         return not (self.cancelled and isinstance(error, asyncio.CancelledError))
 
 
-class _State:
+class _ServerState:
     """What uvicorn's protocols share (its ``ServerState``), with a Date header made on demand."""
 
     def __init__(self, changed: Callable[[], None], server: str) -> None:
@@ -89,7 +89,7 @@ class _State:
         return [(b"date", self._date()), *self._server]
 
 
-def demand_uvicorn() -> None:
+def require_uvicorn() -> None:
     """Raise ApplicationError if uvicorn, or what it needs, is not installed where the application is."""
     try:
         importlib.import_module("preforkd.worker.asgi.protocol")
@@ -116,36 +116,36 @@ class AsgiServer:
     ConfigurationError for a certificate that cannot be used.
     """
 
-    def __init__(self, gate: Acceptor, application: Any, settings: Settings) -> None:
-        demand_uvicorn()
+    def __init__(self, acceptor: Acceptor, application: Any, settings: Settings) -> None:
+        require_uvicorn()
         import uvicorn  # noqa: PLC0415 - an optional extra
 
-        from preforkd.worker.asgi.cycle import Heads  # noqa: PLC0415
-        from preforkd.worker.asgi.protocol import Guarded, Peer, Shared  # noqa: PLC0415
+        from preforkd.worker.asgi.cycle import ResponseHeads  # noqa: PLC0415
+        from preforkd.worker.asgi.protocol import HttpProtocol, ProxiedPeer, SharedState  # noqa: PLC0415
 
         http = settings.http
-        self._gate = gate
+        self._acceptor = acceptor
         self._http = http
-        self._within = settings.timeouts.drain
-        self._silence = _Silence()
-        self._protocol, self._peer = Guarded, Peer
+        self._drain_timeout = settings.timeouts.drain
+        self._log_filter = _UvicornLogFilter()
+        self._protocol, self._peer = HttpProtocol, ProxiedPeer
         self._trust = Trust(settings.proxy.trusted)
         named = {entry.name or entry.address: entry for entry in settings.listen}
-        listeners = {one.name: named[one.name] for one in gate.listeners if one.name in named}
+        listeners = {one.name: named[one.name] for one in acceptor.listeners if one.name in named}
         self._secure = {
-            name: tls.context(settings.tls) for name, entry in listeners.items() if entry.tls
+            name: tls.server_context(settings.tls) for name, entry in listeners.items() if entry.tls
         }
         self._proxied = {name for name, entry in listeners.items() if entry.proxy_protocol}
         self._changed = asyncio.Event()
-        self._state = _State(self._connections_changed, http.server)
-        self._openings: set[asyncio.Task[None]] = set()
+        self._state = _ServerState(self._connections_changed, http.server)
+        self._handshakes: set[asyncio.Task[None]] = set()
         """Connections that do not speak HTTP yet."""
-        surrounded = surroundings.around(application, gate, settings, self._trust)
-        self._shared = Shared(
-            http, surrounded.requests, Heads(http.server), surrounded.tally, surrounded.log
+        wrapped = middleware.wrap_application(application, acceptor, settings, self._trust)
+        self._shared = SharedState(
+            http, wrapped.requests, ResponseHeads(http.server), wrapped.tracker, wrapped.log
         )
         self._config = uvicorn.Config(
-            surrounded.others,
+            wrapped.others,
             interface="asgi3",
             http="httptools",
             log_config=None,
@@ -155,10 +155,10 @@ class AsgiServer:
             proxy_headers=False,
         )
         logs.keep_enabled("uvicorn.error")  # it tells of an application's exceptions
-        logging.getLogger("uvicorn.error").addFilter(self._silence)
+        logging.getLogger("uvicorn.error").addFilter(self._log_filter)
         self._loop = _new_loop()
         asyncio.set_event_loop(self._loop)
-        stacks.write_also(lambda: surroundings.described(self._loop, surrounded.tally))
+        stacks.write_also(lambda: middleware.describe_loop(self._loop, wrapped.tracker))
 
     def prepare(self) -> None:
         """Load uvicorn's side and run the lifespan's start-up.
@@ -193,7 +193,7 @@ class AsgiServer:
                 try:
                     self._loop.run_until_complete(task)
                 except BaseException as error:
-                    leave_if_interrupted(error, self._gate, pid)
+                    retire_if_interrupted(error, self._acceptor, pid)
                     self._changed.set()
                     if task.done() and not interrupted:
                         # It was this task that a signal handler's exception has come to.
@@ -205,21 +205,21 @@ class AsgiServer:
     # --- connections -----------------------------------------------------------------------------
 
     def _connections_changed(self) -> None:
-        self._gate.slot_writer.set_connections(len(self._state.connections))
+        self._acceptor.slot_writer.set_connections(len(self._state.connections))
         self._changed.set()
 
     async def _serve(self) -> None:
-        gate, loop = self._gate, self._loop
+        acceptor, loop = self._acceptor, self._loop
         # An epoll is itself pollable: the gate keeps its exclusive wake-ups, asyncio waits for it.
-        loop.add_reader(gate.epoll.fileno(), self._changed.set)
-        while not gate.retiring:
-            if len(self._state.connections) + len(self._openings) < self._http.connections:
-                gate.open()
+        loop.add_reader(acceptor.epoll.fileno(), self._changed.set)
+        while not acceptor.retiring:
+            if len(self._state.connections) + len(self._handshakes) < self._http.connections:
+                acceptor.enable()
             else:
-                gate.shut()
-            await self._change(gate.pause())
-            for descriptor, _ in gate.poll(0):
-                if (accepted := gate.accept(descriptor)) is None:
+                acceptor.disable()
+            await self._change(acceptor.pause_remaining())
+            for descriptor, _ in acceptor.poll(0):
+                if (accepted := acceptor.accept(descriptor)) is None:
                     continue
                 try:
                     await self._begin(accepted)
@@ -228,7 +228,7 @@ class AsgiServer:
                     accepted.sock.close()
                     level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR
                     logger.log(level, "a connection failed at its start", exc_info=error)
-        loop.remove_reader(gate.epoll.fileno())
+        loop.remove_reader(acceptor.epoll.fileno())
         await self._drain()
         await self._lifespan.shutdown()
 
@@ -241,17 +241,17 @@ class AsgiServer:
             await self._connect(accepted.sock, None, name)
             return
         # What comes before HTTP is not waited for: the others go on.
-        task = self._loop.create_task(self._open(accepted))
-        self._openings.add(task)
-        task.add_done_callback(self._opened)
+        task = self._loop.create_task(self._handshake(accepted))
+        self._handshakes.add(task)
+        task.add_done_callback(self._on_handshake_done)
 
-    def _opened(self, task: asyncio.Task[None]) -> None:
-        self._openings.discard(task)
+    def _on_handshake_done(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.discard(task)
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a connection failed at its start", exc_info=error)
 
-    async def _open(self, accepted: Accepted) -> None:
+    async def _handshake(self, accepted: Accepted) -> None:
         sock, name, peer = accepted.sock, accepted.listener.name, None
         if name in self._proxied:
             remote = accepted.peer[0] if sock.family != socket.AF_UNIX else ""
@@ -316,34 +316,40 @@ class AsgiServer:
     # --- the end ---------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
-        within = self._within if self._gate.within is None else self._gate.within
-        last_words = min(_LAST_WORDS, within / 4)
+        drain_timeout = (
+            self._drain_timeout
+            if self._acceptor.drain_timeout is None
+            else self._acceptor.drain_timeout
+        )
+        cancel_time = min(_CANCEL_TIME, drain_timeout / 4)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within - last_words):
-                await self._finish(min(self._gate.linger, _LINGER * (within - last_words)))
+            async with asyncio.timeout(drain_timeout - cancel_time):
+                await self._finish(
+                    min(self._acceptor.linger, _LINGER_SHARE * (drain_timeout - cancel_time))
+                )
                 return
         # What has no end of its own (events for a browser, a long poll) must not keep the
         # application from its shutdown.
-        self._silence.cancelled = True
-        tasks = self._openings | self._state.tasks
-        requests = self._shared.tally.running()
+        self._log_filter.cancelled = True
+        tasks = self._handshakes | self._state.tasks
+        requests = self._shared.tracker.running()
         if tasks:
             logger.warning(
                 "%d requests were not finished %g s before the end of timeouts.drain, and are cancelled%s\n%s",
                 len(tasks),
-                last_words,
-                "".join(f"; {request}" for request in requests[:_NAMED]),
-                "".join(surroundings.where(list(tasks)[:_NAMED])).rstrip(),
+                cancel_time,
+                "".join(f"; {request}" for request in requests[:_LOGGED_REQUESTS]),
+                "".join(middleware.describe_tasks(list(tasks)[:_LOGGED_REQUESTS])).rstrip(),
             )
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=last_words / 2)
+            await asyncio.wait(tasks, timeout=cancel_time / 2)
         for connection in list(self._state.connections):
             connection.transport.abort()
 
     async def _finish(self, linger: float) -> None:
-        if self._openings:
-            await asyncio.wait(self._openings)
+        if self._handshakes:
+            await asyncio.wait(self._handshakes)
         await self._until_closed(linger)
         for connection in list(self._state.connections):
             connection.shutdown()
@@ -351,14 +357,14 @@ class AsgiServer:
         while self._state.tasks:
             await asyncio.wait(self._state.tasks)
 
-    async def _until_closed(self, patience: float | None) -> None:
+    async def _until_closed(self, timeout: float | None) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 while self._state.connections:
                     await self._change(None)
 
-    async def _change(self, patience: float | None) -> None:
+    async def _change(self, timeout: float | None) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 await self._changed.wait()
         self._changed.clear()

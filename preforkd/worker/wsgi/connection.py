@@ -31,7 +31,7 @@ from preforkd.http.response import ClientGoneError, Response
 from preforkd.logs.access_log import Answered
 from preforkd.worker.wsgi.listener_context import CachedHead, ListenerContext
 
-FIRST_LOOK = 4096
+FIRST_RECEIVE = 4096
 """Bytes that are taken where mostly a small request is; what is behind a head is copied."""
 RECEIVE = 16 * 1024
 RECEIVE_BODY = 256 * 1024
@@ -54,7 +54,7 @@ class Waiting(Enum):
     BODY = "the next part of a body"
     NEXT_REQUEST = "another request, on a kept connection"
     WRITE = "the client to read"
-    GOODBYE = "the client to close"
+    CLOSE = "the client to close"
 
 
 class Socket(Protocol):
@@ -87,7 +87,7 @@ class _FilePart:
     count: int
 
 
-def _cut_off(part: _FilePart, why: str) -> ClientGoneError:
+def _truncated(part: _FilePart, why: str) -> ClientGoneError:
     # The client is cut off, as the answer's length was promised; it is not to blame.
     try:
         name = os.readlink(f"/proc/self/fd/{part.file.fileno()}")
@@ -97,7 +97,7 @@ def _cut_off(part: _FilePart, why: str) -> ClientGoneError:
     return ClientGoneError(f"{name}: {why}")
 
 
-class _Overflow:
+class _AnswerFile:
     """A nameless file with the parts of an answer that do not fit into memory."""
 
     def __init__(self, budget: Budget) -> None:
@@ -136,23 +136,52 @@ class Connection:
     """See the module; the loop in `preforkd.worker.wsgi.loop` decides what happens when."""
 
     __slots__ = (
-        "_overflow", "_pending", "_pending_size", "_reader", "_smooth", "after_sending", "body_window",
-        "closed", "ended", "fd", "front", "gone", "leaving", "left", "more", "opening", "plain", "quiet",
-        "registered", "remote", "remote_port", "request", "response", "served", "server_name", "sock",
-        "taken", "taken_before", "unlogged", "unread", "waiting",
+        "_answer_file",
+        "_nodelay",
+        "_pending",
+        "_pending_size",
+        "_reader",
+        "after_sending",
+        "body_window",
+        "client_gone",
+        "closed",
+        "closing",
+        "context",
+        "ended",
+        "fd",
+        "handshake",
+        "idle",
+        "maybe_more",
+        "outstanding_before",
+        "plain",
+        "registered",
+        "remote",
+        "remote_port",
+        "request",
+        "response",
+        "sent",
+        "sent_before",
+        "served",
+        "server_name",
+        "sock",
+        "unlogged",
+        "unread",
+        "waiting",
     )  # fmt: skip
 
-    def __init__(self, sock: Socket, front: ListenerContext, remote: str, remote_port: str) -> None:
+    def __init__(
+        self, sock: Socket, context: ListenerContext, remote: str, remote_port: str
+    ) -> None:
         self.sock = sock
-        self.taken = self.taken_before = 0
+        self.sent = self.sent_before = 0
         """Bytes that the socket has taken; and those that it had before the present answer."""
         self.unlogged: Answered | None = None
         """What the access log is to say of the last answer, when it is known how much of it was sent."""
         self.fd = sock.fileno()
-        self.front = front
+        self.context = context
         self.remote = remote
         self.remote_port = remote_port
-        self.server_name = _server_name(sock) if front.anywhere else ""
+        self.server_name = _server_name(sock) if context.wildcard else ""
         """The address that the client has connected to, where the listener does not say it."""
         self.plain = True
         """Not TLS: the descriptor is all there is of it."""
@@ -160,17 +189,17 @@ class Connection:
         self.served = 0
         self.registered = 0
         """The events it is registered for; 0: not registered."""
-        self.leaving = False
+        self.closing = False
         """It ends as soon as what is pending was sent."""
         self.unread = False
         """Input may be left unread: the end must be gentle, lest a reset destroys the answer."""
         self.ended = False
         """No request of it is taken any more."""
-        self.quiet = True
+        self.idle = True
         """Nothing of a request has arrived, nothing is pending, and it is not TLS."""
-        self.more = False
+        self.maybe_more = False
         """The last look found a full buffer: there is probably more."""
-        self.gone = False
+        self.client_gone = False
         """The client has left while a thread of the crew answered."""
         self.closed = False
         self.request: Request[CachedHead] | None = None
@@ -179,7 +208,7 @@ class Connection:
         """The answer that is being given, or was given last."""
         self.body_window = 0.0, 0
         """When the body's present pace began to be judged, and its bytes by then."""
-        self.opening: Callable[[], bool] | None = None
+        self.handshake: Callable[[], bool] | None = None
         """What comes before HTTP (handshake, PROXY protocol); True when it is done."""
         self.after_sending: Callable[[], None] | None = None
         """To be called when everything was sent, or nothing will be any more."""
@@ -187,11 +216,11 @@ class Connection:
         self._pending: deque[memoryview | _FilePart] = deque()
         self._pending_size = 0
         """Bytes of it in memory."""
-        self._overflow: _Overflow | None = None
+        self._answer_file: _AnswerFile | None = None
         """The last that is pending, if there is one."""
-        self.left = 0
+        self.outstanding_before = 0
         """What the client had yet to take when it was last looked at."""
-        self._smooth = False
+        self._nodelay = False
 
     # --- in --------------------------------------------------------------------------------------
 
@@ -199,11 +228,11 @@ class Connection:
     def reader(self) -> RequestReader[CachedHead]:
         """What makes requests of what arrives; made when a request does not come in one piece."""
         if self._reader is None:
-            self._reader = RequestReader(self.front.bounds, self.front.known)
+            self._reader = RequestReader(self.context.bounds, self.context.cached_head)
         return self._reader
 
     @property
-    def untouched(self) -> bool:
+    def between_requests(self) -> bool:
         """Tell whether nothing of a request has arrived."""
         return self._reader is None or not self._reader.started
 
@@ -226,7 +255,7 @@ class Connection:
         except BlockingIOError:
             return None
         except OSError as error:
-            raise _gone(error) from None
+            raise _as_client_gone(error) from None
 
     def receive_into(self, view: memoryview) -> int:
         """Receive into this; return how many bytes: 0 when nothing more has arrived, or will.
@@ -239,7 +268,7 @@ class Connection:
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise _gone(error) from None
+            raise _as_client_gone(error) from None
 
     # --- out -------------------------------------------------------------------------------------
 
@@ -264,36 +293,36 @@ class Connection:
 
         Waits for the client while all that may be kept is kept. Raises ClientGoneError.
         """
-        if not self._smooth:
-            self._smooth = True
-            smooth(self.sock)
-        if (self._pending_size > HIGH_WATER or self._overflow is not None) and self._spill(data):
+        if not self._nodelay:
+            self._nodelay = True
+            set_nodelay(self.sock)
+        if (self._pending_size > HIGH_WATER or self._answer_file is not None) and self._spill(data):
             return
-        self.send_last(data)
+        self.send_nowait(data)
 
     def _spill(self, data: bytes) -> bool:
         """Keep a part in the file; False: there was no room, and now there is some in memory."""
         self.flush()
-        if self._overflow is None:
+        if self._answer_file is None:
             if self._pending_size <= HIGH_WATER:
                 return False
-            if self.front.answer_spool:
-                self._open_overflow()
+            if self.context.answer_spool:
+                self._open_answer_file()
         if (
-            self._overflow is not None
-            and self._overflow.size + len(data) <= self.front.answer_spool
+            self._answer_file is not None
+            and self._answer_file.size + len(data) <= self.context.answer_spool
         ):
             with contextlib.suppress(OSError):  # a full disk: the client is waited for instead
-                self._overflow.append(data)
+                self._answer_file.append(data)
                 return True
         try:
-            self._wait_for_reader()
+            self._wait_for_client()
         except ClientGoneError:
             self._keep(data)
             raise
         return False
 
-    def send_last(self, data: bytes) -> None:
+    def send_nowait(self, data: bytes) -> None:
         """Send, or keep for later, without waiting: it is in memory already. Raises ClientGoneError."""
         sent = 0
         if not self._pending:
@@ -303,22 +332,22 @@ class Connection:
                 pass
             except OSError as error:
                 self._keep(data)
-                raise _gone(error) from None
-            self.taken += sent
+                raise _as_client_gone(error) from None
+            self.sent += sent
             if sent == len(data):
                 return
         self._keep(memoryview(data)[sent:])
 
-    def _open_overflow(self) -> None:
+    def _open_answer_file(self) -> None:
         with contextlib.suppress(OSError):  # no descriptor, no disk: there is memory
-            self._overflow = _Overflow(self.front.answers)
-            self._pending.append(self._overflow.part)
+            self._answer_file = _AnswerFile(self.context.answers)
+            self._pending.append(self._answer_file.part)
 
     def _keep(self, data: bytes | memoryview) -> bool:
         """Keep what is not taken at once; False: there was room for it nowhere, and it is in memory."""
-        answers, view = self.front.answers, memoryview(data)
+        answers, view = self.context.answers, memoryview(data)
         # What is behind a file stays behind it.
-        kept = self._overflow is None and answers.take("memory", _held_by(view))
+        kept = self._answer_file is None and answers.take("memory", _held_by(view))
         if not kept and self._keep_in_file(view):
             return True
         if not kept:
@@ -328,13 +357,13 @@ class Connection:
         return kept
 
     def _keep_in_file(self, data: bytes | memoryview) -> bool:
-        if self._overflow is None and self.front.answer_spool:
-            self._open_overflow()
-        overflow = self._overflow
-        if overflow is None or self._pending[-1] is not overflow.part:
+        if self._answer_file is None and self.context.answer_spool:
+            self._open_answer_file()
+        answer_file = self._answer_file
+        if answer_file is None or self._pending[-1] is not answer_file.part:
             return False
         try:
-            overflow.append(data)
+            answer_file.append(data)
         except OSError:
             return False
         return True
@@ -352,8 +381,8 @@ class Connection:
                 pass
             except OSError as error:
                 self._keep(head + body)
-                raise _gone(error) from None
-            self.taken += sent
+                raise _as_client_gone(error) from None
+            self.sent += sent
         kept = True
         for part in (head, body):
             if sent < len(part):
@@ -362,7 +391,7 @@ class Connection:
         if not self.plain:
             self.flush()
         if not kept:
-            self._wait_for_reader()
+            self._wait_for_client()
 
     def send_file(self, file: IO[bytes], offset: int, count: int) -> None:
         """Send a part of a file, or keep it for later; the file must stay open.
@@ -386,7 +415,7 @@ class Connection:
             else:
                 sent, size = self._send_now(first), len(first)
                 self._pending_size -= sent
-                self.taken += sent
+                self.sent += sent
                 if 0 < sent < size:
                     self._pending[0] = first[sent:]
             progress = progress or sent > 0
@@ -394,13 +423,13 @@ class Connection:
                 break
             self._pending.popleft()
             if isinstance(first, memoryview):
-                self.front.answers.give_back("memory", _held_by(first))
-            if self._overflow is not None and first is self._overflow.part:
-                self._overflow.close()
-                self._overflow = None
+                self.context.answers.give_back("memory", _held_by(first))
+            if self._answer_file is not None and first is self._answer_file.part:
+                self._answer_file.close()
+                self._answer_file = None
         return progress
 
-    def to_take(self) -> int:
+    def outstanding(self) -> int:
         """Return how many bytes the client has yet to take: those in the kernel's buffer as well."""
         unsent = fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0\0\0\0")  # SIOCOUTQ, tcp(7)
         return self.unsent + int(struct.unpack("i", unsent)[0])
@@ -411,15 +440,15 @@ class Connection:
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise _gone(error) from None
+            raise _as_client_gone(error) from None
 
     def _send_file_now(self, part: _FilePart) -> int:
         """Send of a file what the client takes; count each step, as a later one may fail."""
         try:
             descriptor = part.file.fileno()
         except ValueError:
-            raise _cut_off(part, "the application has closed it") from None
-        before = self.taken
+            raise _truncated(part, "the application has closed it") from None
+        before = self.sent
         try:
             if self.plain:
                 os.set_blocking(self.fd, False)  # sendfile(2) has no flag for it
@@ -429,81 +458,81 @@ class Connection:
                 else:
                     done = self._send_block(part, descriptor)
                 if not done:
-                    raise _cut_off(part, "it became shorter while it was sent")
+                    raise _truncated(part, "it became shorter while it was sent")
                 part.offset += done
                 part.count -= done
-                self.taken += done
+                self.sent += done
         except BlockingIOError:
             pass
         except OSError as error:
             if error.errno in _OF_FILES:
-                raise _cut_off(part, str(error)) from error
-            raise _gone(error) from None
-        return self.taken - before
+                raise _truncated(part, str(error)) from error
+            raise _as_client_gone(error) from None
+        return self.sent - before
 
     def _send_block(self, part: _FilePart, descriptor: int) -> int:
         try:
             block = os.pread(descriptor, min(_FILE_BLOCK, part.count), part.offset)
         except OSError as error:
-            raise _cut_off(part, str(error)) from error
+            raise _truncated(part, str(error)) from error
         return self.sock.send(block, _WITHOUT_WAITING) if block else 0
 
-    def _wait_for_reader(self) -> None:
+    def _wait_for_client(self) -> None:
         poll = select.poll()
         poll.register(self.fd, select.POLLOUT)
-        while self._pending_size > HIGH_WATER // 2 or self._overflow is not None:
-            left = self.to_take()
-            if not poll.poll(self.front.write_patience * 1000) and not self.reads(left):
-                self.forget()
+        while self._pending_size > HIGH_WATER // 2 or self._answer_file is not None:
+            left = self.outstanding()
+            if not poll.poll(self.context.write_timeout * 1000) and not self.has_progressed(left):
+                self.reset_on_close()
                 raise ClientGoneError("the client does not read")
             self.flush()
 
-    def reads(self, left: int) -> bool:
+    def has_progressed(self, left: int) -> bool:
         """Tell whether the client has taken enough since so much was left, within the patience.
 
         Not every byte that it takes makes the socket writable: the kernel waits for a good part of
         its buffer, and a slow client's whole patience may fall between.
         """
-        least = self.front.min_rate * self.front.write_patience
-        return left - self.to_take() >= max(1.0, least)
+        least = self.context.min_rate * self.context.write_timeout
+        return left - self.outstanding() >= max(1.0, least)
 
     # --- the end ---------------------------------------------------------------------------------
 
-    def say_goodbye(self) -> None:
+    def shutdown_write(self) -> None:
         """Send no more; the client may still send what nobody will read. Raises ClientGoneError."""
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
-            raise _gone(error) from None
+            raise _as_client_gone(error) from None
 
-    def forget(self) -> None:
+    def reset_on_close(self) -> None:
         """Let the end be a reset: what the kernel keeps for a client that does not read goes as well."""
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def abandon(self) -> None:
+    def close_after_fork(self) -> None:
         """Close this process's copies, without a word to the client: another one goes on with it."""
         if self._reader is not None:
             self._reader.close()
         if self.request is not None:
             self.request.body.close()
         # Closing a socket says nothing, but TLS would.
-        getattr(self.sock, "abandon", self.sock.close)()
+        getattr(self.sock, "close_after_fork", self.sock.close)()
 
     def close(self) -> None:
         """Give up everything but what is to be called after the sending."""
         self.closed = True
-        self.opening = None  # it knows this connection: nothing but the collector would free them
+        self.handshake = None  # it knows this connection: nothing but the collector would free them
         if self._reader is not None:
             self._reader.close()
         if self.request is not None:
             self.request.body.close()
-        if self._overflow is not None:
-            self._overflow.close()
+        if self._answer_file is not None:
+            self._answer_file.close()
         if self._pending:
             # Whoever still knows this connection keeps no answer.
             held = sum(_held_by(part) for part in self._pending if isinstance(part, memoryview))
-            self.front.answers.give_back("memory", held)
+            self.context.answers.give_back("memory", held)
             self._pending.clear()
             self._pending_size = 0
         self.sock.close()
@@ -514,14 +543,14 @@ def _held_by(view: memoryview) -> int:
     return len(view.obj)  # type: ignore[arg-type]
 
 
-def _gone(error: Exception) -> Exception:
+def _as_client_gone(error: Exception) -> Exception:
     """Return what an error of the system tells of the client; others are a signal handler's own."""
     if isinstance(error, OSError) and error.errno is None:
         return error
     return ClientGoneError(str(error))
 
 
-def smooth(sock: Socket) -> None:
+def set_nodelay(sock: Socket) -> None:
     """Let the parts of an answer not wait for the client's delayed acknowledgement (tcp(7))."""
     if isinstance(sock, socket.socket) and sock.family != socket.AF_UNIX:
         with contextlib.suppress(OSError):  # of one that has gone, the next step tells

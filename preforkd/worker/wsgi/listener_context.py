@@ -8,7 +8,7 @@ taken apart a third time. What is remembered is bounded, and costs only speed wh
 from preforkd.apps import wsgi
 from preforkd.http import forwarded
 from preforkd.http.caches import BoundedCache
-from preforkd.http.head import Bounds, Budget, Head, HeadParser, RequestError
+from preforkd.http.head import Bounds, Budget, HeadParser, RequestError, RequestHead
 from preforkd.ipc.slots import padded_request_line
 
 _HEADS = 128
@@ -26,15 +26,15 @@ class CachedHead:
         "environ",
         "head",
         "head_only",
+        "http11",
         "keep",
         "line",
-        "modern",
         "probe",
         "raw",
         "remote",
     )
 
-    def __init__(self, raw: bytes, head: Head, environ: wsgi.Environ) -> None:
+    def __init__(self, raw: bytes, head: RequestHead, environ: wsgi.Environ) -> None:
         self.raw = raw
         self.head = head
         self.environ = environ
@@ -43,7 +43,7 @@ class CachedHead:
         self.line = padded_request_line(raw.partition(b"\r\n")[0])
         """What the slot says while it is with the application."""
         self.head_only = head.method == "HEAD"
-        self.modern = head.version == "1.1"
+        self.http11 = head.version == "1.1"
         self.keep = head.keep_alive
         self.probe = ""
         """It asks for our health: ``alive`` or ``ready``."""
@@ -63,20 +63,20 @@ class ListenerContext:
         base: wsgi.Environ,
         bounds: Bounds,
         *,
-        write_patience: float,
+        write_timeout: float,
         probes: dict[bytes, str],
         min_rate: int = 0,
         answer_spool: int = 0,
         answers: Budget | None = None,
         style: str = "off",
         trust: forwarded.Trust | None = None,
-        anywhere: bool = False,
+        wildcard: bool = False,
     ) -> None:
         self.index = index
-        self.anywhere = anywhere
+        self.wildcard = wildcard
         """The listener has every address of the machine: a connection has one of them."""
         self.bounds = bounds
-        self.write_patience = write_patience
+        self.write_timeout = write_timeout
         """Seconds for a client to take some of an answer: ``min_rate`` bytes in each of them."""
         self.min_rate = min_rate
         self.answer_spool = answer_spool
@@ -84,7 +84,7 @@ class ListenerContext:
         self.answers = answers or Budget()
         """Bytes that all answers of the worker may take while clients read them."""
         self.heads: BoundedCache[bytes, CachedHead] = BoundedCache(_HEADS)
-        """By their bytes; read by the loop before it asks `known`."""
+        """By their bytes; read by the loop before it asks `cached_head`."""
         self._seen: BoundedCache[int, None] = BoundedCache(_SEEN)
         self._base = base
         self._probes = probes
@@ -92,27 +92,27 @@ class ListenerContext:
         self._trust = trust
         self._parser = HeadParser(bounds)
 
-    def known(self, data: bytes) -> CachedHead:
+    def cached_head(self, data: bytes) -> CachedHead:
         """Return what follows from a complete head. Raises RequestError."""
-        known = self.heads.get(data)
-        if known is None:
-            known = self._make(data)
-            self._remember(data, known)
-        return known
+        cached = self.heads.get(data)
+        if cached is None:
+            cached = self._parse(data)
+            self._store(data, cached)
+        return cached
 
-    def whole(self, data: bytes) -> CachedHead | None:
+    def complete_head(self, data: bytes) -> CachedHead | None:
         """Return what follows from these bytes, if they are one head that nothing follows, and a good one."""
-        known = self.heads.get(data)
-        if known is not None or data[-4:] != b"\r\n\r\n" or data[:1] in _SLOW:
-            return known
+        cached = self.heads.get(data)
+        if cached is not None or data[-4:] != b"\r\n\r\n" or data[:1] in _SLOW:
+            return cached
         if data.find(b"\r\n\r\n") != len(data) - 4:
             return None
         try:
-            return self.known(data)
+            return self.cached_head(data)
         except RequestError:
             return None  # the reader will find it, too
 
-    def with_body(self, data: bytes) -> tuple[CachedHead, int] | None:
+    def head_with_body(self, data: bytes) -> tuple[CachedHead, int] | None:
         """Return what follows from these bytes, and where the body begins, if they are a good head and that.
 
         The body is one whose length was told, to be kept in memory, and not longer than what is here
@@ -122,41 +122,41 @@ class ListenerContext:
         if start < 4 or start == len(data) or data[:1] != b"P":
             return None  # what is sent ahead behind a GET would be judged twice
         try:
-            known = self.known(data[:start])
+            cached = self.cached_head(data[:start])
         except RequestError:
             return None
-        head = known.head
+        head = cached.head
         most = min(self.bounds.spool, self.bounds.max_body)
         fits = len(data) - start <= head.length <= most
-        if head.length <= 0 or not fits or head.expects_continue or known.probe:
+        if head.length <= 0 or not fits or head.expects_continue or cached.probe:
             return None
-        return known, start
+        return cached, start
 
-    def _make(self, data: bytes) -> CachedHead:
+    def _parse(self, data: bytes) -> CachedHead:
         head = self._parser.parse(data)
         if self._style == "off":
-            known = CachedHead(data, head, wsgi.environ_for(head, self._base))
+            cached = CachedHead(data, head, wsgi.environ_for(head, self._base))
         else:
-            known = self._make_behind_proxy(data, head)
+            cached = self._parse_forwarded(data, head)
         if self._probes and head.method in {"GET", "HEAD"}:
-            known.probe = self._probes.get(head.target.partition(b"?")[0], "")
-            known.complete = known.complete and not known.probe
-        return known
+            cached.probe = self._probes.get(head.target.partition(b"?")[0], "")
+            cached.complete = cached.complete and not cached.probe
+        return cached
 
-    def _make_behind_proxy(self, data: bytes, head: Head) -> CachedHead:
+    def _parse_forwarded(self, data: bytes, head: RequestHead) -> CachedHead:
         if self._trust is None:
-            known = CachedHead(data, head, {})
-            known.environ = wsgi.environ_for(_Shorn(head), self._base)
-            return known
+            cached = CachedHead(data, head, {})
+            cached.environ = wsgi.environ_for(_UntrustedHead(head), self._base)
+            return cached
         origin = forwarded.forwarded(head, self._style, self._trust)
-        known = CachedHead(data, head, wsgi.environ_for(head, self._base))
+        cached = CachedHead(data, head, wsgi.environ_for(head, self._base))
         if origin.scheme is not None:
-            known.environ["wsgi.url_scheme"] = origin.scheme
+            cached.environ["wsgi.url_scheme"] = origin.scheme
         if origin.address is not None:
-            known.remote = known.environ["REMOTE_ADDR"] = origin.address
-        return known
+            cached.remote = cached.environ["REMOTE_ADDR"] = origin.address
+        return cached
 
-    def _remember(self, data: bytes, known: CachedHead) -> None:
+    def _store(self, data: bytes, cached: CachedHead) -> None:
         if len(data) > _HEAD_SIZE:
             return
         mark = hash(data)
@@ -164,12 +164,12 @@ class ListenerContext:
             # Heads that come only once would push out those that come again.
             self._seen.keep(mark, None)
         else:
-            self.heads.keep(data, known)
+            self.heads.keep(data, cached)
 
 
-class _Shorn:
+class _UntrustedHead:
     """A head without the headers that only a proxy may send."""
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: RequestHead) -> None:
         self.method, self.target, self.version = head.method, head.target, head.version
         self.headers = forwarded.without_forwarding(head)

@@ -26,36 +26,37 @@ from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
 from preforkd.http.body import BudgetError, StorageError
 from preforkd.http.forwarded import ProxyHeader, ProxyHeaderError, Trust
-from preforkd.http.head import Bounds, Budget, RequestError, unjudged
+from preforkd.http.head import Bounds, Budget, RequestError, unparsed_head
 from preforkd.http.request import Request
 from preforkd.http.response import CONTINUE, ClientGoneError, Renderer, Response
 from preforkd.ipc.handoff import HandedConnection, HandoffQueue, ReceivedConnection, as_file, fits
 from preforkd.logs.access_log import GONE, Answered, open_access_log
+from preforkd.worker import tls
 from preforkd.worker.acceptor import Acceptor, Listener
-from preforkd.worker.interruption import comes_from_application, leave_after, leave_if_interrupted
-from preforkd.worker.tls import TlsSocket, context
-from preforkd.worker.wsgi.connection import FIRST_LOOK, Connection, Waiting
+from preforkd.worker.interruption import comes_from_application, retire_after, retire_if_interrupted
+from preforkd.worker.tls import TlsSocket
+from preforkd.worker.wsgi.connection import FIRST_RECEIVE, Connection, Waiting
 from preforkd.worker.wsgi.listener_context import CachedHead, ListenerContext
 from preforkd.worker.wsgi.takeover import Takeover
 from preforkd.worker.wsgi.threads import ThreadPool
 
 logger = logging.getLogger("preforkd.app")
 
-_GOODBYE = 2.0
+_CLOSE_TIMEOUT = 2.0
 """Seconds for a client to take an answer that was given before it had sent everything."""
-_BODIES = 4
+_SPOOLED_BODIES = 4
 """Bodies of the largest size whose files a worker has room for, unless http.spool_total says otherwise."""
-_ANSWERS = 16
+_SPOOLED_ANSWERS = 16
 """Answers of the size of http.answer_spool for whose files a worker has room."""
-_TELL_AGAIN = 60.0
+_LOG_INTERVAL = 60.0
 """Seconds after which it is logged again that there was no room: clients bring it about."""
 _BURST = 16
 """Requests that a client may have sent ahead before others have their turn."""
-_ANYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound here
+_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound here
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 
 
-class _Entrance:
+class _HttpListener:
     """A listener, and how a connection from it begins."""
 
     def __init__(
@@ -63,13 +64,13 @@ class _Entrance:
     ) -> None:
         named = {entry.name or entry.address: entry for entry in settings.listen}
         entry = named.get(listener.name)
-        self.tls = context(settings.tls) if entry is not None and entry.tls else None
+        self.tls = tls.server_context(settings.tls) if entry is not None and entry.tls else None
         self.proxy_protocol = entry is not None and entry.proxy_protocol
         sock = listener.sock
-        server, port, anywhere = "localhost", "80", False
+        server, port, wildcard = "localhost", "80", False
         if sock.family != socket.AF_UNIX:
             host, number = sock.getsockname()[:2]
-            server, port, anywhere = wsgi.server_name(host), str(number), host in _ANYWHERE
+            server, port, wildcard = wsgi.server_name(host), str(number), host in _WILDCARDS
         base = wsgi.base_environ(
             server, port, secure=self.tls is not None, threads=settings.workers.threads > 1
         )
@@ -85,19 +86,19 @@ class _Entrance:
         )
         probes = {http.healthy.encode(): "alive", http.ready.encode(): "ready"}
         probes.pop(b"", None)
-        self.fronts = [
+        self.contexts = [
             ListenerContext(
                 index,
                 base,
                 bounds,
-                write_patience=http.body_timeout,
+                write_timeout=http.body_timeout,
                 min_rate=http.min_rate,
                 answer_spool=http.answer_spool,
                 answers=loop.answers,
                 probes=probes,
                 style=settings.proxy.headers,
                 trust=trust,
-                anywhere=anywhere,
+                wildcard=wildcard,
             )
             for trust in (None, loop.trust)
         ]
@@ -112,7 +113,7 @@ class WsgiLoop:
 
     def __init__(
         self,
-        gate: Acceptor,
+        acceptor: Acceptor,
         application: Any,
         settings: Settings,
         handoff: HandoffQueue | None = None,
@@ -120,230 +121,234 @@ class WsgiLoop:
     ) -> None:
         http = settings.http
         self.trust = Trust(settings.proxy.trusted)
-        self.budget = Budget(files=http.spool_total or _BODIES * http.max_body)
-        self.answers = Budget(files=_ANSWERS * http.answer_spool)
-        self._budget_told = -math.inf
-        self._gate = gate
-        self._slot_writer = gate.slot_writer
+        self.budget = Budget(files=http.spool_total or _SPOOLED_BODIES * http.max_body)
+        self.answers = Budget(files=_SPOOLED_ANSWERS * http.answer_spool)
+        self._budget_logged_at = -math.inf
+        self._acceptor = acceptor
+        self._slot_writer = acceptor.slot_writer
         self._application = application
         self._handoff = handoff
         self._access = open_access_log(settings.access_log)
         self._hooks = hooks if hooks is not None and hooks.of_requests else None
         self._observed = self._access is not None or self._hooks is not None
         self._renderer = Renderer(http.server)
-        self._most = http.connections
+        self._max_connections = http.connections
         self._keep_alive = http.keep_alive > 0
         self._idle_time = http.keep_alive
         self._max_requests = http.max_requests or math.inf
         self._min_rate = http.min_rate
-        self._entrances = {
-            listener.sock.fileno(): _Entrance(index, listener, self, settings)
-            for index, listener in enumerate(gate.listeners)
+        self._http_listeners = {
+            listener.sock.fileno(): _HttpListener(index, listener, self, settings)
+            for index, listener in enumerate(acceptor.listeners)
         }
-        self._by_index = list(self._entrances.values())
+        self._by_index = list(self._http_listeners.values())
         self._connections: dict[int, Connection] = {}
         self._ready: deque[Connection] = deque()
         """Connections with a complete request that waits for the application."""
-        self._patience = {
+        self._timeouts = {
             Waiting.HANDSHAKE: http.header_timeout,
             Waiting.FIRST_REQUEST: http.header_timeout,
             Waiting.BODY: http.body_timeout,
             Waiting.NEXT_REQUEST: http.keep_alive,
             Waiting.WRITE: http.body_timeout,
-            Waiting.GOODBYE: _GOODBYE,
+            Waiting.CLOSE: _CLOSE_TIMEOUT,
         }
         # All that wait for the same thing may wait equally long, so each dictionary is in the order
         # of its deadlines.
         self._deadlines: dict[Waiting, dict[Connection, float]] = {
-            kind: {} for kind in self._patience
+            kind: {} for kind in self._timeouts
         }
         self._idle = self._deadlines[Waiting.NEXT_REQUEST]
         self._soonest = math.inf
         """No deadline is earlier."""
         self._pid = os.getpid()
-        self._leaving_since: float | None = None
+        self._draining_since: float | None = None
         self._turn = 0
-        self._owed: list[int] = []
+        self._woken_for: list[int] = []
         """Listeners, and the handoff queue, that the kernel has told this worker of, and nobody else."""
         self._current: Connection | None = None
-        self._away = False
+        self._taken_over = False
         """The loop is run by the relief: the application has the worker."""
-        self._shown: CachedHead | None = None
+        self._cached_in_slot: CachedHead | None = None
         """What the slot names as the present request."""
-        self._relief = self._new_relief()
+        self._takeover = self._new_takeover()
         threads = settings.workers.threads
-        self._crew = (
-            ThreadPool(threads, self._answer_in_thread, gate.wake, gate.slot_writer)
+        self._thread_pool = (
+            ThreadPool(threads, self._answer_in_thread, acceptor.wake, acceptor.slot_writer)
             if threads > 1
             else None
         )
-        gate.on_overdue = self._answer_overdue
+        acceptor.on_overdue = self._answer_overdue
         if handoff is not None:
-            gate.watch(handoff.fileno())
+            acceptor.add_source(handoff.fileno())
 
     def run(self) -> None:
         """Serve until the worker is to leave, and what had arrived was answered."""
-        self._relief.take_back()
+        self._takeover.reacquire()
         while True:
-            if self._gate.refork is not None and self._is_calm():
+            if self._acceptor.pending_refork is not None and self._is_idle():
                 self._fork_zygote()
             try:
-                if not self._take_turn():
+                if not self._run_once():
                     break
             except BaseException as error:
-                leave_if_interrupted(error, self._gate, self._pid)
+                retire_if_interrupted(error, self._acceptor, self._pid)
                 self._recover()
-        self._relief.end()
-        if self._crew is not None:
-            self._crew.end()
+        self._takeover.end()
+        if self._thread_pool is not None:
+            self._thread_pool.stop()
         if self._access is not None:
             self._access.flush()
 
-    def _take_turn(self) -> bool:
+    def _run_once(self) -> bool:
         """Attend to what happens; False: the worker is to leave, and nothing is left."""
-        gate = self._gate
-        if gate.retiring:
-            self._leave()
-            self._attend_to_sources()
+        acceptor = self._acceptor
+        if acceptor.retiring:
+            self._close_idle_connections()
+            self._on_sources_ready()
             if not self._connections and not self._ready:
                 # What is taken may be answered already, and then nothing is waited for.
-                return self._take_what_is_left()
+                return self._take_remaining_handoff()
         elif self._has_room():
-            gate.open()
+            acceptor.enable()
         else:
-            gate.shut()
+            acceptor.disable()
         self._poll()
         for _ in range(len(self._ready)):
-            if not self._is_free():
+            if not self._can_call():
                 break
             # What was held back while the application had the worker, or when others had their turn.
             connection = self._ready.popleft()
             if not connection.closed:
-                self._guarded(self._go_on, connection)
+                self._guarded(self._advance, connection)
             elif connection.after_sending is not None:
-                self._guarded(self._let_close, connection)
+                self._guarded(self._close_response, connection)
         return True
 
     def _recover(self) -> None:
         # Wherever the exception of a signal handler has come.
-        if not self._away:
-            self._relief.recover()
+        if not self._taken_over:
+            self._takeover.reacquire_after_exception()
             self._current = None
-            if self._crew is None:
+            if self._thread_pool is None:
                 self._slot_writer.set_idle()
 
-    def _new_relief(self) -> Takeover:
-        return Takeover(lambda: self._turn, self._relieve, self._gate.wake)
+    def _new_takeover(self) -> Takeover:
+        return Takeover(lambda: self._turn, self._run_loop, self._acceptor.wake)
 
-    def _is_calm(self) -> bool:
-        return self._crew is None or self._crew.calm
+    def _is_idle(self) -> bool:
+        return self._thread_pool is None or self._thread_pool.idle
 
     def _fork_zygote(self) -> None:
         # A thread would not exist in the zygote, and what it held locked would stay locked.
-        self._relief.end()
-        self._relief = self._new_relief()
-        self._relief.take_back()
-        if self._crew is not None:
-            self._crew.end()
+        self._takeover.end()
+        self._takeover = self._new_takeover()
+        self._takeover.reacquire()
+        if self._thread_pool is not None:
+            self._thread_pool.stop()
         try:
-            self._gate.fork_zygote()
+            self._acceptor.fork_zygote()
         except BaseException:
             # In the zygote: the clients are the worker's, and it goes on with them.
             for connection in self._connections.values():
-                connection.abandon()
+                connection.close_after_fork()
             raise
 
     def descriptors(self) -> list[int]:
         """Return the connections and the handoff queue: what a child of the application must not keep."""
         # Only the thread that forks is in the child; who had custody is not.
-        self._relief.custody = threading.RLock()
+        self._takeover.loop_lock = threading.RLock()
         handoff = self._handoff.descriptors() if self._handoff is not None else ()
         return [*self._connections, *handoff]
 
     def _has_room(self) -> bool:
-        if self._gate.refork is not None:
+        if self._acceptor.pending_refork is not None:
             return False  # until the threads have answered what they have
-        return len(self._connections) < self._most and (self._crew is None or self._crew.free > 0)
+        return len(self._connections) < self._max_connections and (
+            self._thread_pool is None or self._thread_pool.free > 0
+        )
 
-    def _is_free(self) -> bool:
-        return not self._away and (self._crew is None or self._crew.free > 0)
+    def _can_call(self) -> bool:
+        return not self._taken_over and (self._thread_pool is None or self._thread_pool.free > 0)
 
     def _poll(self) -> None:
         """Wait for events, and attend to them: connections that are held first, then new ones."""
-        gate = self._gate
+        acceptor = self._acceptor
         connections = self._connections
         if self._access is not None:
             self._access.flush()
-        events = gate.poll(self._timeout())
+        events = acceptor.poll(self._timeout())
         self._turn += 1
         # Before any of the others: the application may keep this worker.
-        self._owed = [descriptor for descriptor, _ in events if descriptor not in connections]
+        self._woken_for = [descriptor for descriptor, _ in events if descriptor not in connections]
         for descriptor, event in events:
             connection = connections.get(descriptor)
             if connection is None:
                 continue
             try:
-                self._attend(connection, event)
+                self._on_event(connection, event)
             except BaseException as error:
-                self._failed(connection, error)
-        if self._crew is not None:
-            while (connection := self._crew.take()) is not None:
-                self._guarded(self._come_back, connection)
-        if self._owed:
-            self._attend_to_sources()
+                self._on_error(connection, error)
+        if self._thread_pool is not None:
+            while (connection := self._thread_pool.take_answered()) is not None:
+                self._guarded(self._on_answered, connection)
+        if self._woken_for:
+            self._on_sources_ready()
         if time.monotonic() >= self._soonest:
             self._expire()
 
-    def _attend_to_sources(self) -> None:
+    def _on_sources_ready(self) -> None:
         # What waits in the handoff queue was accepted before anything that waits at a listener: that is for
         # the next turn, unless there may be none. Nobody else was woken for it.
         handoff = self._handoff.fileno() if self._handoff is not None else -1
-        while self._owed:
-            if handoff in self._owed:
-                self._owed.remove(handoff)
-                if self._take_handed() and self._has_room() and not self._gate.retiring:
+        while self._woken_for:
+            if handoff in self._woken_for:
+                self._woken_for.remove(handoff)
+                if self._take_handed() and self._has_room() and not self._acceptor.retiring:
                     return
             else:
-                self._accept(self._owed.pop(0))
+                self._accept(self._woken_for.pop(0))
 
     # --- the beginning of a connection -----------------------------------------------------------
 
     def _accept(self, descriptor: int) -> None:
-        accepted = self._gate.accept(descriptor)
+        accepted = self._acceptor.accept(descriptor)
         if accepted is None:
             return
         connection = None
         try:
-            entrance = self._entrances[descriptor]
+            http_listener = self._http_listeners[descriptor]
             remote, port = "", ""
             if accepted.peer.__class__ is tuple:  # not a Unix socket
                 remote, port = accepted.peer[0], str(accepted.peer[1])
             trusted = bool(self.trust) and self.trust.trusts(remote)
-            connection = Connection(accepted.sock, entrance.fronts[trusted], remote, port)
-            self._enter(connection)
-            if entrance.proxy_protocol or entrance.tls is not None:
-                if entrance.proxy_protocol and not trusted:
+            connection = Connection(accepted.sock, http_listener.contexts[trusted], remote, port)
+            self._add_connection(connection)
+            if http_listener.proxy_protocol or http_listener.tls is not None:
+                if http_listener.proxy_protocol and not trusted:
                     peer = remote or "unix"
                     logger.warning("connection from %s refused: not in proxy.trusted", peer)
                     self._close(connection)
                     return
-                begin = self._proxied if entrance.proxy_protocol else self._secured
-                connection.opening = begin(connection, entrance)
+                begin = (
+                    self._proxy_handshake if http_listener.proxy_protocol else self._tls_handshake
+                )
+                connection.handshake = begin(connection, http_listener)
                 self._wait(connection, Waiting.HANDSHAKE)
             # Its request is mostly there already; if not, it is waited for.
-            self._attend(connection, _IN)
+            self._on_event(connection, _IN)
         except BaseException as error:
             # A client that has left already, or breaks its word, ends nothing but its connection.
             if connection is None:
                 accepted.sock.close()
                 raise
-            self._failed(connection, error)
+            self._on_error(connection, error)
 
-    def _enter(self, connection: Connection) -> None:
+    def _add_connection(self, connection: Connection) -> None:
         self._connections[connection.fd] = connection
-        self._gate.slot_writer.set_connections(len(self._connections))
+        self._acceptor.slot_writer.set_connections(len(self._connections))
 
-    def _proxied(self, connection: Connection, entrance: _Entrance) -> Any:
+    def _proxy_handshake(self, connection: Connection, http_listener: _HttpListener) -> Any:
         header = ProxyHeader()
         sock: Any = connection.sock
 
@@ -360,17 +365,17 @@ class WsgiLoop:
             if header.source is not None:
                 connection.remote, connection.remote_port = header.source
                 inner = self.trust.trusts(connection.remote)
-                connection.front = entrance.fronts[inner]
-            if entrance.tls is not None:
-                connection.opening = self._secured(connection, entrance)
-                return bool(connection.opening())
+                connection.context = http_listener.contexts[inner]
+            if http_listener.tls is not None:
+                connection.handshake = self._tls_handshake(connection, http_listener)
+                return bool(connection.handshake())
             return True
 
         return step
 
-    def _secured(self, connection: Connection, entrance: _Entrance) -> Any:
-        assert entrance.tls is not None
-        secure = TlsSocket(connection.sock, entrance.tls)  # type: ignore[arg-type]
+    def _tls_handshake(self, connection: Connection, http_listener: _HttpListener) -> Any:
+        assert http_listener.tls is not None
+        secure = TlsSocket(connection.sock, http_listener.tls)  # type: ignore[arg-type]
         connection.sock = secure
         connection.plain = False
 
@@ -388,13 +393,13 @@ class WsgiLoop:
         try:
             step(connection, *arguments)
         except BaseException as error:
-            self._failed(connection, error)
+            self._on_error(connection, error)
 
-    def _failed(self, connection: Connection, error: BaseException) -> None:
+    def _on_error(self, connection: Connection, error: BaseException) -> None:
         client = isinstance(error, (ClientGoneError, ProxyHeaderError))
         if not client and comes_from_application(error):
             # How far this connection had come, nobody knows.
-            leave_after(error, self._gate)
+            retire_after(error, self._acceptor)
             self._recover()
         elif client or isinstance(error, OSError):
             logger.debug("connection from %s: %s", connection.remote, error)
@@ -403,40 +408,40 @@ class WsgiLoop:
         with contextlib.suppress(Exception):
             self._close(connection)
 
-    def _attend(self, connection: Connection, events: int) -> None:
-        if connection.quiet and events == _IN:
+    def _on_event(self, connection: Connection, events: int) -> None:
+        if connection.idle and events == _IN:
             # The common case: a request in one piece, without a body.
             try:
-                data = connection.sock.recv(FIRST_LOOK, socket.MSG_DONTWAIT)
+                data = connection.sock.recv(FIRST_RECEIVE, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 self._wait_for_input(connection)
                 return
-            if self._crew is None and not self._away:
-                known = connection.front.whole(data)
-                if known is not None and known.complete:
-                    self._answer_quickly(connection, known, io.BytesIO(), 0)
+            if self._thread_pool is None and not self._taken_over:
+                cached = connection.context.complete_head(data)
+                if cached is not None and cached.complete:
+                    self._answer_directly(connection, cached, io.BytesIO(), 0)
                     return
-                if known is None:
+                if cached is None:
                     rest = self._with_body(connection, data)
                     if rest is None:
                         return
                     data = rest
-            connection.more = len(data) == FIRST_LOOK
+            connection.maybe_more = len(data) == FIRST_RECEIVE
             self._received(connection, data)
             return
-        self._attend_with_care(connection)
+        self._on_event_general(connection)
 
     def _with_body(self, connection: Connection, data: bytes) -> bytes | None:
         """Answer a request whose body is here as a whole; if it is not, return what there is."""
-        found = connection.front.with_body(data)
+        found = connection.context.head_with_body(data)
         if found is None:
             return data
-        known, start = found
-        length, here = known.head.length, len(data) - start
+        cached, start = found
+        length, here = cached.head.length, len(data) - start
         if here == length:
-            self._answer_quickly(connection, known, io.BytesIO(data[start:]), length)
+            self._answer_directly(connection, cached, io.BytesIO(data[start:]), length)
             return None
-        if len(data) < FIRST_LOOK:
+        if len(data) < FIRST_RECEIVE:
             return data
         # What the application will read is received where it will read it.
         body = io.BytesIO(bytes(length))
@@ -445,40 +450,40 @@ class WsgiLoop:
             arrived = connection.receive_into(view[here:])
             if arrived < length - here:
                 return data + view[here : here + arrived]
-        self._answer_quickly(connection, known, body, length)
+        self._answer_directly(connection, cached, body, length)
         return None
 
-    def _answer_quickly(
-        self, connection: Connection, known: CachedHead, body: IO[bytes], length: int
+    def _answer_directly(
+        self, connection: Connection, cached: CachedHead, body: IO[bytes], length: int
     ) -> None:
-        self._answer(connection, known, body, length)
+        self._answer(connection, cached, body, length)
         if (
-            connection.leaving
+            connection.closing
             or connection.pending
             or connection.waiting is not Waiting.NEXT_REQUEST
             or connection.registered != _IN
             or not connection.plain
         ):
-            self._go_on(connection)
+            self._advance(connection)
             return
         # It stays where it was, and its time begins anew.
         waiting = self._idle
         del waiting[connection]
         waiting[connection] = time.monotonic() + self._idle_time
 
-    def _attend_with_care(self, connection: Connection) -> None:
+    def _on_event_general(self, connection: Connection) -> None:
         waiting = connection.waiting
         if waiting is Waiting.NOTHING and (connection.request or connection.after_sending):
             return  # an event from before it was put aside
-        if waiting is Waiting.GOODBYE:
+        if waiting is Waiting.CLOSE:
             if connection.receive() == b"":  # until then, what comes is read away
                 self._close(connection)
             return
-        if connection.opening is not None:
-            if not connection.opening():
+        if connection.handshake is not None:
+            if not connection.handshake():
                 self._register(connection, connection.registered or _IN)
                 return
-            connection.opening = None
+            connection.handshake = None
             self._wait_for_input(connection)
         if connection.pending:
             if connection.flush():
@@ -492,12 +497,12 @@ class WsgiLoop:
                 return
             self._received(connection, data)
             return
-        self._go_on(connection)
+        self._advance(connection)
 
     def _received(self, connection: Connection, data: bytes) -> None:
         if not data:
-            if not connection.untouched or connection.served == 0:
-                connection.leaving = True
+            if not connection.between_requests or connection.served == 0:
+                connection.closing = True
             else:
                 self._close(connection)
                 return
@@ -505,49 +510,49 @@ class WsgiLoop:
             connection.reader.feed(data)
             if connection.waiting is Waiting.BODY:
                 self._wait(connection, Waiting.BODY)
-        self._go_on(connection)
+        self._advance(connection)
 
     def _is_too_slow(self, connection: Connection) -> bool:
         """Tell whether a body brings too little in one of its windows of body_timeout."""
         since, before = connection.body_window
         now, received = time.monotonic(), connection.reader.received
-        patience = self._patience[Waiting.BODY]
-        if now - since <= patience:
+        timeout = self._timeouts[Waiting.BODY]
+        if now - since <= timeout:
             return False
         connection.body_window = now, received
-        return received - before < patience * self._min_rate
+        return received - before < timeout * self._min_rate
 
-    def _go_on(self, connection: Connection) -> None:
+    def _advance(self, connection: Connection) -> None:
         """Answer what is complete, then wait for what comes next."""
         answered = 0
         while True:
             if connection.unfinished and not self._finish_answer(connection):
                 return
             if (
-                connection.leaving
+                connection.closing
                 and connection.request is None
-                and not self._last_words(connection)
+                and not self._has_last_request(connection)
             ):
                 if connection.pending:
                     continue
                 self._end(connection)
                 return
             if connection.request is None and not self._next_request(connection):
-                if connection.pending or connection.leaving:
+                if connection.pending or connection.closing:
                     continue
-                if connection.more:
-                    connection.more = False
+                if connection.maybe_more:
+                    connection.maybe_more = False
                     if (data := connection.receive()) is not None:
                         self._received(connection, data)  # which goes on, and comes here no more
                         return
                 self._wait_for_input(connection)
                 return
-            if answered >= _BURST or not self._is_free():
-                self._put_aside(connection)
+            if answered >= _BURST or not self._can_call():
+                self._defer(connection)
                 return
-            if self._crew is not None:
+            if self._thread_pool is not None:
                 self._suspend(connection)
-                self._crew.give(connection)
+                self._thread_pool.submit(connection)
                 return
             self._answer_request(connection)
             answered += 1
@@ -559,19 +564,19 @@ class WsgiLoop:
                 self._wait(connection, Waiting.WRITE)
             self._register(connection, _OUT)
             return False
-        if not self._is_free():
+        if not self._can_call():
             self._suspend(connection)
             self._ready.append(connection)
             return False
-        return self._let_close(connection)
+        return self._close_response(connection)
 
-    def _last_words(self, connection: Connection) -> bool:
+    def _has_last_request(self, connection: Connection) -> bool:
         # The client has said all that it will say: what is complete of it is answered.
         return not connection.unread and not connection.ended and self._next_request(connection)
 
     def _next_request(self, connection: Connection) -> bool:
         """Take the next complete request of what has arrived; False: there is none."""
-        if connection.untouched:
+        if connection.between_requests:
             return False
         reader = connection.reader
         try:
@@ -581,8 +586,8 @@ class WsgiLoop:
             return False
         except StorageError as error:
             now = time.monotonic()
-            if not isinstance(error, BudgetError) or now >= self._budget_told + _TELL_AGAIN:
-                self._budget_told = now
+            if not isinstance(error, BudgetError) or now >= self._budget_logged_at + _LOG_INTERVAL:
+                self._budget_logged_at = now
                 logger.error("%s", error)  # noqa: TRY400 - the disk's fault, not ours
             self._refuse(connection, "503 Service Unavailable", "the request cannot be stored")
             return False
@@ -599,12 +604,12 @@ class WsgiLoop:
     def _refuse(self, connection: Connection, status: str, reason: str) -> None:
         # First, what arrived of it: a disk that it has filled is free before the client can try again.
         connection.reader.close()
-        connection.leaving = connection.unread = connection.ended = True
+        connection.closing = connection.unread = connection.ended = True
         if self._access is None:
             self._send_error(connection, status, reason)
             return
-        connection.taken_before = connection.taken
-        connection.unlogged = self._untaken(connection, int(status[:3]))
+        connection.sent_before = connection.sent
+        connection.unlogged = self._incomplete_entry(connection, int(status[:3]))
         length = self._send_error(connection, status, reason)
         connection.unlogged = replace(connection.unlogged, length=length)
         if not connection.pending:
@@ -613,22 +618,22 @@ class WsgiLoop:
     def _send_error(self, connection: Connection, status: str, reason: str) -> int:
         """Answer in place of the application; return the bytes of the body."""
         answer = self._renderer.plain_error(status, reason)
-        connection.send_last(answer)
+        connection.send_nowait(answer)
         return len(answer.partition(b"\r\n\r\n")[2])
 
-    def _untaken(self, connection: Connection, status: int) -> Answered:
+    def _incomplete_entry(self, connection: Connection, status: int) -> Answered:
         """Return what the log says of a request that never was complete."""
         reader = connection.reader
-        if (known := reader.present) is not None:
-            return Answered(known.remote or connection.remote, known.head, status, 0, 0.0)
-        return Answered(connection.remote, unjudged(reader.buffer), status, 0, 0.0)
+        if (cached := reader.current) is not None:
+            return Answered(cached.remote or connection.remote, cached.head, status, 0, 0.0)
+        return Answered(connection.remote, unparsed_head(reader.buffer), status, 0, 0.0)
 
     def _log_last(self, connection: Connection) -> None:
         """Log the last answer, now that no more of it will be sent."""
         answered, connection.unlogged = connection.unlogged, None
         if answered is None or self._access is None:
             return
-        if connection.taken == connection.taken_before and connection.pending:
+        if connection.sent == connection.sent_before and connection.pending:
             answered = replace(answered, status=GONE, length=0)
         elif unsent := connection.unsent:
             answered = replace(answered, length=max(0, answered.length - unsent))
@@ -636,21 +641,21 @@ class WsgiLoop:
 
     def _wait_for_input(self, connection: Connection) -> None:
         kind = Waiting.NEXT_REQUEST if connection.served else Waiting.FIRST_REQUEST
-        if not connection.untouched:
+        if not connection.between_requests:
             reader = connection.reader
             kind = Waiting.BODY if reader.in_body else Waiting.FIRST_REQUEST
             if reader.wants_continue:
                 reader.wants_continue = False
-                connection.send_last(CONTINUE)
+                connection.send_nowait(CONTINUE)
         else:
             connection.drop_reader()
         if connection.waiting is not kind:
             if kind is Waiting.BODY:
                 connection.body_window = time.monotonic(), reader.received
             self._wait(connection, kind)
-        connection.quiet = connection.untouched and connection.plain
+        connection.idle = connection.between_requests and connection.plain
         self._register(connection, _IN)
-        if isinstance(connection.sock, TlsSocket) and connection.sock.held():
+        if isinstance(connection.sock, TlsSocket) and connection.sock.has_decrypted():
             # Decrypted bytes that no event tells of.
             data = connection.receive()
             if data:
@@ -661,20 +666,20 @@ class WsgiLoop:
         if registered == events:
             return
         if not registered:
-            self._gate.epoll.register(connection.fd, events)
+            self._acceptor.epoll.register(connection.fd, events)
         elif not events:
-            self._gate.epoll.unregister(connection.fd)
+            self._acceptor.epoll.unregister(connection.fd)
         else:
-            self._gate.epoll.modify(connection.fd, events)
+            self._acceptor.epoll.modify(connection.fd, events)
         connection.registered = events
 
     def _end(self, connection: Connection) -> None:
-        if not connection.unread or connection.waiting is Waiting.GOODBYE:
+        if not connection.unread or connection.waiting is Waiting.CLOSE:
             self._close(connection)
             return
-        connection.say_goodbye()
-        self._wait(connection, Waiting.GOODBYE)
-        connection.leaving = False
+        connection.shutdown_write()
+        self._wait(connection, Waiting.CLOSE)
+        connection.closing = False
         self._register(connection, _IN)
 
     def _close(self, connection: Connection) -> None:
@@ -683,17 +688,19 @@ class WsgiLoop:
         if self._connections.pop(connection.fd, None) is None:
             return
         if self._access is not None:
-            if connection.unlogged is None and not (connection.untouched or connection.ended):
-                connection.unlogged = self._untaken(connection, GONE)
+            if connection.unlogged is None and not (
+                connection.between_requests or connection.ended
+            ):
+                connection.unlogged = self._incomplete_entry(connection, GONE)
             self._log_last(connection)
         if connection.registered:
             # Closing is not enough where a child of the application has inherited the socket.
-            self._gate.epoll.unregister(connection.fd)
+            self._acceptor.epoll.unregister(connection.fd)
             connection.registered = 0
         connection.close()
         if connection.after_sending is not None:
             self._ready.append(connection)
-        self._gate.slot_writer.set_connections(len(self._connections))
+        self._acceptor.slot_writer.set_connections(len(self._connections))
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -702,75 +709,75 @@ class WsgiLoop:
         assert request is not None
         connection.request = None
         try:
-            if request.known.probe:
-                self._answer_probe(connection, request.known)
+            if request.cached.probe:
+                self._answer_probe(connection, request.cached)
             else:
-                self._answer(connection, request.known, request.body, request.body_length)
+                self._answer(connection, request.cached, request.body, request.body_length)
         finally:
             request.body.close()
 
-    def _answer_probe(self, connection: Connection, known: CachedHead) -> None:
-        gate = self._gate
-        keep = self._keeps(connection, known)
-        fine = known.probe == "alive" or not (gate.retiring or gate.noticed)
+    def _answer_probe(self, connection: Connection, cached: CachedHead) -> None:
+        acceptor = self._acceptor
+        keep = self._keeps(connection, cached)
+        fine = cached.probe == "alive" or not (acceptor.retiring or acceptor.drain_announced)
         status, text = ("200 OK", "ok\n") if fine else ("503 Service Unavailable", "leaving\n")
-        connection.send_last(
-            self._renderer.plain(status, text, keep=keep, head_only=known.head_only)
+        connection.send_nowait(
+            self._renderer.plain(status, text, keep=keep, head_only=cached.head_only)
         )
         if not keep:
-            connection.leaving = connection.ended = True
+            connection.closing = connection.ended = True
 
-    def _keeps(self, connection: Connection, known: CachedHead) -> bool:
+    def _keeps(self, connection: Connection, cached: CachedHead) -> bool:
         connection.served += 1
         return (
-            known.keep
+            cached.keep
             and self._keep_alive
-            and not self._gate.retiring
+            and not self._acceptor.retiring
             and connection.served < self._max_requests
         )
 
     def _answer(
-        self, connection: Connection, known: CachedHead, body: IO[bytes], length: int
+        self, connection: Connection, cached: CachedHead, body: IO[bytes], length: int
     ) -> None:
-        relief = self._relief
-        if relief.asleep and self._handoff is not None:
-            relief.call()
-        slot_writer, custody = self._slot_writer, relief.custody
-        if known is not self._shown:
-            self._shown = known
-            slot_writer.set_request_line(known.line)
+        takeover = self._takeover
+        if takeover.asleep and self._handoff is not None:
+            takeover.activate()
+        slot_writer, loop_lock = self._slot_writer, takeover.loop_lock
+        if cached is not self._cached_in_slot:
+            self._cached_in_slot = cached
+            slot_writer.set_request_line(cached.line)
         slot_writer.set_busy()
         self._current = connection
         try:
-            custody.release()
-            self._call(connection, known, body, length)
+            loop_lock.release()
+            self._call(connection, cached, body, length)
         finally:
-            if not custody.acquire(False):
-                relief.take_back()
+            if not loop_lock.acquire(False):
+                takeover.reacquire()
             self._current = None
             slot_writer.request_done()
 
-    def _let_close(self, connection: Connection) -> bool:
+    def _close_response(self, connection: Connection) -> bool:
         """Have the application close what was sent; False: a thread does it, and has the connection."""
-        if self._crew is not None:
+        if self._thread_pool is not None:
             self._suspend(connection)
-            self._crew.give(connection)
+            self._thread_pool.submit(connection)
             return False
-        relief = self._relief
-        if relief.asleep and self._handoff is not None:
-            relief.call()
-        self._shown = None
+        takeover = self._takeover
+        if takeover.asleep and self._handoff is not None:
+            takeover.activate()
+        self._cached_in_slot = None
         self._current = connection
         with self._slot_writer.busy_outside_request():
             try:
-                relief.custody.release()
-                self._close_sent(connection)
+                takeover.loop_lock.release()
+                self._call_after_sending(connection)
             finally:
-                relief.take_back()
+                takeover.reacquire()
         self._current = None
         return True
 
-    def _close_sent(self, connection: Connection) -> None:
+    def _call_after_sending(self, connection: Connection) -> None:
         close, connection.after_sending = connection.after_sending, None
         assert close is not None
         try:
@@ -778,46 +785,46 @@ class WsgiLoop:
         except BaseException as error:
             logger.exception("the application failed to close what was sent")
             if isinstance(error, SystemExit):
-                self._gate.leave()
+                self._acceptor.retire()
 
     def _answer_in_thread(self, connection: Connection) -> None:
         if connection.after_sending is not None:
-            self._close_sent(connection)
+            self._call_after_sending(connection)
             return
         request = connection.request
         assert request is not None
         try:
-            self._call(connection, request.known, request.body, request.body_length)
+            self._call(connection, request.cached, request.body, request.body_length)
         except ClientGoneError:
-            connection.gone = True
+            connection.client_gone = True
         except Exception:
             logger.exception("connection from %s failed", connection.remote)
-            connection.gone = True
+            connection.client_gone = True
         finally:
             request.body.close()
 
-    def _come_back(self, connection: Connection) -> None:
+    def _on_answered(self, connection: Connection) -> None:
         connection.request = None
-        if connection.gone:
+        if connection.client_gone:
             self._close(connection)
         elif not connection.closed:
-            self._go_on(connection)
+            self._advance(connection)
 
     def _call(
-        self, connection: Connection, known: CachedHead, body: IO[bytes], length: int
+        self, connection: Connection, cached: CachedHead, body: IO[bytes], length: int
     ) -> None:
         """Let the application answer; touches nothing of the loop but this connection."""
         response = Response(
             connection,
             self._renderer,
-            head_only=known.head_only,
-            modern=known.modern,
-            keep=self._keeps(connection, known),
+            head_only=cached.head_only,
+            http11=cached.http11,
+            keep=self._keeps(connection, cached),
         )
         connection.response = response
-        connection.taken_before = connection.taken
-        environ = known.environ.copy()
-        if known.remote is None:
+        connection.sent_before = connection.sent
+        environ = cached.environ.copy()
+        if cached.remote is None:
             environ["REMOTE_ADDR"] = connection.remote
             environ["REMOTE_PORT"] = connection.remote_port
         if connection.server_name:
@@ -837,20 +844,20 @@ class WsgiLoop:
         except ClientGoneError:
             raise
         except BaseException as error:
-            self._application_failed(connection, known, response, error)
+            self._application_failed(connection, cached, response, error)
         finally:
             # Each knows the other: nothing but the collector would free them.
             connection.response = None
             if self._observed:
-                self._finish(connection, environ, known, response, begun)
+                self._finish(connection, environ, cached, response, begun)
         if not response.keep:
-            connection.leaving = connection.ended = True
+            connection.closing = connection.ended = True
             # Behind the last request there may be more, which nobody will read.
-            connection.unread = connection.unread or known.keep or not connection.untouched
+            connection.unread = connection.unread or cached.keep or not connection.between_requests
 
     def _answer_overdue(self) -> None:
         """Answer for an application that takes too long: this process is killed in a moment."""
-        current = self._current if self._crew is None else self._crew.oldest
+        current = self._current if self._thread_pool is None else self._thread_pool.oldest
         if current is None or current.response is None:
             return
         response = current.response
@@ -859,13 +866,13 @@ class WsgiLoop:
                 text = "the application took too long"
                 response.length = self._send_error(current, "504 Gateway Timeout", text)
                 # What the application may still say would come behind a whole answer.
-                current.say_goodbye()
-        known = self._shown if current.request is None else current.request.known
-        if self._access is not None and known is not None:
+                current.shutdown_write()
+        cached = self._cached_in_slot if current.request is None else current.request.cached
+        if self._access is not None and cached is not None:
             status = response.code if response.head_sent else 504
             seconds = (time.monotonic_ns() - self._slot_writer.busy_since_ns()) / 1e9
-            remote = known.remote or current.remote
-            self._access.log(Answered(remote, known.head, status, response.length, seconds))
+            remote = cached.remote or current.remote
+            self._access.log(Answered(remote, cached.head, status, response.length, seconds))
             self._access.flush()
 
     def _begin(self, environ: wsgi.Environ) -> float:
@@ -877,7 +884,7 @@ class WsgiLoop:
         self,
         connection: Connection,
         environ: wsgi.Environ,
-        known: CachedHead,
+        cached: CachedHead,
         response: Response,
         begun: float,
     ) -> None:
@@ -887,22 +894,22 @@ class WsgiLoop:
             self._hooks.call("request_ended", environ, status)
         if self._access is not None:
             seconds = time.monotonic() - begun
-            remote = known.remote or connection.remote
-            connection.unlogged = Answered(remote, known.head, status, response.length, seconds)
+            remote = cached.remote or connection.remote
+            connection.unlogged = Answered(remote, cached.head, status, response.length, seconds)
             if not connection.pending:
                 self._log_last(connection)
 
     def _application_failed(
-        self, connection: Connection, known: CachedHead, response: Response, error: BaseException
+        self, connection: Connection, cached: CachedHead, response: Response, error: BaseException
     ) -> None:
-        target = known.head.target.decode("latin-1")
+        target = cached.head.target.decode("latin-1")
         when = " after its answer" if response.complete else ""
         logger.error(
-            "the application failed on %s %s%s", known.head.method, target, when, exc_info=error
+            "the application failed on %s %s%s", cached.head.method, target, when, exc_info=error
         )
         if isinstance(error, SystemExit):
             # It asks for the end of this process: others go on.
-            self._gate.leave()
+            self._acceptor.retire()
         if response.complete:
             return
         response.keep = False
@@ -914,38 +921,38 @@ class WsgiLoop:
 
     # --- while the application has the worker ----------------------------------------------------
 
-    def _relieve(self) -> None:
+    def _run_loop(self) -> None:
         """Run the loop in place of the worker, which is in the application; by the relief only."""
-        if self._gate.retiring:
+        if self._acceptor.retiring:
             return  # the others leave as well, and this worker waits for its own connections only
         current = self._current
         if current is None:
             return
         self._suspend(current)
-        self._away = True
+        self._taken_over = True
         try:
-            self._pass_on()
-            self._gate.shut()
-            while not self._relief.wanted:
+            self._forward_wakeups()
+            self._acceptor.disable()
+            while not self._takeover.return_requested:
                 self._poll()
         finally:
-            self._away = False
+            self._taken_over = False
 
-    def _pass_on(self) -> None:
+    def _forward_wakeups(self) -> None:
         """Take what this worker may have been woken for, and nobody else: others get it when it is complete.
 
         The kernel wakes one for a connection, and counts on it. One that has turned to a connection
         that it held, and is kept there by the application, does not come.
         """
-        owed, self._owed = self._owed, []
-        for descriptor in owed:
-            if descriptor in self._entrances:
+        woken_for, self._woken_for = self._woken_for, []
+        for descriptor in woken_for:
+            if descriptor in self._http_listeners:
                 self._accept(descriptor)
             elif self._handoff is not None and (received := self._handoff.get()) is not None:
                 if self._handoff.put(received.connection, received.sock.fileno(), received.body):
                     received.close()
                 else:
-                    self._receive_handed(received)
+                    self._adopt(received)
 
     def _suspend(self, connection: Connection) -> None:
         """Leave a connection alone: it belongs to the application now, or waits for it."""
@@ -953,19 +960,19 @@ class WsgiLoop:
         if connection.waiting is not Waiting.NOTHING:
             self._deadlines[connection.waiting].pop(connection, None)
             connection.waiting = Waiting.NOTHING
-        connection.quiet = False
+        connection.idle = False
 
-    def _put_aside(self, connection: Connection) -> None:
+    def _defer(self, connection: Connection) -> None:
         """Find somebody for a complete request: another worker, or this one when it is free."""
-        if not self._is_free() and self._give(connection):
+        if not self._can_call() and self._hand_off(connection):
             return
         self._suspend(connection)
         self._ready.append(connection)
 
-    def _give(self, connection: Connection) -> bool:
+    def _hand_off(self, connection: Connection) -> bool:
         request = connection.request
         assert request is not None
-        if self._handoff is None or self._gate.retiring or not connection.plain:
+        if self._handoff is None or self._acceptor.retiring or not connection.plain:
             return False
         body, descriptor = b"", None
         rest = connection.reader.buffer
@@ -980,16 +987,16 @@ class WsgiLoop:
         elif request.body_length:
             descriptor = os.dup(request.body.fileno())
         handed = HandedConnection(
-            listener=connection.front.index,
-            trusted=connection.front is self._by_index[connection.front.index].fronts[1],
+            listener=connection.context.index,
+            trusted=connection.context is self._by_index[connection.context.index].contexts[1],
             remote=connection.remote,
             remote_port=connection.remote_port,
             requests=connection.served,
-            head=request.known.raw,
+            head=request.cached.raw,
             body=body,
             body_length=request.body_length,
             buffered=rest,
-            closing=connection.leaving,
+            closing=connection.closing,
         )
         try:
             given = self._handoff.put(handed, connection.fd, descriptor)
@@ -1006,37 +1013,37 @@ class WsgiLoop:
         received = self._handoff.get()
         if received is None:
             return False
-        self._gate.rearm(self._handoff.fileno())
-        self._receive_handed(received)
+        self._acceptor.rearm(self._handoff.fileno())
+        self._adopt(received)
         return True
 
-    def _receive_handed(self, received: ReceivedConnection) -> None:
+    def _adopt(self, received: ReceivedConnection) -> None:
         try:
-            connection = self._unpacked(received)
+            connection = self._connection_from(received)
         except Exception:
             logger.exception("a connection from another worker is lost")
             received.close()
             return
-        self._enter(connection)
-        self._guarded(self._go_on, connection)
+        self._add_connection(connection)
+        self._guarded(self._advance, connection)
 
-    def _unpacked(self, received: ReceivedConnection) -> Connection:
+    def _connection_from(self, received: ReceivedConnection) -> Connection:
         handed = received.connection
-        front = self._by_index[handed.listener].fronts[handed.trusted]
-        connection = Connection(received.sock, front, handed.remote, handed.remote_port)
+        context = self._by_index[handed.listener].contexts[handed.trusted]
+        connection = Connection(received.sock, context, handed.remote, handed.remote_port)
         connection.served = handed.requests
-        connection.leaving = handed.closing
-        known = front.known(handed.head)
+        connection.closing = handed.closing
+        cached = context.cached_head(handed.head)
         body: IO[bytes] = io.BytesIO(handed.body)
         if received.body is not None:
             os.lseek(received.body, 0, os.SEEK_SET)
             body, received.body = os.fdopen(received.body, "rb"), None
-        connection.request = Request(known, body, handed.body_length)
+        connection.request = Request(cached, body, handed.body_length)
         if handed.buffered:
             connection.reader.feed(handed.buffered)
         return connection
 
-    def _take_what_is_left(self) -> bool:
+    def _take_remaining_handoff(self) -> bool:
         # The last worker of a generation that leaves takes what is still in the handoff queue.
         return self._handoff is not None and self._take_handed()
 
@@ -1046,20 +1053,20 @@ class WsgiLoop:
         if connection.waiting is not Waiting.NOTHING:
             self._deadlines[connection.waiting].pop(connection, None)
         connection.waiting = kind
-        connection.quiet = False
+        connection.idle = False
         if kind is Waiting.WRITE:
-            connection.left = connection.to_take()
-        deadline = time.monotonic() + self._patience[kind]
+            connection.outstanding_before = connection.outstanding()
+        deadline = time.monotonic() + self._timeouts[kind]
         self._deadlines[kind][connection] = deadline
         self._soonest = min(self._soonest, deadline)
 
     def _timeout(self) -> float | None:
         """Return the seconds until the first deadline; None when nothing is waited for."""
-        if self._ready and self._is_free():
+        if self._ready and self._can_call():
             return 0.0
         soonest = self._soonest
-        if self._leaving_since is not None and self._deadlines[Waiting.NEXT_REQUEST]:
-            soonest = min(soonest, self._leaving_since + self._gate.linger)
+        if self._draining_since is not None and self._deadlines[Waiting.NEXT_REQUEST]:
+            soonest = min(soonest, self._draining_since + self._acceptor.linger)
         if soonest == math.inf:
             return None
         if not self._connections:
@@ -1076,27 +1083,27 @@ class WsgiLoop:
                     break
                 late.append(connection)
             for connection in late:
-                self._guarded(self._give_up, connection, kind)
+                self._guarded(self._on_deadline, connection, kind)
         firsts = [next(iter(waiting.values())) for waiting in self._deadlines.values() if waiting]
         self._soonest = min(firsts, default=math.inf)
 
-    def _give_up(self, connection: Connection, kind: Waiting) -> None:
+    def _on_deadline(self, connection: Connection, kind: Waiting) -> None:
         if kind is Waiting.NEXT_REQUEST:
-            self._part_from_idle(connection)
+            self._close_idle(connection)
             return
         if kind is Waiting.WRITE:
-            if connection.reads(connection.left):
+            if connection.has_progressed(connection.outstanding_before):
                 self._wait(connection, kind)
                 return
-            connection.forget()
-        if kind in {Waiting.FIRST_REQUEST, Waiting.BODY} and not connection.untouched:
+            connection.reset_on_close()
+        if kind in {Waiting.FIRST_REQUEST, Waiting.BODY} and not connection.between_requests:
             self._refuse(connection, "408 Request Timeout", "the request did not arrive")
             if not connection.pending:
                 self._end(connection)
                 return
         self._close(connection)
 
-    def _part_from_idle(self, connection: Connection) -> None:
+    def _close_idle(self, connection: Connection) -> None:
         # A request that has just arrived is answered rather than reset.
         data = connection.receive()
         if data:
@@ -1104,11 +1111,11 @@ class WsgiLoop:
         else:
             self._close(connection)
 
-    def _leave(self) -> None:
+    def _close_idle_connections(self) -> None:
         """Part from connections that are idle; those from which a request is due are served first."""
         now = time.monotonic()
-        if self._leaving_since is None:
-            self._leaving_since = now
-        if now >= self._leaving_since + self._gate.linger:
+        if self._draining_since is None:
+            self._draining_since = now
+        if now >= self._draining_since + self._acceptor.linger:
             for connection in list(self._deadlines[Waiting.NEXT_REQUEST]):
-                self._guarded(self._part_from_idle, connection)
+                self._guarded(self._close_idle, connection)

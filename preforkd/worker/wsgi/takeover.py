@@ -5,7 +5,7 @@ worker is still busy with the events that it was busy with at the last look, and
 Then it takes the loop over: it reads, sends and expires what it can, and gives complete requests to
 other workers, until the application returns. Without work it sleeps.
 
-Who holds ``custody`` may touch the connections. The worker gives it up around each call of the
+Who holds ``loop_lock`` may touch the connections. The worker gives it up around each call of the
 application: releasing and taking a lock that nobody else wants costs no system call.
 """
 
@@ -17,35 +17,35 @@ logger = logging.getLogger("preforkd.worker")
 
 TICK = 0.005
 """Seconds after which the worker is busy for long."""
-_PATIENCE = 20
+_IDLE_TICKS = 20
 """Ticks without work after which the thread sleeps until it is called."""
 
 
 class Takeover:
     """See the module.
 
-    ``turn`` returns a number that changes whenever the worker waits for events again; ``relieve`` does
-    the worker's work until ``wanted`` is true; ``wake`` ends its waiting.
+    ``turn`` returns a number that changes whenever the worker waits for events again; ``run_loop`` does
+    the worker's work until ``return_requested`` is true; ``wake`` ends its waiting.
     """
 
     def __init__(
-        self, turn: Callable[[], int], relieve: Callable[[], None], wake: Callable[[], None]
+        self, turn: Callable[[], int], run_loop: Callable[[], None], wake: Callable[[], None]
     ) -> None:
-        self.custody = threading.RLock()
-        """The worker's thread takes it (`take_back`) before it begins."""
+        self.loop_lock = threading.RLock()
+        """The worker's thread takes it (`reacquire`) before it begins."""
         self.asleep = True
-        """`call` is needed when there is work."""
-        self.wanted = False
+        """`activate` is needed when there is work."""
+        self.return_requested = False
         """The worker waits for custody."""
         self._turn = turn
-        self._relieve = relieve
+        self._run_loop = run_loop
         self._wake = wake
-        self._alarm = threading.Semaphore(0)
+        self._activated = threading.Semaphore(0)
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="preforkd-relief", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="preforkd-takeover", daemon=True)
         self._started = False
 
-    def call(self) -> None:
+    def activate(self) -> None:
         """Say that there is work."""
         self.asleep = False
         if not self._started:
@@ -56,24 +56,24 @@ class Takeover:
                 logger.warning("connections wait while the application is busy: %s", error)
                 return
             self._started = True
-        self._alarm.release()
+        self._activated.release()
 
-    def take_back(self) -> None:
+    def reacquire(self) -> None:
         """Take custody after a call of the application, unless the caller has it."""
-        if self.custody._is_owned():  # type: ignore[attr-defined]
+        if self.loop_lock._is_owned():  # type: ignore[attr-defined]
             return
-        if not self.custody.acquire(blocking=False):
-            self.wanted = True
+        if not self.loop_lock.acquire(blocking=False):
+            self.return_requested = True
             self._wake()
-            self.custody.acquire()
-            self.wanted = False
+            self.loop_lock.acquire()
+            self.return_requested = False
 
-    def recover(self) -> None:
+    def reacquire_after_exception(self) -> None:
         """Take custody, wherever an exception of a signal handler has come."""
         while True:
             try:
-                self.take_back()
-                self.wanted = False
+                self.reacquire()
+                self.return_requested = False
             except BaseException:
                 logger.exception("another exception of a signal handler")
             else:
@@ -83,30 +83,30 @@ class Takeover:
         """End the thread; the caller has custody."""
         if self._started:
             self._ended.set()
-            self._alarm.release()
+            self._activated.release()
             self._thread.join()
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            self._alarm.acquire()
+            self._activated.acquire()
             self._watch()
 
     def _watch(self) -> None:
-        seen, quiet = -1, 0
+        seen, idle_ticks = -1, 0
         while not self._ended.wait(TICK):
             turn = self._turn()
             if turn != seen:
-                seen, quiet = turn, 0
+                seen, idle_ticks = turn, 0
                 continue
-            if self.custody.acquire(blocking=False):
+            if self.loop_lock.acquire(blocking=False):
                 try:
-                    self._relieve()
+                    self._run_loop()
                 finally:
-                    self.custody.release()
-                quiet = 0
+                    self.loop_lock.release()
+                idle_ticks = 0
                 continue
-            quiet += 1
-            if quiet > _PATIENCE:
+            idle_ticks += 1
+            if idle_ticks > _IDLE_TICKS:
                 self.asleep = True
                 if self._turn() == seen:
                     return

@@ -36,19 +36,19 @@ class ThreadPool:
         self._wake = wake
         self._slot_writer = slot_writer
         self._work: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
-        self._since: dict[Connection, int] = {}
+        self._started_at: dict[Connection, int] = {}
         self._size = size
         self._threads: list[threading.Thread] = []
         self._refused = False
         """The system granted no further thread, and it was said."""
 
-    def give(self, connection: Connection) -> None:
+    def submit(self, connection: Connection) -> None:
         """Let a free thread answer the request of a connection."""
         self.free -= 1
         if len(self._threads) < self._size - self.free:
             self._start_thread()
-        self._since[connection] = time.monotonic_ns()
-        if len(self._since) == 1:
+        self._started_at[connection] = time.monotonic_ns()
+        if len(self._started_at) == 1:
             self._show()
         if self._threads:
             self._work.put(connection)
@@ -57,7 +57,7 @@ class ThreadPool:
 
     def _start_thread(self) -> None:
         # Without it those that there are do the work, and the loop itself when there is none.
-        name = f"preforkd-crew-{len(self._threads) + 1}"
+        name = f"preforkd-thread-{len(self._threads) + 1}"
         thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
             thread.start()
@@ -69,36 +69,36 @@ class ThreadPool:
             self._threads.append(thread)
             self._refused = False
 
-    def take(self) -> Connection | None:
+    def take_answered(self) -> Connection | None:
         """Return a connection that comes back; None when there is none."""
         with contextlib.suppress(IndexError):
             connection = self.done.popleft()
             self.free += 1
-            del self._since[connection]
+            del self._started_at[connection]
             self._slot_writer.request_done()
-            if self._since:
+            if self._started_at:
                 self._show()
             return connection
         return None
 
     def _show(self) -> None:
         # The oldest request is the one that may be late.
-        connection, since = next(iter(self._since.items()))
+        connection, since = next(iter(self._started_at.items()))
         if connection.request is not None:
-            self._slot_writer.set_request_line(connection.request.known.line)
+            self._slot_writer.set_request_line(connection.request.cached.line)
         self._slot_writer.set_busy(since)
 
     @property
     def oldest(self) -> Connection | None:
         """The connection whose request has been with a thread for longest; None if there is none."""
-        return next(iter(self._since), None)
+        return next(iter(self._started_at), None)
 
     @property
-    def calm(self) -> bool:
+    def idle(self) -> bool:
         """Tell whether no thread has a request."""
-        return not self._since
+        return not self._started_at
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """End the threads that wait for work; they are started again when there is some."""
         for _ in self._threads:
             self._work.put(None)

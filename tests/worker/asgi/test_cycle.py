@@ -4,12 +4,12 @@ import pytest
 
 pytest.importorskip("uvicorn")
 
-from preforkd.worker.asgi.cycle import Heads
+from preforkd.worker.asgi.cycle import ResponseHeads
 
 
 def test_a_head_is_made_once():
     """The same status and headers give the same head; pairs that are lists do as well."""
-    heads = Heads("preforkd")
+    heads = ResponseHeads("preforkd")
     head = heads.head(200, [(b"Content-Length", b"3"), (b"X-A", b"b")])
     assert heads.head(200, iter([(b"Content-Length", b"3"), (b"X-A", b"b")])) is head
     assert heads.head(200, [[b"Content-Length", b"3"], [b"X-A", b"b"]]) is head
@@ -20,13 +20,13 @@ def test_a_head_is_made_once():
 
 def test_what_an_application_says_itself_is_not_added():
     """Its own Server and Date stand alone; its wish to close and its framing are heard."""
-    head = Heads("preforkd").head(
+    head = ResponseHeads("preforkd").head(
         299, [(b"Server", b"s"), (b"date", b"d"), (b"Connection", b"X, Close")]
     )
     assert head.text == b"HTTP/1.1 299 \r\nserver: s\r\ndate: d\r\nconnection: X, Close\r\n"
     assert (head.close, head.date, head.length) == (True, False, None)
-    assert Heads("").head(200, [(b"Transfer-Encoding", b"chunked")]).chunked
-    assert Heads("").head(204, []).bodiless
+    assert ResponseHeads("").head(200, [(b"Transfer-Encoding", b"chunked")]).chunked
+    assert ResponseHeads("").head(204, []).bodiless
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_an_application_says_itself_is_not_added():
 )
 def test_a_head_cannot_be_split(pair):
     """Names and values that would end a line, or are none, are refused, each time again."""
-    heads = Heads("")
+    heads = ResponseHeads("")
     for _ in range(2):
         with pytest.raises(RuntimeError):
             heads.head(200, [pair])
@@ -42,14 +42,14 @@ def test_a_head_cannot_be_split(pair):
 
 def test_heads_are_not_kept_without_bound():
     """A thousand kinds of answers do not stay."""
-    heads = Heads("")
+    heads = ResponseHeads("")
     for number in range(1000):
         heads.head(200, [(b"x", b"%d" % number)])
-    assert len(heads._known) <= 256
+    assert len(heads._cached) <= 256
 
 
 def test_the_date_is_there():
     """It is a whole line, and stays for a second."""
-    heads = Heads("")
+    heads = ResponseHeads("")
     assert heads.date().startswith(b"date: ")
     assert heads.date().endswith(b" GMT\r\n")

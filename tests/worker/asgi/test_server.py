@@ -257,7 +257,7 @@ def test_the_clients_time_begins_when_reading_goes_on():
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
         protocol.flow.resume_reading()
-        protocol._judge_body()
+        protocol._check_body_rate()
         judged.append(protocol.transport.is_closing())
         await show(scope, receive, send)
 

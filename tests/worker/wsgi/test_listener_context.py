@@ -11,15 +11,15 @@ BASE = wsgi.base_environ("localhost", "80", secure=False, threads=False)
 HEAD = b"GET /%b HTTP/1.1\r\nHost: h\r\n%b\r\n"
 
 
-def front(**how):
-    return ListenerContext(0, BASE, Bounds(), write_patience=1, probes={b"/-/ok": "alive"}, **how)
+def context(**how):
+    return ListenerContext(0, BASE, Bounds(), write_timeout=1, probes={b"/-/ok": "alive"}, **how)
 
 
 def test_a_head_that_comes_again_is_remembered():
     """From its second time on; with the environ, which nobody changes."""
-    one = front()
+    one = context()
     data = HEAD % (b"a", b"")
-    first, second, third = (one.known(bytes(data)) for _ in range(3))
+    first, second, third = (one.cached_head(bytes(data)) for _ in range(3))
     assert first is not second
     assert second is third
     assert third.environ["PATH_INFO"] == "/a"
@@ -27,29 +27,29 @@ def test_a_head_that_comes_again_is_remembered():
 
 def test_memory_is_bounded():
     """However many heads come, and however often."""
-    one = front()
+    one = context()
     for _ in range(3):
         for number in range(5000):
-            one.known(HEAD % (b"%d" % number, b""))
+            one.cached_head(HEAD % (b"%d" % number, b""))
     for number in range(5000):
         for _ in range(2):
-            one.known(HEAD % (b"%d" % number, b""))
+            one.cached_head(HEAD % (b"%d" % number, b""))
     assert len(one.heads) <= 128
     assert len(one._seen) <= 1024
     for _ in range(3):
-        one.known(HEAD % (b"", b"X: " + b"a" * 5000 + b"\r\n"))
+        one.cached_head(HEAD % (b"", b"X: " + b"a" * 5000 + b"\r\n"))
     assert all(len(data) <= 2048 for data in one.heads)
 
 
 def test_what_is_not_for_the_application_is_not_complete():
     """A body that is to come, and our own health."""
-    one = front()
-    assert one.known(HEAD % (b"", b"")).complete
-    assert not one.known(HEAD % (b"", b"Content-Length: 1\r\n")).complete
-    probe = one.known(HEAD % (b"-/ok?x", b""))
+    one = context()
+    assert one.cached_head(HEAD % (b"", b"")).complete
+    assert not one.cached_head(HEAD % (b"", b"Content-Length: 1\r\n")).complete
+    probe = one.cached_head(HEAD % (b"-/ok?x", b""))
     assert not probe.complete
     assert probe.probe == "alive"
-    assert one.known(b"POST" + (HEAD % (b"-/ok", b""))[3:]).probe == ""
+    assert one.cached_head(b"POST" + (HEAD % (b"-/ok", b""))[3:]).probe == ""
 
 
 FORWARDED = b"X-Forwarded-For: 9.9.9.9, 1.2.3.4, 10.0.0.7\r\nX-Forwarded-Proto: https\r\n"
@@ -57,26 +57,28 @@ FORWARDED = b"X-Forwarded-For: 9.9.9.9, 1.2.3.4, 10.0.0.7\r\nX-Forwarded-Proto: 
 
 def test_a_trusted_proxy_names_the_client():
     """The nearest address that is not a proxy; the scheme."""
-    known = front(style="x-forwarded", trust=Trust(["10.0.0.0/8"])).known(HEAD % (b"", FORWARDED))
-    assert known.remote == known.environ["REMOTE_ADDR"] == "1.2.3.4"
-    assert known.environ["wsgi.url_scheme"] == "https"
+    cached = context(style="x-forwarded", trust=Trust(["10.0.0.0/8"])).cached_head(
+        HEAD % (b"", FORWARDED)
+    )
+    assert cached.remote == cached.environ["REMOTE_ADDR"] == "1.2.3.4"
+    assert cached.environ["wsgi.url_scheme"] == "https"
 
 
 def test_nobody_else_does():
     """The application does not even see such headers of those who are not trusted."""
-    known = front(style="x-forwarded").known(
+    cached = context(style="x-forwarded").cached_head(
         HEAD % (b"", FORWARDED + b"Forwarded: for=1.1.1.1\r\n")
     )
-    assert known.remote is None
-    assert known.environ["wsgi.url_scheme"] == "http"
-    assert not [key for key in known.environ if "FORWARDED" in key]
+    assert cached.remote is None
+    assert cached.environ["wsgi.url_scheme"] == "http"
+    assert not [key for key in cached.environ if "FORWARDED" in key]
 
 
 def test_without_proxies_they_are_headers_like_others():
     """Left to the application."""
-    known = front().known(HEAD % (b"", FORWARDED))
-    assert known.environ["HTTP_X_FORWARDED_PROTO"] == "https"
-    assert known.remote is None
+    cached = context().cached_head(HEAD % (b"", FORWARDED))
+    assert cached.environ["HTTP_X_FORWARDED_PROTO"] == "https"
+    assert cached.remote is None
 
 
 @pytest.mark.parametrize(
@@ -94,15 +96,15 @@ def test_without_proxies_they_are_headers_like_others():
 )
 def test_only_a_good_head_that_nothing_follows_is_whole(data):
     """Everything else is for the reader, which waits, parts or refuses."""
-    assert front().whole(data) is None
+    assert context().complete_head(data) is None
 
 
 def test_a_head_is_whole_when_it_is_new_and_when_it_is_known():
     """The first time as the third."""
-    one = front()
+    one = context()
     for _ in range(3):
-        assert one.whole(HEAD % (b"x", b"")).head.target == b"/x"
-    assert one.whole(HEAD % (b"x", b"")) is one.heads[HEAD % (b"x", b"")]
+        assert one.complete_head(HEAD % (b"x", b"")).head.target == b"/x"
+    assert one.complete_head(HEAD % (b"x", b"")) is one.heads[HEAD % (b"x", b"")]
 
 
 @pytest.mark.parametrize(
@@ -127,14 +129,14 @@ def test_a_head_is_whole_when_it_is_new_and_when_it_is_known():
 )
 def test_what_may_be_answered_with_its_body_at_once(data, at_once):
     """A body of a known length, kept in memory, with nothing behind it; the rest is for the reader."""
-    found = front().with_body(data)
+    found = context().head_with_body(data)
     assert (found is not None) == at_once
     assert not at_once or found[1] == data.index(b"\r\n\r\n") + 4
 
 
 def test_a_body_that_is_too_large_is_for_the_reader_to_refuse():
     """However much may be kept in memory."""
-    one = ListenerContext(0, BASE, Bounds(max_body=2, spool=9), write_patience=1, probes={})
+    one = ListenerContext(0, BASE, Bounds(max_body=2, spool=9), write_timeout=1, probes={})
     head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n"
-    assert one.with_body(head % 2 + b"ab")
-    assert one.with_body(head % 3 + b"abc") is None
+    assert one.head_with_body(head % 2 + b"ab")
+    assert one.head_with_body(head % 3 + b"abc") is None

@@ -487,7 +487,7 @@ def test_exit_asks_for_the_workers_end(caplog):
     with serving(leaves) as worker:
         assert worker.ask(GET % (b"/", b"")).startswith(b"HTTP/1.1 500 ")
         assert worker.ended()
-        assert worker.gate.unasked
+        assert worker.acceptor.self_retired
 
 
 def test_flask():

@@ -17,9 +17,9 @@ class Worker:
         self.relieved = threading.Semaphore(0)
         self.woken = threading.Event()
         self.by = None
-        self.relief = Takeover(lambda: self.turn, self._relieve, self.woken.set)
+        self.takeover = Takeover(lambda: self.turn, self._run_loop, self.woken.set)
 
-    def _relieve(self):
+    def _run_loop(self):
         self.by = threading.current_thread().name
         self.relieved.release()
         assert self.woken.wait(PATIENCE)
@@ -29,45 +29,45 @@ class Worker:
 @pytest.fixture
 def worker():
     worker = Worker()
-    worker.relief.take_back()
+    worker.takeover.reacquire()
     yield worker
-    worker.relief.end()
+    worker.takeover.end()
 
 
 def test_nobody_stands_in_before_there_is_work(worker):
     """It sleeps, and there is not even a thread."""
-    assert worker.relief.asleep
-    assert not worker.relief._thread.is_alive()
+    assert worker.takeover.asleep
+    assert not worker.takeover._thread.is_alive()
 
 
 def test_a_long_call_is_relieved_and_custody_comes_back(worker):
     """While the application has the turn, another thread does the loop's work, until it is wanted back."""
-    relief = worker.relief
-    relief.call()
-    relief.custody.release()  # the application is called, and does not return
+    takeover = worker.takeover
+    takeover.activate()
+    takeover.loop_lock.release()  # the application is called, and does not return
     assert worker.relieved.acquire(timeout=PATIENCE)
-    assert worker.by == "preforkd-relief"
-    assert not relief.custody.acquire(blocking=False)
-    relief.take_back()
-    assert not relief.wanted
-    assert relief.custody._is_owned()
+    assert worker.by == "preforkd-takeover"
+    assert not takeover.loop_lock.acquire(blocking=False)
+    takeover.reacquire()
+    assert not takeover.return_requested
+    assert takeover.loop_lock._is_owned()
 
 
 def test_while_the_loop_has_custody_nobody_touches_the_connections(worker):
     """However often it looks: it has no work, and sleeps again until it is called."""
-    relief = worker.relief
-    relief.call()
-    assert not relief.asleep
+    takeover = worker.takeover
+    takeover.activate()
+    assert not takeover.asleep
     deadline = threading.Event()
-    while not relief.asleep:
-        assert relief._thread.is_alive()
+    while not takeover.asleep:
+        assert takeover._thread.is_alive()
         deadline.wait(0.01)
     assert not worker.relieved.acquire(blocking=False)
     # And is there again.
-    relief.call()
-    relief.custody.release()
+    takeover.activate()
+    takeover.loop_lock.release()
     assert worker.relieved.acquire(timeout=PATIENCE)
-    relief.take_back()
+    takeover.reacquire()
 
 
 def test_without_a_thread_connections_wait_and_that_is_said_once(worker, monkeypatch, caplog):
@@ -77,9 +77,9 @@ def test_without_a_thread_connections_wait_and_that_is_said_once(worker, monkeyp
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refused)
-    worker.relief.call()
-    assert not worker.relief.asleep
+    worker.takeover.activate()
+    assert not worker.takeover.asleep
     assert "connections wait while the application is busy" in caplog.text
-    worker.relief.custody.release()
-    worker.relief.take_back()
-    worker.relief.end()
+    worker.takeover.loop_lock.release()
+    worker.takeover.reacquire()
+    worker.takeover.end()

@@ -28,7 +28,7 @@ class RecordingSlotWriter:
 
 def connection(line):
     """Return what the crew needs of a connection with a request."""
-    return HashedByIdentity(request=SimpleNamespace(known=SimpleNamespace(line=line)))
+    return HashedByIdentity(request=SimpleNamespace(cached=SimpleNamespace(line=line)))
 
 
 class HashedByIdentity(SimpleNamespace):
@@ -45,7 +45,7 @@ class Scene:
         self.go_on = threading.Semaphore(0)
         self.woken = threading.Semaphore(0)
         self.names = []
-        self.crew = ThreadPool(size, self._answer, self.woken.release, self.slot_writer)
+        self.pool = ThreadPool(size, self._answer, self.woken.release, self.slot_writer)
 
     def _answer(self, _connection):
         self.names.append(threading.current_thread().name)
@@ -55,7 +55,7 @@ class Scene:
     def give(self, *connections):
         """Give these, and return when a thread has each."""
         for one in connections:
-            self.crew.give(one)
+            self.pool.submit(one)
         for _ in connections:
             assert self.begun.acquire(timeout=PATIENCE)
 
@@ -77,7 +77,7 @@ def scene():
     yield build
     for one in scenes:
         one.go_on.release(100)
-        one.crew.end()
+        one.pool.stop()
 
 
 def test_as_many_threads_as_there_is_work_for(scene):
@@ -87,13 +87,13 @@ def test_as_many_threads_as_there_is_work_for(scene):
     first, second = connection("a"), connection("b")
     scene.give(first)
     scene.finish()
-    assert scene.crew.take() is first
+    assert scene.pool.take_answered() is first
     scene.give(second)
-    assert set(scene.names) == {"preforkd-crew-1"}
+    assert set(scene.names) == {"preforkd-thread-1"}
     assert len(set(threading.enumerate()) - before) == 1
     scene.give(connection("c"), connection("d"))
-    assert set(scene.names) == {f"preforkd-crew-{number}" for number in (1, 2, 3)}
-    assert scene.crew.free == 0
+    assert set(scene.names) == {f"preforkd-thread-{number}" for number in (1, 2, 3)}
+    assert scene.pool.free == 0
     scene.finish(3)
 
 
@@ -104,17 +104,17 @@ def test_the_slot_shows_the_oldest_request(scene):
     for one in given:
         scene.give(one)
     assert scene.slot_writer.said == ["old", "busy"]
-    assert scene.crew.oldest is given[0]
+    assert scene.pool.oldest is given[0]
     scene.finish()
-    given.remove(scene.crew.take())
-    assert scene.slot_writer.said[-3:] == ["idle", given[0].request.known.line, "busy"]
-    assert scene.crew.oldest is given[0]
+    given.remove(scene.pool.take_answered())
+    assert scene.slot_writer.said[-3:] == ["idle", given[0].request.cached.line, "busy"]
+    assert scene.pool.oldest is given[0]
     scene.finish(2)
-    assert {scene.crew.take(), scene.crew.take()} == set(given)
-    assert scene.crew.take() is None
+    assert {scene.pool.take_answered(), scene.pool.take_answered()} == set(given)
+    assert scene.pool.take_answered() is None
     assert scene.slot_writer.said[-1] == "idle"
-    assert scene.crew.calm
-    assert scene.crew.oldest is None
+    assert scene.pool.idle
+    assert scene.pool.oldest is None
 
 
 def test_it_can_end_and_begin_again(scene):
@@ -124,12 +124,12 @@ def test_it_can_end_and_begin_again(scene):
     scene.give(connection("a"))
     assert set(threading.enumerate()) - before
     scene.finish()
-    scene.crew.take()
-    scene.crew.end()
+    scene.pool.take_answered()
+    scene.pool.stop()
     assert not set(threading.enumerate()) - before
     scene.give(connection("b"))
     scene.finish()
-    assert scene.crew.take() is not None
+    assert scene.pool.take_answered() is not None
 
 
 def test_without_threads_the_loop_answers_itself(scene, monkeypatch, caplog):
@@ -142,7 +142,7 @@ def test_without_threads_the_loop_answers_itself(scene, monkeypatch, caplog):
 
     monkeypatch.setattr(threading.Thread, "start", refused)
     for line in ("a", "b"):
-        scene.crew.give(connection(line))
-        assert scene.crew.take() is not None
+        scene.pool.submit(connection(line))
+        assert scene.pool.take_answered() is not None
     assert scene.names == [threading.current_thread().name] * 2
     assert caplog.text.count("only 0 threads answer requests: can't start new thread") == 1

@@ -112,11 +112,11 @@ def test_who_resets_before_the_handshake_ends_nothing(proxied, caplog):
     tls = TlsSettings(certificate=CERTIFICATE, key=KEY)
     trusted = ProxySettings(trusted=("127.0.0.1",))
     settings = listening(tls=True, tls_section=tls, proxy_protocol=proxied, proxy=trusted)
-    opening = b"PROXY TCP4 1.2.3.4 5.6.7.8 1000 80\r\n" if proxied else b""
+    handshake = b"PROXY TCP4 1.2.3.4 5.6.7.8 1000 80\r\n" if proxied else b""
 
     def enter(worker):
         plain = worker.connect()
-        plain.sendall(opening)
+        plain.sendall(handshake)
         return client_context().wrap_socket(plain, server_hostname="localhost")
 
     with serving(hold, whole=settings) as worker, enter(worker) as sock:
@@ -124,7 +124,7 @@ def test_who_resets_before_the_handshake_ends_nothing(proxied, caplog):
         assert held.wait(20)
         for number in range(30):
             gone = worker.connect()
-            gone.sendall(opening + b"\x16\x03\x01"[: number % 4])
+            gone.sendall(handshake + b"\x16\x03\x01"[: number % 4])
             gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             gone.close()
         go.set()

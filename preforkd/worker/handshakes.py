@@ -35,7 +35,7 @@ class _ClientGoneError(Exception):
     """The client has left before its connection was open."""
 
 
-class _Opening:
+class _Handshake:
     """One connection that is being opened."""
 
     def __init__(
@@ -85,7 +85,7 @@ class _Opening:
             header.take(data)
         return True
 
-    def abandon(self) -> None:
+    def close_after_fork(self) -> None:
         """Close this process's copy without a word to the client."""
         os.close(self.accepted.sock.detach())
 
@@ -95,38 +95,38 @@ def _peer(address: str, port: str) -> Any:
     return (address, int(port), 0, 0) if ":" in address else (address, int(port))
 
 
-class Openings:
+class Handshakes:
     """The connections of a worker that are being opened; see the module.
 
     Raises ConfigurationError for a certificate that cannot be used.
     """
 
-    def __init__(self, gate: Acceptor, settings: Settings) -> None:
-        self.opened: deque[Accepted] = deque()
+    def __init__(self, acceptor: Acceptor, settings: Settings) -> None:
+        self.completed: deque[Accepted] = deque()
         """Connections for the handler, with the client as their peer."""
-        self._gate = gate
+        self._acceptor = acceptor
         self._entries = {entry.name or entry.address: entry for entry in settings.listen}
         self._trust = Trust(settings.proxy.trusted)
         self._tls = None
         if any(entry.tls for entry in settings.listen):
             from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL, for those who want it
 
-            self._tls = tls.context(settings.tls, ())
-        self._patience = settings.http.header_timeout
-        self._most = settings.http.connections
-        self._pending: dict[int, _Opening] = {}
+            self._tls = tls.server_context(settings.tls, ())
+        self._timeout = settings.http.header_timeout
+        self._max_connections = settings.http.connections
+        self._pending: dict[int, _Handshake] = {}
         """In the order of their deadlines: all have the same time."""
         self._stop = -1
         self._epoll = select.epoll()
-        gate.epoll.register(self._epoll.fileno(), _IN)
+        acceptor.epoll.register(self._epoll.fileno(), _IN)
 
     def __bool__(self) -> bool:
         """Tell whether there are connections that the handler has yet to see."""
-        return bool(self._pending or self.opened)
+        return bool(self._pending or self.completed)
 
     def descriptors(self) -> tuple[int, ...]:
         """Return what a child of the application must not keep; negative ones are ignored."""
-        waiting = (accepted.sock.fileno() for accepted in self.opened)
+        waiting = (accepted.sock.fileno() for accepted in self.completed)
         return (self._epoll.fileno(), self._stop, *self._pending, *waiting)
 
     def fileno(self) -> int:
@@ -136,15 +136,15 @@ class Openings:
     @property
     def full(self) -> bool:
         """Tell whether no further connection is to be accepted."""
-        return len(self._pending) + len(self.opened) >= self._most
+        return len(self._pending) + len(self.completed) >= self._max_connections
 
     def timeout(self) -> float | None:
         """Return for how many seconds events may be waited for; None: for ever."""
-        return 0.0 if self.opened else self._rest()
+        return 0.0 if self.completed else self._rest()
 
     def _rest(self) -> float | None:
-        for opening in self._pending.values():
-            return max(0.0, opening.deadline - time.monotonic())
+        for handshake in self._pending.values():
+            return max(0.0, handshake.deadline - time.monotonic())
         return None
 
     def begin(self, accepted: Accepted) -> bool:
@@ -153,16 +153,16 @@ class Openings:
         if entry is None or not (entry.tls or entry.proxy_protocol):
             return False
         if self._admits(accepted, entry):
-            deadline = time.monotonic() + self._patience
+            deadline = time.monotonic() + self._timeout
             tls = self._tls if entry.tls else None
             try:
-                opening = _Opening(accepted, deadline, proxied=entry.proxy_protocol, tls=tls)
+                handshake = _Handshake(accepted, deadline, proxied=entry.proxy_protocol, tls=tls)
             except OSError as error:
                 logger.debug("connection from %s: %s", accepted.peer, error)
                 accepted.sock.close()
                 return True
-            self._pending[opening.fd] = opening
-            self._step(opening)
+            self._pending[handshake.fd] = handshake
+            self._step(handshake)
             self._count()
         return True
 
@@ -174,28 +174,28 @@ class Openings:
         accepted.sock.close()
         return False
 
-    def attend(self) -> None:
+    def advance(self) -> None:
         """Make the steps that can be made now, and give up what is late."""
         for descriptor, _ in self._epoll.poll(0):
-            if (opening := self._pending.get(descriptor)) is not None:
-                self._step(opening)
+            if (handshake := self._pending.get(descriptor)) is not None:
+                self._step(handshake)
         now = time.monotonic()
-        for opening in list(self._pending.values()):
-            if opening.deadline > now:
+        for handshake in list(self._pending.values()):
+            if handshake.deadline > now:
                 break
-            logger.debug("connection from %s: not open in time", opening.accepted.peer)
-            self._close(opening)
+            logger.debug("connection from %s: not open in time", handshake.accepted.peer)
+            self._close(handshake)
         self._count()
 
     @contextlib.contextmanager
-    def going_on(self) -> Iterator[None]:
+    def advancing_in_thread(self) -> Iterator[None]:
         """Let a thread attend to the openings while a handler has the worker."""
         if not self._pending:
             yield
             return
         self._stop = stop = os.eventfd(0)
         self._epoll.register(stop, _IN)
-        thread = threading.Thread(target=self._run, name="preforkd-openings", daemon=True)
+        thread = threading.Thread(target=self._run, name="preforkd-handshakes", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
@@ -215,51 +215,51 @@ class Openings:
         while self._pending:
             if any(descriptor == stop for descriptor, _ in self._epoll.poll(self._rest())):
                 return
-            self.attend()
+            self.advance()
 
-    def abandon(self) -> None:
+    def close_after_fork(self) -> None:
         """Close this process's copies, in a process that was forked from the worker: it goes on with them."""
-        for opening in self._pending.values():
-            opening.abandon()
-        for accepted in self.opened:
+        for handshake in self._pending.values():
+            handshake.close_after_fork()
+        for accepted in self.completed:
             os.close(accepted.sock.detach())
         self._epoll.close()
 
-    def _step(self, opening: _Opening) -> None:
+    def _step(self, handshake: _Handshake) -> None:
         # Whatever goes wrong with one connection ends that one.
         try:
-            events = opening.step()
+            events = handshake.step()
             if events:
-                self._register(opening, events)
+                self._register(handshake, events)
                 return
-            self._forget(opening)
-            self.opened.append(opening.accepted)
+            self._remove(handshake)
+            self.completed.append(handshake.accepted)
         except (OSError, ProxyHeaderError, _ClientGoneError) as error:
-            logger.debug("connection from %s: %s", opening.accepted.peer, error)
-            self._close(opening)
+            logger.debug("connection from %s: %s", handshake.accepted.peer, error)
+            self._close(handshake)
         except Exception:
-            logger.exception("connection from %s failed", opening.accepted.peer)
-            self._close(opening)
+            logger.exception("connection from %s failed", handshake.accepted.peer)
+            self._close(handshake)
 
-    def _register(self, opening: _Opening, events: int) -> None:
-        if events == opening.events:
+    def _register(self, handshake: _Handshake, events: int) -> None:
+        if events == handshake.events:
             return
-        if opening.events:
-            self._epoll.modify(opening.fd, events)
+        if handshake.events:
+            self._epoll.modify(handshake.fd, events)
         else:
-            self._epoll.register(opening.fd, events)
-        opening.events = events
+            self._epoll.register(handshake.fd, events)
+        handshake.events = events
 
-    def _forget(self, opening: _Opening) -> None:
-        self._pending.pop(opening.fd, None)
-        if opening.events:
+    def _remove(self, handshake: _Handshake) -> None:
+        self._pending.pop(handshake.fd, None)
+        if handshake.events:
             with contextlib.suppress(OSError):  # closed by ssl, which has failed
-                self._epoll.unregister(opening.fd)
+                self._epoll.unregister(handshake.fd)
 
-    def _close(self, opening: _Opening) -> None:
-        self._forget(opening)
+    def _close(self, handshake: _Handshake) -> None:
+        self._remove(handshake)
         with contextlib.suppress(OSError):
-            opening.accepted.sock.close()
+            handshake.accepted.sock.close()
 
     def _count(self) -> None:
-        self._gate.slot_writer.set_connections(len(self._pending) + len(self.opened))
+        self._acceptor.slot_writer.set_connections(len(self._pending) + len(self.completed))
