@@ -1,4 +1,4 @@
-"""Errors by blame: who has to act decides the class and the exit status.
+"""Errors and failures, classed by blame: the party that has to act decides the class and the exit status.
 
 ::
 
@@ -8,20 +8,24 @@
     ├── SystemFailure        the system: a port in use, a missing right, no memory     71
     └── InternalError        preforkd itself: an invariant of our own does not hold    70
 
+A `PreforkdError` is raised; a `Failure` is the same as a value, which crosses a channel (zygote and worker
+to master), is stored in the scoreboard and is sent to clients of the control socket. `PreforkdError.failure`
+makes the one from the other; `Failure.report` renders either as text.
+
 The numbers are those of sysexits.h, so that ``RestartPreventExitStatus=78`` in a unit means "do not
 retry what only an edit can mend".
 """
 
 import errno
 from collections.abc import Iterable
-from enum import IntEnum
-from typing import Literal
+from enum import IntEnum, StrEnum
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 
 class ExitStatus(IntEnum):
-    """What preforkd and preforkctl exit with."""
+    """Exit statuses of preforkd and preforkctl."""
 
     OK = 0
     USAGE = 2
@@ -68,28 +72,52 @@ EXIT_STATUSES = {
 """Every exit status and its meaning."""
 
 
-class PreforkdError(Exception):
-    """Something that a person has to act on.
+class Blame(StrEnum):
+    """The party that has to act on a failure."""
 
-    ``message`` is one line that says what is wrong, ``hint`` one that says what to do, ``detail``
-    any number of lines of evidence (a traceback, a search path).
+    CONFIGURATION = "configuration"
+    APPLICATION = "application"
+    SYSTEM = "system"
+    INTERNAL = "internal"
+
+    @property
+    def exit_status(self) -> ExitStatus:
+        """The exit status of a program that ends because of such a failure."""
+        return ExitStatus[self.name]
+
+
+DETAIL_LIMIT = 60_000
+"""Characters of ``detail`` that are kept: a datagram on a socketpair has room for about 200 KiB."""
+
+
+class Failure(Struct, frozen=True):
+    """Why something did not work: a line, evidence of many lines, and a line on what to do.
+
+    The texts are made fit for a message: valid UTF-8, and a ``detail`` cut at its beginning (the error is at
+    the end of a traceback).
     """
 
-    exit_status = ExitStatus.INTERNAL
-    blame: Literal["configuration", "application", "system", "internal"] = "internal"
-    """Who has to act, as it travels and is told."""
-    setting = ""
-    """The dotted name of the setting to blame, if there is one."""
+    blame: Blame
+    reason: str
+    detail: str = ""
+    hint: str = ""
+    setting: str = ""
+    """The dotted name of the setting at fault; the master adds the place where it was written."""
 
-    def __init__(self, message: str, *, hint: str = "", detail: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.detail = detail
+    def __post_init__(self) -> None:
+        for name in ("reason", "detail", "hint"):
+            # The text of an exception may contain lone surrogates, which cannot be encoded.
+            text = getattr(self, name).encode("utf-8", "backslashreplace").decode()
+            if name == "detail" and len(text) > DETAIL_LIMIT:
+                text = "…\n" + text[-DETAIL_LIMIT:]
+            force_setattr(self, name, text)
 
-    def report(self) -> str:
-        """Return all of it as lines for a terminal or the journal, without a final newline."""
-        parts = [self.message]
+    def report(self, what: str = "") -> str:
+        """Return it as lines for a terminal or the journal, without a final newline.
+
+        ``what``: what has failed, in front of the reason.
+        """
+        parts = [f"{what}: {self.reason}" if what else self.reason]
         if self.detail:
             parts.append(self.detail.rstrip("\n"))
         if self.hint:
@@ -97,18 +125,45 @@ class PreforkdError(Exception):
         return "\n".join(parts)
 
 
+class PreforkdError(Exception):
+    """An error that a person has to act on.
+
+    ``message`` is one line on what is wrong, ``hint`` one on what to do, ``detail`` any number of lines of
+    evidence (a traceback, a search path).
+    """
+
+    blame = Blame.INTERNAL
+    exit_status = blame.exit_status
+    setting = ""
+    """The dotted name of the setting at fault, if there is one."""
+
+    def __init__(self, message: str, *, hint: str = "", detail: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail = detail
+
+    def failure(self) -> Failure:
+        """Return the error as a value."""
+        return Failure(self.blame, self.message, self.detail, self.hint, self.setting)
+
+    def report(self) -> str:
+        """Return the error as lines for a terminal or the journal; see `Failure.report`."""
+        return self.failure().report()
+
+
 class ApplicationError(PreforkdError):
     """The application's own code failed; its traceback is in ``detail``."""
 
-    exit_status = ExitStatus.APPLICATION
-    blame = "application"
+    blame = Blame.APPLICATION
+    exit_status = blame.exit_status
 
 
 class SystemFailure(PreforkdError):
     """The operating system refused something that preforkd needs."""
 
-    exit_status = ExitStatus.SYSTEM
-    blame = "system"
+    blame = Blame.SYSTEM
+    exit_status = blame.exit_status
 
 
 _SHORTAGES = {
@@ -142,8 +197,6 @@ def refused(what: str, error: OSError) -> SystemFailure:
 class InternalError(PreforkdError):
     """An invariant of preforkd's own does not hold."""
 
-    exit_status = ExitStatus.INTERNAL
-
 
 class Place(Struct, frozen=True):
     """Where a setting was written: a file with line and column (from 1), or a command-line option.
@@ -160,10 +213,14 @@ class Place(Struct, frozen=True):
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
 
 
+UNKNOWN_PLACE = Place("")
+
+
 class Problem(Struct, frozen=True):
     """One thing that is wrong with a configuration.
 
-    ``setting`` is the dotted path of the key (``timeouts.drain``), empty for the document itself.
+    ``setting`` is the dotted path of the key (``timeouts.drain``), empty for the document itself. In a
+    zygote or a worker the place is `UNKNOWN_PLACE`: the master knows where a setting was written, and adds it.
     """
 
     place: Place
@@ -172,22 +229,31 @@ class Problem(Struct, frozen=True):
     hint: str = ""
 
     def __str__(self) -> str:
-        setting = f"{self.setting}: " if self.setting else ""
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{self.place}: {setting}{self.message}{hint}"
+        return f"{self.without_hint()}{hint}"
+
+    def without_hint(self) -> str:
+        """Return place, setting and message, as far as they are known."""
+        known = (str(self.place), self.setting, self.message)
+        return ": ".join(filter(None, known))
 
 
 class ConfigurationError(PreforkdError):
-    """The administrator's to mend; carries every problem at once."""
+    """The configuration is at fault; carries every problem at once.
 
-    exit_status = ExitStatus.CONFIGURATION
-    blame = "configuration"
+    A single problem without a place has its hint apart from the message: the place is put in front later.
+    """
+
+    blame = Blame.CONFIGURATION
+    exit_status = blame.exit_status
 
     def __init__(self, problems: "list[Problem] | tuple[Problem, ...]", *, hint: str = "") -> None:
         self.problems = tuple(problems)
         self.setting = self.problems[0].setting if self.problems else ""
         more = len(self.problems) - 1
         first = str(self.problems[0]) if self.problems else "the configuration is not valid"
+        if self.problems and self.problems[0].place == UNKNOWN_PLACE:
+            first, hint = self.problems[0].without_hint(), hint or self.problems[0].hint
         tail = f" (and {more} more problem{'s' if more > 1 else ''})" if more > 0 else ""
         rest = "\n".join(str(problem) for problem in self.problems[1:])
         super().__init__(first + tail, hint=hint, detail=rest)

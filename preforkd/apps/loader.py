@@ -14,9 +14,9 @@ from preforkd.apps import signatures
 from preforkd.config.encoding import native
 from preforkd.config.target import Reference, Target
 from preforkd.errors import (
+    UNKNOWN_PLACE,
     ApplicationError,
     ConfigurationError,
-    Place,
     PreforkdError,
     Problem,
     SystemFailure,
@@ -191,6 +191,6 @@ def setting_error(
     setting: str, message: str, *, hint: str = "", detail: str = ""
 ) -> ConfigurationError:
     """Return the error for a setting that names something that is not there, or not fit."""
-    error = ConfigurationError([Problem(Place("application"), setting, message)], hint=hint)
+    error = ConfigurationError([Problem(UNKNOWN_PLACE, setting, message)], hint=hint)
     error.detail = detail
     return error

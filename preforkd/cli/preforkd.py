@@ -16,7 +16,6 @@ from preforkd.cli import lean  # noqa: F401 - before anything else loads msgspec
 from preforkd.cli.output import to_whoever_reads
 from preforkd.config import reader_process
 from preforkd.config.configuration import DEFAULT_PATH, Configuration
-from preforkd.core.model import Failure
 from preforkd.core.text import printable, printable_lines
 from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError, refused, shortage
 from preforkd.linux import cgroup, environment
@@ -148,7 +147,7 @@ def _check(options: Options) -> int:
 
         failure = check.check_application(loaded, environment.clean(os.environ))
         if failure is not None:
-            _complain_of(failure)
+            print(printable_lines(f"preforkd: {failure.report()}"), file=sys.stderr)
             return failure.blame.exit_status
     what = loaded.path or "the built-in configuration"
     print(f"{what} is valid" + (", the application loads" if options.load else ""))
@@ -161,14 +160,6 @@ def _load_for_a_look(path: str | None, options: dict[str, str | list[str]]) -> C
 
     credentials = Credentials(os.environ.get("CREDENTIALS_DIRECTORY"), checking=True)
     return sources.load(path, options, credentials)
-
-
-def _complain_of(failure: Failure) -> None:
-    lines = [failure.reason, failure.detail.rstrip("\n")]
-    if failure.hint:
-        lines.append(f"hint: {failure.hint}")
-    text = "\n".join(line for line in lines if line)
-    print(printable_lines(f"preforkd: {text}"), file=sys.stderr)
 
 
 def _config(options: Options) -> int:

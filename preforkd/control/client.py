@@ -8,13 +8,11 @@ import socket
 from typing import Any
 
 from preforkd.control.permissions import peer_of
-from preforkd.errors import ExitStatus, PreforkdError
+from preforkd.errors import Blame, ExitStatus, PreforkdError
 
 _STATUS_BY_BLAME = {
-    "configuration": ExitStatus.CONFIGURATION,
-    "application": ExitStatus.APPLICATION,
-    "system": ExitStatus.SYSTEM,
     "stopping": ExitStatus.NOT_RUNNING,
+    **{blame.value: blame.exit_status for blame in Blame},
 }
 
 

@@ -11,7 +11,7 @@ from preforkd.control.path import NAME
 from preforkd.control.permissions import Peer, may_command
 from preforkd.control.records import MemoryStatus, ReloadAnswer, ServiceStatus, WorkerStatus
 from preforkd.control.varlink import Answer, Error, Interface, Method
-from preforkd.core.model import Failure
+from preforkd.errors import Failure
 
 logger = logging.getLogger("preforkd.master")
 

@@ -6,7 +6,7 @@ numbers that are never used twice; a *slot* is the seat of a worker, a small num
 
 from msgspec import Struct
 
-from preforkd.core.model import Failure
+from preforkd.errors import Failure
 
 # --- facts ---------------------------------------------------------------------------------------
 

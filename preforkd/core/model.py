@@ -1,11 +1,9 @@
-"""The nouns of the pool: states of workers, zygotes and generations, and why one of them failed."""
+"""The nouns of the pool: states of workers, zygotes and generations, and the policy's limits."""
 
 import math
 from enum import StrEnum
 
 from msgspec import Struct
-
-from preforkd.errors import ExitStatus
 
 
 class WorkerState(StrEnum):
@@ -50,29 +48,6 @@ class Role(StrEnum):
     """It serves only until the current one has taken over."""
     ABANDONED = "abandoned"
     """It was a candidate and failed; it never served."""
-
-
-class Blame(StrEnum):
-    """Who has to act on a failure."""
-
-    CONFIGURATION = "configuration"
-    APPLICATION = "application"
-    SYSTEM = "system"
-    INTERNAL = "internal"
-
-    @property
-    def exit_status(self) -> ExitStatus:
-        """What a program exits with for it."""
-        return ExitStatus[self.name]
-
-
-class Failure(Struct, frozen=True):
-    """Why something did not work: one line, evidence of any length, and what to do."""
-
-    blame: Blame
-    reason: str
-    detail: str = ""
-    hint: str = ""
 
 
 class Limits(Struct, frozen=True):

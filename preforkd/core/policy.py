@@ -13,18 +13,10 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from preforkd.core import autoscale, events as ev, recycling
-from preforkd.core.model import (
-    ALIVE,
-    COMING,
-    Blame,
-    Failure,
-    Limits,
-    Role,
-    WorkerState,
-    ZygoteState,
-)
+from preforkd.core.model import ALIVE, COMING, Limits, Role, WorkerState, ZygoteState
 from preforkd.core.pool_view import READY, PoolView, Rule, size_of, wanted_generations
 from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow, ZygoteRow
+from preforkd.errors import Blame, Failure
 
 _UNWANTED = "its generation is no longer wanted"
 

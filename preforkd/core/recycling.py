@@ -9,9 +9,10 @@ earlier zygotes are spent.
 from collections.abc import Iterator
 
 from preforkd.core import events as ev
-from preforkd.core.model import COMING, USABLE, Blame, Failure, WorkerState, ZygoteState
+from preforkd.core.model import COMING, USABLE, WorkerState, ZygoteState
 from preforkd.core.pool_view import PoolView, wanted_generations
 from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow, ZygoteRow
+from preforkd.errors import Blame, Failure
 
 _SHARE = 8
 """One worker of so many is replaced at a time."""

@@ -13,16 +13,8 @@ from msgspec.structs import replace
 
 from preforkd.core import backoff, events as ev
 from preforkd.core.demand import Demand
-from preforkd.core.model import (
-    ALIVE,
-    COMING,
-    USABLE,
-    Blame,
-    Failure,
-    Role,
-    WorkerState,
-    ZygoteState,
-)
+from preforkd.core.model import ALIVE, COMING, USABLE, Role, WorkerState, ZygoteState
+from preforkd.errors import Blame, Failure
 
 REFORK_PAUSE = 10.0
 """Seconds before the next attempt to fork a zygote from a worker, twice as many after each failure."""

@@ -9,8 +9,10 @@ from collections.abc import Collection
 
 from msgspec.structs import replace
 
-from preforkd.errors import ConfigurationError, PreforkdError
+from preforkd.errors import ConfigurationError, Failure, Place, PreforkdError
 
+LINE_LIMIT = 2000
+"""Characters of a child's text that are shown in one line."""
 HIDDEN = "(credential)"
 """What stands for a value that is not to be shown."""
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
@@ -37,6 +39,22 @@ def masked(text: str, secrets: Collection[str]) -> str:
         for form in {secret, repr(secret)[1:-1]}:
             text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", HIDDEN, text)
     return text
+
+
+def presentable(
+    failure: Failure, secrets: Collection[str] = (), place: Place | None = None
+) -> Failure:
+    """Return a child's failure fit to be shown: without control characters and without these values.
+
+    ``place``: where the setting at fault was written; it is put in front of the reason.
+    """
+    reason, hint = (
+        printable(masked(text, secrets)[:LINE_LIMIT]) for text in (failure.reason, failure.hint)
+    )
+    if place is not None:
+        reason = f"{place}: {reason}"
+    detail = printable_lines(masked(failure.detail, secrets))
+    return Failure(failure.blame, reason, detail, hint)
 
 
 def hide(error: PreforkdError, secrets: Collection[str]) -> None:

@@ -5,12 +5,9 @@ malformed message is gossip, to be logged and ignored.  File descriptors travel 
 (see `preforkd.ipc.channel`).
 """
 
-from typing import Literal
+from msgspec import Struct, field
 
-from msgspec import Struct
-from msgspec.structs import force_setattr
-
-from preforkd.errors import ConfigurationError, PreforkdError
+from preforkd.errors import Failure
 
 
 class Load(Struct, frozen=True, tag="load"):
@@ -48,23 +45,6 @@ class Dismiss(Struct, frozen=True, tag="dismiss"):
     """Another zygote goes on with what this one has loaded: its exit handlers must not take it away."""
 
 
-class Problem(Struct, frozen=True):
-    """Why something did not work; the shape of `preforkd.core.model.Failure` on the wire."""
-
-    blame: Literal["configuration", "application", "system", "internal"]
-    reason: str
-    detail: str = ""
-    hint: str = ""
-    setting: str = ""
-    """The dotted name of the one to blame: the master knows where it was written."""
-
-    def __post_init__(self) -> None:
-        # The text of an exception may have in it what is no UTF-8, and could not be sent.
-        for name in ("reason", "detail", "hint"):
-            text = getattr(self, name).encode("utf-8", "backslashreplace").decode()
-            force_setattr(self, name, text)
-
-
 class Loaded(Struct, frozen=True, tag="loaded"):
     """Zygote to master: the application is loaded; it took this many seconds."""
 
@@ -76,7 +56,7 @@ class Loaded(Struct, frozen=True, tag="loaded"):
 class LoadFailed(Struct, frozen=True, tag="load-failed"):
     """Zygote to master: the application could not be loaded; the zygote leaves."""
 
-    problem: Problem
+    failure: Failure = field(name="problem")
 
 
 class Forked(Struct, frozen=True, tag="forked"):
@@ -100,7 +80,7 @@ class Ready(Struct, frozen=True, tag="ready"):
 class Failed(Struct, frozen=True, tag="failed"):
     """Worker to master: I cannot start, and leave."""
 
-    problem: Problem
+    failure: Failure = field(name="problem")
 
 
 class Leaving(Struct, frozen=True, tag="leaving"):
@@ -128,7 +108,7 @@ class ReforkFailed(Struct, frozen=True, tag="refork-failed"):
     """Worker to master: no zygote was forked."""
 
     zygote: int
-    problem: Problem
+    failure: Failure = field(name="problem")
 
 
 class Serve(Struct, frozen=True, tag="serve"):
@@ -191,24 +171,3 @@ ToWorker = Serve | Retire | DrainNotice | Trim | ReforkRequest | Heartbeat | Req
 FromWorker = (
     Ready | Failed | Leaving | ActivityResumed | RequestLimitReached | Reforked | ReforkFailed
 )
-
-DETAIL_LIMIT = 60_000
-"""Characters of evidence in a message: a datagram on a socketpair has room for about 200 KiB."""
-
-
-def clipped(detail: str) -> str:
-    """Return evidence cut to what a message can carry; the end is kept, where the error is."""
-    if len(detail) <= DETAIL_LIMIT:
-        return detail
-    return "…\n" + detail[-DETAIL_LIMIT:]
-
-
-def problem_of(error: PreforkdError) -> Problem:
-    """Return an error as it travels to the master."""
-    detail = clipped(error.detail)
-    if isinstance(error, ConfigurationError):
-        first = error.problems[0]
-        hint = error.hint or first.hint
-        reason = f"{first.setting}: {first.message}"
-        return Problem(error.blame, reason, detail, hint, error.setting)
-    return Problem(error.blame, error.message, detail, error.hint, error.setting)

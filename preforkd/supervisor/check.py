@@ -11,13 +11,14 @@ from msgspec.structs import replace
 from preforkd.config.configuration import Configuration
 from preforkd.config.fields import get
 from preforkd.config.settings import Settings
-from preforkd.core.model import Blame, Failure
+from preforkd.core.text import presentable
+from preforkd.errors import Blame, Failure
 from preforkd.ipc import messages
 from preforkd.ipc.channel import ChannelClosedError, MalformedMessageError
 from preforkd.linux import process, stacks
 from preforkd.supervisor import children
 from preforkd.supervisor.children import Launch, ZygoteHandle
-from preforkd.supervisor.pool import failure_of, not_executable, unusable
+from preforkd.supervisor.pool import not_executable, unusable
 
 _EXIT_TIMEOUT = 5.0
 """Seconds that the zygote has for its exit handlers: they remove what the application has made."""
@@ -84,8 +85,9 @@ def _request_load(
             match received and received.message:
                 case messages.Loaded():
                     return None, True
-                case messages.LoadFailed(problem=problem):
-                    return failure_of(problem, loaded.origins, loaded.secret_texts), True
+                case messages.LoadFailed(failure=failure):
+                    place = loaded.origins.get(failure.setting)
+                    return presentable(failure, loaded.secret_texts, place), True
     except (ChannelClosedError, MalformedMessageError):
         return None, False
     raise TimeoutError

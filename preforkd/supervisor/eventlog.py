@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from preforkd.core import events as ev
-from preforkd.core.model import ALIVE, COMING, Failure, Role, WorkerState
+from preforkd.core.model import ALIVE, COMING, Role, WorkerState
 from preforkd.core.scoreboard import Scoreboard, WorkerRow, ZygoteRow
+from preforkd.errors import Failure
 from preforkd.logs import catalog
 from preforkd.logs.catalog import Entry
 
@@ -101,12 +102,7 @@ def log_failure(
     **fields: Any,
 ) -> None:
     """Log why something did not work, with its evidence and the hint."""
-    lines = [f"{what}: {failure.reason}" if what else failure.reason]
-    if failure.detail:
-        lines.append(failure.detail.rstrip("\n"))
-    if failure.hint:
-        lines.append(f"hint: {failure.hint}")
-    _log(level, "\n".join(lines), entry, fields)
+    _log(level, failure.report(what), entry, fields)
 
 
 def log_stacks(row: WorkerRow, what: str, request: str, stacks: str, entry: Entry) -> None:

@@ -24,11 +24,11 @@ from preforkd.config.settings import Settings
 from preforkd.control.records import MemoryStatus, ReloadAnswer, ServiceStatus
 from preforkd.core import events as ev, lifecycle, policy, status
 from preforkd.core.lifecycle import Effect, Event, State
-from preforkd.core.model import Blame, Failure, Limits
+from preforkd.core.model import Limits
 from preforkd.core.pool_view import size_of
 from preforkd.core.scoreboard import Scoreboard
 from preforkd.core.text import hide
-from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError, refused
+from preforkd.errors import Blame, ConfigurationError, ExitStatus, Failure, PreforkdError, refused
 from preforkd.ipc.handoff import pair
 from preforkd.linux import clock, cpus, memory
 from preforkd.linux.environment import working_directory
@@ -488,7 +488,7 @@ class Master:
             self._apply_configuration(loaded, fresh=fresh)
         except PreforkdError as error:
             hide(error, secrets)
-            self._refuse_reload(reloads.failure_from(error))
+            self._refuse_reload(error.failure())
         except Exception as error:
             # Whatever it was: the reload ends, and with it the wait of those who asked for it.
             logger.exception("internal error: a reload failed")

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,10 +21,9 @@ from msgspec.structs import replace
 from preforkd.background import run_in_thread
 from preforkd.config.settings import Settings
 from preforkd.core import events as ev
-from preforkd.core.model import Blame, Failure
 from preforkd.core.recycling import spread
-from preforkd.core.text import masked, printable, printable_lines
-from preforkd.errors import Place, shortage
+from preforkd.core.text import LINE_LIMIT, presentable, printable
+from preforkd.errors import Blame, Failure, shortage
 from preforkd.ipc import messages
 from preforkd.ipc.channel import (
     ChannelClosedError,
@@ -44,8 +43,6 @@ logger = logging.getLogger("preforkd.master")
 
 _REJECTIONS_LOGGED = 10
 """Messages of one child that are none, or not true, and are logged."""
-_REASON = 2000
-"""Characters of a reason or a hint that a child gives."""
 _SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _MESSAGES_A_TURN = 16
 """Messages that one child may have read before the others are looked after."""
@@ -289,23 +286,23 @@ class Pool:
         match message:
             case messages.Loaded(directory=directory):
                 handle.reported = True
-                directory = printable(directory[:_REASON])
+                directory = printable(directory[:LINE_LIMIT])
                 self.directories[handle.generation] = directory
                 self._report(ev.ZygoteLoaded(handle.zygote, directory))
-            case messages.LoadFailed(problem=problem):
+            case messages.LoadFailed(failure=failure):
                 handle.reported = True
-                self._report(ev.ZygoteFailed(handle.zygote, self._failure(handle, problem)))
+                self._report(ev.ZygoteFailed(handle.zygote, self._presentable(handle, failure)))
             case messages.Forked(worker=worker, pid=pid):
                 self._adopt(handle.zygote, worker, pid)
             case messages.ForkFailed(worker=worker, reason=reason):
                 if (row := self._workers.get(worker)) and row.zygote == handle.zygote:
-                    self._forget_worker(row, printable(reason[:_REASON]))
+                    self._forget_worker(row, printable(reason[:LINE_LIMIT]))
 
-    def _failure(self, handle: ZygoteHandle | WorkerHandle, problem: messages.Problem) -> Failure:
+    def _presentable(self, handle: ZygoteHandle | WorkerHandle, failure: Failure) -> Failure:
         launch = self.launches.get(handle.generation)
         if launch is None:
-            return failure_of(problem, {})
-        return failure_of(problem, launch.origins, launch.secret_texts)
+            return presentable(failure)
+        return presentable(failure, launch.secret_texts, launch.origins.get(failure.setting))
 
     def _zygote_ended(self, handle: ZygoteHandle) -> None:
         report = process.reap(handle.pidfd)
@@ -493,8 +490,8 @@ class Pool:
             case messages.Ready():
                 handle.ready = True
                 self._report(ev.WorkerReady(handle.worker))
-            case messages.Failed(problem=problem):
-                self._report(ev.WorkerFailed(handle.worker, self._failure(handle, problem)))
+            case messages.Failed(failure=failure):
+                self._report(ev.WorkerFailed(handle.worker, self._presentable(handle, failure)))
             case messages.Leaving():
                 self._report(ev.WorkerLeaving(handle.worker))
                 # One that only says so is made to: it would be killed with clients of its own later.
@@ -505,8 +502,8 @@ class Pool:
                 self._report(ev.WorkerSpent(handle.worker, reason, planned=True))
             case messages.Reforked():
                 self._zygote_forked(handle, message)
-            case messages.ReforkFailed():
-                self._pending_reforks.failed(handle, message)
+            case messages.ReforkFailed(zygote=zygote, failure=failure):
+                self._pending_reforks.failed(handle, zygote, self._presentable(handle, failure))
             case messages.ActivityResumed():
                 self._on_activity()
 
@@ -733,22 +730,6 @@ def _end_if_it_sent_descriptors(
         logger.error("%s sent file descriptors to the master; killed", handle.name)
         if handle.pidfd is not None:
             process.send_signal(handle.pidfd, signal.SIGKILL)
-
-
-def failure_of(
-    problem: messages.Problem, origins: Mapping[str, Place], secrets: Collection[str] = ()
-) -> Failure:
-    """Return what a child said went wrong as the core knows it, fit to be shown.
-
-    ``origins``: see `Launch`; ``secrets`` are values that it must not show.
-    """
-    reason, hint = (
-        printable(masked(text, secrets)[:_REASON]) for text in (problem.reason, problem.hint)
-    )
-    if (place := origins.get(problem.setting)) is not None:
-        reason = f"{place}: {reason}"
-    detail = printable_lines(messages.clipped(masked(problem.detail, secrets)))
-    return Failure(Blame(problem.blame), reason, detail, hint)
 
 
 def not_executable(settings: Settings, error: OSError) -> Failure:

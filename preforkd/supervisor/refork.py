@@ -5,8 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from preforkd.core import events as ev
-from preforkd.core.model import Blame, Failure
-from preforkd.core.text import printable, printable_lines
+from preforkd.errors import Blame, Failure
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError
 from preforkd.ipc.slots import SlotReader
@@ -84,15 +83,12 @@ class PendingReforks:
         generation, channel, slot_memory = pending.generation, pending.channel, pending.slot_memory
         return ZygoteHandle(message.zygote, generation, channel, message.pid, pidfd, slot_memory)
 
-    def failed(self, handle: WorkerHandle, message: messages.ReforkFailed) -> None:
-        """Take a worker's word that no zygote was born."""
-        pending = self._pending.get(message.zygote)
+    def failed(self, handle: WorkerHandle, zygote: int, failure: Failure) -> None:
+        """Report that a worker could not fork this zygote, if it is the worker that was asked."""
+        pending = self._pending.get(zygote)
         if pending is not None and pending.worker == handle.worker:
-            self.drop(message.zygote)
-            problem = message.problem
-            reason, hint = printable(problem.reason), printable(problem.hint)
-            failure = Failure(Blame.APPLICATION, reason, printable_lines(problem.detail), hint)
-            self._report(ev.ZygoteFailed(message.zygote, failure))
+            self.drop(zygote)
+            self._report(ev.ZygoteFailed(zygote, failure))
 
     def worker_ended(self, handle: WorkerHandle) -> None:
         """Report zygotes that will not be born, because their worker has ended."""

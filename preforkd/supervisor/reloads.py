@@ -6,8 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from preforkd.control.records import ReloadAnswer, ReloadStatus
-from preforkd.core.model import Blame, Failure
-from preforkd.errors import PreforkdError
+from preforkd.errors import Failure
 
 STOPPING = ReloadAnswer(
     ok=False,
@@ -119,8 +118,3 @@ def refusal(failure: Failure) -> ReloadAnswer:
         live=[],
         restart=[],
     )
-
-
-def failure_from(error: PreforkdError) -> Failure:
-    """Return an error as the core knows it."""
-    return Failure(Blame(error.blame), error.message, error.detail, error.hint)

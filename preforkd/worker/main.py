@@ -20,7 +20,7 @@ import msgspec
 from preforkd.apps.hooks import Hooks
 from preforkd.config.kinds import KINDS
 from preforkd.config.settings import Settings
-from preforkd.errors import ApplicationError, PreforkdError, shortage
+from preforkd.errors import ApplicationError, Blame, Failure, PreforkdError, shortage
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, close_all
 from preforkd.ipc.slots import SlotWriter
@@ -210,17 +210,17 @@ def _run_until_drained(
         own_descriptors.more.append(server.descriptors)
         server.prepare()
     except PreforkdError as error:
-        _send(channel, messages.Failed(messages.problem_of(error)))
+        _send(channel, messages.Failed(error.failure()))
         return 1
     except Exception as error:
         hint = shortage(error)
-        problem = messages.Problem(
-            "system" if hint else "application",
+        failure = Failure(
+            Blame.SYSTEM if hint else Blame.APPLICATION,
             f"{type(error).__name__}: {error}",
             traceback.format_exc(),
             hint,
         )
-        _send(channel, messages.Failed(problem))
+        _send(channel, messages.Failed(failure))
         return 1
     context.hooks.call("worker_started")
     acceptor.on_refork = _ReforkHandler(context, acceptor, channel, slot_writer, children)
@@ -261,8 +261,8 @@ class _ReforkHandler:
             raise BecomeZygote(descriptors)
         close_all(descriptors)
         if child is None:
-            problem = messages.Problem("application", reason)
-            _send(self.channel, messages.ReforkFailed(zygote, problem))
+            failure = Failure(Blame.APPLICATION, reason)
+            _send(self.channel, messages.ReforkFailed(zygote, failure))
             return
         pid, go = child
         _send(self.channel, messages.Reforked(zygote, pid))

@@ -10,7 +10,7 @@ import tempfile
 
 from preforkd.config.kinds import KINDS
 from preforkd.config.settings import Settings
-from preforkd.errors import ConfigurationError, Place, Problem, SystemFailure
+from preforkd.errors import UNKNOWN_PLACE, ConfigurationError, Problem, SystemFailure
 from preforkd.logs import access_log
 
 logger = logging.getLogger("preforkd.worker")
@@ -47,7 +47,7 @@ def _check_server_header(server: str) -> None:
     try:
         Renderer(server).plain("200 OK", "", keep=False)
     except ValueError as error:
-        raise ConfigurationError([Problem(Place("settings"), "http.server", str(error))]) from error
+        raise ConfigurationError([Problem(UNKNOWN_PLACE, "http.server", str(error))]) from error
 
 
 def _check_temporary_directory() -> None:

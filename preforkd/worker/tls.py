@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from preforkd.config.settings import TlsSettings as Settings
-from preforkd.errors import ConfigurationError, Place, Problem
+from preforkd.errors import UNKNOWN_PLACE, ConfigurationError, Problem
 
 _BEGIN = "-----BEGIN"
 
@@ -68,7 +68,7 @@ def _no_password() -> str:
 
 def _problem(setting: str, message: str) -> ConfigurationError:
     hint = "a PEM file, readable for preforkd's user; or {credential: NAME} with LoadCredential="
-    return ConfigurationError([Problem(Place("the settings"), setting, message, hint)])
+    return ConfigurationError([Problem(UNKNOWN_PLACE, setting, message, hint)])
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from preforkd.errors import Blame, Failure
 from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, ChannelClosedError, MalformedMessageError, pair
 from preforkd.linux import process, stacks
@@ -42,7 +43,7 @@ Live = Callable[[socket.socket, int, int], object]
 """Lives a worker's life with this listener, channel and slot memory."""
 
 
-def check(what: str, live: Live, patience: float) -> messages.Problem | None:
+def check(what: str, live: Live, patience: float) -> Failure | None:
     """Have a worker answer GET for this path or URL; return why the generation is not to serve, or None.
 
     ``patience``: seconds until the answer must be complete.
@@ -56,9 +57,7 @@ def check(what: str, live: Live, patience: float) -> messages.Problem | None:
             finally:
                 worker.end()
     except OSError as error:
-        return messages.Problem(
-            "system", f"{SETTING}: it cannot be tried: {error}", "", "", SETTING
-        )
+        return Failure(Blame.SYSTEM, f"{SETTING}: it cannot be tried: {error}", "", "", SETTING)
 
 
 def _connection() -> tuple[socket.socket, socket.socket]:
@@ -125,18 +124,18 @@ class _Worker:
 
     def ask(
         self, client: socket.socket, what: str, deadline: float, patience: float
-    ) -> messages.Problem | None:
+    ) -> Failure | None:
         """Let it serve and answer one request."""
         try:
-            if (problem := self._wait_until_ready(deadline)) is not None:
-                return problem
+            if (failure := self._wait_until_ready(deadline)) is not None:
+                return failure
             self._channel.send(messages.Serve())
             client.setblocking(False)
             client.send(_request(what))
             answer = _read(client, deadline)
         except _LateError:
             late = f"{SETTING}: GET {what} was not answered within {round(patience, 1):g} s"
-            return messages.Problem("application", late, self._stacks(), "", SETTING)
+            return Failure(Blame.APPLICATION, late, self._stacks(), "", SETTING)
         except (ChannelClosedError, ConnectionError):
             answer = b""
         reason = _judge(answer)
@@ -148,9 +147,9 @@ class _Worker:
         hint = ""
         if reason.startswith("was answered with 400"):
             hint = "if it does not know the host localhost, write a URL: http://shop.example/"
-        return messages.Problem("application", f"{SETTING}: GET {what} {reason}", "", hint, SETTING)
+        return Failure(Blame.APPLICATION, f"{SETTING}: GET {what} {reason}", "", hint, SETTING)
 
-    def _wait_until_ready(self, deadline: float) -> messages.Problem | None:
+    def _wait_until_ready(self, deadline: float) -> Failure | None:
         while True:
             _wait_for(self._channel.fileno(), deadline)
             try:
@@ -160,8 +159,8 @@ class _Worker:
             match received and received.message:
                 case messages.Ready():
                     return None
-                case messages.Failed(problem=problem):
-                    return problem
+                case messages.Failed(failure=failure):
+                    return failure
 
     def _stacks(self) -> str:
         self._slot.expect_stacks()

@@ -25,7 +25,7 @@ from preforkd.apps.hooks import Hooks
 from preforkd.config.kinds import KINDS
 from preforkd.config.settings import AccessLogSettings, Settings
 from preforkd.config.target import parse_target
-from preforkd.errors import ApplicationError, PreforkdError, refused
+from preforkd.errors import ApplicationError, Failure, PreforkdError, refused
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, close_all
 from preforkd.linux import exit_handlers, fork, inventory, process, unpatched
@@ -124,7 +124,7 @@ def from_worker(
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except (PreforkdError, OSError) as caught:
         error = refused("the zygote", caught) if isinstance(caught, OSError) else caught
-        _tell(channel, messages.LoadFailed(messages.problem_of(error)))
+        _tell(channel, messages.LoadFailed(error.failure()))
         loaded.close()
         return None
     _tell(channel, messages.Loaded(time.monotonic() - begun))
@@ -209,12 +209,12 @@ def _load(
             logger.critical("%s", error.report())
             _close(socks)
             sys.exit(1)
-        _tell(channel, messages.LoadFailed(messages.problem_of(error)))
+        _tell(channel, messages.LoadFailed(error.failure()))
         _close(socks)
         return None
-    problem = _check(channel, loaded, work, begun) if order.check else None
-    if problem is not None:
-        _tell(channel, messages.LoadFailed(problem))
+    failure = _check(channel, loaded, work, begun) if order.check else None
+    if failure is not None:
+        _tell(channel, messages.LoadFailed(failure))
         _close(socks)
         return None
     _tell(channel, messages.Loaded(time.monotonic() - begun, loaded.directory))
@@ -226,7 +226,7 @@ def _check(
     loaded: LoadedApplication,
     work: Callable[[WorkerStart], object],
     begun: float,
-) -> messages.Problem | None:
+) -> Failure | None:
     settings = loaded.settings
     if not settings.app.check or not KINDS[loaded.kind].http:
         return None

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from preforkd.control import interface
 from preforkd.control.interface import Manager
 from preforkd.control.permissions import Peer
-from preforkd.core.model import Blame, Failure
+from preforkd.errors import Blame, Failure
 from tests.control.backend import BAD, MEMORY, VIEW, Backend
 
 STRANGER = Peer(pid=4711, uid=os.geteuid() + 12345, groups=frozenset({4242}))

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from preforkd.core import events as ev, policy
-from preforkd.core.model import ALIVE, Blame, Failure, Limits, Role, WorkerState, ZygoteState
+from preforkd.core.model import ALIVE, Limits, Role, WorkerState, ZygoteState
 from preforkd.core.scoreboard import Scoreboard
+from preforkd.errors import Blame, Failure
 
 FAILURE = Failure(Blame.APPLICATION, "simulated")
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from preforkd.core.model import ALIVE, COMING, Blame, Limits, WorkerState
-from preforkd.errors import ExitStatus
+from preforkd.core.model import ALIVE, COMING, Limits, WorkerState
 
 
 @pytest.mark.parametrize(
@@ -26,13 +25,6 @@ def test_a_pool_is_elastic_where_its_size_may_change():
     """Between floor and maximum; the spare of a fixed one is without meaning, and allowed."""
     assert Limits(floor=2, target=2, maximum=3, surge=1, spare=2).elastic
     assert not Limits(floor=2, target=2, maximum=2, surge=1, spare=9).elastic
-
-
-def test_each_blame_has_an_exit_status():
-    """The one that is documented for it."""
-    statuses = {blame: blame.exit_status for blame in Blame}
-    assert statuses[Blame.CONFIGURATION] is ExitStatus.CONFIGURATION
-    assert len(set(statuses.values())) == len(Blame)
 
 
 def test_who_is_to_be_counted_on():

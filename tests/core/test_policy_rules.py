@@ -5,9 +5,10 @@ from msgspec.structs import replace
 
 from preforkd.core import events as ev
 from preforkd.core.backoff import FailureStreak
-from preforkd.core.model import Blame, Failure, Limits, Role, WorkerState, ZygoteState
+from preforkd.core.model import Limits, Role, WorkerState, ZygoteState
 from preforkd.core.policy import decide
 from preforkd.core.scoreboard import GenerationRow, ReforkAttempt
+from preforkd.errors import Blame, Failure
 from tests.core.rows import NOW, scoreboard, serving, worker_row, zygote_row
 
 W, Z = WorkerState, ZygoteState

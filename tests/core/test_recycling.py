@@ -5,8 +5,8 @@ from itertools import pairwise
 from msgspec.structs import replace
 
 from preforkd.core import events as ev
-from preforkd.core.model import Blame, Failure
 from preforkd.core.recycling import spread
+from preforkd.errors import Blame, Failure
 from tests.core.test_policy import LIMITS, Pool
 
 

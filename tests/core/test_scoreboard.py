@@ -6,7 +6,7 @@ from msgspec.structs import asdict, replace
 
 from preforkd.core import events as ev
 from preforkd.core.backoff import SHORT_LIFE, FailureStreak
-from preforkd.core.model import Blame, Failure, Role, WorkerState, ZygoteState
+from preforkd.core.model import Role, WorkerState, ZygoteState
 from preforkd.core.scoreboard import (
     GenerationRow,
     ReforkAttempt,
@@ -14,6 +14,7 @@ from preforkd.core.scoreboard import (
     WorkerRow,
     ZygoteRow,
 )
+from preforkd.errors import Blame, Failure
 from tests.core.rows import NOW, scoreboard, serving, worker_row, zygote_row
 from tests.core.test_policy import Pool
 

@@ -9,9 +9,10 @@ from preforkd.core import events as ev
 from preforkd.core.backoff import FailureStreak
 from preforkd.core.demand import Demand
 from preforkd.core.lifecycle import State
-from preforkd.core.model import Blame, Failure, Limits, Role, WorkerState, ZygoteState
+from preforkd.core.model import Limits, Role, WorkerState, ZygoteState
 from preforkd.core.scoreboard import GenerationRow
 from preforkd.core.status import healthy, next_problem_at, problems, summary
+from preforkd.errors import Blame, Failure
 from tests.core.rows import NOW, scoreboard, serving, worker_row, zygote_row
 from tests.core.test_policy import LIMITS, Pool
 

@@ -2,8 +2,16 @@
 
 import pytest
 
-from preforkd.core.text import hide, masked, printable, printable_lines
-from preforkd.errors import ConfigurationError, Place, Problem, SystemFailure
+from preforkd.core.text import LINE_LIMIT, hide, masked, presentable, printable, printable_lines
+from preforkd.errors import (
+    DETAIL_LIMIT,
+    Blame,
+    ConfigurationError,
+    Failure,
+    Place,
+    Problem,
+    SystemFailure,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +52,27 @@ def test_an_error_is_shown_without_secrets():
     wrong = ConfigurationError([Problem(Place("f", 1, 1), "app", "no geheim", "a geheim")] * 2)
     hide(wrong, ["geheim"])
     assert "geheim" not in wrong.report() + str(wrong.problems)
+
+
+def test_a_setting_is_shown_with_its_place():
+    """A child knows the setting, the master where it was written."""
+    failure = Failure(Blame.CONFIGURATION, "gone", hint="h", setting="tls.certificate")
+    shown = presentable(failure, place=Place("/etc/preforkd.yaml", 5, 16))
+    assert shown == Failure(Blame.CONFIGURATION, "/etc/preforkd.yaml:5:16: gone", hint="h")
+    assert presentable(failure).reason == "gone"
+
+
+def test_a_failure_of_a_child_is_cut():
+    """However long its texts are, a line in the log stays one."""
+    failure = Failure(Blame.SYSTEM, "r" * 50_000, "d" * 500_000, "h" * 50_000, "s" * 50_000)
+    shown = presentable(failure)
+    assert (shown.reason, shown.hint, shown.setting) == ("r" * LINE_LIMIT, "h" * LINE_LIMIT, "")
+    assert len(shown.detail) <= DETAIL_LIMIT + 2
+
+
+def test_a_failure_of_a_child_is_fit_to_be_shown():
+    """No escape for a terminal, one line for reason and hint, and no value of a credential."""
+    text = "\x1b[2J no s3cr3t\nnext"
+    shown = presentable(Failure(Blame.APPLICATION, text, text, text), ["s3cr3t"])
+    assert shown.reason == shown.hint == r"\x1b[2J no (credential)\nnext"
+    assert shown.detail == "\\x1b[2J no (credential)\nnext"

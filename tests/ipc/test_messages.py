@@ -5,14 +5,7 @@ import contextlib
 import msgspec
 from hypothesis import given, strategies as st
 
-from preforkd.errors import (
-    ApplicationError,
-    ConfigurationError,
-    InternalError,
-    Place,
-    Problem,
-    SystemFailure,
-)
+from preforkd.errors import Blame, Failure
 from preforkd.ipc import messages
 
 EXAMPLES = [
@@ -20,11 +13,11 @@ EXAMPLES = [
     messages.Fork(1, 2),
     messages.Dismiss(),
     messages.Loaded(0.5),
-    messages.LoadFailed(messages.Problem("application", "r", "d", "h")),
+    messages.LoadFailed(Failure(Blame.APPLICATION, "r", "d", "h")),
     messages.Forked(1, 2),
     messages.ForkFailed(1, "r"),
     messages.Ready(),
-    messages.Failed(messages.Problem("system", "r")),
+    messages.Failed(Failure(Blame.SYSTEM, "r")),
     messages.Leaving("r"),
     messages.ActivityResumed(),
     messages.Serve(),
@@ -49,28 +42,8 @@ def test_noise_is_no_message(data):
         msgspec.msgpack.decode(data, type=messages.FromWorker)
 
 
-def test_evidence_is_cut_at_its_beginning():
-    """The end of a traceback, where the error is, arrives."""
-    long = "begin" + "x" * 100_000 + "end"
-    assert messages.clipped("short") == "short"
-    assert messages.clipped(long).endswith("xend")
-    assert len(messages.clipped(long)) < 61_000
-
-
-def test_an_error_travels_with_its_blame_and_its_setting():
-    """Whoever it is told by; the hint of the first problem counts where the whole has none."""
-    told = messages.problem_of(ApplicationError("m", detail="d", hint="h"))
-    assert told == messages.Problem("application", "m", "d", "h")
-    assert messages.problem_of(SystemFailure("m")).blame == "system"
-    assert messages.problem_of(InternalError("m")).blame == "internal"
-    problem = Problem(Place("the settings"), "tls.key", "gone", "a file")
-    told = messages.problem_of(ConfigurationError([problem]))
-    assert told == messages.Problem("configuration", "tls.key: gone", "", "a file", "tls.key")
-    assert messages.problem_of(ConfigurationError([problem], hint="more")).hint == "more"
-
-
-def test_a_problem_may_be_of_any_text():
-    """What an exception says may be no UTF-8; it is escaped, and travels."""
-    problem = messages.Problem("application", "caf\udce9", "\ud800", "\u20ac")
-    assert (problem.reason, problem.detail, problem.hint) == ("caf\\udce9", "\\ud800", "\u20ac")
-    assert msgspec.msgpack.encode(messages.Failed(problem))
+def test_a_failure_has_the_same_keys_in_every_version():
+    """A master and the zygote of another version, as in an upgrade, understand each other."""
+    failed = messages.Failed(Failure(Blame.SYSTEM, "r", "d", "h", "tls.key"))
+    problem = {"blame": "system", "reason": "r", "detail": "d", "hint": "h", "setting": "tls.key"}
+    assert msgspec.to_builtins(failed) == {"type": "failed", "problem": problem}

@@ -10,6 +10,7 @@ import time
 
 import msgspec
 
+from preforkd.errors import Blame, Failure
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel
 from preforkd.ipc.handoff import HandoffQueue
@@ -25,7 +26,7 @@ def _words(dice, victim):
     yield from (
         encode(messages.Ready()),
         encode(messages.Leaving("x" * 10_000)),
-        encode(messages.Failed(messages.Problem("system", "r" * 50_000, "d" * 50_000))),
+        encode(messages.Failed(Failure(Blame.SYSTEM, "r" * 50_000, "d" * 50_000))),
         encode(messages.Forked(1, victim)),
         encode(messages.Forked(2**63, -1)),
         encode(messages.ForkFailed(1, "gossip")),

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from preforkd.config import sources
 from preforkd.config.credentials import Credentials
-from preforkd.core.model import Blame
+from preforkd.errors import Blame
 from preforkd.supervisor.check import check_application
 
 pytestmark = pytest.mark.process

@@ -3,8 +3,8 @@
 import logging
 
 from preforkd.core import events as ev
-from preforkd.core.model import Blame, Failure
 from preforkd.core.scoreboard import Scoreboard
+from preforkd.errors import Blame, Failure
 from preforkd.logs import catalog
 from preforkd.supervisor import eventlog
 

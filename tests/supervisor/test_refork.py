@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from preforkd.core import events as ev
-from preforkd.core.model import Blame, Failure
+from preforkd.errors import Blame, Failure
 from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
 from preforkd.linux import process
@@ -126,13 +126,13 @@ def test_one_that_ended_at_once_is_a_failure(scene):
 def test_a_worker_that_cannot_fork_says_why(scene):
     """The reason is passed on, with evidence and hint; only the one that was asked is believed."""
     scene.request()
-    told = messages.ReforkFailed(9, messages.Problem("application", "a hook raised", "d", "h"))
+    failure = Failure(Blame.APPLICATION, "a hook raised", "d", "h")
     other = WorkerHandle(6, 1, 3, 1, scene.handle.channel, scene.handle.slot_memory)
-    scene.pending.failed(other, told)
+    scene.pending.failed(other, 9, failure)
     assert scene.facts == []
-    scene.pending.failed(scene.handle, told)
+    scene.pending.failed(scene.handle, 9, failure)
     (fact,) = scene.facts
-    assert fact.failure == Failure(Blame.APPLICATION, "a hook raised", "d", "h")
+    assert fact.failure is failure
 
 
 def test_a_worker_that_ends_meanwhile_is_a_failure(scene):

@@ -1,7 +1,6 @@
 """Who waits for a reload."""
 
-from preforkd.core.model import Blame, Failure
-from preforkd.errors import ApplicationError, ConfigurationError, InternalError, SystemFailure
+from preforkd.errors import Blame, Failure
 from preforkd.supervisor import reloads
 
 
@@ -32,15 +31,3 @@ def test_a_stop_refuses_everybody():
     book.request(told.append, fresh=False)
     book.refuse()
     assert [answer.blame for answer in told] == ["stopping", "stopping"]
-
-
-def test_errors_keep_their_blame():
-    """Each class of error has its own."""
-    blames = {
-        ConfigurationError([]): Blame.CONFIGURATION,
-        ApplicationError("x"): Blame.APPLICATION,
-        SystemFailure("x"): Blame.SYSTEM,
-        InternalError("x"): Blame.INTERNAL,
-    }
-    for error, blame in blames.items():
-        assert reloads.failure_from(error).blame is blame

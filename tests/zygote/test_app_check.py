@@ -148,26 +148,26 @@ def test_one_worker_is_asked_and_ends(load, tmp_path, check, host, target):
 )
 def test_what_is_no_answer_refuses_the_generation(load, check, words, hint):
     """With the status, in the setting's name, as the application's fault."""
-    problem = load(WSGI, check).answer().problem
-    assert words in problem.reason
-    assert hint in problem.hint
-    assert (problem.blame, problem.setting) == ("application", "app.check")
+    failure = load(WSGI, check).answer().failure
+    assert words in failure.reason
+    assert hint in failure.hint
+    assert (failure.blame, failure.setting) == ("application", "app.check")
 
 
 @pytest.mark.parametrize("check", ["/hangs", "/hangs-later"])
 def test_a_request_that_hangs_is_given_up_with_its_stacks(load, tmp_path, check):
     """After timeouts.boot, before or within its answer; the worker that hangs is no more."""
-    problem = load(WSGI, check, boot=1.0).answer().problem
-    assert problem.reason == f"app.check: GET {check} was not answered within 1 s"
-    assert "checked.py" in problem.detail
+    failure = load(WSGI, check, boot=1.0).answer().failure
+    assert failure.reason == f"app.check: GET {check} was not answered within 1 s"
+    assert "checked.py" in failure.detail
     assert gone(int(asked(tmp_path)[0][0]))
 
 
 def test_a_request_that_hangs_is_given_up_before_the_start_is(load):
     """What was waited for is said, where timeouts.start would end first."""
-    problem = load(WSGI, "/hangs", start=4.0).answer().problem
-    assert problem.reason.startswith("app.check: GET /hangs was not answered within ")
-    assert float(problem.reason.split()[-2]) < 3.1
+    failure = load(WSGI, "/hangs", start=4.0).answer().failure
+    assert failure.reason.startswith("app.check: GET /hangs was not answered within ")
+    assert float(failure.reason.split()[-2]) < 3.1
 
 
 def test_a_zygote_that_is_killed_leaves_no_worker(load, tmp_path):
@@ -218,11 +218,11 @@ def test_an_asgi_application_is_asked_within_its_lifespan(load, capfd):
     """It starts, answers and ends as in each worker."""
     assert isinstance(load(ASGI, "/health", kind="asgi").answer(), messages.Loaded)
     assert "lifespan ends" in capfd.readouterr().out
-    problem = load(ASGI, "/", kind="asgi").answer().problem
-    assert problem.reason == "app.check: GET / was answered with 500 Internal Server Error"
+    failure = load(ASGI, "/", kind="asgi").answer().failure
+    assert failure.reason == "app.check: GET / was answered with 500 Internal Server Error"
 
 
 def test_a_worker_that_does_not_become_ready_says_why(load):
     """A lifespan that fails is told as it would be of any worker."""
-    problem = load(ASGI, "/health", kind="asgi", environment={"BREAK": "1"}).answer().problem
-    assert problem.reason == "the application's lifespan start-up failed"
+    failure = load(ASGI, "/health", kind="asgi", environment={"BREAK": "1"}).answer().failure
+    assert failure.reason == "the application's lifespan start-up failed"

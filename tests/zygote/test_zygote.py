@@ -105,9 +105,9 @@ def test_what_does_not_load_is_told_and_ends_it(execute, more, blame, words, cap
         assert process.end() == 1
         assert "has closed descriptors that are not its own" in capfd.readouterr().err
         return
-    problem = process.load().problem
-    assert problem.blame == blame
-    assert words in problem.reason + problem.detail
+    failure = process.load().failure
+    assert failure.blame == blame
+    assert words in failure.reason + failure.detail
     assert process.end() == 0
 
 
