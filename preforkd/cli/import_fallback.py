@@ -1,8 +1,8 @@
-"""How an interpreter that has not got them finds the libraries that preforkd needs there, and nothing else.
+"""A finder of last resort for the libraries that preforkd needs in the application's interpreter.
 
-To add preforkd's own site-packages to the search path would show the application whatever is
-installed beside preforkd: what the application's own environment lacks would be found as long as both are
-on one machine.
+The zygote runs in the application's virtual environment, which need not have them. Adding preforkd's own
+site-packages to the search path was rejected: the application would then find every package installed there,
+and a dependency that its own environment lacks would go unnoticed on this machine and fail on the next.
 """
 
 import sys
@@ -18,11 +18,11 @@ class _Finder:
     def find_spec(
         self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return where a library is; what is in one is found by its own path."""
+        """Return where a library is; its submodules are found by its ``__path__``."""
         folder = self._libraries.get(name)
         return PathFinder.find_spec(name, [folder]) if folder else None
 
 
-def lend(libraries: dict[str, str]) -> None:
-    """Let these libraries be imported from these directories if they are found nowhere else."""
+def install(libraries: dict[str, str]) -> None:
+    """Let libraries be imported from these directories, by name, if they are found nowhere else."""
     sys.meta_path.append(_Finder(libraries))

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 
 
-def to_whoever_reads(command: Callable[[], int]) -> int:
-    """Run a command that prints and return its status; a reader that has left (head) is no error.
+def run_printing(command: Callable[[], int]) -> int:
+    """Run a command that prints; return its exit status, or 0 if the reader closed the pipe (head).
 
-    What the locale cannot write is escaped.
+    Characters that the locale cannot encode are escaped.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -17,7 +17,7 @@ def to_whoever_reads(command: Callable[[], int]) -> int:
         status = command()
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered would fail again when the interpreter ends.
+        # The rest of the buffer would fail again when the interpreter flushes it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status

@@ -1,4 +1,7 @@
-"""The command line ``preforkctl``: status, memory, reload, scale, refork, stop."""
+"""``preforkctl status``, ``memory``, ``reload``, ``scale``, ``refork`` and ``stop``: the control socket's client.
+
+Its output is for a terminal; ``--json`` prints what the master returned, for programs.
+"""
 
 import argparse
 import json
@@ -11,18 +14,19 @@ from datetime import datetime
 from typing import Any
 
 import preforkd
-from preforkd.cli.output import to_whoever_reads
+from preforkd.cli.output import run_printing
 from preforkd.control import path
 from preforkd.control.client import Client, NotRunningError, ReloadFailedError
 from preforkd.core.text import printable, printable_lines
 from preforkd.errors import ExitStatus, PreforkdError
 
 _EPILOG = """\
-exit statuses: 0 done, 2 wrong usage, 75 no preforkd runs there, 77 not allowed; for a reload that
-failed: 69 the application, 70 preforkd, 71 the system, 78 the configuration.
+exit statuses: 0 done, 2 wrong usage, 75 no preforkd runs there, 77 permission denied; if a reload or a
+refork failed: 69 the application, 70 preforkd, 71 the system, 78 the configuration.
+See preforkctl(1).
 """
 _LAST_SIGNAL = 1.0
-"""Seconds within which systemd sends the signal of a stop to ExecReload= after the master has it."""
+"""Seconds after which systemd, at a stop, has sent the signal to the process of ExecReload= as well."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         client = _connect(options)
         try:
-            return to_whoever_reads(lambda: int(options.command(client, options)))
+            return run_printing(lambda: int(options.command(client, options)))
         finally:
             client.close()
     except PreforkdError as error:
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class NotNamedError(PreforkdError):
-    """Several services run, and none was named."""
+    """Several services run, and the command line names none of them."""
 
     exit_status = ExitStatus.USAGE
 
@@ -49,14 +53,14 @@ def _connect(options: argparse.Namespace) -> Client:
     try:
         return Client(_find_socket(options))
     except NotRunningError as error:
-        # Without $RUNTIME_DIRECTORY, which names one as an option does.
-        if runs := [_how_to_name(one) for one in path.running({})]:
-            error.hint = f"start it, or name one that runs: {', '.join(runs)}"
+        # Looked up without $RUNTIME_DIRECTORY: it named the service that does not run.
+        if runs := [_option_for(one) for one in path.running({})]:
+            error.hint = f"start it, or name a running one: {', '.join(runs)}"
         raise
 
 
 def _find_socket(options: argparse.Namespace) -> str:
-    """Return the path of the control socket that was named, or of the only one there is.
+    """Return the path of the control socket that the options name, or of the only running service.
 
     Raises NotRunningError and NotNamedError.
     """
@@ -68,16 +72,16 @@ def _find_socket(options: argparse.Namespace) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        rows = "\n".join(f"  {_how_to_name(one)}" for one in found)
-        raise NotNamedError(f"several services run, name one of them:\n{rows}")
+        rows = "\n".join(f"  {_option_for(one)}" for one in found)
+        raise NotNamedError(f"several services run; name one of them:\n{rows}")
     others = [one for folder in path.services() if path.answers(one := f"{folder}/{path.NAME}")]
-    hint = "".join(f"; {_how_to_name(one)} is another user's" for one in others)
+    hint = "".join(f"; {_option_for(one)} belongs to another user" for one in others)
     raise NotRunningError(
         "no preforkd of this user runs", hint=f"start it, or name its control socket{hint}"
     )
 
 
-def _how_to_name(found: str) -> str:
+def _option_for(found: str) -> str:
     instance = path.instance_of(found)
     if instance is None:
         return f"--socket {found}"
@@ -92,7 +96,7 @@ def _status(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(service, indent=2))
     else:
-        print(render(_shown(service), bold=_bold if _coloured() else str))
+        print(render(_printable(service), bold=_bold if _coloured() else str))
     return ExitStatus.OK
 
 
@@ -101,7 +105,7 @@ def _memory(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(memory, indent=2))
     else:
-        print(render_memory(_shown(memory), bold=_bold if _coloured() else str))
+        print(render_memory(_printable(memory), bold=_bold if _coloured() else str))
     return ExitStatus.OK
 
 
@@ -110,8 +114,8 @@ def _reload(client: Client, options: argparse.Namespace) -> int:
         answer = client.call("Reload", fresh=options.fresh)
     except ReloadFailedError as error:
         if error.exit_status == ExitStatus.NOT_RUNNING and _started_by_systemd():
-            # A stop by systemd ends the process of ExecReload= by the same signal, which is on its way: a
-            # failure of ours would be the service's.
+            # systemd stops the service and sends its signal to this process of ExecReload= as well. To exit
+            # with a failure before it arrives would mark the service as failed.
             time.sleep(_LAST_SIGNAL)
         raise
     print(printable(answer["message"]))
@@ -140,7 +144,7 @@ def _scale(client: Client, options: argparse.Namespace) -> int:
 def _size(text: str) -> str:
     if text == "auto" or re.fullmatch(r"[+-]?[0-9]{1,4}", text):
         return text
-    raise argparse.ArgumentTypeError(f"{text!r} is none of N, +N, -N and auto")
+    raise argparse.ArgumentTypeError(f"{text!r} is not N, +N, -N or auto")
 
 
 def _refork(client: Client, _options: argparse.Namespace) -> int:
@@ -154,25 +158,25 @@ def _stop(client: Client, options: argparse.Namespace) -> int:
     return ExitStatus.OK
 
 
-def _shown(value: Any) -> Any:
-    # What a service says holds texts of clients and applications, and this is an administrator's terminal.
+def _printable(value: Any) -> Any:
+    # A status contains texts of clients and applications: escape sequences must not reach the terminal.
     if isinstance(value, dict):
-        return {name: _shown(inner) for name, inner in value.items()}
+        return {name: _printable(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_shown(inner) for inner in value]
+        return [_printable(inner) for inner in value]
     return printable(value) if isinstance(value, str) else value
 
 
-# --- what a person reads -------------------------------------------------------------------------
+# --- the output ----------------------------------------------------------------------------------
 
 
 def render(service: dict[str, Any], bold: Any = str) -> str:
-    """Return the service as a text for a terminal; ``bold`` marks a word."""
+    """Return the service's status as text for a terminal; ``bold`` highlights a text."""
     lines = [f"{bold('preforkd')} {service['version']}, {service['state']}: {service['status']}"]
     head = [
         ("Main PID", f"{service['pid']}, up {span(service['uptime_seconds'])}"),
         ("Workers", _workers(service)),
-        ("Config", service["configuration"] or "built-in defaults and options"),
+        ("Config", service["configuration"] or "defaults and command line"),
         *(("Listener", _listener(listener)) for listener in service["listeners"]),
         *(("Generation", _generation(row)) for row in service["generations"]),
         *(("Problem", problem) for problem in service["problems"]),
@@ -189,17 +193,17 @@ def _workers(service: dict[str, Any]) -> str:
     if more > 0:
         parts = [f"{service['ready']}, {more} more than configured"]
     if service["by_hand"]:
-        parts.append("a size given by hand")
+        parts.append("size set manually")
     elif service["least"] < service["most"]:
         parts.append(f"elastic, {service['least']} to {service['most']}")
     if service["waiting"]:
-        parts.append(f"{service['waiting']} connections wait")
+        parts.append(f"{service['waiting']} connections waiting")
     return ", ".join(parts)
 
 
 def _listener(listener: dict[str, Any]) -> str:
     name = "" if listener["name"] == listener["address"] else f"{listener['name']}, "
-    origin = "from systemd" if listener["origin"] == "systemd" else "bound here"
+    origin = "from systemd" if listener["origin"] == "systemd" else "bound by preforkd"
     return f"{listener['address']} ({name}{origin})"
 
 
@@ -215,7 +219,7 @@ def _last_reload(reload: dict[str, Any]) -> str:
     if reload["ok"]:
         return f"{at} {reload['message']}"
     hint = f" ({reload['hint']})" if reload["hint"] else ""
-    return f"{at} failed: {reload['message']}{hint}; the log has more; fix that, then reload again"
+    return f"{at} failed: {reload['message']}{hint}; see the log, fix the cause and reload again"
 
 
 def _table(workers: list[dict[str, Any]], bold: Any) -> list[str]:
@@ -238,7 +242,7 @@ def _table(workers: list[dict[str, Any]], bold: Any) -> list[str]:
 def _columns(
     titles: tuple[str, ...], rows: Sequence[tuple[str, ...]], words: str, bold: Any
 ) -> list[str]:
-    # The column of words to the left, numbers to the right.
+    # The column ``words`` is aligned to the left, all others to the right.
     widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
     aligned = [
         "  ".join(
@@ -260,7 +264,7 @@ def _state(worker: dict[str, Any]) -> str:
 
 
 def render_memory(memory: dict[str, Any], bold: Any = str) -> str:
-    """Return the memory of all processes as a table for a terminal, and the sums below it."""
+    """Return the memory of all processes as a table for a terminal, with the totals below it."""
     titles = ("PROCESS", "PID", "GEN", "USS", "PSS", "SHARED", "GROWTH")
     rows = [
         (
@@ -273,21 +277,21 @@ def render_memory(memory: dict[str, Any], bold: Any = str) -> str:
     ]
     lines = _columns(titles, rows, "PROCESS", bold)
     workers = sum(process["role"] == "worker" for process in memory["processes"])
-    total = f"{megabytes(memory['pss'])} together (sum of PSS)"
+    total = f"total {megabytes(memory['pss'])} (sum of PSS)"
     if memory["unrelated"] is not None:
         whole = megabytes(memory["unrelated"])
-        total += f"; as {workers} unrelated processes this would be about {whole}"
+        total += f"; as {workers} unrelated processes: about {whole}"
     problems = [f"not read: {problem}" for problem in memory["problems"]]
     return "\n".join([*lines, "", total, *problems])
 
 
 def megabytes(size: int | None) -> str:
-    """Return a size in M, to the base of 1024 as in the settings; ``-`` for one that is not known."""
+    """Return a size in M (1024 * 1024 bytes); ``-`` for an unknown one."""
     return "-" if size is None else f"{size / (1 << 20):.1f}M"
 
 
 def span(seconds: float) -> str:
-    """Return a span of time in its two largest units: ``2d 3h``, ``5min 7s``, ``0.4s``."""
+    """Return a duration in its two largest units: ``2d 3h``, ``5min 7s``, ``0.4s``."""
     if seconds < 10:
         return f"{seconds:.1f}s"
     rest, parts = round(seconds), []
@@ -312,51 +316,49 @@ def _bold(text: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="preforkctl",
-        description="Look at a preforkd service, reload it, give it another size, stop it.",
+        description="Show the state of a preforkd service, reload it, scale it, stop it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"preforkctl {preforkd.VERSION}")
     named = parser.add_mutually_exclusive_group()
-    named.add_argument("--socket", metavar="PATH", help="the master's control socket")
-    named.add_argument(
-        "--instance", metavar="NAME", default="", help="the service preforkd@NAME.service"
-    )
-    named.add_argument(
-        "--system", action="store_true", help="the service preforkd.service of the system"
-    )
+    named.add_argument("--socket", metavar="PATH", help="control socket of the master")
+    named.add_argument("--instance", metavar="NAME", default="", help="preforkd@NAME.service")
+    named.add_argument("--system", action="store_true", help="preforkd.service")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="show the service and its workers")
-    status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(command=_status)
-    memory = commands.add_parser("memory", help="show what each process takes, and all together")
-    memory.add_argument("--json", action="store_true", help="for programs")
+    memory = commands.add_parser("memory", help="show the memory of each process, and the total")
+    memory.add_argument("--json", action="store_true", help="print JSON")
     memory.set_defaults(command=_memory)
     reload = commands.add_parser("reload", help="reload; returns when the new generation serves")
-    reload.add_argument("--fresh", action="store_true", help="new workers even if nothing changed")
+    reload.add_argument(
+        "--fresh", action="store_true", help="start new workers even if nothing changed"
+    )
     reload.set_defaults(command=_reload)
     scale = commands.add_parser(
         "scale",
         help="change the number of workers",
-        description="Change the number of workers, until the settings of workers change or the "
-        "service ends. A number fixes the size of an elastic pool, too.",
+        description="Set the number of workers, until the section workers changes or the service "
+        "stops. A number also gives an elastic pool a fixed size.",
     )
     scale.add_argument(
         "size",
         metavar="N|+N|-N|auto",
         type=_size,
-        help="so many, so many more or fewer, or what the settings say",
+        help="the number, a change of it, or auto for that of the configuration",
     )
     scale.set_defaults(command=_scale)
     refork = commands.add_parser(
         "refork",
-        help="fork the workers anew from a warm one",
+        help="fork the workers again from a warm one",
         description="Fork the next zygote from the worker that has answered the most requests, and "
-        "replace the others by its own, so that they share what was loaded since the start.",
+        "replace the workers by workers of this zygote, which share what was loaded since the start.",
     )
     refork.set_defaults(command=_refork)
-    stop = commands.add_parser("stop", help="stop; returns when the master has ended")
-    stop.add_argument("--quick", action="store_true", help="without letting requests finish")
+    stop = commands.add_parser("stop", help="stop; returns when the master has exited")
+    stop.add_argument("--quick", action="store_true", help="do not wait for running requests")
     stop.set_defaults(command=_stop)
     return parser
 

@@ -1,4 +1,8 @@
-"""``preforkd run``, ``preforkd check``, ``preforkd config`` and ``preforkd farewell``."""
+"""``preforkd run``, ``preforkd check``, ``preforkd config`` and ``preforkd wait-workers``.
+
+``run`` becomes the master, which lives long: everything that only another command needs is imported in that
+command, and argparse is dropped after parsing.
+"""
 
 import functools
 import gc
@@ -13,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import preforkd
 from preforkd.cli import lean  # noqa: F401 - before anything else loads msgspec
-from preforkd.cli.output import to_whoever_reads
+from preforkd.cli.output import run_printing
 from preforkd.config import reader_process
 from preforkd.config.configuration import DEFAULT_PATH, Configuration
 from preforkd.core.text import printable, printable_lines
@@ -29,40 +33,40 @@ if TYPE_CHECKING:
 logger = logging.getLogger("preforkd.master")
 
 _EPILOG = """\
-exit statuses: 0 ended as asked, 69 the application failed, 70 preforkd failed, 71 the system
-refused something, 78 the configuration is wrong.  signals: TERM and INT drain (a second one is
-quick), HUP reloads, QUIT stops quickly, USR1 logs the status.
+exit statuses: 0 ended as requested, 69 the application failed, 70 preforkd failed, 71 the system
+refused something, 78 the configuration is wrong.  signals: TERM and INT drain (a second one stops
+quickly), HUP reloads, QUIT stops quickly, USR1 logs the status.  See preforkd(8).
 """
 _WHY_KILLED = {
-    "watchdog": ": it did not feed the watchdog within WatchdogSec=",
-    "timeout": ": a step took longer than its timeout in the unit",
-    "oom-kill": ": memory was short",
+    "watchdog": ": it sent no watchdog ping within WatchdogSec=",
+    "timeout": ": a step exceeded its timeout in the unit",
+    "oom-kill": ": the system or the unit ran out of memory",
 }
-"""What $SERVICE_RESULT adds to the signal."""
-_LEAST_LIFE = 2.0
-"""Seconds that a socket-activated service lives at the least, when its start fails."""
-_FAREWELL = 5.0
-"""Seconds that requests may take that are under way when the master is killed."""
+"""What $SERVICE_RESULT adds to the signal's name. systemd.exec(5)"""
+_MIN_LIFETIME = 2.0
+"""Seconds after which a socket-activated service exits at the earliest if its start fails."""
+_WORKERS_GRACE = 5.0
+"""Seconds that workers get to finish their requests after the master was killed."""
 _CLEAN = frozenset({"INT", "TERM", "USR2"})
-"""Signals at which a master that cannot handle them yet ends as it was asked to."""
+"""Signals that request a stop: a master that they kill before it handles them has ended as requested."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = _parse(arguments)
     try:
-        return to_whoever_reads(lambda: int(options.command(options)))
+        return run_printing(lambda: int(options.command(options)))
     except PreforkdError as error:
-        _complain(error)
+        _print_error(error)
         return error.exit_status
     except OSError as error:
         if not shortage(error):
             raise
-        _complain(failure := refused("preforkd", error))
+        _print_error(failure := refused("preforkd", error))
         return failure.exit_status
 
 
-def _complain(error: PreforkdError, head: str = "preforkd:") -> None:
+def _print_error(error: PreforkdError, head: str = "preforkd:") -> None:
     if isinstance(error, ConfigurationError):
         for problem in error.problems:
             print(printable(f"{head} {problem}"), file=sys.stderr)
@@ -76,7 +80,7 @@ def _complain(error: PreforkdError, head: str = "preforkd:") -> None:
 
 
 def _run(options: Options) -> int:
-    _take_signals_anew()
+    _reset_signals()
     streams.open_closed()
     began = time.monotonic()
     activated = "LISTEN_FDS" in os.environ
@@ -87,53 +91,53 @@ def _run(options: Options) -> int:
         if isinstance(caught, OSError) and not shortage(caught):
             raise
         error = refused("preforkd", caught) if isinstance(caught, OSError) else caught
-        _tell_administrator(error, notifier)
+        _report_failed_start(error, notifier)
         status = error.exit_status
     notifier.close()
     if status and activated:
-        _fail_slowly(began)
+        _delay_exit(began)
     return status
 
 
-def _take_signals_anew() -> None:
-    # A wish to reload, or to log the status, that comes before the master can hear it must not end it.
+def _reset_signals() -> None:
+    # SIGHUP and SIGUSR1 that arrive before the master installs its handlers must not end it.
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    # What was blocked by whoever started us would stay so, a stop for example.
+    # Signals that the parent process blocked would stay blocked, those of a stop for example.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _tell_administrator(error: PreforkdError, notifier: Notifier) -> None:
-    # Where systemd has started us: journalctl -x explains it, and systemctl status has it in a line.
+def _report_failed_start(error: PreforkdError, notifier: Notifier) -> None:
+    # Started by systemd: journalctl -x explains the message, systemctl status shows it in one line.
     if stderr_is_journal(os.environ.get("JOURNAL_STREAM", "")):
         logs.configure("info", "auto")
         text = f"the service cannot start: {error.report()}"
         fields = {"MESSAGE_ID": catalog.START_FAILED.id}
         logger.critical("%s", text, extra={"journal": fields})
     else:
-        _complain(error, f"{logs.time_of(time.time())} preforkd[{os.getpid()}]: critical:")
+        _print_error(error, f"{logs.time_of(time.time())} preforkd[{os.getpid()}]: critical:")
     notifier.status(f"cannot start: {error.message}")
 
 
 def _serve(options: Options) -> int:
-    settings = _options(options)
+    overrides = _overrides(options)
     path: str | None = options.config
     if path is not None:
-        # A symbolic link on the way to it is followed anew at each reload.
+        # Symbolic links on the path are resolved again at each reload.
         path = os.path.join(environment.working_directory(os.environ), path)
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    # The master's own modules are of no use to the other commands; nor is what reads the configuration
-    # to the master.
+    # The other commands do not need the master's modules, and the master does not need the modules that
+    # read the configuration: a child process does that.
     from preforkd.supervisor import main  # noqa: PLC0415
 
-    return main.run(lambda: reader_process.load(path, settings, credentials))
+    return main.run(lambda: reader_process.load(path, overrides, credentials))
 
 
-def _fail_slowly(began: float) -> None:
-    # The connection that started us still waits in the socket, and systemd starts us again for it at
-    # once, whatever RestartSec= and RestartPreventExitStatus= say: without a pause, for ever and at full
-    # speed. A stop ends the pause.
-    rest = began + _LEAST_LIFE - time.monotonic()
+def _delay_exit(began: float) -> None:
+    # The connection that activated the service still waits in the socket, so systemd starts the service
+    # again at once, regardless of RestartSec= and RestartPreventExitStatus=: without a pause this would
+    # repeat for ever at full speed. A stop ends the pause.
+    rest = began + _MIN_LIFETIME - time.monotonic()
     if rest > 0:
         stops = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2}
         signal.pthread_sigmask(signal.SIG_BLOCK, stops)
@@ -141,7 +145,7 @@ def _fail_slowly(began: float) -> None:
 
 
 def _check(options: Options) -> int:
-    loaded = _load_for_a_look(options.file, {})
+    loaded = _load_here(options.file, {})
     if options.load:
         from preforkd.supervisor import check  # noqa: PLC0415
 
@@ -154,7 +158,7 @@ def _check(options: Options) -> int:
     return ExitStatus.OK
 
 
-def _load_for_a_look(path: str | None, options: dict[str, str | list[str]]) -> Configuration:
+def _load_here(path: str | None, options: dict[str, str | list[str]]) -> Configuration:
     from preforkd.config import sources  # noqa: PLC0415
     from preforkd.config.credentials import Credentials  # noqa: PLC0415
 
@@ -165,7 +169,7 @@ def _load_for_a_look(path: str | None, options: dict[str, str | list[str]]) -> C
 def _config(options: Options) -> int:
     from preforkd.config import sources  # noqa: PLC0415
 
-    loaded = _load_for_a_look(options.config, _options(options))
+    loaded = _load_here(options.config, _overrides(options))
     rows = [
         (entry.setting, printable(entry.value_text), str(entry.place or "default"))
         for entry in sources.effective(loaded)
@@ -176,7 +180,7 @@ def _config(options: Options) -> int:
     return ExitStatus.OK
 
 
-def _farewell(_options: Options) -> int:
+def _wait_workers(_options: Options) -> int:
     logs.configure("info", "auto")
     name = os.environ.get("EXIT_STATUS", "")
     if os.environ.get("EXIT_CODE") in {"killed", "dumped"} and name not in _CLEAN:
@@ -184,16 +188,17 @@ def _farewell(_options: Options) -> int:
         text = f"the master was killed by SIG{name}{_WHY_KILLED.get(result, '')}"
         fields = {"MESSAGE_ID": catalog.MASTER_KILLED.id}
         logger.error("%s", text, extra={"journal": fields})
-    # The workers finish what they have in hand and leave. What systemd does next is to kill them.
-    if left := cgroup.wait_until_alone(_FAREWELL):
-        logger.warning("%d processes of the master are not waited for longer", len(left))
+    # The workers finish their requests and exit; when this command returns, systemd kills those that remain.
+    if left := cgroup.wait_until_alone(_WORKERS_GRACE):
+        text = "%d processes still run %g s after the end of the master; systemd kills them"
+        logger.warning(text, len(left), _WORKERS_GRACE)
     return ExitStatus.OK
 
 
 # --- the command line ----------------------------------------------------------------------------
 
 
-def _options(options: Options) -> dict[str, str | list[str]]:
+def _overrides(options: Options) -> dict[str, str | list[str]]:
     given = {
         "app.target": options.target,
         "app.directory": options.directory,
@@ -206,7 +211,7 @@ def _options(options: Options) -> dict[str, str | list[str]]:
 
 
 def _parse(arguments: Sequence[str] | None) -> Options:
-    # Without what argparse has brought, which would stay in the master's memory for ever: half a MB.
+    # The modules that argparse imports would stay in the master's memory for its whole life: half a MB.
     known = set(sys.modules)
     options = Options(**vars(_parser().parse_args(arguments)))
     for name in {"argparse", "gettext", "locale"} & (set(sys.modules) - known):
@@ -222,31 +227,37 @@ def _parser() -> "argparse.ArgumentParser":
         prog="preforkd",
         description="A preforking server for Python under systemd.",
         epilog=_EPILOG,
-        # It would import shutil, and with it all kinds of compression, to find the width itself.
+        # Without a width, argparse imports shutil to find it, and with that every compression module.
         formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=_width()),
     )
     parser.add_argument("--version", action="version", version=f"preforkd {preforkd.VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="serve", description="Serve until told to stop.")
+    run = commands.add_parser(
+        "run", help="run the server", description="Serve until a signal or preforkctl stop."
+    )
     run.set_defaults(command=_run)
-    _take_settings(run)
+    _add_setting_options(run)
     check = commands.add_parser("check", help="check a configuration file")
     check.set_defaults(command=_check)
     check.add_argument("file", nargs="?", metavar="FILE", help="default: " + DEFAULT_PATH)
     check.add_argument(
-        "--import", dest="load", action="store_true", help="load application and certificate, too"
+        "--import",
+        dest="load",
+        action="store_true",
+        help="load the application and the certificate as well",
     )
-    config = commands.add_parser("config", help="show the settings, and where each comes from")
+    config = commands.add_parser("config", help="show the settings in force and their origins")
     config.set_defaults(command=_config)
-    _take_settings(config)
-    farewell = commands.add_parser(
-        "farewell",
-        help="for ExecStop=: wait for the workers of a master that was killed",
-        description="Log how the master was killed, by what systemd passes in the environment, and "
-        "return as soon as its workers have finished their requests, or after "
-        f"{_FAREWELL:g} seconds.",
+    _add_setting_options(config)
+    wait = commands.add_parser(
+        "wait-workers",
+        help="for ExecStop=: wait for the workers of a killed master",
+        description="Log how the master was killed, according to the environment that systemd sets, and "
+        f"return once its workers have finished their requests, after at most {_WORKERS_GRACE:g} seconds.",
     )
-    farewell.set_defaults(command=_farewell)
+    wait.set_defaults(command=_wait_workers)
+    # The former name, not listed: units of an administrator or of an older package may call it.
+    commands.add_parser("farewell").set_defaults(command=_wait_workers)
     return parser
 
 
@@ -261,24 +272,30 @@ def _width() -> int:
         return 78
 
 
-def _take_settings(parser: "argparse.ArgumentParser") -> None:
+def _add_setting_options(parser: "argparse.ArgumentParser") -> None:
     parser.add_argument(
         "target",
         nargs="?",
         metavar="KIND:MODULE:ATTRIBUTE",
-        help="the application, for example wsgi:mysite.wsgi:application (app.target)",
+        help="application to run, for example wsgi:mysite.wsgi:application (app.target)",
     )
     parser.add_argument("--config", metavar="FILE", help="default: " + DEFAULT_PATH)
     parser.add_argument(
         "--listen",
         metavar="ADDRESS",
         action="append",
-        help="host:port, [v6]:port, :port or unix:/path; may be given again (listen)",
+        help="host:port, [v6]:port, :port or unix:/path; may be repeated (listen)",
     )
     parser.add_argument("--workers", metavar="N", help="number of workers, or auto (workers)")
-    parser.add_argument("--directory", metavar="DIR", help="the application's (app.directory)")
-    parser.add_argument("--python", metavar="EXE", help="its interpreter (app.python)")
-    parser.add_argument("--log-level", dest="level", metavar="LEVEL", help="(log.level)")
+    parser.add_argument(
+        "--directory", metavar="DIR", help="directory of the application (app.directory)"
+    )
+    parser.add_argument(
+        "--python", metavar="EXE", help="interpreter of the application (app.python)"
+    )
+    parser.add_argument(
+        "--log-level", dest="level", metavar="LEVEL", help="lowest level that is logged (log.level)"
+    )
 
 
 if __name__ == "__main__":

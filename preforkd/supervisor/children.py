@@ -52,7 +52,7 @@ try:
     if not import_fallback.__file__.startswith(home + '/'):
         raise ImportError(f'preforkd is no longer in {{home}}')
     sys.path.remove(home)
-    import_fallback.lend(dict(zip({_LIBRARIES}, sys.argv[2].split(':'))))
+    import_fallback.install(dict(zip({_LIBRARIES}, sys.argv[2].split(':'))))
     sys.argv[:] = ['preforkd']
     from preforkd.cli.zygote import main
 except Exception as error:

@@ -1,10 +1,10 @@
-"""Output that nobody reads to its end."""
+"""Output that is not read to its end."""
 
 import subprocess
 import sys
 
 
-def test_a_reader_that_leaves_is_no_error():
+def test_a_closed_pipe_is_no_error():
     """`preforkd config | head -1` ends without a traceback."""
     script = 'set -o pipefail; "$0" -m preforkd config | head -c 10'
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""What the package says of the command lines: shell completion and manual pages, against the parsers."""
+"""Shell completion and manual pages name every command and option of the parsers."""
 
 import argparse
 import re
@@ -18,7 +18,8 @@ def commands(module):
     (subparsers,) = (
         action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
     )
-    return {name: options(sub) for name, sub in subparsers.choices.items()}, options(parser)
+    listed = [action.dest for action in subparsers._choices_actions]  # without compatible names
+    return {name: options(subparsers.choices[name]) for name in listed}, options(parser)
 
 
 def options(parser):
@@ -29,7 +30,7 @@ def options(parser):
 
 
 def complete(program, *words):
-    """Return what bash offers for the last word."""
+    """Return the completions of the last word in bash."""
     script = (
         f"source {_ROOT}/packaging/completion/{program}; COMP_WORDS=({' '.join(map(repr, words))}); "
         f'COMP_CWORD={len(words) - 1}; _{program}; echo "${{COMPREPLY[@]}}"'
@@ -40,7 +41,7 @@ def complete(program, *words):
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_shell_completes_every_command_and_option(program):
-    """Each is offered where it may stand."""
+    """Each is offered in its place."""
     known, general = commands(PROGRAMS[program][0])
     assert set(known) | general <= complete(program, program, "")
     for command, wanted in known.items():
@@ -48,7 +49,7 @@ def test_the_shell_completes_every_command_and_option(program):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_the_manual_tells_every_command_and_option(program):
+def test_the_manual_names_every_command_and_option(program):
     """None is left out."""
     module, section = PROGRAMS[program]
     text = (_ROOT / f"packaging/man/{program}.{section}").read_text().replace("\\-", "-")

@@ -1,4 +1,4 @@
-"""preforkctl: what a person reads, and what a program gets."""
+"""preforkctl: its output on a terminal and as JSON, its exit statuses, and which service it finds."""
 
 import json
 import os
@@ -18,10 +18,10 @@ preforkd 1.2, serving: 2 of 2 workers ready, 1 busy, generation 3
    Workers: 2 of 2, elastic, 2 to 8
     Config: /etc/preforkd.yaml
   Listener: [::]:80 (http, from systemd)
-  Listener: unix:/x (bound here)
+  Listener: unix:/x (bound by preforkd)
 Generation: 3, current, 2 workers, zygote 100 ready
    Problem: only 1 of 2 workers serve, since 14:03:12; 1 is starting
-    Reload: TIME failed: it broke; the log has more; fix that, then reload again
+    Reload: TIME failed: it broke; see the log, fix the cause and reload again
 
 SLOT  PID  GEN  STATE            AGE  REQUESTS  CONNECTIONS
    1  101    3  busy for 2.3s: GET /a  5h 7min     10401           12
@@ -29,11 +29,11 @@ SLOT  PID  GEN  STATE            AGE  REQUESTS  CONNECTIONS
 
 
 def words(text):
-    """Return the words of each line: the columns' widths are not the claim."""
+    """Return the words of each line: the widths of the columns do not matter here."""
     return [line.split() for line in text.split("\n")]
 
 
-def test_the_table_is_one_to_read():
+def test_the_status_as_text():
     """Every line that an administrator looks for, in order."""
     import re
 
@@ -47,8 +47,8 @@ def test_the_table_is_one_to_read():
     )
 
 
-def test_workers_beyond_the_size_are_no_quotient():
-    """While a smaller size takes effect, the line does not say that 4 of 2 are ready."""
+def test_more_workers_than_configured_are_named_as_such():
+    """While a smaller size takes effect, the line does not read 4 of 2."""
     text = preforkctl.render({**to_builtins(VIEW), "ready": 4})
     assert "Workers: 4, 2 more than configured, elastic, 2 to 8" in text
 
@@ -59,7 +59,7 @@ worker 1  101    3   9.0M  30.0M   91.0M    1.0M
 zygote    100    3   1.0M  20.0M   94.0M       -
 master     77    -  11.0M  16.0M   17.0M       -
 
-66.0M together (sum of PSS); as 1 unrelated processes this would be about 120.0M
+total 66.0M (sum of PSS); as 1 unrelated processes: about 120.0M
 not read: worker 102: Permission denied"""
 
 
@@ -67,7 +67,7 @@ def test_the_table_of_memory():
     """Each process, the sum, the estimate, and what could not be read."""
     assert preforkctl.render_memory(to_builtins(MEMORY)) == MEMORY_TABLE
     partly = {**to_builtins(MEMORY), "unrelated": None, "problems": []}
-    assert preforkctl.render_memory(partly).endswith("\n66.0M together (sum of PSS)")
+    assert preforkctl.render_memory(partly).endswith("\ntotal 66.0M (sum of PSS)")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_commands(tmp_path, capsys):
         assert preforkctl.main(["--socket", path, "status", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["pid"] == 77
         assert preforkctl.main(["--socket", path, "memory"]) == 0
-        assert "66.0M together" in capsys.readouterr().out
+        assert "total 66.0M" in capsys.readouterr().out
         assert preforkctl.main(["--socket", path, "memory", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["pss"] == 66 << 20
         assert preforkctl.main(["--socket", path, "reload", "--fresh"]) == 0
@@ -120,8 +120,8 @@ def test_wrong_usage():
         preforkctl.main(["scale", "many"])
 
 
-def test_one_that_does_not_run_names_those_that_do(monkeypatch, capsys, tmp_path):
-    """Whether it was named by an option or by $RUNTIME_DIRECTORY; nothing is asked of the others."""
+def test_the_error_for_a_stopped_service_lists_running_ones(monkeypatch, capsys, tmp_path):
+    """Named by an option or by $RUNTIME_DIRECTORY; nothing is sent to the others."""
     shop = "/run/preforkd-shop/io.preforkd.Manager"
     monkeypatch.setattr(path, "running", lambda environ: list(environ.values()) or [shop])
     for arguments, folder in (
@@ -131,13 +131,13 @@ def test_one_that_does_not_run_names_those_that_do(monkeypatch, capsys, tmp_path
     ):
         monkeypatch.setattr(os, "environ", {"RUNTIME_DIRECTORY": folder} if folder else {})
         assert preforkctl.main(arguments) == 75
-        told = capsys.readouterr().err
-        assert "no preforkd listens on " in told
-        assert "hint: start it, or name one that runs: --instance shop\n" in told
+        error = capsys.readouterr().err
+        assert "no preforkd listens on " in error
+        assert "hint: start it, or name a running one: --instance shop\n" in error
 
 
-def test_a_service_is_named_or_the_only_one(monkeypatch, capsys):
-    """Several: they are listed, each as it is to be named, and nothing is done. None: who else runs."""
+def test_a_service_must_be_named_unless_only_one_runs(monkeypatch, capsys):
+    """Several are listed with their options, and nothing is done. If none runs, other users' are listed."""
     monkeypatch.setattr(path, "services", list)
     monkeypatch.setattr(path, "running", lambda environ: ["/run/user/7/preforkd/x.77"])
     assert preforkctl.main(["status"]) == 75
@@ -147,7 +147,7 @@ def test_a_service_is_named_or_the_only_one(monkeypatch, capsys):
     monkeypatch.setattr(path, "running", lambda environ: found)
     assert preforkctl.main(["stop"]) == 2
     assert capsys.readouterr().err == (
-        "preforkctl: several services run, name one of them:\n"
+        "preforkctl: several services run; name one of them:\n"
         "  --socket /tmp/x.77\n  --system\n  --instance shop\n"
     )
     monkeypatch.setattr(path, "running", lambda environ: [])
@@ -156,7 +156,7 @@ def test_a_service_is_named_or_the_only_one(monkeypatch, capsys):
     assert preforkctl.main(["reload"]) == 75
     assert capsys.readouterr().err == (
         "preforkctl: no preforkd of this user runs\n"
-        "hint: start it, or name its control socket; --instance shop is another user's\n"
+        "hint: start it, or name its control socket; --instance shop belongs to another user\n"
     )
 
 
@@ -168,8 +168,8 @@ def test_a_service_is_named_or_the_only_one(monkeypatch, capsys):
         (["--instance", "shop"], "/run/preforkd-shop/io.preforkd.Manager"),
     ],
 )
-def test_what_is_named_is_asked_and_nobody_else(monkeypatch, options, wanted):
-    """Whoever else runs, and whatever $RUNTIME_DIRECTORY says."""
+def test_only_the_named_service_is_called(monkeypatch, options, wanted):
+    """Whatever else runs, and whatever $RUNTIME_DIRECTORY is."""
     asked = []
 
     class Client:
@@ -184,8 +184,8 @@ def test_what_is_named_is_asked_and_nobody_else(monkeypatch, options, wanted):
     assert asked == [wanted]
 
 
-def test_nothing_that_a_service_says_moves_the_terminal(tmp_path, capsys):
-    """Of a request line, a problem, a reload's outcome, and an error."""
+def test_escape_sequences_do_not_reach_the_terminal(tmp_path, capsys):
+    """Those of a request line, a problem, the result of a reload, and an error."""
     path, evil = str(tmp_path / "s"), "\x1b]0;title\x07\nforged \x9b2J"
     with serving(path) as backend:
         worker = replace(VIEW.workers[0], busy_with=evil)

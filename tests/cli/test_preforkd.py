@@ -12,7 +12,7 @@ NOT_FOR_THE_MASTER = {
     "argparse", "ast", "asyncio", "base64", "dataclasses", "difflib", "inspect", "ipaddress", "pathlib",
     "shutil", "ssl", "stringprep", "subprocess", "typing_extensions", "urllib.parse", "yaml",
 }  # fmt: skip
-"""Modules that cost it memory for ever, and of which it has no use."""
+"""Modules that the master does not use, and that would stay in its memory."""
 
 
 def test_check_exits_by_blame(tmp_path, capsys):
@@ -27,7 +27,7 @@ def test_check_exits_by_blame(tmp_path, capsys):
     assert [line.split(": ")[1].rpartition(":")[0] for line in lines] == [f"{path}:1", f"{path}:2"]
 
 
-def test_config_shows_what_the_options_say(capsys):
+def test_config_shows_the_options(capsys):
     """The same options as `run`, by the same rules."""
     assert preforkd.main(["config", "wsgi:a:b", "--listen", ":80", "--listen", ":81"]) == 0
     shown = capsys.readouterr().out
@@ -41,16 +41,16 @@ def test_config_shows_what_the_options_say(capsys):
     ("passed", "words"),
     [
         ("killed KILL success", "the master was killed by SIGKILL"),
-        ("dumped ABRT watchdog", "by SIGABRT: it did not feed the watchdog within WatchdogSec="),
-        ("killed KILL timeout", "by SIGKILL: a step took longer than its timeout in the unit"),
+        ("dumped ABRT watchdog", "by SIGABRT: it sent no watchdog ping within WatchdogSec="),
+        ("killed KILL timeout", "by SIGKILL: a step exceeded its timeout in the unit"),
         ("killed SEGV signal", "the master was killed by SIGSEGV"),
         ("killed TERM success", None),
         ("exited 78 exit-code", None),
         ("", None),
     ],
 )
-def test_farewell_says_how_the_master_was_killed(caplog, monkeypatch, passed, words):
-    """As an error of the catalog, by what systemd passes; then it waits for the workers, 5 s at the most."""
+def test_wait_workers_logs_how_the_master_was_killed(caplog, monkeypatch, passed, words):
+    """As an error with a catalog entry, from systemd's environment; then it waits for workers, at most 5 s."""
     waited = []
 
     def wait_until_alone(patience):
@@ -62,10 +62,13 @@ def test_farewell_says_how_the_master_was_killed(caplog, monkeypatch, passed, wo
     names = ("EXIT_CODE", "EXIT_STATUS", "SERVICE_RESULT")
     for name, value in zip(names, passed.split(), strict=False):
         monkeypatch.setenv(name, value)
-    assert preforkd.main(["farewell"]) == 0
+    assert preforkd.main(["wait-workers"]) == 0
     assert waited == [5.0]
     *errors, last = caplog.records
-    assert last.getMessage() == "2 processes of the master are not waited for longer"
+    assert (
+        last.getMessage()
+        == "2 processes still run 5 s after the end of the master; systemd kills them"
+    )
     if words is None:
         assert errors == []
     else:
@@ -83,8 +86,18 @@ def test_wrong_usage(arguments):
     assert caught.value.code == 2
 
 
+def test_the_former_name_of_wait_workers_still_works(monkeypatch, capsys):
+    """Units of an older package call it; the help does not list it."""
+    monkeypatch.setattr(preforkd.cgroup, "wait_until_alone", lambda _: [])
+    monkeypatch.setattr(preforkd.logs, "configure", lambda *_: None)
+    assert preforkd.main(["farewell"]) == 0
+    with pytest.raises(SystemExit):
+        preforkd.main(["--help"])
+    assert "farewell" not in capsys.readouterr().out
+
+
 def loaded_by(*modules):
-    """Return what a fresh interpreter has loaded when it has imported these; nothing by its site module."""
+    """Return the modules that a fresh interpreter without its site module has loaded after these imports."""
     program = (
         "import sys, importlib; sys.path[:] = sys.argv[2:]\n"
         "for name in sys.argv[1].split(): importlib.import_module(name)\n"
@@ -95,7 +108,7 @@ def loaded_by(*modules):
 
 
 def test_the_master_loads_little():
-    """Nothing that it imports brings a module that is large and of no use to it."""
+    """None of its imports loads a large module that it does not use."""
     loaded = loaded_by("preforkd.cli.preforkd", "preforkd.supervisor.main")
     assert "preforkd.supervisor.master" in loaded
     assert not loaded & NOT_FOR_THE_MASTER
@@ -103,18 +116,18 @@ def test_the_master_loads_little():
 
 @pytest.mark.parametrize(("columns", "fits"), [("50", False), ("120", True)])
 def test_the_help_is_as_wide_as_the_terminal(columns, fits, monkeypatch, capsys):
-    """By COLUMNS, as always; found without what argparse would import to find it."""
+    """By COLUMNS, without the imports by which argparse would find it."""
     monkeypatch.setenv("COLUMNS", columns)
     with pytest.raises(SystemExit):
         preforkd.main(["--help"])
     shown = capsys.readouterr().out
-    (line,) = (line for line in shown.splitlines() if line.strip().startswith("farewell"))
-    assert len(line) <= int(columns) - 2
-    assert line.endswith("that was killed") == fits
+    (line,) = (line for line in shown.splitlines() if "for ExecStop=" in line)
+    assert max(map(len, shown.partition("exit statuses:")[0].splitlines())) <= int(columns) - 2
+    assert line.endswith("a killed master") == fits
 
 
-def test_a_start_that_fails_is_told_with_the_time(tmp_path):
-    """As every line of a service's log on standard error is, for each problem of its file."""
+def test_a_failed_start_is_logged_with_the_time(tmp_path):
+    """A line for each problem of the file, in the format of the log on standard error."""
     path = tmp_path / "p.yaml"
     path.write_text("lisen: 1\nworker: 2\n")
     command = [sys.executable, "-m", "preforkd", "run", "--config", str(path)]

@@ -120,7 +120,7 @@ def test_what_each_process_takes(service, tmp_path):
     assert memory["unrelated"] > memory["pss"] + 2 * (32 << 20)
     text = service.control("memory").stdout
     assert "worker 1" in text
-    assert "as 4 unrelated processes this would be about" in text
+    assert "as 4 unrelated processes: about" in text
 
 
 MODULES = """

@@ -110,7 +110,7 @@ def test_everybody_may_look_at_the_memory(machine):
             *("worker", "worker", "worker"),
             *("zygote", "master"),
         ]
-        assert "M together (sum of PSS); as 3 unrelated processes" in table
+        assert "M (sum of PSS); as 3 unrelated processes" in table
         assert "not read" not in table
         assert "3 of 3 workers ready" in machine.run(f"{who} preforkctl status")
     read = json.loads(machine.run("preforkctl memory --json"))

@@ -133,7 +133,7 @@ def test_who_may_look_and_who_may_command(machine):
     assert machine.run(f"stat -c '%a %U' {path}").strip() == "660 preforkd"
     unnamed = machine.call(f"{as_nobody} stop")
     assert unnamed.returncode == 75, unnamed.stdout
-    assert "--system is another user's" in unnamed.stdout
+    assert "--system belongs to another user" in unnamed.stdout
     refused = machine.call(f"{as_nobody} --system status")
     assert refused.returncode == 77, refused.stdout
     assert "4 of 4 workers ready" in machine.run(f"{as_adm} status")
