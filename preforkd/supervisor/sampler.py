@@ -17,6 +17,8 @@ from preforkd.loop import Call, Loop
 
 ARRIVAL_DELAY = 1.0
 """Seconds from a connection's arrival to a look, unless a worker reports activity before."""
+RETRY_DELAY = 1.0
+"""Seconds until the next look after one that raised."""
 
 
 class PoolSample(msgspec.Struct, frozen=True):
@@ -86,6 +88,8 @@ class Sampler:
         self._timer = self._loop.call_later(ARRIVAL_DELAY, self.wake)
 
     def _sample(self) -> None:
+        # The loop logs what is raised; the samples go on, or no hung worker would be noticed any more.
+        self._timer = retry = self._loop.call_later(RETRY_DELAY, self._sample)
         now = self._loop.time()
         sample = self._slots.sample(now)
         quiet = self._is_quiet(sample)
@@ -96,6 +100,7 @@ class Sampler:
             quiet = self._is_quiet(sample)
         self._last = sample
         delay = self._callback(sample)
+        retry.cancel()
         if quiet and not self.hold:
             self._awake = False
             self._quiet_at = now

@@ -4,15 +4,24 @@ import logging
 
 import pytest
 
-from preforkd.config.settings import AppSettings, Settings, TimeoutsSettings, WorkersSettings
+from preforkd.config.settings import (
+    AppSettings,
+    MemorySettings,
+    ReforkSettings,
+    Settings,
+    TimeoutsSettings,
+    WorkersSettings,
+)
 from preforkd.core import events as ev
 from preforkd.core.model import Limits, WorkerState
 from preforkd.core.scoreboard import GenerationRow, Role, Scoreboard, WorkerRow
+from preforkd.linux.memory import Usage
 from preforkd.supervisor import monitor, worker_limits
 from preforkd.supervisor.sampler import PoolSample
 from tests.supervisor.test_notify import Loop
 
 FIXED = Limits(floor=2, target=2, maximum=2, surge=2)
+MB = 1 << 20
 ELASTIC = Limits(floor=2, target=2, maximum=8, surge=8)
 
 
@@ -58,9 +67,24 @@ class Pool:
     connections = 0
 
 
+class MemorySampler:
+    """Readings that a test delivers when it wants."""
+
+    def __init__(self):
+        self.requested, self.callback = [], None
+
+    def read(self, pids, callback):
+        self.requested.append(list(pids))
+        self.callback = callback
+
+    def growth(self, pid, usage):
+        return usage.private - MB
+
+
 class Service:
     def __init__(self, settings, limits):
         self.settings, self.limits, self.board = settings, limits, Scoreboard()
+        self.memory_sampler = MemorySampler()
         self.board.generations[1] = GenerationRow(1, Role.CURRENT, 0.0)
         for worker in (1, 2):
             row = WorkerRow(worker, worker, 1, 1, WorkerState.READY, 0.0, 0.0, worker + 10)
@@ -299,3 +323,244 @@ def test_who_has_connections_open_is_asked_now_and_then(scene):
     loop.run(12)
     assert pool.heartbeats == [1, 1]
     assert [fact.worker for fact in of(facts, ev.WorkerOverdue)] == [1]
+
+
+# --- values at each side of a bound ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "waiting", "timeouts", "pause"),
+    [
+        (FIXED, 0, {}, 1.0),
+        (FIXED, 9, {}, 1.0),
+        (FIXED, 0, {"slow": 0.5}, 0.5),
+        (FIXED, 0, {"heartbeat": 0.25}, 0.25),
+        (ELASTIC, 0, {}, 0.04),
+        (ELASTIC, 9, {}, 0.02),
+    ],
+)
+def test_the_pause_between_two_looks(scene, limits, waiting, timeouts, pause):
+    """A second, or the shortest of the time limits; much less where the pool can grow."""
+    loop, pool, _, _, watch = scene(limits, timeouts=TimeoutsSettings(**timeouts))
+    pool.now, pool.queue = PoolSample({1: 100.0}), waiting
+    watch.sampler.wake()
+    (timer,) = [timer for timer in loop.timers if timer.callback == watch.sampler._sample]
+    assert timer.when == pytest.approx(100.0 + pause)
+
+
+def test_a_pool_that_is_as_large_as_it_may_be_is_looked_at_once_a_second(scene):
+    """It cannot grow, so there is nothing to hurry for."""
+    loop, pool, service, _, watch = scene(ELASTIC)
+    service.board.apply(ev.Resize(8, 2, "x"), loop.now)
+    pool.now, pool.queue = PoolSample({1: 100.0}), 9
+    watch.sampler.wake()
+    assert loop.timers[0].when == 101.0
+
+
+@pytest.mark.parametrize(("age", "held"), [(0.02, 1), (0.019, 0)])
+def test_a_request_counts_as_a_long_one_from_20_ms_on(scene, age, held):
+    """A pool keeps spare workers for those; shorter ones come and go between two looks."""
+    loop, pool, _, facts, watch = scene()
+    loop.now = age
+    pool.now = PoolSample({1: 0.0})
+    watch.sampler.wake()
+    assert facts[0].held == held
+
+
+def test_connections_wait_only_for_workers_that_are_busy(scene):
+    """A queue that idle workers have not emptied yet is no evidence for a larger pool."""
+    _, pool, _, facts, watch = scene()
+    pool.queue = 7
+    watch.sampler.wake()
+    assert facts == [ev.PoolObserved(frozenset(), 0, 0)]
+
+
+def test_before_the_first_promotion_no_queue_is_looked_at(scene):
+    """There is no generation whose listeners they would be."""
+    _, pool, service, facts, watch = scene()
+    service.board.generations[1].role = Role.CANDIDATE
+    pool.now, pool.queue = PoolSample({1: 100.0}), 7
+    watch.sampler.wake()
+    assert facts == [ev.PoolObserved(frozenset({1}), 0, 0)]
+    assert watch._listeners() == []
+
+
+def test_a_request_is_overdue_and_slow_exactly_at_its_limit(scene):
+    """The look is planned for that moment, and acts at it."""
+    for timeouts, times in (({"request": 2.5}, [102.5]), ({"slow": 2.5}, [])):
+        loop, pool, service, _, watch = scene(timeouts=TimeoutsSettings(**timeouts))
+        overdue, apply = [], service.board.apply
+
+        def record(fact, now, *, apply=apply, overdue=overdue):
+            overdue.extend([now] if isinstance(fact, ev.WorkerOverdue) else [])
+            apply(fact, now)
+
+        service.board.apply = record
+        pool.now = PoolSample({1: 100.0})
+        watch.sampler.wake()
+        loop.run(4)
+        assert overdue == times
+        assert [when for _, when in pool.asked] == ([102.5] if "slow" in timeouts else [])
+
+
+def test_a_worker_of_which_nothing_is_known_is_passed_over(scene):
+    """Its end was reported between its last word and this look."""
+    loop, pool, _, facts, watch = scene(timeouts=TimeoutsSettings(request=1.0, slow=0.5))
+    pool.now = PoolSample({9: 100.0, 1: 100.0})
+    watch.sampler.wake()
+    loop.run(2)
+    assert {fact.worker for fact in of(facts, ev.WorkerOverdue)} == {1}
+    assert {worker for worker, _ in pool.asked} == {1}
+
+
+@pytest.mark.parametrize(("seconds", "logged"), [(1.99, False), (2.0, True)])
+def test_saturation_is_logged_after_two_seconds(scene, caplog, seconds, logged):
+    """Sooner it may be a burst that the pool is about to have served."""
+    loop, pool, _, _, watch = scene()
+    logging.getLogger("preforkd").propagate = True
+    pool.now, pool.queue = PoolSample({1: 100.0, 2: 100.0}), 9
+    watch.sampler.wake()
+    loop.now = 100.0 + seconds
+    watch.log_saturation()
+    assert ("9 connections wait" in caplog.text) == logged
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * logged
+
+
+def test_a_pool_that_was_not_saturated_has_nothing_to_log(scene, caplog):
+    """Neither when no connection waits, nor when none has waited for long."""
+    caplog.set_level(logging.DEBUG, "preforkd.master")
+    loop, pool, _, _, watch = scene()
+    logging.getLogger("preforkd").propagate = True
+    watch.log_saturation()
+    pool.now, pool.queue = PoolSample({1: 100.0, 2: 100.0}), 9
+    watch.sampler.wake()
+    watch.log_saturation()
+    pool.queue = 0
+    loop.run(1)
+    watch.log_saturation()
+    assert caplog.records == []
+
+
+# --- reforks and memory ---------------------------------------------------------------------------
+
+
+def test_the_warmest_worker_has_answered_the_most_requests(scene):
+    """0, which is no worker's number, where there is none."""
+    _, pool, _, _, watch = scene()
+    assert watch.warmest() == 0
+    pool.now = PoolSample({}, {1: 5, 2: 9})
+    assert watch.warmest() == 2
+
+
+REFORK = MemorySettings(refork=ReforkSettings(after=100))
+
+
+def test_enough_requests_are_a_reason_for_a_refork(scene):
+    """Exactly as many as are set, of one worker of the newest zygote; and then not for a minute."""
+    loop, pool, service, facts, watch = scene(memory=REFORK)
+    service.board.apply(ev.SpawnZygote(1, 1), 0.0)
+    service.board.workers[2].zygote = 7
+    pool.now = PoolSample({1: 100.0}, {1: 99, 2: 500})
+    watch.sampler.wake()
+    assert not of(facts, ev.ReforkRequested)
+    pool.now = PoolSample({1: 100.0}, {1: 100, 2: 500})
+    loop.run(1)
+    reason = "worker 1 has answered 100 requests"
+    assert of(facts, ev.ReforkRequested) == [ev.ReforkRequested(1, reason)]
+    service.board.apply(ev.AdoptZygote(1), loop.now)
+    loop.run(59.5)
+    assert len(of(facts, ev.ReforkRequested)) == 1
+    loop.run(1)
+    assert len(of(facts, ev.ReforkRequested)) == 2
+
+
+@pytest.mark.parametrize("change", ["switched off", "under way", "no zygote", "no generation"])
+def test_when_requests_are_no_reason_for_a_refork(scene, change):
+    """The setting is off, one is due already, or there is nothing that could be forked anew."""
+    memory = MemorySettings() if change == "switched off" else REFORK
+    loop, pool, service, facts, watch = scene(memory=memory)
+    if change != "no zygote":
+        service.board.apply(ev.SpawnZygote(1, 1), 0.0)
+    if change == "under way":
+        service.board.apply(ev.ReforkRequested(1, "asked"), 0.0)
+    if change == "no generation":
+        service.board.generations[1].role = Role.CANDIDATE
+    pool.now = PoolSample({1: 100.0}, {1: 5000})
+    watch.sampler.wake()
+    loop.run(5)
+    assert not of(facts, ev.ReforkRequested)
+
+
+def usage(private):
+    return Usage(rss=0, pss=0, private=private, anonymous=0, pss_files=None)
+
+
+def test_the_heaviest_workers_are_replaced(scene):
+    """Above their share of the limit, the heaviest first, and each is told of the heaviest three."""
+    loop, pool, service, facts, watch = scene(memory=MemorySettings(limit=100 * MB))
+    for worker in (3, 4, 5):
+        row = WorkerRow(worker, worker, 1, 1, WorkerState.READY, 0.0, 0.0, worker + 10)
+        service.board.workers[worker] = row
+    service.board.workers[5].state = WorkerState.RETIRING
+    service.board.workers[4].spent = "old"
+    pool.now = PoolSample({1: 100.0})
+    watch.sampler.wake()
+    memory = service.memory_sampler
+    assert memory.requested == [[11, 12, 13]]
+    loop.run(12)
+    assert len(memory.requested) == 1  # one at a time
+    # Worker 1 may have 92.4 MB, worker 2 84.7 MB, worker 3 97.1 MB.
+    memory.callback({11: usage(93 * MB), 12: ProcessLookupError(), 13: usage(99 * MB)})
+    most = "the most have worker 3 with 99.0 MB, worker 1 with 93.0 MB"
+    spent = of(facts, ev.WorkerSpent)
+    assert [fact.worker for fact in spent] == [3, 1]
+    assert spent[0].reason.startswith("it has 99.0 MB of memory to itself, 98.0 MB more than")
+    assert all(fact.reason.endswith(f"({most})") for fact in spent)
+    loop.run(10)
+    assert memory.requested[1:] == [[12]]
+    memory.callback({12: usage(84 * MB)})
+    assert len(of(facts, ev.WorkerSpent)) == 2
+
+
+def test_only_three_of_the_heaviest_are_named(scene):
+    """A pool may have hundreds of workers. Two of the same size do not keep each other from it."""
+    _, pool, service, facts, watch = scene(memory=MemorySettings(limit=MB))
+    for worker in (3, 4):
+        row = WorkerRow(worker, worker, 1, 1, WorkerState.READY, 0.0, 0.0, worker + 10)
+        service.board.workers[worker] = row
+    pool.now = PoolSample({1: 100.0})
+    watch.sampler.wake()
+    service.memory_sampler.growth = lambda pid, usage: None
+    service.memory_sampler.callback({pid: usage(9 * MB) for pid in (11, 12, 13, 14)})
+    reasons = {fact.reason for fact in of(facts, ev.WorkerSpent)}
+    assert len(of(facts, ev.WorkerSpent)) == 4
+    assert {reason.count("9.0 MB") for reason in reasons} == {4}
+    assert not any("more than" in reason for reason in reasons)
+
+
+def test_without_a_limit_no_memory_is_measured(scene):
+    """Reading it takes the kernel milliseconds for each process."""
+    loop, pool, service, _, watch = scene()
+    pool.now = PoolSample({1: 100.0})
+    watch.sampler.wake()
+    loop.run(20)
+    assert service.memory_sampler.requested == []
+
+
+def test_limits_are_checked_every_ten_seconds(scene, monkeypatch):
+    """With the connections that the worker has open, and its own share of each limit."""
+    loop, pool, _, _, watch = scene()
+    pool.connections = 7
+    checks = []
+
+    def check(pid, settings, connections, share):
+        checks.append((loop.now, pid, connections, round(share, 4)))
+        return ""
+
+    monkeypatch.setattr(worker_limits, "reason_to_replace", check)
+    pool.now = PoolSample({1: 100.0})
+    watch.sampler.wake()
+    loop.run(9.9)
+    assert checks == [(100.0, 11, 7, 0.9236), (100.0, 12, 7, 0.8472)]
+    loop.run(0.2)
+    assert [when for when, *_ in checks[2:]] == [110.0, 110.0]

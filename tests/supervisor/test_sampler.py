@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from preforkd.supervisor.sampler import ARRIVAL_DELAY, PoolSample, Sampler
+from preforkd.supervisor.sampler import ARRIVAL_DELAY, RETRY_DELAY, PoolSample, Sampler
 from tests.supervisor.test_notify import Loop as Clock
 
 
@@ -145,3 +145,28 @@ def test_a_listener_can_be_closed(scene, listener):
     assert loop.readers
     lookout.close()
     assert not loop.readers
+
+
+def test_a_look_that_raises_is_followed_by_the_next(listener):
+    """The loop logs it. Were the looks at an end, no hung worker would be noticed any more."""
+    loop, slots, looks = Loop(), Slots(), []
+    slots.now = PoolSample({1: 100.0}, {1: 0})
+
+    def callback(sample):
+        looks.append(loop.now)
+        if len(looks) == 1:
+            raise ValueError("a defect")
+        return 0.5
+
+    sampler = Sampler(loop, slots, callback, lambda: [listener])
+    with pytest.raises(ValueError, match="a defect"):
+        sampler.wake()
+    loop.run(RETRY_DELAY)
+    assert looks == [100.0, 100.0 + RETRY_DELAY]
+    slots.now = None  # the look itself raises as well
+    with pytest.raises(AttributeError):
+        loop.run(0.5)
+    slots.now = PoolSample({}, {1: 0})
+    loop.run(RETRY_DELAY)
+    assert sampler.quiet_since() == loop.now
+    assert not loop.timers
