@@ -2,7 +2,7 @@
 
 import pytest
 
-from preforkd.config.address import TcpAddress, UnixAddress, parse_address
+from preforkd.config.address import TcpAddress, UnixAddress, as_ipv4, parse_address
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,41 @@ def test_what_is_no_address_is_explained(text, words):
     """The error says what is wrong and what to write."""
     with pytest.raises(ValueError, match=words):
         parse_address(text)
+
+
+def test_the_longest_path_of_a_socket():
+    """107 bytes and the kernel's final NUL; bytes, not letters."""
+    longest = "/" + "x" * 106
+    assert parse_address(f"unix:{longest}") == UnixAddress(longest)
+    for path in (longest + "x", "/" + "é" * 54):
+        with pytest.raises(ValueError, match="at most 107 bytes"):
+            parse_address(f"unix:{path}")
+    with pytest.raises(ValueError, match="NUL"):
+        parse_address("unix:/a\0b")
+
+
+@pytest.mark.parametrize("port", [1, 65535])
+def test_the_first_and_the_last_port(port):
+    """Both may be listened on."""
+    assert parse_address(f":{port}") == TcpAddress(None, port)
+
+
+@pytest.mark.parametrize("text", [":000080", ":+80", ":8 0", ":", "a b:80", "[a]b:80", "a/b:80"])
+def test_what_looks_nearly_like_an_address(text):
+    """Python would read some of these numbers."""
+    with pytest.raises(ValueError, match=r"port|host|brackets"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("address", "plain"),
+    [
+        (("::ffff:10.0.0.1", 80, 0, 0), ("10.0.0.1", 80)),
+        (("::ffff:1:2", 80, 0, 0), ("::ffff:1:2", 80, 0, 0)),
+        (("::1", 80, 0, 0), ("::1", 80, 0, 0)),
+        (("10.0.0.1", 80), ("10.0.0.1", 80)),
+    ],
+)
+def test_an_ipv4_client_of_an_ipv6_socket(address, plain):
+    """Its address is the one that a socket for IPv4 would have given."""
+    assert as_ipv4(address) == plain

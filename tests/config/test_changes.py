@@ -9,6 +9,7 @@ from preforkd.config.settings import (
     AppSettings,
     ControlSettings,
     LogSettings,
+    ReforkSettings,
     Settings,
     TimeoutsSettings,
     WorkersSettings,
@@ -111,3 +112,12 @@ def test_what_changes_otherwise_is_no_loss(read):
     assert vanished(read(SHOP), new, listen=True) == []
     assert vanished(read("workers: 3"), read("workers: 4"), listen=True) == []
     assert vanished(read(""), read(""), listen=True) == []
+
+
+def test_a_nested_setting_and_an_unchanged_file_are_compared_as_well():
+    """By the path of the leaf; what an administrator moved to another file is no loss."""
+    new = replace(OLD, memory=replace(OLD.memory, refork=ReforkSettings(after=5)))
+    assert changes(OLD, new) == Changes(live=("memory.refork.after",))
+    assert keeping_restart(OLD, new) == new
+    assert keeping_restart(NEW, OLD).log.target == "stderr"
+    assert keeping_restart(NEW, OLD).log.level == OLD.log.level

@@ -118,3 +118,47 @@ def test_the_settings_in_force_do_not_show_listeners_from_credentials(tmp_path):
     (listen,) = (entry for entry in sources.effective(loaded) if entry.setting == "listen")
     assert listen.value_text == "(credential), (credential)"
     assert loaded.secret_texts == ("127.0.0.1:4711",)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [(b"a\n", "a"), (b"a\r\n", "a"), (b"a\n\n", "a\n"), (b"\na ", "\na "), (b"", "")],
+)
+def test_a_final_newline_is_not_part_of_the_value(tmp_path, data, text):
+    """An editor, or echo, has added it; everything else is."""
+    (tmp_path / "key").write_bytes(data)
+    assert Credentials(str(tmp_path)).read("key") == text
+
+
+def test_the_largest_credential(tmp_path):
+    """1 MiB is read, a byte more is refused."""
+    (tmp_path / "key").write_bytes(b"x" * (1 << 20))
+    assert len(Credentials(str(tmp_path)).read("key")) == 1 << 20
+    (tmp_path / "key").write_bytes(b"x" * (1 << 20) + b"x")
+    with pytest.raises(ValueError, match="larger than 1 MiB"):
+        Credentials(str(tmp_path)).read("key")
+
+
+def test_a_credential_that_is_no_text_is_refused_and_not_shown(tmp_path):
+    """By its name alone."""
+    (tmp_path / "key").write_bytes(b"s3cr3t\xff")
+    with pytest.raises(ValueError, match="key is no text") as caught:
+        Credentials(str(tmp_path)).read("key")
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_folder_of_credentials_that_is_gone_has_none(tmp_path):
+    """The error lists what was passed: nothing, or everything where no name is near."""
+    with pytest.raises(ValueError, match="passed: none"):
+        Credentials(str(tmp_path / "gone")).read("key")
+    (tmp_path / "zebra").touch()
+    (tmp_path / "other").touch()
+    with pytest.raises(ValueError, match="passed: other, zebra"):
+        Credentials(str(tmp_path)).read("key")
+
+
+def test_a_check_with_credentials_reads_them(tmp_path):
+    """Only where there is no folder at all is their absence no problem."""
+    with pytest.raises(ValueError, match="cannot be read"):
+        Credentials(str(tmp_path), checking=True).read("key")
+    assert Credentials(None, checking=True).read("key") is None

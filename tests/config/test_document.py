@@ -96,3 +96,79 @@ def test_values_without_number_are_refused_while_they_are_parsed():
     """A megabyte of small values would take the parser half a minute."""
     text = "app: {" + ", ".join(f"a{number}: 1" for number in range(10_001)) + "}"
     assert "more than 20000 values" in problems_of(text)[0]
+
+
+def test_the_largest_file():
+    """1 MiB is read, a byte more is refused."""
+    assert read_document(b"#" * (1 << 20), "f") == (None, [])
+    assert "larger than 1 MiB" in problems_of(b"#" * (1 << 20) + b"#")[0]
+
+
+@pytest.mark.parametrize(("keys", "fits"), [(9999, True), (10_000, False)])
+def test_the_most_values_that_are_parsed(keys, fits):
+    """20,000 with the mapping itself: of that many keys with values, and one more."""
+    text = "\n".join(f"k{number}: 1" for number in range(keys))
+    assert bool(problems_of(text)) is not fits
+
+
+@pytest.mark.parametrize(("others", "fits"), [(258, True), (259, False)])
+def test_the_most_values_with_aliases_expanded(others, fits):
+    """20,000 here as well: a list of 140 that is there 140 times, three more values, and others."""
+    items = ", ".join("x" * 140)
+    repeated = ", ".join(["*a"] * 139 + ["x"] * others)
+    problems = problems_of(f"a: [&a [{items}], {repeated}]")
+    assert bool(problems) is not fits
+
+
+@pytest.mark.parametrize(("depth", "fits"), [(32, True), (33, False)])
+def test_the_deepest_nesting(depth, fits):
+    """32 lists in each other under a key; a line names the one that is too deep."""
+    problems = problems_of("a: " + "[" * depth + "]" * depth)
+    assert bool(problems) is not fits
+    if problems:
+        assert problems[0].startswith("f:1:")
+        assert "too much is repeated by aliases or nested" in problems[0]
+
+
+def test_what_was_quoted_is_a_text():
+    """An empty one, or the word null, is a value; the same without quotes is none."""
+    document, _ = read_document(b"a: ''\nb: 'null'\nc: null\nd:\n'e': |\n  x\nf: NULL\n", "f")
+    values = [entry.value for entry in document.entries]
+    assert [value.empty for value in values] == [False, False, True, True, False, True]
+    assert [value.quoted for value in values] == [True, True, False, False, True, False]
+    assert [entry.key.quoted for entry in document.entries] == [False] * 4 + [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("a: 1\na: 2\nb: 3\n", ["a", "b"]),
+        ("[x]: 1\nb: 3\n", ["b"]),
+        ("x: &x {a: 1}\n<<: *x\nb: 3\n", ["x", "b"]),
+    ],
+)
+def test_a_key_that_cannot_be_taken_is_left_out(text, kept):
+    """With one problem; the others are read, so that all problems come at once."""
+    document, problems = read_document(text.encode(), "f")
+    assert [entry.key.text for entry in document.entries] == kept
+    assert len(problems) == 1
+
+
+def test_letters_outside_ascii_are_kept():
+    """Half of a surrogate pair is replaced by its escape, so that it can be shown."""
+    document, problems = read_document("a: caf\u00e9 \U0001f600\n".encode(), "f")
+    assert document.entries[0].value.text == "caf\u00e9 \U0001f600"
+    assert problems == []
+    document, problems = read_document(b'a: "x\\ud800"\n', "f")
+    assert document.entries[0].value.text == "x\\ud800"
+    assert len(problems) == 1
+
+
+def test_a_line_that_is_not_utf8_is_placed_in_bytes():
+    """In a later line, behind other characters."""
+    assert problems_of(b"a: 1\nbc: \xc3\xa9\xff\n")[0].startswith("f:2:7: this is not UTF-8")
+
+
+def test_a_character_that_yaml_does_not_allow_is_placed():
+    """In a later line, behind other characters."""
+    assert problems_of("a: 1\nbc: \x07\n")[0].startswith("f:2:5: a character that YAML")

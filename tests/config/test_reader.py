@@ -7,10 +7,11 @@ import textwrap
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-from preforkd.config.document import read_document
+from preforkd.config.document import Scalar, read_document
 from preforkd.config.fields import leaves
 from preforkd.config.reader import Reader
 from preforkd.config.settings import ListenSettings, MemorySettings, ReforkSettings, Settings
+from preforkd.errors import Place
 
 
 def read(text):
@@ -194,3 +195,92 @@ def test_a_path_that_the_locale_cannot_name_is_refused(monkeypatch):
         "listen[0]",
     ]
     assert all("(ascii) has not; set LC_ALL=C.UTF-8" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("workers: 1", True),
+        ("workers: 1024", True),
+        ("workers: 1025", False),
+        ("timeouts: {drain: 1d}", True),
+        ("timeouts: {drain: 86401s}", False),
+        ("timeouts: {drain: 0}", True),
+        ("control: {mode: 0}", True),
+        ("control: {mode: 0777}", True),
+    ],
+)
+def test_a_value_exactly_at_its_bounds(text, fits):
+    """The least and the most may be written; what is beyond is out of bounds."""
+    problems = read(text)[1]
+    assert bool(problems) is not fits
+    assert all("out of bounds" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("word", ["true", "Yes", "ON", "false", "No", "off"])
+def test_flags_are_words(word):
+    """Of YAML 1.1 and systemd, in any case; a number is none."""
+    settings, problems, _ = read(f"memory: {{immortal: {word}}}")
+    assert not problems
+    assert settings.memory.immortal is (word.lower() in {"true", "yes", "on"})
+    for other in ("1", "y", "maybe"):
+        (problem,) = read(f"memory: {{immortal: {other}}}")[1]
+        assert f"'{other}' is given; expected true or false" in problem
+
+
+@pytest.mark.parametrize("text", ["+3", "3", "003"])
+def test_whole_numbers(text):
+    """With a sign, or zeros before; eighteen digits are the most that are read at all."""
+    assert read(f"workers: {text}")[0].workers.count == 3
+    assert "out of bounds" in read("workers: " + "9" * 18)[1][0]
+    assert "is given" in read("workers: " + "9" * 19)[1][0]
+
+
+def test_an_override_takes_the_places_of_the_value_before():
+    """With those of the list's entries; one that has problems leaves the setting as it was."""
+    reader = Reader()
+    document, _ = read_document(b"listen: [':1', ':2']\nworkers: 3\n", "f")
+    reader.settings(document)
+    changed = {}
+    reader.override(changed, "workers.count", Scalar("x", True, Place("--workers")))
+    assert changed == {}
+    assert [problem.setting for problem in reader.problems] == ["workers.count"]
+    reader.override(changed, "workers.count", Scalar("5", True, Place("--workers")))
+    reader.override(changed, "listen", Scalar(":9", True, Place("--listen")))
+    assert changed == {"workers.count": 5, "listen": (ListenSettings(address=":9"),)}
+    assert str(reader.origins["workers.count"]) == "--workers"
+    listeners = [key for key in reader.origins if key.startswith("listen")]
+    assert sorted(listeners) == ["listen", "listen[0]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("app: {environment: {'A=B': 1, 1A: 2, _A1: 3}}", ["app.environment.A=B", "app.environment.1A"]),
+        ("app: {environment: {A: [1], B: {x: 1}}}", ["app.environment.A", "app.environment.B"]),
+        ('app: {environment: {A: "x\\0"}}', ["app.environment.A"]),
+        ('app: {directory: "/x\\0"}', ["app.directory"]),
+        ("listen: [[':1']]", ["listen[0]"]),
+        ("listen: [{name: a}, {name: a}, {name: b}]", ["listen[1]"]),
+        ("listen: [{address: ':1'}, {name: a}, {address: ':2'}]", []),
+        ("listen: [{address: x, name: web}]", ["listen[0]"]),
+        ("app: {warm_up: [/, x y, /b]}", ["app.warm_up"]),
+        ("proxy: {trusted: [10.0.0.0/8, nonsense]}", ["proxy.trusted"]),
+        ("hooks: ''", []),
+        ("workers: {count: {x: 1}}", ["workers.count"]),
+        ("memory: {refork: [1]}", ["memory.refork"]),
+    ],
+)  # fmt: skip
+def test_which_setting_is_to_blame(text, settings):
+    """Each of several, and none where there is nothing wrong."""
+    _, problems, _ = read(text)
+    assert [problem.split(": ")[1] for problem in problems] == settings
+
+
+def test_values_without_problems_stand_beside_those_that_have_some():
+    """The defaults stand in for the others, so that every problem can be found."""
+    settings, problems, _ = read("workers: x\ntimeouts: {drain: 7s, boot: y}\n")
+    assert len(problems) == 2
+    assert settings.workers == Settings().workers
+    assert settings.timeouts.drain == 7.0
+    assert settings.timeouts.boot == Settings().timeouts.boot

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from preforkd.config import sources
-from preforkd.config.settings import Settings
+from preforkd.config.fields import leaves
+from preforkd.config.settings import OnReload, Settings
 from preforkd.errors import ConfigurationError
 
 
@@ -104,3 +105,75 @@ def test_a_file_that_is_missing_is_looked_for_beside_it(tmp_path):
         sources.load(str(tmp_path / "shpo.yaml"), {})
     with pytest.raises(ConfigurationError, match=r"No such file .*put it back, or name an"):
         sources.load(str(tmp_path / "none" / "shop.yaml"), {})
+
+
+@pytest.mark.parametrize(("count", "kept"), [(99, 99), (100, 100), (101, 101), (102, 101)])
+def test_a_hundred_problems_are_listed_whole(tmp_path, count, kept):
+    """The next one stands for all that follow."""
+    path = tmp_path / "f"
+    path.write_text("".join(f"a{number}: 1\n" for number in range(count)))
+    with pytest.raises(ConfigurationError) as caught:
+        sources.load(str(path), {})
+    problems = caught.value.problems
+    assert len(problems) == kept
+    whole = [problem for problem in problems if problem.setting]
+    assert len(whole) == min(count, 100)
+
+
+def test_problems_come_in_the_order_of_the_file_and_then_of_the_options(tmp_path):
+    """Whatever found them: an administrator mends them from top to bottom."""
+    path = tmp_path / "f"
+    path.write_text("log: {level: x}\nworkers: {min: 2}\nlog: 3\nwokers: 3\n")
+    with pytest.raises(ConfigurationError) as caught:
+        sources.load(str(path), {"workers.max": "x"})
+    places = [str(problem.place) for problem in caught.value.problems]
+    assert places == [f"{path}:1:14", f"{path}:2:16", f"{path}:3:1", f"{path}:4:1", "--max"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "place"),
+    [
+        ("app.target", "the argument KIND:MODULE:ATTRIBUTE"),
+        ("log.level", "--log-level"),
+        ("workers.count", "--workers"),
+        ("timeouts.drain", "--drain"),
+        ("hooks", "--hooks"),
+    ],
+)
+def test_an_options_place_is_its_name_on_the_command_line(setting, place):
+    """As it was written there."""
+    with pytest.raises(ConfigurationError) as caught:
+        sources.load(os.devnull, {setting: "a b"})
+    (problem,) = caught.value.problems
+    assert (str(problem.place), problem.setting) == (place, setting)
+
+
+def test_an_option_changes_its_setting_and_no_other(tmp_path):
+    """Of a section, of a section in it, and one that stands alone."""
+    path = tmp_path / "f"
+    path.write_text("timeouts: {start: 5s}\nmemory: {limit: 1M}\n")
+    options = {"timeouts.drain": "7s", "hooks": "site", "app.target": "wsgi:a:b"}
+    settings = sources.load(str(path), options).settings
+    assert (settings.timeouts.start, settings.timeouts.drain) == (5.0, 7.0)
+    assert (settings.hooks, settings.app.target) == ("site", "wsgi:a:b")
+    assert settings.memory.limit == 1 << 20
+    assert settings.timeouts.boot == Settings().timeouts.boot
+
+
+def test_the_effective_settings_show_each_form_of_value(tmp_path):
+    """Listeners by address or name, variables, lists, and what is empty."""
+    path = tmp_path / "f"
+    path.write_text(
+        "listen: [':1', {name: web}]\napp: {environment: {A: 1, B: x y}, warm_up: [/, /a]}\n"
+    )
+    loaded = sources.load(str(path), {})
+    shown = {entry.setting: entry.value_text for entry in sources.effective(loaded)}
+    assert shown["listen"] == ":1, web"
+    assert shown["app.environment"] == "A=1 B=x y"
+    assert shown["app.warm_up"] == "[/, /a]"
+    assert shown["hooks"] == "(empty)"
+    assert [entry.setting for entry in sources.effective(loaded)] == [
+        leaf.path for leaf in leaves()
+    ]
+    kinds = {entry.setting: entry.on_reload for entry in sources.effective(loaded)}
+    assert kinds["log.level"] is OnReload.LIVE

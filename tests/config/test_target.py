@@ -5,6 +5,8 @@ import pytest
 from preforkd.config.target import (
     Reference,
     Target,
+    is_request,
+    parse_check,
     parse_reference,
     parse_target,
     parse_warm_up,
@@ -74,3 +76,36 @@ def test_what_may_not_be_warmed_up_is_explained(text, words):
     """The error says what is wrong."""
     with pytest.raises(ValueError, match=words):
         parse_warm_up(text)
+
+
+@pytest.mark.parametrize("text", ["", "/health", "/a?b=c", "http://a.example:8000/x", "http://a"])
+def test_what_may_be_checked(text):
+    """A path or a URL without TLS; nothing is no check."""
+    parse_check(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("https://a/", "without TLS"),
+        ("health", "is no path"),
+        ("a:check", "is no path"),
+        ("/a b", "as %XX"),
+        ("http://", "names no host"),
+        ("http://a:0/", "names no host"),
+        ("http://a:99999/", "[Pp]ort"),
+    ],
+)
+def test_what_may_not_be_checked_is_explained(text, words):
+    """The error names what is wrong."""
+    with pytest.raises(ValueError, match=words):
+        parse_check(text)
+
+
+@pytest.mark.parametrize(
+    ("entry", "request_"),
+    [("/", True), ("http://a", True), ("https://a", True), ("a:b", False), ("ftp://a", False)],
+)
+def test_what_is_a_request(entry, request_):
+    """A path or a URL, and no function."""
+    assert is_request(entry) is request_

@@ -75,3 +75,83 @@ def test_modes_are_octal_however_written():
     assert units.format_mode(0o660) == "0660"
     with pytest.raises(ValueError, match="octal"):
         units.parse_mode("0689")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (59, "59s"),
+        (60, "1min"),
+        (61, "1min 1s"),
+        (3599, "59min 59s"),
+        (3600, "1h"),
+        (86399, "23h 59min 59s"),
+        (86400, "1d"),
+        (90061, "1d 1h 1min 1s"),
+        (0.5, "500ms"),
+        (0.25, "250ms"),
+        (0.0005, "500us"),
+        (0.000001, "1us"),
+        (1.5, "1.5s"),
+    ],
+)
+def test_durations_are_written_in_the_largest_units(seconds, text):
+    """Exactly where one unit ends and the next begins."""
+    assert units.format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0"),
+        (1, "1"),
+        (1023, "1023"),
+        (1024, "1K"),
+        (1536, "1536"),
+        (1 << 20, "1M"),
+        (1 << 40, "1T"),
+    ],
+)
+def test_sizes_are_written_in_the_largest_unit_that_divides_them(size, text):
+    """Nothing is rounded."""
+    assert units.format_size(size) == text
+
+
+def test_every_unit_of_time():
+    """With each of its names; bare numbers are seconds, spaces around them are nothing."""
+    names = {
+        1e-6: "us",
+        1e-3: "ms",
+        1: "s sec second seconds",
+        60: "m min minute minutes",
+        3600: "h hr hour hours",
+        86400: "d day days",
+    }
+    for seconds, words in names.items():
+        for word in words.split():
+            assert units.parse_duration(f" 2{word} ") == 2 * seconds
+    for number, letter in enumerate("KMGT", 1):
+        assert (
+            units.parse_size(f"3{letter}")
+            == units.parse_size(f"3 {letter.lower()}ib")
+            == 3 << (10 * number)
+        )
+    assert units.parse_size("3") == units.parse_size("3B") == 3
+
+
+def test_how_many_digits_are_read():
+    """Eighteen of a number of requests, four of a mode."""
+    assert units.parse_requests("9" * 18) == 10**18 - 1
+    with pytest.raises(ValueError, match="number of requests"):
+        units.parse_requests("9" * 19)
+    assert units.parse_mode("07777") == 0o7777
+    assert units.format_mode(7) == "0007"
+    with pytest.raises(ValueError, match="octal"):
+        units.parse_mode("077777")
+
+
+def test_the_words_for_true_and_false():
+    """Those of YAML 1.1 and of systemd, and no numbers."""
+    assert [word for word, value in units.FLAGS.items() if value] == ["true", "yes", "on"]
+    assert [word for word, value in units.FLAGS.items() if not value] == ["false", "no", "off"]

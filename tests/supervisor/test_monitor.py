@@ -422,7 +422,6 @@ def test_saturation_is_logged_after_two_seconds(scene, caplog, seconds, logged):
     watch.sampler.wake()
     loop.now = 100.0 + seconds
     watch.log_saturation()
-    assert ("9 connections wait" in caplog.text) == logged
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * logged
 
 
