@@ -26,12 +26,11 @@ def listening(*places):
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(tmp_path, tmp_path_factory, monkeypatch):
     """A user's runtime directory, and a system without services and without other runs."""
     monkeypatch.setattr(path, "_SERVICES", str(tmp_path / "run"))
     monkeypatch.setattr(path, "_last_resort", lambda uid: str(tmp_path / f"last.{uid}"))
-    home = tmp_path / "home"
-    home.mkdir(0o700)
+    home = tmp_path_factory.mktemp("h")  # a socket's path has at most 107 bytes
     monkeypatch.setattr(path, "_homes", lambda uid, environ: [str(home)])
     return home
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import preforkd
 
 TREE = Path(preforkd.__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TREE), "PYTHONDONTWRITEBYTECODE": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TREE)}
 _STANDIN = f"import sys; sys.path.append({str(Path(__file__).with_name('standin'))!r})\n"
 """Behind all that the interpreter has: its own msgspec comes first."""
 _REFUSAL = "from preforkd.zygote import immortal; print(immortal.refusal())"
@@ -29,6 +30,7 @@ def run(python: str, code: str, *arguments: str) -> str:
     return done.stdout
 
 
+@functools.cache
 def suitable() -> list[str]:
     """Return the interpreters, one of each version."""
     named = (shutil.which(name) for name in ("python3.12", "python3.13"))
