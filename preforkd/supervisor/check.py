@@ -1,4 +1,4 @@
-"""Loading the application once for trial, exactly as the service would: by a zygote of its own."""
+"""Load the application as the service would, in a zygote that exits afterwards: ``check --import``."""
 
 import os
 import selectors
@@ -21,11 +21,11 @@ from preforkd.supervisor.children import Launch, ZygoteHandle
 from preforkd.supervisor.pool import not_executable, unusable
 
 _EXIT_TIMEOUT = 5.0
-"""Seconds that the zygote has for its exit handlers: they remove what the application has made."""
+"""Seconds that the zygote has for its exit handlers, which remove what the application created."""
 _STACKS_TIMEOUT = 2.0
-"""Seconds that a zygote has to write its stacks."""
+"""Seconds to wait for the stacks of the zygote."""
 _POLL = 0.05
-"""Seconds between two looks at what it has written."""
+"""Seconds between two checks whether the stacks are complete."""
 _OF_TLS = frozenset({"tls.certificate", "tls.key"})
 
 
@@ -64,7 +64,7 @@ def check_application(loaded: Configuration, environment: dict[str, str]) -> Fai
 
 
 def _without_missing_tls(loaded: Configuration) -> Settings:
-    # A certificate that only the service is passed cannot be tried.
+    # A certificate that only systemd passes to the service (a credential) is not there.
     settings = loaded.settings
     if all(get(settings, name) for name in loaded.secrets & _OF_TLS):
         return settings
@@ -74,7 +74,7 @@ def _without_missing_tls(loaded: Configuration) -> Settings:
 def _request_load(
     zygote: ZygoteHandle, loaded: Configuration, settings: Settings
 ) -> tuple[Failure | None, bool]:
-    # The failure, and whether the zygote said anything at all. Raises TimeoutError.
+    # Return the failure, and whether the zygote reported a result. Raises TimeoutError.
     deadline = time.monotonic() + settings.timeouts.start
     channel = zygote.channel
     settings = replace(settings, app=replace(settings.app, environment={}))  # as the pool does

@@ -1,13 +1,14 @@
 """What children write to their standard output and error, below Python: libraries in C, programs started.
 
-Each zygote and each worker has pipes of its own for the two, so that a line is known by who wrote it,
-also by a process that it has started and that is gone. They are read here and go to the journal with
-priority and fields. A pipe belongs to nobody's life: it is read until its last writer has ended.
+Each zygote and each worker has a pair of pipes, so that every line is attributed to its process, even if a
+program that the process started wrote it and has exited. The master reads the pipes in its loop and sends
+the lines to the journal with priority and fields. A pipe outlives its process: it is read until its last
+writer has closed it.
 
-Lines have a ration, in a turn of the loop and in a second. Who writes more waits, as at any pipe that is
-full: neither the master's other work nor the journal is starved.
+Lines are limited per turn of the loop and per second. A process that writes more blocks, as on any full
+pipe, so that neither the master's other work nor the journal is starved.
 
-Only where our own records go to the journal, too; elsewhere the children inherit what we have.
+All this is done only if the master itself logs to the journal; otherwise children inherit its descriptors.
 """
 
 import codecs
@@ -26,38 +27,38 @@ from preforkd.loop import Call, Loop
 logger = logging.getLogger("preforkd.master")
 
 LINES = 4000
-"""Lines of all children together that are told in a second."""
+"""Lines of all children together that are forwarded per second."""
 LINES_A_TURN = 64
-"""Lines of one stream that are told before the loop turns again."""
+"""Lines of one stream that are forwarded per turn of the loop."""
 _PIECE = 4096
-"""Bytes that are read of a stream before their lines are told."""
+"""Bytes that are read from a stream before their lines are forwarded."""
 _PIECES_AT_END = 16
-"""Pieces that are read at a child's end: as much as a pipe holds."""
+"""Pieces that are read when a child has exited: as much as a pipe holds."""
 _RETRY = 0.02
-"""Seconds until a journal that is behind is tried again."""
+"""Seconds until a journal that did not accept a line is tried again."""
 _JOURNAL_TIMEOUT = 1.0
-"""Seconds that a journal is given to take a line; then lines are lost until it does."""
+"""Seconds that the journal has to accept a line; after that lines are dropped until it does."""
 
 
 class Stream(msgspec.Struct):
-    """A pipe that is read, and the entries of lines that were read and not told."""
+    """A pipe that is read, and the journal entries of its lines that are not forwarded yet."""
 
     descriptor: int
     decoder: codecs.IncrementalDecoder
     lines: logs.Lines
     waiting: deque[bytes]
     pause: Call | None = None
-    """It is not read now, but goes on by this call."""
+    """Set while the pipe is not read: the call that resumes reading."""
     ended: bool = False
 
 
 class Output:
-    """The pipes of one child; hand out `theirs`, then say that they are `given`."""
+    """The pipes of one child; pass `child_ends` to it, then call `close_child_ends`."""
 
     def __init__(self, outputs: "Outputs", journal: Journal, fields: dict[str, object]) -> None:
         """Open the pipes and read them. Raises OSError."""
         self.child_ends: tuple[int, ...] = ()
-        """The descriptors to be 1 and 2 of the child."""
+        """The descriptors that become 1 and 2 of the child."""
         self._fields = fields
         self._outputs = outputs
         self._loop = outputs.loop
@@ -79,23 +80,23 @@ class Output:
             raise
 
     def close_child_ends(self) -> None:
-        """Close our copies of what the child has now."""
+        """Close the master's copies of the ends that the child has now."""
         for descriptor in self.child_ends:
             os.close(descriptor)
         self.child_ends = ()
 
     def set_pid(self, pid: int) -> None:
-        """Say whose output it is, as soon as it is known."""
+        """Set the journal field OBJECT_PID of all further lines."""
         self._fields |= {"OBJECT_PID": pid}
 
     def drain(self) -> None:
-        """Tell what is there, up to a bound: the child has ended, and its last words come before that news."""
+        """Forward what the pipes hold, up to a limit, so that it is logged before the exit of the child."""
         for stream in list(self._streams.values()):
             self._forward_rest(stream)
             self._schedule(stream, 0.0)
 
     def close(self) -> None:
-        """Tell what is there, up to a bound, and read no more."""
+        """Forward what the pipes hold, up to a limit, and close them."""
         self.close_child_ends()
         for stream in list(self._streams.values()):
             self._forward_rest(stream)
@@ -125,7 +126,7 @@ class Output:
         self._schedule(stream, rest if taken else max(rest, _RETRY))
 
     def _fill(self, stream: Stream) -> bool:
-        # Reads a piece when all that was read before has been told; False: there is none.
+        # Read a piece once everything read before is forwarded. Return False if there is none.
         if stream.waiting or stream.ended:
             return False
         try:
@@ -139,7 +140,7 @@ class Output:
         return bool(data)
 
     def _forward(self, stream: Stream) -> bool:
-        # False: the journal takes no more now.
+        # Return False when the journal accepts no more now.
         for _ in range(min(LINES_A_TURN, len(stream.waiting))):
             try:
                 self._sender.send(stream.waiting[0])
@@ -179,7 +180,7 @@ class Output:
 
 
 class Outputs:
-    """Opens what children write to."""
+    """Opens the pipes of the children, and limits what they may write."""
 
     def __init__(self, loop: Loop, journal: Journal | None = None) -> None:
         self.loop = loop
@@ -189,7 +190,7 @@ class Outputs:
         self._open: set[Output] = set()
 
     def open(self, **fields: object) -> Output | None:
-        """Return pipes for a child; None where it is to inherit our standard output and error."""
+        """Return pipes for a child; None if it is to inherit standard output and error of the master."""
         if not logs.to_journal():
             return None
         try:
@@ -206,18 +207,18 @@ class Outputs:
         return output
 
     def journal_accepted(self) -> None:
-        """Say that the journal has taken a line."""
+        """Note that the journal has accepted a line."""
         self._stuck_since = None
 
     def journal_stuck(self) -> bool:
-        """Say that the journal has not taken a line; tell whether it has had its time."""
+        """Note that the journal has not accepted a line; return whether its time has expired."""
         now = self.loop.time()
         if self._stuck_since is None:
             self._stuck_since = now
         return now - self._stuck_since >= _JOURNAL_TIMEOUT
 
     def report_losses_later(self, sender: logs.Sender) -> None:
-        """Say that lines of a child were lost as soon as the journal takes it."""
+        """Log the number of lost lines as soon as the journal accepts it."""
         self.loop.call_later(_JOURNAL_TIMEOUT, self._forward, sender)
 
     def _forward(self, sender: logs.Sender) -> None:
@@ -227,13 +228,13 @@ class Outputs:
             self.report_losses_later(sender)
 
     def forget(self, output: Output) -> None:
-        """Say that it is closed."""
+        """Remove a closed output."""
         self._open.discard(output)
 
     def close(self) -> None:
-        """Tell what children have written, as far as the journal takes it, and read no more."""
+        """Forward what the children have written, as far as the journal accepts it, and close."""
         if self._journal is not None:
-            self._journal.wait()  # nothing else is to be done any more
+            self._journal.wait()  # the service has ended, so waiting delays nothing
         for output in list(self._open):
             output.close()
         if self._journal is not None:
@@ -241,6 +242,6 @@ class Outputs:
 
 
 def discard(output: Output | None) -> None:
-    """Close what no child has come to have."""
+    """Close the pipes of a child that was not started."""
     if output is not None:
         output.close()

@@ -1,4 +1,4 @@
-"""Handles of the master's children: what the kernel knows of them, no opinions."""
+"""Start children, and the handles by which the master knows them: process, channel, slot."""
 
 import os
 import signal
@@ -24,22 +24,22 @@ from preforkd.supervisor.child_output import Output
 CHANNEL_DESCRIPTOR = 3
 STACKS_DESCRIPTOR = 4
 _ROOM = 160
-"""Bytes of command line that a zygote gets, so that its title and its workers' have room."""
+"""Bytes of padding in a zygote's command line: room for its title and those of its workers."""
 
 ZYGOTE_MESSAGES = 1000
-"""Messages of a zygote that are read in a second: one for each worker that it forks."""
+"""Messages of a zygote that are read per second; it sends one for each worker that it forks."""
 WORKER_MESSAGES = 64
-"""Messages of a worker that are read in a second: it has a handful of things to say in its life, and
-rings once for each look at it."""
+"""Messages of a worker that are read per second; it sends a few in its life, and ActivityResumed at most once
+for each sample."""
 
 _COUNTED = 64
-"""Connections that wait between workers and are counted: an elastic pool grows by no more in a step."""
+"""Largest number of handed-off connections that is counted; an elastic pool grows by fewer per step."""
 
 UNUSABLE_INTERPRETER = 97
 """Exit status of a zygote whose interpreter cannot import preforkd's libraries."""
 
 _LIBRARIES = ("msgspec", "httptools")
-"""What a zygote and its workers import that Python does not have itself."""
+"""Third-party libraries that a zygote and its workers import."""
 
 _BOOTSTRAP = f"""\
 import sys
@@ -60,7 +60,7 @@ except Exception as error:
     sys.exit({UNUSABLE_INTERPRETER})
 main()
 """
-"""How another interpreter finds this preforkd and, after all of its own, the libraries it needs."""
+"""How another interpreter finds this preforkd and, after its own path, the libraries it needs."""
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -71,26 +71,26 @@ class Launch(msgspec.Struct, frozen=True):
     listeners: tuple[tuple[str, socket.socket], ...]
     environment: dict[str, str]
     handoff: tuple[socket.socket, socket.socket] | None = None
-    """Where its workers leave connections for each other: for giving, for taking."""
+    """The socket pair by which its workers hand off connections: sending end, receiving end."""
     origins: Mapping[str, Place] = msgspec.field(default_factory=dict)
     """Where each setting was written, by its dotted name."""
     secret_texts: tuple[str, ...] = ()
-    """Values that no failure is to show."""
+    """Secret values, which a failure must not show."""
     proven: bool = False
-    """The generation serves: its zygote, should it be started again, need not try the request of app.check."""
+    """The generation has served: if its zygote is started again, it skips the trial request (app.check)."""
 
     def waiting(self) -> int:
-        """Return how many connections wait for a worker, in the kernel and between workers."""
+        """Return how many connections wait for a worker, in backlogs and in the handoff."""
         depth = sum(backlog.waiting(sock) for _, sock in self.listeners)
         if self.handoff is not None:
             depth += backlog.messages(self.handoff[1], _COUNTED)
         return depth
 
     def hand_over(self, successor: "Launch | None") -> tuple[int, int]:
-        """Let another generation answer the connections that wait between workers which are no more.
+        """Move the connections in the handoff to that of another generation, which answers them.
 
-        Both must listen on the same sockets in the same order: a connection belongs to one of them.
-        Returns how many went, and how many found no room.
+        Both must have the same listeners in the same order, because a connection refers to its listener by
+        index. Returns how many were moved, and how many were lost because the other handoff was full.
         """
         if (
             successor is None
@@ -104,7 +104,7 @@ class Launch(msgspec.Struct, frozen=True):
         return handoff.move(self.handoff[1], successor.handoff[0])
 
     def close(self) -> None:
-        """Give up what is of no use without the generation; who still waits is cut off."""
+        """Close the handoff; connections that are still in it are closed."""
         for sock in self.handoff or ():
             sock.close()
 
@@ -121,14 +121,14 @@ class ZygoteHandle(msgspec.Struct):
     """Memory for its stacks."""
     output: Output | None = None
     reported: bool = False
-    """It has said whether it has loaded the application."""
+    """It has reported the result of loading the application."""
     rejected: int = 0
-    """How many of its messages were none, or not true."""
+    """Number of its messages that were malformed or not true."""
     ratelimit: RateLimit = msgspec.field(default_factory=lambda: RateLimit(ZYGOTE_MESSAGES))
 
     @property
     def name(self) -> str:
-        """What the log calls it."""
+        """Its name in the log."""
         return f"zygote {self.zygote}"
 
 
@@ -145,19 +145,19 @@ class WorkerHandle(msgspec.Struct):
     pid: int | None = None
     pidfd: int | None = None
     ready: bool = False
-    """It has said so: it can be asked for its stacks."""
+    """It has sent Ready, so it can be requested to write its stacks."""
     serving: bool = False
     disconnected: bool = False
-    """Its channel has ended or is not listened to any more."""
+    """Its channel was closed, or is no longer read."""
     send_blocked: bool = False
-    """It does not read what it is told, and that was said."""
+    """Its channel is full, and a warning was logged."""
     rejected: int = 0
-    """How many of its messages were none, or not true."""
+    """Number of its messages that were malformed or not true."""
     ratelimit: RateLimit = msgspec.field(default_factory=lambda: RateLimit(WORKER_MESSAGES))
 
     @property
     def name(self) -> str:
-        """What the log calls it."""
+        """Its name in the log."""
         return f"worker {self.slot}"
 
 
@@ -170,9 +170,9 @@ _from_worker: "msgspec.msgpack.Decoder[messages.FromWorker]" = msgspec.msgpack.D
 
 
 def with_absolute_paths(settings: Settings, home: str) -> Settings:
-    """Return the settings with directory and interpreter as a zygote is to find them now.
+    """Return the settings with absolute paths of directory and interpreter.
 
-    ``home``: what they are relative to, where preforkd was started; empty: it cannot be entered.
+    ``home`` is the directory in which preforkd was started; empty if it cannot be entered.
     """
     app = settings.app
     if not home:
@@ -185,10 +185,10 @@ def with_absolute_paths(settings: Settings, home: str) -> Settings:
 def execute_zygote(
     python: str, environment: dict[str, str], output: tuple[int, ...] = (), stacks: int = 2
 ) -> tuple[int, Any]:
-    """Execute a zygote with this interpreter; return its pid and our end of its channel.
+    """Execute a zygote with this interpreter; return its pid and the master's end of its channel.
 
-    The child gets standard input, output and error, its channel and where it writes its stacks, and
-    nothing else of ours. ``output``: descriptors to be its standard output and error instead of ours.
+    The child inherits standard input, output and error, its channel, the memory for its stacks, and no other
+    descriptor. ``output``: descriptors that become its standard output and error.
     Raises OSError when the interpreter cannot be executed. posix_spawn(3)
     """
     ours, theirs = pair()
@@ -202,7 +202,7 @@ def execute_zygote(
             arguments,
             {native(name): native(value) for name, value in environment.items()},
             file_actions=[*_outputs(output), *_descriptors(theirs.fileno(), stacks)],
-            # What is sent to all processes meanwhile must not end it; it lets them come when it can.
+            # A signal to the process group must not kill the child before it has its handlers.
             setsigmask=process.MASTERS_SIGNALS,
         )
     except BaseException:
@@ -227,15 +227,15 @@ def new_zygote(zygote: int, launch: Launch, output: Output | None = None) -> Zyg
     try:
         pidfd = process.open_child(pid)
     except OSError:
-        channel.close()  # which ends it
+        channel.close()  # at which the zygote exits
         slot_memory.close()
         raise
     return ZygoteHandle(zygote, launch.generation, channel, pid, pidfd, slot_memory, output)
 
 
 def _descriptors(channel: int, stacks: int) -> list[tuple[int, ...]]:
-    # By way of numbers that are neither's: dup2 onto itself would leave close-on-exec set, and one could be
-    # where the other is to go.
+    # By way of spare numbers: dup2 onto the same number would leave close-on-exec set, and the source of one
+    # could be the target of the other.
     wanted = {CHANNEL_DESCRIPTOR: channel, STACKS_DESCRIPTOR: stacks}
     spare = max(channel, stacks, *wanted) + 1
     there = [(os.POSIX_SPAWN_DUP2, source, spare + n) for n, source in enumerate(wanted.values())]
@@ -248,7 +248,7 @@ def _outputs(output: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def _library_paths() -> list[str]:
-    # Where those libraries are installed for this interpreter, in their order; empty: nowhere.
+    # Return where those libraries are installed for this interpreter; empty if they are not.
     specs = [PathFinder.find_spec(name) for name in _LIBRARIES]
     return [_root_of(spec.origin) if spec and spec.origin else "" for spec in specs]
 
@@ -261,7 +261,7 @@ def _root_of(package: str) -> str:
 def new_worker(
     worker: int, slot: int, generation: int, zygote: ZygoteHandle, output: Output | None = None
 ) -> WorkerHandle:
-    """Ask a zygote for a worker and return its handle; its process is not known yet.
+    """Order a zygote to fork a worker and return its handle; its process is not known yet.
 
     Raises OSError (BlockingIOError when the zygote does not read) and ChannelClosedError.
     """
@@ -286,7 +286,7 @@ def new_worker(
 def request_zygote(
     zygote: int, handle: WorkerHandle
 ) -> tuple[Channel[messages.FromZygote], slots.SlotReader]:
-    """Ask a worker to fork a zygote from itself; return our end of its channel, and its memory.
+    """Order a worker to fork a zygote from itself; return the master's end of its channel, and its memory.
 
     Raises OSError (BlockingIOError when the worker does not read) and ChannelClosedError.
     """
@@ -307,6 +307,6 @@ def request_zygote(
 
 
 def kill(pidfd: int) -> None:
-    """End a child that is of no use, and forget it; it is reaped as a stranger."""
+    """Kill a child that is not needed, and forget it; it is reaped as an orphan."""
     process.send_signal(pidfd, signal.SIGKILL)
     os.close(pidfd)

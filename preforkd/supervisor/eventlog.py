@@ -1,7 +1,7 @@
-"""The pool's story in the log: a line for each event that an administrator would look for.
+"""Log one line for each fact and action that an administrator looks for.
 
-Each line about a worker carries its slot, pid and generation, as text and as journal fields. What
-happens to each worker as planned has no entry in the catalog: its explanation would fill pages.
+Each line about a worker has its slot, pid and generation, as text and as journal fields. Planned events of
+workers have no catalog entry, because `journalctl -x` would print its explanation for each of them.
 """
 
 import logging
@@ -27,13 +27,13 @@ def worker_fields(row: WorkerRow) -> dict[str, Any]:
 
 
 def worker_name(row: WorkerRow) -> str:
-    """Return how a worker is named in every line: slot, pid, generation."""
+    """Return the name of a worker in the log: slot, pid, generation."""
     pid = f"pid {row.pid}, " if row.pid is not None else ""
     return f"worker {row.slot} ({pid}generation {row.generation})"
 
 
 def zygote_name(row: ZygoteRow) -> str:
-    """Return how a zygote is named in every line: pid, generation."""
+    """Return the name of a zygote in the log: pid, generation."""
     pid = f"pid {row.pid}, " if row.pid is not None else ""
     return f"zygote ({pid}generation {row.generation})"
 
@@ -43,7 +43,7 @@ def _log_worker(row: WorkerRow, level: int, text: str, entry: Entry | None = Non
 
 
 def _log(level: int, text: str, entry: Entry | None, fields: dict[str, Any]) -> None:
-    # CODE_FUNC and its like name whoever called who calls this.
+    # stacklevel: CODE_FUNC is the function that called the caller of this one.
     logger.log(level, "%s", text, extra={"journal": {**_message_id(entry), **fields}}, stacklevel=3)
 
 
@@ -52,7 +52,7 @@ def _message_id(entry: Entry | None) -> dict[str, Any]:
 
 
 def log_entry(entry: Entry, level: int, text: str, **fields: Any) -> None:
-    """Log a message of the catalog; ``fields`` are journal fields besides."""
+    """Log a message with its catalog entry; ``fields`` are additional journal fields."""
     _log(level, text, entry, fields)
 
 
@@ -64,14 +64,14 @@ _ORIGINS = {
 
 
 def log_listener(name: str, address: str, origin: str) -> None:
-    """Log that a socket is listened on: where it comes from is one of `_ORIGINS`."""
+    """Log that a socket is served; ``origin`` is a key of `_ORIGINS`."""
     fields = {"PREFORKD_LISTENER": name, "PREFORKD_ADDRESS": address, "PREFORKD_ORIGIN": origin}
     text = f"listening on {address} ({name}, {origin})"
     log_entry(_ORIGINS[origin], logging.INFO, text, **fields)
 
 
 def log_promotion(generation: int, board: Scoreboard) -> None:
-    """Log that a generation is serving, and which ones drain for it; ``board`` knows that already."""
+    """Log that a generation is serving, and which ones drain; ``board`` has the promotion applied."""
     old = [str(row.generation) for row in board.generations.values() if row.role is Role.OLD]
     text = f"generation {generation} is serving"
     if old:
@@ -89,7 +89,7 @@ def _zygote_fields(row: ZygoteRow) -> dict[str, Any]:
 
 
 def log_event(event: ev.Fact | ev.Action, board: Scoreboard) -> None:
-    """Log an event, given the scoreboard from before it was applied."""
+    """Log an event; ``board`` is the scoreboard before it is applied."""
     if (log := _LOGGERS.get(type(event))) is not None:
         log(event, board)
 
@@ -101,12 +101,12 @@ def log_failure(
     entry: Entry | None = None,
     **fields: Any,
 ) -> None:
-    """Log why something did not work, with its evidence and the hint."""
+    """Log a failure with its evidence and its hint; ``what`` failed."""
     _log(level, failure.report(what), entry, fields)
 
 
 def log_stacks(row: WorkerRow, what: str, request: str, stacks: str, entry: Entry) -> None:
-    """Log what a worker is at, with its stacks."""
+    """Log ``what`` about a worker, with its stacks; ``request`` is the line of its request or empty."""
     fields = worker_fields(row)
     if request:
         fields["PREFORKD_REQUEST"] = request
@@ -119,14 +119,14 @@ def _with_stacks(what: str, stacks: str) -> str:
 
 
 def log_late_worker(row: WorkerRow, request: str, stacks: str) -> None:
-    """Log where a worker was that is killed because it is late; ``request`` is empty for none."""
+    """Log the stacks of a worker that is killed after a timeout; ``request`` is empty for none."""
     entry = catalog.DRAIN_TIMEOUT if row.was_ready else catalog.WORKER_HUNG
     busy = f", busy with {request}" if request else ""
     log_stacks(row, f"was killed after its timeout{busy}", request, stacks, entry)
 
 
 def log_late_zygote(row: ZygoteRow, stacks: str) -> None:
-    """Log where a zygote was that is killed because it is late."""
+    """Log the stacks of a zygote that is killed after a timeout."""
     text = _with_stacks(f"{zygote_name(row)} was killed after its timeout", stacks)
     _log(logging.WARNING, text, catalog.ZYGOTE_KILLED, _zygote_fields(row))
 
@@ -298,7 +298,7 @@ def _zygote_loaded(event: ev.ZygoteLoaded, board: Scoreboard) -> None:
 
 def _zygote_failed(event: ev.ZygoteFailed, board: Scoreboard) -> None:
     row = board.zygotes.get(event.zygote)
-    if row is not None and row.parent is None:  # else `GiveUpRefork` tells why
+    if row is not None and row.parent is None:  # else `GiveUpRefork` has the reason
         generation = board.generations.get(row.generation)
         if generation is not None and generation.role == "current":
             log_failure(

@@ -1,6 +1,6 @@
-"""Leaving when nobody needs the service: with socket activation the next connection starts it again.
+"""Exit when the service is idle; with socket activation the next connection starts it again.
 
-Nothing is lost in between: systemd holds the sockets, and connections wait in the kernel's queue.
+No connection is lost in between: systemd holds the sockets, and connections wait in their backlogs.
 systemd.socket(5)
 """
 
@@ -11,7 +11,7 @@ from preforkd.loop import Call, Loop
 
 
 class Watched(Protocol):
-    """What tells whether the service is idle."""
+    """The master, as far as it knows whether the service is idle."""
 
     def quiet_since(self) -> float | None:
         """Return since when no worker has been busy (loop time); None while one is or was just now."""
@@ -21,9 +21,9 @@ class Watched(Protocol):
 
 
 class IdleExit:
-    """Calls ``leave`` when the service has been idle for ``period`` seconds; 0 is never.
+    """Calls ``exit_idle`` when the service has been idle for ``period`` seconds; 0: never.
 
-    One timer, due at the earliest moment at which it can be true.
+    It has one timer, due at the earliest time at which that can be true.
     """
 
     def __init__(self, loop: Loop, watched: Watched, exit_idle: Callable[[], None]) -> None:
@@ -34,7 +34,7 @@ class IdleExit:
         self._timer: Call | None = None
 
     def set_period(self, period: float) -> None:
-        """Begin to watch, with this period from now on."""
+        """Set the period, and start the timer anew."""
         self._period = period
         self.close()
         if period:
@@ -52,7 +52,7 @@ class IdleExit:
             self._timer = self._loop.call_at(due, self._check)
 
     def close(self) -> None:
-        """Stop watching."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,7 +1,7 @@
-"""Whether preforkd's own files are those that this process was started from.
+"""Detect that the installed files of preforkd have changed since this process was started.
 
-A zygote runs the code that is on the disk. Where that is no longer the master's, and does not fit it,
-neither the application nor its configuration is to blame.
+A zygote runs the code that is on the disk. If that is no longer the code of the master and they do not fit
+together, neither the application nor the configuration is to blame.
 """
 
 import os
@@ -13,7 +13,7 @@ HINT = "preforkd itself was changed on disk since this service was started: rest
 
 
 def changed() -> bool:
-    """Tell whether a file of the package was changed, added or removed since the start."""
+    """Return whether a file of the package was changed, added or removed since the start."""
     return _state() != _AT_START
 
 

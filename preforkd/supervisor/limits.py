@@ -1,4 +1,4 @@
-"""From settings to what the policy may do: how many workers, and how long each step may take."""
+"""Derive the limits of the policy from the settings: how many workers, how long each step may take."""
 
 import math
 
@@ -12,9 +12,9 @@ _PER_CPU = 2
 
 
 def limits_of(settings: Settings, cpus: int, by_hand: int | None = None) -> Limits:
-    """Return the limits that these settings ask for on a machine with so many usable CPUs.
+    """Return the limits of these settings on a machine with ``cpus`` usable CPUs.
 
-    ``by_hand`` is a size that was asked for in place of that of the settings.
+    ``by_hand`` is a size that an administrator has set in place of that of the settings.
     """
     floor, most = _sizes(settings, cpus) if by_hand is None else (by_hand, by_hand)
     surge = most if settings.reload.surge == "all" else settings.reload.surge
@@ -34,24 +34,24 @@ def limits_of(settings: Settings, cpus: int, by_hand: int | None = None) -> Limi
 def _sizes(settings: Settings, cpus: int) -> tuple[int, int]:
     workers = settings.workers
     if workers.max and workers.count == "auto":  # an option may give a count to a file with a max
-        # Spare workers are idle ones, so there are as many of them when nobody is busy.
+        # Spare workers are idle ones, so an idle pool has at least as many.
         return max(1, workers.min, workers.spare), workers.max
     fixed = max(_LEAST, _PER_CPU * cpus) if workers.count == "auto" else workers.count
     return fixed, fixed
 
 
 def while_reloading(old: Limits, new: Limits) -> Limits:
-    """Return the limits while a candidate starts: the sizes that are, the patience that was asked.
+    """Return the limits while a candidate starts: the sizes of ``old``, the start timeouts of ``new``.
 
-    The old generation keeps its size until the candidate has taken over; a candidate that fails
-    has then changed nothing.
+    The old generation keeps its size until the candidate is promoted, so that a candidate that fails
+    has changed nothing.
     """
     return replace(old, start=new.start, boot=new.boot, candidate=new)
 
 
 def linger_of(settings: Settings) -> float:
-    """Return for how many seconds a retiring worker's idle connections may stay open.
+    """Return for how many seconds a retiring worker may keep idle connections open.
 
-    As long as an idle connection is promised, but so that the worker has left before it is killed.
+    As long as http.keep_alive promises, but shorter than timeouts.drain, after which it is killed.
     """
     return min(settings.http.keep_alive, 0.8 * settings.timeouts.drain)

@@ -1,11 +1,11 @@
-"""The listening sockets: which are wanted, where they come from, and who closes them.
+"""The listeners: which sockets the settings name, where they come from, and when they are closed.
 
-Sockets from systemd are identified by name and never by order; they are served, and never closed,
-shut down or unlinked, and what was changed about them is put back at the end.  A reload proposes a
-new set beside the old one, so that a proposal that fails takes nothing away.
+Sockets from systemd are identified by name, never by order. They are never closed, shut down or unlinked, and
+what was changed about them is restored at exit. A reload proposes a new set next to the current one, so that a
+proposal that fails changes nothing.
 
-Copies of sockets that we bound ourselves are left with systemd (its file descriptor store), so that the
-port stays open, and connections wait, while the service restarts or after its master was killed.
+systemd keeps copies of the sockets that preforkd has bound (its file descriptor store), so that the port
+stays open and connections wait while the service restarts or after the master was killed.
 """
 
 import logging
@@ -40,11 +40,11 @@ _OF_UNITS = {
     "owner": "the socket unit's SocketUser= decides",
     "group": "the socket unit's SocketGroup= decides",
 }
-"""Settings of an entry that do nothing for a socket from systemd."""
+"""Settings of an entry that have no effect on a socket from systemd."""
 
 
 class Served(msgspec.Struct, frozen=True):
-    """A socket that workers accept on."""
+    """A socket on which workers accept."""
 
     name: str
     sock: socket.socket
@@ -59,15 +59,15 @@ class Proposal(msgspec.Struct):
     served: tuple[Served, ...]
     bound: dict[str, list[socket.socket]] = {}
     fresh: list[socket.socket] = []
-    """Those that were bound for this proposal and are of no use without it."""
+    """Sockets that were bound for this proposal; a rollback closes them."""
     kept: list[tuple[ListenSettings, socket.socket]] = []
-    """Those that are served already."""
+    """Sockets that are served already."""
     entries: int = 0
-    """How many entries of ``listen`` say something about what is served."""
+    """Number of entries of ``listen`` that describe a served socket."""
     notes: tuple[str, ...] = ()
-    """What is written and not served, or passed and not served, in words."""
+    """Messages about entries and passed sockets that are not served."""
     takes_descriptors: bool = True
-    """Clients of Unix sockets may send descriptors, which only a stream handler can want."""
+    """Clients of Unix sockets may send descriptors, which only a stream handler can receive."""
 
     def pairs(self) -> tuple[tuple[str, socket.socket], ...]:
         """Return names and sockets, as a generation is started with them."""
@@ -75,7 +75,7 @@ class Proposal(msgspec.Struct):
 
 
 class Store(Protocol):
-    """Where copies of sockets survive us; `preforkd.linux.sd_notify.Notifier`."""
+    """Where copies of sockets outlive the master; `preforkd.linux.sd_notify.Notifier`."""
 
     def store(self, name: str, descriptors: Sequence[int]) -> None:
         """Keep copies under this name."""
@@ -86,15 +86,15 @@ class Store(Protocol):
 
 def stored_name(address: str) -> str:
     """Return the name under which a socket is stored; names must not contain a colon."""
-    # Nobody chooses addresses to collide here, and hashlib would bring all of OpenSSL into the master.
+    # Not a security matter, and hashlib would load OpenSSL into the master.
     data = address.encode()
     return f"{_STORED}{zlib.crc32(data):08x}{zlib.crc32(data[::-1]):08x}"
 
 
 class Listeners:
-    """The sockets from systemd and those of our own; `propose`, then `commit` or `roll_back`.
+    """The sockets from systemd and those that preforkd binds; `propose`, then `commit` or `roll_back`.
 
-    Raises ConfigurationError where systemd passed sockets, and none that can be served.
+    Raises ConfigurationError if systemd passed sockets, but none that can be served.
     """
 
     def __init__(self, passed: Passed, store: Store) -> None:
@@ -118,13 +118,13 @@ class Listeners:
 
     @property
     def from_systemd(self) -> bool:
-        """Tell whether what is served is systemd's, and so stays open without us."""
+        """Return whether the served sockets are systemd's, and so stay open when the service exits."""
         return bool(self._inherited)
 
     def propose(self, settings: Settings, places: Mapping[str, Place]) -> Proposal:
-        """Return the sockets that these settings ask for, bound where they are not yet.
+        """Return the sockets of these settings, bound where they are not yet.
 
-        An entry without a name is that of the passed sockets that serve its address; they get its name.
+        An entry without a name describes the passed sockets that serve its address; they get its name.
         Raises ConfigurationError for a name that systemd did not pass and SystemFailure for an address
         that cannot be bound, each naming the setting and its place.
         """
@@ -140,7 +140,7 @@ class Listeners:
         return proposal
 
     def commit(self, proposal: Proposal) -> None:
-        """Make the proposal the current set; sockets that it does not contain are closed."""
+        """Make the proposal the current set; close sockets that it does not contain."""
         for address, socks in self.current.bound.items():
             if address not in proposal.bound:
                 self._store.forget(stored_name(address))
@@ -159,12 +159,12 @@ class Listeners:
         self.current = proposal
 
     def roll_back(self, proposal: Proposal) -> None:
-        """Forget the proposal; what was bound for it is closed."""
+        """Close what was bound for the proposal."""
         for sock in proposal.fresh:
             _close(sock)
 
     def _forget_stored(self, proposal: Proposal) -> None:
-        # What an earlier configuration has left in the store would stay bound for ever.
+        # What an earlier configuration left in the store would stay bound for ever.
         served = {stored_name(address) for address in proposal.bound}
         for name, socks in self._stored.items():
             if name not in served:
@@ -174,9 +174,9 @@ class Listeners:
         self._stored = {}
 
     def close(self, *, restarting: bool = False) -> None:
-        """Close what is ours, and leave what is systemd's as it was.
+        """Close what preforkd has bound, and restore what systemd passed.
 
-        ``restarting``: what is stored stays there, and the files of Unix sockets stay as well.
+        ``restarting``: stored copies and the files of Unix sockets are kept.
         """
         for inherited in self._inherited:
             if self._was_blocking.get(inherited.sock.fileno()):
@@ -207,7 +207,7 @@ class Listeners:
         for index, listen in enumerate(settings.listen):
             place = places.get(f"listen[{index}]") or places.get("listen")
             if not listen.name and place is None:
-                continue  # the default, which nobody has written
+                continue  # the default, which is not in the configuration
             ours = [one for one in self._inherited if _describes(listen, one)]
             described |= {one.sock.fileno(): listen for one in ours}
             where = f"{place}: listen[{index}]"
@@ -237,7 +237,7 @@ class Listeners:
             passed = ", ".join(one.address for one in ours or self._inherited)
             yield f"{where}: {listen.address} is not served: systemd passed {passed} instead"
 
-    # --- of our own ------------------------------------------------------------------------------
+    # --- bound by preforkd ------------------------------------------------------------------------------
 
     def _bind_all(self, settings: Settings, places: Mapping[str, Place]) -> Proposal:
         proposal = Proposal(())
@@ -278,8 +278,8 @@ class Listeners:
         return socks
 
     def _give_up_unreachable(self, key: str) -> None:
-        # A Unix socket that systemd has kept is of no use when its file has gone meanwhile, with a
-        # RuntimeDirectory= that was not preserved for example.
+        # No client reaches a stored Unix socket whose file is gone, with a RuntimeDirectory= that was not
+        # preserved for example.
         parsed = parse_address(key)
         name = stored_name(key)
         gone = isinstance(parsed, UnixAddress) and not os.path.exists(parsed.path)

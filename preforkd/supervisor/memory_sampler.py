@@ -1,7 +1,7 @@
-"""The memory_sampler: how much memory processes have, read beside the loop.
+"""Read how much memory processes use, in a thread.
 
-Reading one process takes the kernel milliseconds, and there may be hundreds; so a thread does it, one
-at a time and only when somebody asks, and who asks again at once gets the same answer.
+Reading one process takes the kernel milliseconds, and there may be hundreds. So a thread reads them, one batch
+at a time and only on request; a request for what was read within the last second gets the same values.
 """
 
 import os
@@ -15,9 +15,9 @@ from preforkd.linux.memory import Usage
 from preforkd.loop import Loop
 
 FRESH = 1.0
-"""Seconds for which a reading is given to others too."""
+"""Seconds for which a reading is reused."""
 _MANY = 4096
-"""First readings, after which those of processes that have ended are forgotten."""
+"""Number of first readings above which those of processes that have exited are removed."""
 
 Reading = Usage | OSError
 """ProcessLookupError for a process that has ended, PermissionError for another user's."""
@@ -27,7 +27,7 @@ class _Request(msgspec.Struct, frozen=True):
     pids: frozenset[int]
     callback: Callable[[dict[int, Reading]], None]
     first: bool = False
-    """The first one of a process that has just begun, and so of no use to others: it grows."""
+    """It is the first reading of a new process, which is not reused: the process still grows."""
 
 
 class MemorySampler:
@@ -41,7 +41,7 @@ class MemorySampler:
         self._first: dict[int, int] = {}
 
     def read(self, pids: Collection[int], callback: Callable[[dict[int, Reading]], None]) -> None:
-        """Tell the memory of these processes: at once if it is known, else in another turn."""
+        """Call ``callback`` with the memory of these processes: at once if all are known, else later."""
         latest = self._fresh()
         known = {pid: latest[pid][1] for pid in pids if pid in latest}
         unknown = frozenset(pids) - known.keys()
@@ -51,11 +51,11 @@ class MemorySampler:
             callback(known)
 
     def watch(self, pid: int) -> None:
-        """Take a first reading of a process that has just begun, so that its growth is known."""
+        """Take the first reading of a new process, from which its growth is computed."""
         self._submit(_Request(frozenset({pid}), self._begin, first=True))
 
     def growth(self, pid: int, usage: Usage) -> int | None:
-        """Return the bytes that a process has to itself beyond its first reading; None if unknown."""
+        """Return by how many private bytes a process has grown since its first reading; None if unknown."""
         first = self._first.get(pid)
         return None if first is None else usage.private - first
 

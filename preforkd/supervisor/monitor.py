@@ -1,7 +1,7 @@
-"""What follows from looks at the pool: facts for the policy, stacks of slow requests, spent workers.
+"""Derive facts from samples of the pool: demand, overdue requests, workers that reached a limit.
 
-It holds what workers say of themselves against the limits of the settings. What a worker says counts
-against itself only; that the pool is to grow is the kernel's word about its queues, too.
+The monitor compares the workers' slots with the limits of the settings. A slot is written by its worker, so it
+has consequences for that worker only; whether the pool grows depends on the kernel's backlogs as well.
 """
 
 import logging
@@ -26,29 +26,29 @@ from preforkd.supervisor.pool import Pool
 from preforkd.supervisor.sampler import PoolSample, Sampler
 
 PERIOD = 1.0
-"""Seconds between two looks, at the most."""
+"""Longest time between two samples, in seconds."""
 _ELASTIC_PERIOD = 0.04
-"""Seconds between two looks at a pool that can grow."""
+"""Seconds between two samples of a pool that can grow."""
 _BACKLOG_PERIOD = 0.02
-"""Seconds until the next look at such a pool when connections wait."""
+"""Seconds between two samples of such a pool while connections wait."""
 _LONG_REQUEST = 0.02
-"""Seconds after which a request counts as one that holds its worker."""
+"""Seconds after which a request counts as long: its worker is not about to become idle."""
 _LIMITS_PERIOD = 10.0
-"""Seconds between two audits of what the workers have used."""
+"""Seconds between two checks of the workers' limits."""
 _OVERDUE_PERIOD = 0.05
-"""Seconds between two looks at a worker that is to be killed for its request; less than its farewell."""
+"""Seconds between two samples while a worker waits to be killed for its request; less than the time it has."""
 _SATURATED = 2.0
-"""Seconds of waiting after which it is said that the pool is saturated."""
+"""Seconds of waiting after which saturation is logged."""
 _REFORK_PAUSE = 60.0
-"""Seconds between two reforks that follow from requests, at the least."""
+"""Shortest time between two reforks that requests have triggered, in seconds."""
 _HEAVIEST_LISTED = 3
 _SHORTEST_PERIOD = 0.005
 _MASTER_DELAYED = 5.0
-"""Seconds between two looks that tell that the master itself was held up, and the workers maybe with it."""
+"""Seconds between two samples after which the master itself was delayed, and the workers maybe with it."""
 
 
 class MonitoredService(Protocol):
-    """What the overseer needs of the master."""
+    """What the monitor needs of the master."""
 
     board: Scoreboard
     limits: Limits
@@ -60,22 +60,22 @@ class MonitoredService(Protocol):
 
 
 class _RequestReport(msgspec.Struct):
-    """What was said of a worker's request that began at ``since``."""
+    """What was logged about the request of a worker that began at ``since``."""
 
     since: float
     slow: bool = False
 
 
 class _HeartbeatProbe(msgspec.Struct):
-    """A worker was asked to show that its loop turns."""
+    """A heartbeat that was requested from a worker."""
 
     beats: int
-    """How often it had shown that before."""
+    """Its heartbeat counter at that time."""
     since: float
 
 
 class Monitor:
-    """See the module; facts go to ``feed``, and ``changed`` is called after each look."""
+    """See the module; facts go to ``feed``, and ``changed`` is called after each sample."""
 
     def __init__(
         self,
@@ -93,20 +93,20 @@ class Monitor:
         self._changed = changed
         self._reports: dict[int, _RequestReport] = {}
         self._overdue_workers: dict[int, float] = {}
-        """Workers that are to be killed for their request, and when that began."""
+        """Workers that are about to be killed for their request, and when that request began."""
         self._probes: dict[int, _HeartbeatProbe] = {}
-        """Workers that were asked whether their loops turn."""
+        """Heartbeats that were requested and not answered yet, by worker."""
         self._unresponsive: frozenset[int] = frozenset()
-        """Those of them that have not answered since the look before."""
+        """Workers that have not sent the heartbeat since the previous sample."""
         self._sampled_at = float("-inf")
         self._limits_checked_at = float("-inf")
         self._refork_at = float("-inf")
-        """Before this, no refork follows from requests."""
+        """No number of requests triggers a refork before this time."""
         self._measuring = False
         self._saturated_since: float | None = None
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop sampling."""
         self.sampler.close()
 
     def _on_sample(self, sample: PoolSample) -> float:
@@ -132,11 +132,11 @@ class Monitor:
     # --- the pool as a whole ---------------------------------------------------------------------
 
     def _observe(self, sample: PoolSample, now: float) -> int:
-        """Report a look; return how many connections wait."""
+        """Feed a sample to the policy; return how many connections wait."""
         held = sum(now - since >= _LONG_REQUEST for since in sample.busy.values())
         current = self._service.board.current
         waiting = self._pool.waiting(current.generation) if current else 0
-        # A worker whose loop stands still is not idle, whatever it says.
+        # A worker whose loop does not run is not idle, whatever its slot shows.
         busy = self._unresponsive.union(sample.busy)
         self._feed(ev.PoolObserved(busy, held, waiting if busy else 0))
         return waiting
@@ -146,7 +146,7 @@ class Monitor:
         return self._pool.listeners(current.generation) if current else []
 
     def log_saturation(self) -> None:
-        """Say that the pool is saturated, or is not any more; to be called when facts were applied."""
+        """Log that the pool is saturated, or no longer is; called after facts were applied."""
         now = self._loop.time()
         since = self._service.board.demand.waiting_since
         if since is None:
@@ -164,9 +164,9 @@ class Monitor:
     # --- loops -----------------------------------------------------------------------------------
 
     def _watch_loops(self, sample: PoolSample, waiting: int, now: float) -> None:
-        """Ask workers whether their loops turn, and act on those that do not answer.
+        """Request heartbeats from workers, and report those that send none.
 
-        Each second while connections wait, and now and then those that have connections open.
+        Every second while connections wait, else every ten seconds from those with open connections.
         """
         limit = self._service.settings.timeouts.heartbeat
         if now - self._sampled_at > _MASTER_DELAYED:
@@ -215,7 +215,7 @@ class Monitor:
     # --- requests --------------------------------------------------------------------------------
 
     def _watch_requests(self, sample: PoolSample, now: float) -> float:
-        """Act on requests that take long; return when the next one of those that run is due."""
+        """Act on requests that take long; return when the next running one is due."""
         timeouts = self._service.settings.timeouts
         due = [float("inf")]
         self._reports = {
@@ -225,7 +225,7 @@ class Monitor:
         }
         for worker, since in list(self._overdue_workers.items()):
             if sample.busy.get(worker) != since:
-                # The one that it has now, or will have, is nobody's fault.
+                # That request has ended; the next one must not be blamed for it.
                 del self._overdue_workers[worker]
                 self._feed(ev.WorkerRecovered(worker))
         for worker, since in sample.busy.items():
@@ -266,7 +266,7 @@ class Monitor:
     # --- reforks ---------------------------------------------------------------------------------
 
     def warmest(self) -> int:
-        """Return the worker that has answered the most requests; 0 if there is none."""
+        """Return the worker that has answered most requests; 0 if there is none."""
         requests = self._pool.sample(self._loop.time()).requests
         return max(requests, key=requests.__getitem__, default=0)
 
@@ -288,7 +288,7 @@ class Monitor:
             reason = f"worker {board.workers[worker].slot} has answered {counts[worker]} requests"
             self._feed(ev.ReforkRequested(worker, reason))
 
-    # --- what workers have used ------------------------------------------------------------------
+    # --- limits of workers ------------------------------------------------------------------------
 
     def _check_limits(self) -> None:
         settings = self._service.settings
@@ -310,7 +310,7 @@ class Monitor:
                 yield row, row.pid
 
     def _measure_memory(self, limit: int) -> None:
-        # Beside the loop: reading the memory of many workers takes a while.
+        # In a thread, because reading the memory of many workers takes long.
         rows = list(self._limited_workers())
 
         def measured(readings: dict[int, Reading]) -> None:

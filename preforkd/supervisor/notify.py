@@ -1,4 +1,4 @@
-"""What the service says of itself to systemd: STATUS on change and seldom, and the watchdog's ping."""
+"""Notify systemd: the STATUS line when it changed, the watchdog's ping, extensions of timeouts."""
 
 import logging
 from collections.abc import Callable
@@ -10,15 +10,15 @@ from preforkd.loop import Call, Loop
 logger = logging.getLogger("preforkd.master")
 
 PERIOD = 1.0
-"""Seconds between two STATUS lines, at the least."""
+"""Shortest time between two STATUS lines, in seconds."""
 EXTENSION = 10.0
-"""Seconds that systemd is asked for at a time."""
+"""Seconds by which a timeout is extended at a time."""
 _EXTENSION_PERIOD = 2.0
-"""Seconds after which it is asked again: as long at the most it has forgotten what it granted."""
+"""Seconds between two extensions: the longest time for which systemd may have forgotten one."""
 
 
 class StatusNotifier:
-    """Says what ``text`` returns, the STATUS line."""
+    """Sends the STATUS line that ``text`` returns."""
 
     def __init__(self, loop: Loop, notifier: Notifier, text: Callable[[], str]) -> None:
         self.notifier = notifier
@@ -29,12 +29,12 @@ class StatusNotifier:
         self._timer: Call | None = None
 
     def line(self) -> str:
-        """Return the STATUS line of now, for a message that carries it along with its news."""
+        """Return the current STATUS line, for a notification that includes it."""
         self._sent, self._sent_at = self._text(), self._loop.time()
         return self._sent
 
     def refresh(self) -> None:
-        """Something changed: say so, now or as soon as the period is over."""
+        """Send the line if it changed, now or when the period is over."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -57,7 +57,7 @@ class StatusNotifier:
 
 
 class Watchdog:
-    """Pings from a loop that turned, if ``healthy`` says so; silent without WatchdogSec=."""
+    """Sends the watchdog's ping from the loop while ``healthy`` returns true, if WatchdogSec= is set."""
 
     def __init__(self, loop: Loop, notifier: Notifier, healthy: Callable[[], bool]) -> None:
         self._loop = loop
@@ -67,7 +67,7 @@ class Watchdog:
         self._timer: Call | None = None
 
     def start(self) -> None:
-        """Ping now, and twice in each interval that systemd grants (sd_watchdog_enabled(3))."""
+        """Ping now, and twice per interval of the watchdog; see sd_watchdog_enabled(3)."""
         interval = self._notifier.watchdog_interval
         if interval is None:
             return
@@ -89,11 +89,11 @@ class Watchdog:
 
 
 class TimeoutExtender:
-    """Asks systemd for time while a step lasts that may take longer than its timeout.
+    """Extends systemd's timeout during a step that may take longer.
 
-    In short pieces, again and again: what was granted is forgotten by a daemon-reload or daemon-reexec,
-    and a master that hangs must not have been granted all of it. An extension never shortens what the
-    unit grants. EXTEND_TIMEOUT_USEC, sd_notify(3)
+    In short extensions, repeatedly: systemd forgets an extension at daemon-reload and daemon-reexec, and a
+    master that hangs must not have been granted all of the time. An extension never shortens the timeout of
+    the unit. EXTEND_TIMEOUT_USEC, sd_notify(3)
     """
 
     def __init__(self, loop: Loop, notifier: Notifier) -> None:
@@ -103,7 +103,7 @@ class TimeoutExtender:
         self._timer: Call | None = None
 
     def begin(self, seconds: float) -> None:
-        """Ask from now on, for so long at the most."""
+        """Extend from now on, for at most ``seconds``."""
         self.end()
         if self._notifier.active:
             self._until = self._loop.time() + seconds
@@ -116,7 +116,7 @@ class TimeoutExtender:
             self._timer = self._loop.call_later(_EXTENSION_PERIOD, self._extend)
 
     def end(self) -> None:
-        """Ask no more: the step is over."""
+        """Stop extending: the step is over."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

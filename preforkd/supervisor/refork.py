@@ -1,4 +1,4 @@
-"""Zygotes that are forked from workers: those that are not born yet, and who waits for one."""
+"""Reforks: zygotes that workers were ordered to fork, and the callbacks that wait for the result."""
 
 from collections.abc import Callable
 
@@ -14,17 +14,17 @@ from preforkd.supervisor.children import WorkerHandle, ZygoteHandle
 
 
 class ReforkWaiters:
-    """Those who have asked for a refork, and wait for what comes of it."""
+    """The callbacks of those who requested a refork."""
 
     def __init__(self) -> None:
         self._waiters: list[Callable[[str | Failure], None]] = []
 
     def add(self, callback: Callable[[str | Failure], None]) -> None:
-        """Have ``tell`` called, once, when it has ended: what was achieved, in words, or why not."""
+        """Have ``callback`` called once when the refork has ended: with a message, or the failure."""
         self._waiters.append(callback)
 
     def resolve(self, outcome: str | Failure) -> None:
-        """Tell all who wait how it has ended."""
+        """Call all callbacks with the result, once."""
         waiters, self._waiters = self._waiters, []
         for callback in waiters:
             callback(outcome)
@@ -38,14 +38,14 @@ class _Pending(msgspec.Struct, frozen=True):
 
 
 class PendingReforks:
-    """Zygotes that were asked for and are not born; what goes wrong is reported as their failure."""
+    """Zygotes that were ordered and not forked yet; an error is reported as the zygote's failure."""
 
     def __init__(self, report: Callable[[ev.Fact], None]) -> None:
         self._report = report
         self._pending: dict[int, _Pending] = {}
 
     def request(self, action: ev.ForkZygote, handle: WorkerHandle | None) -> None:
-        """Ask a worker for the zygote."""
+        """Order a worker to fork the zygote."""
         if handle is None:
             self._failed(action.zygote, "the worker that was to fork it has exited")
             return
@@ -64,9 +64,9 @@ class PendingReforks:
     def forked(
         self, handle: WorkerHandle, message: messages.Reforked, claim: Callable[[int], int | None]
     ) -> ZygoteHandle | None:
-        """Return the handle of a zygote that its worker says is born; None if that is not so.
+        """Return the handle of a zygote that its worker reports as forked; None if that is not true.
 
-        ``claim`` returns a pidfd for a pid that is a child of ours, and nobody else's.
+        ``claim`` returns a pidfd if the pid is that of a new child of the master, else None.
         """
         pending = self._pending.get(message.zygote)
         if pending is None or pending.worker != handle.worker:
@@ -84,21 +84,21 @@ class PendingReforks:
         return ZygoteHandle(message.zygote, generation, channel, message.pid, pidfd, slot_memory)
 
     def failed(self, handle: WorkerHandle, zygote: int, failure: Failure) -> None:
-        """Report that a worker could not fork this zygote, if it is the worker that was asked."""
+        """Report that a worker could not fork this zygote, if it is the worker that was ordered to."""
         pending = self._pending.get(zygote)
         if pending is not None and pending.worker == handle.worker:
             self.drop(zygote)
             self._report(ev.ZygoteFailed(zygote, failure))
 
     def worker_ended(self, handle: WorkerHandle) -> None:
-        """Report zygotes that will not be born, because their worker has ended."""
+        """Report the failure of zygotes whose worker has exited."""
         for zygote, pending in list(self._pending.items()):
             if pending.worker == handle.worker:
                 self.drop(zygote)
                 self._failed(zygote, f"worker {handle.slot} exited while it forked the zygote")
 
     def drop(self, zygote: int) -> bool:
-        """Give up one that is not born; tell whether there was one. Should it be born, it leaves."""
+        """Give up a pending zygote; return whether there was one. If it is forked anyway, it exits."""
         pending = self._pending.pop(zygote, None)
         if pending is not None:
             pending.channel.close()

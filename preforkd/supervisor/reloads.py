@@ -1,4 +1,4 @@
-"""Who waits for a reload, and what they are told: requests that arrive during one are merged."""
+"""Requests for a reload, and their answers; requests that arrive during a reload are merged into one."""
 
 import time
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Reloads:
         self._running: _Request | None = None
 
     def request(self, waiter: ReloadCallback | None, *, fresh: bool) -> None:
-        """Remember that a reload is asked for; however many ask, it is one."""
+        """Queue a reload; all requests until it begins are one."""
         request = self._next or _Request()
         request.fresh = request.fresh or fresh
         if waiter is not None:
@@ -50,21 +50,21 @@ class Reloads:
 
     @property
     def pending(self) -> bool:
-        """Tell whether a reload is to follow."""
+        """Return whether a reload is queued."""
         return self._next is not None
 
     @property
     def by_signal(self) -> bool:
-        """Tell whether the reload that is to follow was asked for by a signal, too: nobody is answered."""
+        """Return whether the queued reload was requested by a signal (too), which gets no answer."""
         return self._next is not None and self._next.by_signal
 
     def begin(self) -> bool:
-        """Take up the reload that was asked for; tell whether new workers are wanted in any case."""
+        """Begin the queued reload; return whether it is to start new workers in any case."""
         self._running, self._next = self._next or _Request(), None
         return self._running.fresh
 
     def answer(self, answer: ReloadAnswer) -> None:
-        """Tell those who wait for the running reload how it ended."""
+        """Send the answer to all callbacks of the running reload."""
         self.last = ReloadStatus(
             generation=answer.generation,
             ok=answer.ok,
@@ -78,7 +78,7 @@ class Reloads:
         _resolve(running, answer)
 
     def refuse(self) -> None:
-        """Tell everybody who waits that the service is stopping."""
+        """Answer all callbacks, queued ones too, that the service is stopping."""
         running, self._running = self._running, None
         following, self._next = self._next, None
         _resolve(running, STOPPING)

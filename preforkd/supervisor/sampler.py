@@ -1,9 +1,10 @@
-"""When the slots are looked at: only while something happens.
+"""Sample the slots, only while something happens.
 
-A worker that becomes busy sends ActivityResumed; from then on looks follow each other, as soon as whoever
-is told of them wants the next, until one finds nobody busy, nothing answered since the one before, and no
-connection that waits. Then wake-ups are requested again, and nothing is read. A connection for which nobody
-has rung a moment later starts the looks as well: the workers may all hang outside a request.
+A worker that becomes busy sends ActivityResumed. From then on one sample follows another, at the intervals that
+the callback returns, until a sample finds no worker busy, no request answered since the previous one, and no
+connection waiting. Then each worker is requested to send ActivityResumed again, and sampling pauses. A
+connection that is still waiting a moment after its arrival resumes sampling too, because all workers may hang
+outside a request.
 """
 
 import socket
@@ -16,16 +17,16 @@ from preforkd.linux import backlog
 from preforkd.loop import Call, Loop
 
 ARRIVAL_DELAY = 1.0
-"""Seconds from a connection's arrival to a look, unless a worker reports activity before."""
+"""Seconds from the arrival of a connection to a sample, unless a worker sends ActivityResumed before."""
 RETRY_DELAY = 1.0
-"""Seconds until the next look after one that raised."""
+"""Seconds until the next sample after one that raised."""
 
 
 class PoolSample(msgspec.Struct, frozen=True):
-    """What workers say of themselves.
+    """What the slots hold, by worker.
 
-    Since when who is busy (loop time), who has answered how much, how often each has shown that its loop
-    turns, and how many connections each has open.
+    Since when it is busy (loop time), how many requests it has answered, its heartbeat counter, and how many
+    connections it has open.
     """
 
     busy: dict[int, float] = {}
@@ -35,10 +36,10 @@ class PoolSample(msgspec.Struct, frozen=True):
 
 
 class Slots(Protocol):
-    """What is looked at."""
+    """The pool, as the sampler sees it."""
 
     def sample(self, now: float) -> PoolSample:
-        """Return what all workers say now."""
+        """Return what all slots hold now."""
 
     def request_wakeups(self) -> None:
         """Have each worker send ActivityResumed when it next becomes busy."""
@@ -47,7 +48,7 @@ class Slots(Protocol):
 class Sampler:
     """See the module.
 
-    ``tell`` is called with each glance and returns the seconds until the next one at the latest;
+    ``callback`` is called with each sample and returns the seconds until the next one at the latest;
     ``listeners`` returns the sockets at which connections wait for workers.
     """
 
@@ -63,20 +64,20 @@ class Sampler:
         self._callback = callback
         self._listeners = listeners
         self.hold = False
-        """Whoever is told of the looks waits for something, and wants them to go on."""
+        """Keep sampling although all is idle: set by the callback, which waits for a change."""
         self._watched: list[int] = []
-        """Descriptors of listeners: whoever arrives there is noticed, once."""
+        """Descriptors of listeners that are watched for the next connection."""
         self._timer: Call | None = None
         self._last = PoolSample()
         self._awake = False
         self._quiet_at = loop.time()
 
     def quiet_since(self) -> float | None:
-        """Return since when all has been quiet (loop time); None while it is not."""
+        """Return since when all workers have been idle (loop time); None while sampling is active."""
         return None if self._awake else self._quiet_at
 
     def wake(self) -> None:
-        """Take a worker's ActivityResumed: look now, and from now on."""
+        """Sample now, and resume sampling: a worker has sent ActivityResumed."""
         if not self._awake:
             self._awake = True
             self._last = PoolSample()
@@ -95,7 +96,7 @@ class Sampler:
         quiet = self._is_quiet(sample)
         if quiet:
             self._slots.request_wakeups()
-            # One that became busy between the look and the request sent no message.
+            # One that became busy between the sample and the request sent no message.
             sample = self._slots.sample(now)
             quiet = self._is_quiet(sample)
         self._last = sample
@@ -119,12 +120,12 @@ class Sampler:
             self._watched.append(sock.fileno())
 
     def unwatch(self) -> None:
-        """Stop watching the listeners until the next quiet: one may be closed."""
+        """Stop watching the listeners until all is idle again: one may be closed."""
         while self._watched:
             self._loop.remove_reader(self._watched.pop())
 
     def close(self) -> None:
-        """Look no more until the next wake-up."""
+        """Stop sampling until the next wake-up."""
         self.unwatch()
         if self._timer is not None:
             self._timer.cancel()

@@ -1,4 +1,4 @@
-"""The service as the control socket shows it: the scoreboard, and what workers say of themselves."""
+"""The service as the control socket shows it: the scoreboard, and the contents of the slots."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -39,14 +39,14 @@ class SnapshotSource(msgspec.Struct, frozen=True):
     last_reload: ReloadStatus | None
     served: tuple[Served, ...]
     notes: list[str]
-    """What is to be told besides the board's problems."""
+    """Problems besides those of the scoreboard."""
     by_hand: bool
 
 
 def service_status(
     service: SnapshotSource, board: Scoreboard, limits: Limits, pool: Pool, now: float
 ) -> ServiceStatus:
-    """Return the view; ``now`` is monotonic seconds."""
+    """Return the status; ``now`` is monotonic seconds."""
     # The slots are read once: workers change them at any moment.
     workers = [_worker(row, pool, now) for row in _by_slot(board)]
     busy = sum(worker.busy_seconds is not None for worker in workers)
@@ -126,7 +126,7 @@ class _Process(msgspec.Struct, frozen=True):
 def read_memory_status(
     board: Scoreboard, memory_sampler: MemorySampler, callback: Callable[[MemoryStatus], None]
 ) -> None:
-    """Read what all processes take and tell it; one that ends meanwhile is left out."""
+    """Read the memory of all processes for ``callback``; one that exits meanwhile is left out."""
     processes = list(_processes(board))
 
     def done(readings: dict[int, Reading]) -> None:
@@ -177,7 +177,7 @@ def _memory(process: _Process, usage: Usage, memory_sampler: MemorySampler) -> P
 
 
 def _unrelated(usages: list[Usage]) -> int | None:
-    # What is in no file would be each one's own; files would be shared as they are now.
+    # Without sharing, anonymous memory would be private to each; files are shared anyway.
     total = 0
     for usage in usages:
         if usage.pss_files is None:

@@ -1,4 +1,4 @@
-"""What a worker has used, held against its limits: CPU time, descriptors, memory."""
+"""Compare what a worker has used with its limits: CPU time, descriptors, memory."""
 
 import contextlib
 
@@ -9,10 +9,9 @@ _NINE_TENTHS = 0.9
 
 
 def reason_to_replace(pid: int, settings: Settings, connections: int, share: float) -> str:
-    """Return which limit a worker has reached, for people; empty: none.
+    """Return which limit a worker has reached, as text for the log; empty: none.
 
-    ``connections`` are those that it says it has open, ``share`` is the part of each limit that holds
-    for it.
+    ``connections`` is the number in its slot, ``share`` the part of each limit that applies to it.
     """
     with contextlib.suppress(OSError, ValueError, IndexError):  # it may have ended by now
         limits = settings.limits
@@ -30,16 +29,16 @@ def reason_to_replace(pid: int, settings: Settings, connections: int, share: flo
 
 
 def too_heavy(private: int, growth: int | None) -> str:
-    """Return in words that a worker has so many bytes to itself, and how many more than at first."""
+    """Return a text with the private bytes of a worker, and by how much they have grown since its fork."""
     grown = f", {_size(growth)} more than after its fork" if growth is not None else ""
     return f"it has {_size(private)} of private memory{grown}"
 
 
 def heaviest(weights: list[tuple[int, int]]) -> str:
-    """Return in words which workers have the most memory to themselves: bytes and slots, in order."""
+    """Return a text that lists private bytes and slots of the workers with the most memory."""
     return "most: " + ", ".join(f"worker {slot} {_size(private)}" for private, slot in weights)
 
 
 def _size(count: int) -> str:
-    # To a tenth of a mebibyte: what is written in settings would be exact, and unreadable here.
+    # To a tenth of a mebibyte; the exact notation of the settings would be unreadable here.
     return f"{count / (1 << 20):.1f} MB"
