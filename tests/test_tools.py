@@ -95,8 +95,9 @@ def test_each_module_has_its_tests():
     for path in (ROOT / "preforkd").rglob("*.py"):
         name = path.relative_to(ROOT / "preforkd")
         mirror = ROOT / "tests" / name.with_name(f"test_{name.name}")
-        if path.read_text().count("\n") > 10 and not mirror.exists():
-            without.add(str(name))
+        statements = ast.parse(path.read_text()).body
+        if len(statements) > 1 and path.read_text().count("\n") > 10 and not mirror.exists():
+            without.add(str(name))  # not a package that has only its theory of operation
     assert without == set(TESTED_ELSEWHERE)
 
 
