@@ -25,6 +25,7 @@ from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError, refus
 from preforkd.linux import cgroup, environment
 from preforkd.linux.sd_notify import Notifier
 from preforkd.logs import catalog, logs, streams
+from preforkd.logs.handlers import timestamp
 from preforkd.logs.journal import stderr_is_journal
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _report_failed_start(error: PreforkdError, notifier: Notifier) -> None:
         fields = {"MESSAGE_ID": catalog.START_FAILED.id}
         logger.critical("%s", text, extra={"journal": fields})
     else:
-        _print_error(error, f"{logs.time_of(time.time())} preforkd[{os.getpid()}]: critical:")
+        _print_error(error, f"{timestamp(time.time())} preforkd[{os.getpid()}]: critical:")
     notifier.status(f"cannot start: {error.message}")
 
 

@@ -39,7 +39,7 @@ def main() -> None:
         stacks.write_on_signal(memory)
         channel = _channel(descriptor)
         birth = zygote.from_worker(channel, birth.loaded)
-    process.leave(0)
+    process.exit_process(0)
 
 
 def _work(birth: zygote.WorkerStart) -> None:

@@ -295,7 +295,7 @@ class ControlServer:
                 self._loop.call_soon_threadsafe(self._socket_closed)
 
         self._closing += 1
-        scm_rights.close_aside(sock.close, closed)
+        scm_rights.close_in_thread(sock.close, closed)
 
     def _socket_closed(self) -> None:
         self._closing -= 1
@@ -318,7 +318,7 @@ class ControlServer:
             self._loop.remove_reader(self._sock.fileno())
             listener, self._sock = self._sock, None
             if self._peek:  # one who was not accepted may have sent descriptors as well
-                scm_rights.close_aside(lambda: bind.close_unix(listener))
+                scm_rights.close_in_thread(lambda: bind.close_unix(listener))
             else:
                 bind.close_unix(listener)
         if not self._clients:

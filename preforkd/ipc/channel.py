@@ -128,7 +128,7 @@ class Channel(Generic[T]):
         if self._peeks and self._sock.fileno() >= 0:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
-            scm_rights.close_aside(socket.socket(fileno=self._sock.detach()).close)
+            scm_rights.close_in_thread(socket.socket(fileno=self._sock.detach()).close)
         self._sock.close()
 
 

@@ -89,11 +89,11 @@ class Leaving(Struct, frozen=True, tag="leaving"):
     reason: str
 
 
-class ActivityResumed(Struct, frozen=True, tag="bell"):
+class ActivityResumed(Struct, frozen=True, tag="activity-resumed"):
     """Worker to master: something happens again (asked for by the slot's bell)."""
 
 
-class RequestLimitReached(Struct, frozen=True, tag="spent"):
+class RequestLimitReached(Struct, frozen=True, tag="request-limit-reached"):
     """Worker to master: I have answered as many requests as I was to."""
 
 
@@ -128,11 +128,11 @@ class Retire(Struct, frozen=True, tag="retire"):
     """
 
     linger: float = 0.0
-    within: float | None = None
+    timeout: float | None = None
     """Seconds until a worker that has not left is killed; None: as its settings say."""
 
 
-class DrainNotice(Struct, frozen=True, tag="notice"):
+class DrainNotice(Struct, frozen=True, tag="drain-notice"):
     """Master to worker: the service stops soon; serve on, but no longer say that you are ready."""
 
 
@@ -149,14 +149,14 @@ class ReforkRequest(Struct, frozen=True, tag="refork"):
     zygote: int
 
 
-class Heartbeat(Struct, frozen=True, tag="rearm"):
+class Heartbeat(Struct, frozen=True, tag="heartbeat"):
     """Master to worker: look at the sockets anew, and show in the slot that the loop turns (a beat).
 
     Connections wait, and the worker that was woken for them may be unable to come.
     """
 
 
-class RequestTimeout(Struct, frozen=True, tag="overdue"):
+class RequestTimeout(Struct, frozen=True, tag="request-timeout"):
     """Master to worker: the request that began then takes too long, and you are killed in a moment.
 
     ``since`` is what the slot says, monotonic nanoseconds: by now it may be another request.

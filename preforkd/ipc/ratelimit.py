@@ -7,9 +7,9 @@ PERIOD = 1.0
 
 
 class RateLimit(msgspec.Struct):
-    """Counts messages, or lines; ``most`` of them are read in each period."""
+    """Counts messages, or lines; ``limit`` of them are read in each period."""
 
-    most: int
+    limit: int
     since: float = float("-inf")
     read: int = 0
     exceeded: bool = False
@@ -20,4 +20,4 @@ class RateLimit(msgspec.Struct):
         if now - self.since >= PERIOD:
             self.since, self.read = now, 0
         self.read += count
-        return self.since + PERIOD - now if self.read >= self.most else 0.0
+        return self.since + PERIOD - now if self.read >= self.limit else 0.0

@@ -37,7 +37,7 @@ def _pass(sock: socket.socket, *, allowed: bool) -> bool:
     return True
 
 
-def close_aside(close: Callable[[], None], done: Callable[[], None] = lambda: None) -> None:
+def close_in_thread(close: Callable[[], None], done: Callable[[], None] = lambda: None) -> None:
     """Call ``close``, which may wait for long, in a thread, then ``done`` there.
 
     A process that ends does not wait for it. Where the system grants no thread, the caller waits.

@@ -27,8 +27,8 @@ class ApplicationChildren:
     def __init__(self, ours: Callable[[], Iterable[int]]) -> None:
         self._ours = ours
         self._parent: int | None = os.getpid()
-        self._spared = False
-        self._disowned = False
+        self._exempt = False
+        self._done = False
         self._masks: dict[int, set[int]] = {}
         """What the threads that fork at this moment had blocked before."""
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -37,27 +37,27 @@ class ApplicationChildren:
         )
 
     @property
-    def here(self) -> bool:
+    def in_child(self) -> bool:
         """Tell whether this process is such a child."""
         return self._parent is not None and os.getpid() != self._parent
 
     @contextlib.contextmanager
-    def spared(self) -> Iterator[None]:
+    def exempt(self) -> Iterator[None]:
         """Let what is forked meanwhile keep everything: it is not the application's."""
-        self._spared = True
+        self._exempt = True
         try:
             yield
         finally:
-            self._spared = False
+            self._exempt = False
 
-    def release(self) -> None:
+    def disable(self) -> None:
         """Watch no more: what cannot be undone does nothing."""
         os.close(self._null)
         self._parent, self._ours = None, tuple
 
     def _block(self) -> None:
         # What is sent to the child before its handlers are the default ones would be lost.
-        if self._parent is not None and not self._disowned:
+        if self._parent is not None and not self._done:
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             self._masks[threading.get_ident()] = {int(number) for number in mask}
 
@@ -70,8 +70,8 @@ class ApplicationChildren:
         try:
             # Children of children are the application's own affair: by then it may have closed what was
             # replaced, and use the numbers.
-            if self._parent is not None and not (self._spared or self._disowned):
-                self._disowned = True
+            if self._parent is not None and not (self._exempt or self._done):
+                self._done = True
                 reset_signals()
                 self._replace_descriptors()
         finally:

@@ -47,14 +47,14 @@ def readable(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def messages(sock: socket.socket, most: int) -> int:
+def queued_messages(sock: socket.socket, limit: int) -> int:
     """Return how many messages wait at a socket of type SOCK_SEQPACKET; at most ``most``.
 
     They stay there, and descriptors with them. No other process may peek at it.
     """
     count = offset = 0
     with contextlib.suppress(OSError):  # BlockingIOError: there are no more
-        while count < most:
+        while count < limit:
             sock.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, offset)
             size = sock.recv_into(bytearray(1), 1, _LENGTH_ONLY)
             if not size:

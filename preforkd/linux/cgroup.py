@@ -19,13 +19,13 @@ def own_folder(membership: str = MEMBERSHIP, hierarchy: str = HIERARCHY) -> str 
     return None if path is None else hierarchy + path.rstrip("/")
 
 
-def wait_until_alone(patience: float, folder: str | None = None) -> list[int]:
+def wait_until_alone(timeout: float, folder: str | None = None) -> list[int]:
     """Wait until no other process is in this process's cgroup, for at most so many seconds.
 
     Returns the pids of those that are still there; empty also without version 2. pidfd_open(2)
     """
     folder = folder or own_folder()
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while others := _others(folder):
         rest = deadline - time.monotonic()
         if rest <= 0:
@@ -46,7 +46,7 @@ def _others(folder: str | None) -> list[int]:
     return [pid for pid in pids if pid not in {0, os.getpid()}]
 
 
-def _wait_for_one(pids: list[int], patience: float) -> None:
+def _wait_for_one(pids: list[int], timeout: float) -> None:
     ends = []
     poller = select.poll()
     try:
@@ -56,7 +56,7 @@ def _wait_for_one(pids: list[int], patience: float) -> None:
             except ProcessLookupError:
                 return
             poller.register(ends[-1], select.POLLIN)
-        poller.poll(patience * 1000)
+        poller.poll(timeout * 1000)
     finally:
         for end in ends:
             os.close(end)

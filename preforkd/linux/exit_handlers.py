@@ -16,13 +16,13 @@ from typing import Any
 
 
 class DeferredExitHandlers:
-    """Children and finalizers that forked processes do not get; `give_back` before this process ends."""
+    """Children and finalizers that forked processes do not get; `restore` before this process ends."""
 
     def __init__(self) -> None:
         self._children: set[Any] = set()
         self._finalizers: list[Any] = []
 
-    def withhold(self) -> None:
+    def defer(self) -> None:
         """Take them away, until they are given back: to be called before each fork.
 
         In the process that forks and not in its children: each of these would copy pages for it.
@@ -35,7 +35,7 @@ class DeferredExitHandlers:
                 finalizer.atexit = False
                 self._finalizers.append(finalizer)
 
-    def give_back(self) -> None:
+    def restore(self) -> None:
         """Let this process end them when it ends."""
         _children().update(self._children)
         for finalizer in self._finalizers:
@@ -55,7 +55,7 @@ def flush_logging() -> None:
             reference().flush()
 
 
-def renew_multiprocessing() -> None:
+def reset_multiprocessing() -> None:
     """Do in a newborn process what multiprocessing does in those that it forks itself.
 
     Its queues, locks, and proxies of managers are made usable: they would share threads and connections

@@ -194,13 +194,13 @@ def _numbers(folder: str) -> list[int]:
         return []
 
 
-def connections(but: Descriptors = frozenset()) -> list[OpenConnection]:
+def connections(excluding: Descriptors = frozenset()) -> list[OpenConnection]:
     """Return the open connections and the open databases, but those of an earlier `descriptors`.
 
     Nothing is read from the sockets, and no file is opened: closing it would drop the locks that
     SQLite holds on it (fcntl(2)).
     """
-    numbers = sorted(entry[0] for entry in _descriptors() if entry not in but)
+    numbers = sorted(entry[0] for entry in _descriptors() if entry not in excluding)
     return [found for number in numbers if (found := _connection(number)) is not None]
 
 

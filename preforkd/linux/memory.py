@@ -70,17 +70,17 @@ def usage(pid: int | str = "self") -> Usage:
 def trim() -> None:
     """Collect garbage, and give free pages of the heap back to the kernel."""
     gc.collect()
-    give_back()
+    release_free()
 
 
-def give_back() -> None:
+def release_free() -> None:
     """Give free pages of the heap back to the kernel. malloc_trim(3)."""
     with contextlib.suppress(OSError, AttributeError):  # another libc has none
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class PressureWatch:
-    """Tells when memory is short; readable (`fileno`) when it is, until `take` is called."""
+    """Tells when memory is short; readable (`fileno`) when it is, until `acknowledge` is called."""
 
     def __init__(self, path: str, order: bytes) -> None:
         """Open what systemd names and write what it says. Raises OSError."""
@@ -112,7 +112,7 @@ class PressureWatch:
         """Return the descriptor to wait on for reading."""
         return self._epoll.fileno()
 
-    def take(self) -> None:
+    def acknowledge(self) -> None:
         """Take note of what has happened."""
         self._epoll.poll(0)
         if not self._regular:

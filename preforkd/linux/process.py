@@ -27,7 +27,7 @@ _VICTIM = 200
 """What is added to a worker's oom_score_adj: a fifth of all memory."""
 _ENDED = os.WEXITED | os.WNOHANG
 
-MASTERS_SIGNALS = (
+MASTER_SIGNALS = (
     signal.SIGHUP,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -79,28 +79,28 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def leave_signals_to_master() -> None:
+def ignore_master_signals() -> None:
     """Do nothing about the signals that are the master's, and unblock them.
 
     The master spawns its children with these blocked: none is ended by one before it gets here.
     Handlers, not SIG_IGN: an ignored signal would stay ignored in programs that the application starts.
     """
-    for number in MASTERS_SIGNALS:
+    for number in MASTER_SIGNALS:
         signal.signal(number, _do_nothing)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTERS_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTER_SIGNALS)
 
 
 def _do_nothing(_number: int, _frame: FrameType | None) -> None:
     pass
 
 
-def leave(status: int, *, handlers: bool = True) -> NoReturn:
+def exit_process(status: int, *, run_exit_handlers: bool = True) -> NoReturn:
     """End this process: the application's exit handlers run, unless they are not to.
 
     The interpreter's own tidying, which would write to every shared page of the heap just before it is
     given back, does not; nor would it find immortal objects as it expects them.
     """
-    if handlers:
+    if run_exit_handlers:
         with contextlib.suppress(BaseException):
             _name_those_who_stay()
         with contextlib.suppress(BaseException):
@@ -179,7 +179,7 @@ def stopped(pidfd: int) -> bool | None:
     return answer
 
 
-def make_preferred_victim(preferred: bool = True) -> None:
+def prefer_for_oom_kill(preferred: bool = True) -> None:
     """Have the kernel take this process before its parents when memory is used up, or no more.
 
     Where the score may not be changed, nothing happens. proc(5), /proc/pid/oom_score_adj
@@ -201,7 +201,7 @@ def reap(pidfd: int) -> ExitReport | None:
     return None if result is None else _report(result)
 
 
-def reap_strangers(known: Collection[int]) -> list[tuple[int, ExitReport]]:
+def reap_unknown(known: Collection[int]) -> list[tuple[int, ExitReport]]:
     """Reap children that have ended and are not known; return each pid and how it ended.
 
     The kernel names any one child that has ended, which may be a known one, over and over; then the

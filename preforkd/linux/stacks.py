@@ -44,7 +44,7 @@ def write_on_signal(descriptor: int) -> None:
     faulthandler.register(SIGNAL, file=descriptor, all_threads=False, chain=True)
 
 
-def write_also(more: Callable[[], Iterable[str]]) -> None:
+def append(more: Callable[[], Iterable[str]]) -> None:
     """Write what this returns behind the stacks; it is called in the main thread, within any other call."""
     global _more  # noqa: PLW0603
     _more = more
@@ -71,7 +71,7 @@ def calls(frame: FrameType | None) -> Iterator[str]:
     yield "  ...\n"
 
 
-def write_no_more() -> None:
+def disable() -> None:
     """Ignore `SIGNAL` from now on."""
     signal.signal(SIGNAL, signal.SIG_IGN)
     faulthandler.unregister(SIGNAL)

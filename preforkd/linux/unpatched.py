@@ -133,7 +133,7 @@ def _package(value: Any) -> str:
     return ""
 
 
-def renew_hubs() -> None:
+def reset_hubs() -> None:
     """Let greenlets be switched in a process that was forked: their hubs hold an epoll of the parent's."""
     with contextlib.suppress(Exception):
         sys.modules["gevent"].reinit()

@@ -1,8 +1,9 @@
-"""The access log: one line for each request, written by the worker that has answered it.
+"""The access log: one line for each request, written by the worker that answered it.
 
-Off by default. What is answered in one turn of the worker's loop is written together, before the loop waits
-again: by one write(2) to a file that is opened for appending, or as datagrams to a journal that has to be
-woken once. A journal that is behind is waited for as `preforkd.logs.journal` says; what it misses is counted.
+Off by default.  The lines of one turn of the worker's loop are written together, before the loop waits again:
+with one write(2) to a file opened with O_APPEND, or as datagrams to the journal, which then wakes up once.  A
+journal that is behind may block the worker as `preforkd.logs.journal` describes; lines that it does not take
+are counted.
 """
 
 import contextlib
@@ -22,26 +23,28 @@ from preforkd.core.text import printable
 from preforkd.errors import SystemFailure
 from preforkd.http.caches import BoundedCache
 from preforkd.http.head import RequestHead
-from preforkd.logs import logs
-from preforkd.logs.journal import ADDRESS, encoded
+from preforkd.logs import journal, logs, sender
+from preforkd.logs.captured import EntryLines
+from preforkd.logs.context import IDENTIFIER, journal_fields
+from preforkd.logs.handlers import STDERR_TIMEOUT, StandardError
+from preforkd.logs.journal import encoded
 
 logger = logging.getLogger("preforkd.worker")
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-_TOGETHER = 32
-"""Requests whose lines are written together, at the most: those that a worker which is killed takes with it."""
-_KNOWN, _KNOWN_SIZE = 256, 2048
+_BUFFERED_LINES = 32
+"""Lines that are written together, at most: a worker that is killed loses them."""
+_CACHED_REQUESTS, _CACHED_REQUEST_SIZE = 256, 2048
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
 
+CLIENT_CLOSED_REQUEST = 499
+"""The status logged when the client closed the connection before the response began, as nginx logs it."""
 
-GONE = 499
-"""The status of a request whose client left before any of its answer, as web servers have it."""
 
+class CompletedRequest(msgspec.Struct, frozen=True, gc=False):
+    """A request that has ended: the client, the request, the status, bytes of the response's body, seconds.
 
-class Answered(msgspec.Struct, frozen=True, gc=False):
-    """A request that has ended: who asked, with what, how it ended; bytes of the body, and seconds.
-
-    One that was refused may have a line that is none: the target without method and version.
+    If the request line was invalid, ``request`` holds all of it as the target, without method and version.
     """
 
     remote: str
@@ -52,47 +55,47 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
 
 
 class AccessLog:
-    """Gathers what ``line`` makes of a request, until `flush` has ``write`` write it.
+    """Collects the lines that ``line`` makes of requests until `flush` passes them to ``write``.
 
-    Both may be called by several threads.
+    `log` and `flush` may be called by several threads.
     """
 
     def __init__(
-        self, line: Callable[[Answered], bytes], write: Callable[[Sequence[bytes]], None]
+        self, line: Callable[[CompletedRequest], bytes], write: Callable[[Sequence[bytes]], None]
     ) -> None:
         self._line = line
         self._write = write
-        self.gathered: deque[bytes] = deque()
-        """What is to be written: `flush` is needed."""
+        self.pending: deque[bytes] = deque()
+        """Lines that `flush` will write."""
 
-    def log(self, answered: Answered) -> None:
-        """Take a request that was answered."""
-        gathered = self.gathered
-        gathered.append(self._line(answered))
-        if len(gathered) >= _TOGETHER:
+    def log(self, completed: CompletedRequest) -> None:
+        """Add the line of a request."""
+        pending = self.pending
+        pending.append(self._line(completed))
+        if len(pending) >= _BUFFERED_LINES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Write the pending lines."""
         lines = []
         with contextlib.suppress(IndexError):
             while True:
-                lines.append(self.gathered.popleft())
+                lines.append(self.pending.popleft())
         if lines:
             self._write(lines)
 
 
 def open_access_log(settings: Settings) -> AccessLog | None:
-    """Return what logs requests; None when nothing is to be logged. Raises SystemFailure."""
+    """Return the access log that the settings describe; None if it is off. Raises SystemFailure."""
     line = json_line if settings.format == "json" else combined_line
     if settings.target == "off":
         return None
     if settings.target == "journal":
-        entries = _Entries()
+        entries = _JournalEntries()
         return AccessLog(entries.entry, entries.write)
     if settings.target == "stderr":
-        # Where standard error is the journal, the line goes there without a detour.
-        return AccessLog(line, (_JournalLines() if logs.to_journal() else _StandardError()).write)
+        # Not through the stream if that is the journal: the entry has the fields of the worker then.
+        return AccessLog(line, (_JournalLines() if logs.uses_journal() else _StandardError()).write)
     try:
         descriptor = os.open(settings.target, _FLAGS | os.O_CREAT, 0o640)
     except OSError as error:
@@ -100,20 +103,20 @@ def open_access_log(settings: Settings) -> AccessLog | None:
     return AccessLog(line, _File(descriptor).write)
 
 
-def demand(settings: Settings) -> None:
-    """Try whether the access log can be opened, without creating it.
+def check_writable(settings: Settings) -> None:
+    """Check that the access log can be opened, without creating it.
 
-    Raises SystemFailure. A journal that is not there only is told: it may come.
+    Raises SystemFailure. A missing journal is logged only: it may start later.
     """
     target = settings.target
-    if target == "journal" and not os.path.exists(ADDRESS):
+    if target == "journal" and not os.path.exists(journal.ADDRESS):
         logger.warning(
-            "access_log.target: %s does not exist: until it does, lines are lost", ADDRESS
+            "access_log.target: %s does not exist: lines are lost until it does", journal.ADDRESS
         )
     if target in {"off", "journal", "stderr"}:
         return
     try:
-        # A FIFO that nobody reads would let each worker wait for ever.
+        # O_NONBLOCK: opening a FIFO without a reader would block each worker.
         os.close(os.open(target, _FLAGS | os.O_NONBLOCK))
     except FileNotFoundError as error:
         folder = os.path.dirname(target) or "."
@@ -137,7 +140,7 @@ def _not_opened(target: str, error: OSError) -> SystemFailure:
 
 
 class _File:
-    """A file, or a pipe, in which the lines of several workers must stay whole."""
+    """A file or a pipe; writes of up to PIPE_BUF bytes do not mix with those of other workers."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -155,68 +158,72 @@ class _File:
     def _write(self, piece: bytes) -> None:
         try:
             os.write(self._descriptor, piece)
-        except OSError as error:  # a full disk must not cost an answer
+        except OSError as error:  # a full disk must not fail a request
             if not self._lost:
-                logger.warning("the access log cannot be written: %s", error.strerror)
+                logger.warning("access log: write failed: %s; lines are lost", error.strerror)
             self._lost += piece.count(b"\n")
         else:
             if self._lost:
-                logger.warning("%d lines of the access log were lost", self._lost)
+                logger.warning("access log: %d lines were lost", self._lost)
             self._lost = 0
 
 
 class _StandardError(_File):
-    """Standard error: a pipe, maybe, that nobody reads."""
+    """Standard error, which may be a pipe that is not read."""
 
     def __init__(self) -> None:
         super().__init__(2)
-        self._stream = logs.StandardError(logs.PATIENCE)
+        self._stream = StandardError(STDERR_TIMEOUT)
 
     def _write(self, piece: bytes) -> None:
         self._stream.write(piece.decode())
 
 
 class _JournalLines:
-    """Lines as they would be in a file."""
+    """Entries whose message is the line that a file would contain."""
 
     def __init__(self) -> None:
-        self._lines = logs.Lines(logging.INFO, logs.who, logs.sender().submit)
+        self._lines = EntryLines(logging.INFO, journal_fields, sender.own().submit)
 
     def write(self, lines: Sequence[bytes]) -> None:
         self._lines.write(b"".join(lines).decode())
 
 
-class _Entries:
-    """Native entries with fields."""
+class _JournalEntries:
+    """Entries with a field for each part of the line."""
 
     def __init__(self) -> None:
-        self._sender = logs.sender()
-        self._worker = encoded({"PRIORITY": 6, "SYSLOG_IDENTIFIER": "preforkd", **logs.who()})
-        self._requests: BoundedCache[tuple[str, str, bytes, str], bytes] = BoundedCache(_KNOWN)
-        """What entries say of requests that came before, up to the status at the message's end."""
+        self._sender = sender.own()
+        self._worker_fields = encoded(
+            {"PRIORITY": 6, "SYSLOG_IDENTIFIER": IDENTIFIER, **journal_fields()}
+        )
+        self._requests: BoundedCache[tuple[str, str, bytes, str], bytes] = BoundedCache(
+            _CACHED_REQUESTS
+        )
+        """The beginning of the entry, up to the status at the end of MESSAGE, by request."""
 
-    def entry(self, answered: Answered) -> bytes:
-        request, status = answered.request, answered.status
-        key = answered.remote, request.method, request.target, request.version
-        known = self._requests.get(key)
-        if known is None:
-            known = self._about(answered.remote, request)
-            if len(known) <= _KNOWN_SIZE:
-                self._requests.keep(key, known)
+    def entry(self, completed: CompletedRequest) -> bytes:
+        request, status = completed.request, completed.status
+        key = completed.remote, request.method, request.target, request.version
+        beginning = self._requests.get(key)
+        if beginning is None:
+            beginning = self._beginning(completed.remote, request)
+            if len(beginning) <= _CACHED_REQUEST_SIZE:
+                self._requests.keep(key, beginning)
         return b"%b%d\nPREFORKD_STATUS=%d\nPREFORKD_BYTES=%d\nPREFORKD_DURATION_USEC=%d\n%b" % (
-            known,
+            beginning,
             status,
             status,
-            answered.length,
-            answered.seconds * 1e6,
-            self._worker,
+            completed.length,
+            completed.seconds * 1e6,
+            self._worker_fields,
         )
 
     def write(self, entries: Sequence[bytes]) -> None:
         for entry in entries:
             self._sender.submit(entry)
 
-    def _about(self, remote: str, request: RequestHead) -> bytes:
+    def _beginning(self, remote: str, request: RequestHead) -> bytes:
         fields = encoded(
             {
                 "PREFORKD_REMOTE": remote,
@@ -232,7 +239,7 @@ _clock = (0, "")
 
 
 def _now() -> str:
-    # Made once a second by whoever needs it.
+    # Formatted once a second.
     global _clock  # noqa: PLW0603
     now = int(time.time())
     if now != _clock[0]:
@@ -240,28 +247,28 @@ def _now() -> str:
     return _clock[1]
 
 
-def combined_line(answered: Answered) -> bytes:
-    """Return the line in the combined format that web servers share, with the seconds behind it."""
-    request = answered.request
+def combined_line(completed: CompletedRequest) -> bytes:
+    """Return the line in the combined format of Apache and nginx, followed by the seconds."""
+    request = completed.request
     text = (
-        f'{answered.remote or "-"} - - [{_now()}] "{_request_line(request)}" {answered.status} '
-        f'{answered.length} "{_header(request, b"referer")}" "{_header(request, b"user-agent")}" '
-        f"{answered.seconds:.6f}\n"
+        f'{completed.remote or "-"} - - [{_now()}] "{_request_line(request)}" {completed.status} '
+        f'{completed.length} "{_header(request, b"referer")}" "{_header(request, b"user-agent")}" '
+        f"{completed.seconds:.6f}\n"
     )
     return text.encode()
 
 
-def json_line(answered: Answered) -> bytes:
+def json_line(completed: CompletedRequest) -> bytes:
     """Return the line as a JSON object."""
-    request = answered.request
+    request = completed.request
     entry = {
         "time": time.time(),
-        "remote": answered.remote,
+        "remote": completed.remote,
         "method": request.method,
         "target": printable(request.target.decode("latin-1")),
-        "status": answered.status,
-        "bytes": answered.length,
-        "seconds": round(answered.seconds, 6),
+        "status": completed.status,
+        "bytes": completed.length,
+        "seconds": round(completed.seconds, 6),
         "host": _header(request, b"host"),
         "user_agent": _header(request, b"user-agent"),
         "worker": os.environ.get("PREFORKD_WORKER", ""),
@@ -280,7 +287,7 @@ def _header(request: RequestHead, wanted: bytes) -> str:
 
 
 def _safe(data: bytes) -> str:
-    # What a client sends must not become another line, or another field of this one.
+    # A client must not be able to add a line, or a field.
     text = data.decode("latin-1")
     if text.isprintable() and '"' not in text and "\\" not in text:
         return text

@@ -2,7 +2,7 @@
 
 Version 252 takes several entries in a datagram, with an empty line between them; 257 takes the first.
 
-systemd-python has it too, but the zygote may run in an interpreter that has no systemd-python.
+systemd-python implements it, too, but the zygote may run in an interpreter that has no systemd-python.
 https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
 """
 
@@ -18,30 +18,30 @@ from collections.abc import Mapping
 ADDRESS = "/run/systemd/journal/socket"
 
 
-_PATIENCE = 1.0
-"""Seconds that a send waits at the most."""
-_poll = select.poll  # before an application replaces it
+_SEND_TIMEOUT = 1.0
+"""Seconds that a send waits at most."""
+_poll = select.poll  # the original: an application may replace it
 _SEND_BUFFER = 8 << 20
-"""Bytes on their way that are asked for, as libsystemd does; net.core.wmem_max bounds it."""
+"""SO_SNDBUF, as libsystemd sets it; net.core.wmem_max limits it."""
 
 
 class Journal:
     """Sends entries; raises OSError when the journal does not take one.
 
-    ``wait``: a send waits for a journal that is behind, as libsystemd's does, but for a second at the most;
-    after a second in vain no send waits until the journal has taken an entry.
+    ``wait``: a send waits for a journal that is behind, as libsystemd's does, but for a second at most; after
+    such a timeout no send waits until the journal has taken an entry.
     """
 
-    def __init__(self, address: str = ADDRESS, *, wait: bool = True) -> None:
-        self._address = address
+    def __init__(self, address: str | None = None, *, wait: bool = True) -> None:
+        self._address = address or ADDRESS
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._waits = wait
-        """Whether sends wait, as long as the journal reads."""
         self._reads = True
+        """The last send did not time out."""
 
     def wait(self) -> None:
-        """Let sends wait from now on."""
+        """Let sends wait from now on, as with ``wait=True``."""
         self._waits = self._reads = True
 
     def send(self, fields: Mapping[str, object]) -> None:
@@ -55,9 +55,9 @@ class Journal:
             try:
                 self._try(data)
             except BlockingIOError:
-                # Not by SO_SNDTIMEO, which begins anew with each signal that is handled meanwhile.
+                # Not by SO_SNDTIMEO, which starts again after each signal that is handled meanwhile.
                 now = time.monotonic()
-                deadline = deadline or now + _PATIENCE
+                deadline = deadline or now + _SEND_TIMEOUT
                 if not (self._waits and self._reads and self._wait_for_room(deadline - now)):
                     self._reads = False
                     raise
@@ -81,8 +81,8 @@ class Journal:
             self._send_by_memory(data)
 
     def _send(self, data: bytes) -> None:
-        # Connected, as the path need not be looked up then; systemd keeps the socket when journald
-        # starts anew, and where somebody else has it, it may be another one.
+        # Connected: the path is then not looked up for each entry. systemd keeps the socket when journald
+        # restarts; any other owner may create a new one, to which this connects again.
         try:
             self._sock.send(data, socket.MSG_DONTWAIT)
         except OSError as error:
@@ -97,7 +97,7 @@ class Journal:
         try:
             with open(descriptor, "wb", closefd=False) as file:
                 file.write(data)
-            import fcntl  # noqa: PLC0415 - needed for what is rare
+            import fcntl  # noqa: PLC0415 - needed for large entries only
 
             fcntl.fcntl(
                 descriptor,
@@ -116,7 +116,7 @@ class Journal:
 
 
 def encoded(fields: Mapping[str, object]) -> bytes:
-    """Return fields as they are sent; several results in a row are one entry."""
+    """Return fields in the form in which they are sent; concatenated results are one entry."""
     return b"".join(_field(name, str(value)) for name, value in fields.items())
 
 
@@ -128,7 +128,7 @@ def _field(name: str, value: str) -> bytes:
 
 
 def stderr_is_journal(stream: str, descriptor: int = 2) -> bool:
-    """Tell whether the descriptor is the stream that $JOURNAL_STREAM (systemd.exec(5)) names."""
+    """Return whether the descriptor is the stream that $JOURNAL_STREAM names, systemd.exec(5)."""
     try:
         status = os.fstat(descriptor)
     except OSError:

@@ -21,7 +21,9 @@ import msgspec
 
 from preforkd.ipc.ratelimit import RateLimit
 from preforkd.logs import logs
+from preforkd.logs.captured import EntryLines
 from preforkd.logs.journal import Journal
+from preforkd.logs.sender import JournalSender
 from preforkd.loop import Call, Loop
 
 logger = logging.getLogger("preforkd.master")
@@ -45,7 +47,7 @@ class Stream(msgspec.Struct):
 
     descriptor: int
     decoder: codecs.IncrementalDecoder
-    lines: logs.Lines
+    lines: EntryLines
     waiting: deque[bytes]
     pause: Call | None = None
     """Set while the pipe is not read: the call that resumes reading."""
@@ -62,7 +64,7 @@ class Output:
         self._fields = fields
         self._outputs = outputs
         self._loop = outputs.loop
-        self._sender = logs.Sender(self._journal_fields, journal)
+        self._sender = JournalSender(self._journal_fields, journal)
         self._sender.on_loss = lambda: outputs.report_losses_later(self._sender)
         self._streams: dict[int, Stream] = {}
         try:
@@ -71,7 +73,7 @@ class Output:
                 self.child_ends = (*self.child_ends, theirs)
                 decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
                 waiting: deque[bytes] = deque()
-                lines = logs.Lines(level, self._journal_fields, waiting.append)
+                lines = EntryLines(level, self._journal_fields, waiting.append)
                 self._streams[ours] = Stream(ours, decoder, lines, waiting)
                 os.set_blocking(ours, False)
                 self._loop.add_reader(ours, self._read, self._streams[ours])
@@ -105,7 +107,7 @@ class Output:
             self._drop(stream)
             self._end(stream)
         with contextlib.suppress(OSError):
-            self._sender.tell_losses()
+            self._sender.report_losses()
 
     def _journal_fields(self) -> dict[str, object]:
         return self._fields
@@ -152,7 +154,7 @@ class Output:
 
     def _drop(self, stream: Stream) -> None:
         if stream.waiting:
-            self._sender.lose(len(stream.waiting))
+            self._sender.count_lost(len(stream.waiting))
             stream.waiting.clear()
 
     def _schedule(self, stream: Stream, rest: float) -> None:
@@ -191,7 +193,7 @@ class Outputs:
 
     def open(self, **fields: object) -> Output | None:
         """Return pipes for a child; None if it is to inherit standard output and error of the master."""
-        if not logs.to_journal():
+        if not logs.uses_journal():
             return None
         try:
             return self.open_to_journal(fields)
@@ -217,13 +219,13 @@ class Outputs:
             self._stuck_since = now
         return now - self._stuck_since >= _JOURNAL_TIMEOUT
 
-    def report_losses_later(self, sender: logs.Sender) -> None:
+    def report_losses_later(self, sender: JournalSender) -> None:
         """Log the number of lost lines as soon as the journal accepts it."""
         self.loop.call_later(_JOURNAL_TIMEOUT, self._forward, sender)
 
-    def _forward(self, sender: logs.Sender) -> None:
+    def _forward(self, sender: JournalSender) -> None:
         try:
-            sender.tell_losses()
+            sender.report_losses()
         except OSError:
             self.report_losses_later(sender)
 

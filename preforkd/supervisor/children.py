@@ -83,7 +83,7 @@ class Launch(msgspec.Struct, frozen=True):
         """Return how many connections wait for a worker, in backlogs and in the handoff."""
         depth = sum(backlog.waiting(sock) for _, sock in self.listeners)
         if self.handoff is not None:
-            depth += backlog.messages(self.handoff[1], _COUNTED)
+            depth += backlog.queued_messages(self.handoff[1], _COUNTED)
         return depth
 
     def hand_over(self, successor: "Launch | None") -> tuple[int, int]:
@@ -203,7 +203,7 @@ def execute_zygote(
             {native(name): native(value) for name, value in environment.items()},
             file_actions=[*_outputs(output), *_descriptors(theirs.fileno(), stacks)],
             # A signal to the process group must not kill the child before it has its handlers.
-            setsigmask=process.MASTERS_SIGNALS,
+            setsigmask=process.MASTER_SIGNALS,
         )
     except BaseException:
         ours.close()

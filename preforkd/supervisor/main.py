@@ -83,7 +83,7 @@ def _run(
 
 
 def _memory_pressure(master: Master, pressure: PressureWatch) -> None:
-    pressure.take()
+    pressure.acknowledge()
     master.on_memory_pressure()
 
 

@@ -473,7 +473,7 @@ class Pool:
             return False
         if not handle.ratelimit.exceeded:
             handle.ratelimit.exceeded = True
-            most = handle.ratelimit.most
+            most = handle.ratelimit.limit
             logger.warning("%s sends more than %d messages/s; throttled", handle.name, most)
         self._loop.remove_reader(handle.channel.fileno())
         self._loop.call_later(rest, self._resume_reading, handle, read)
@@ -495,7 +495,7 @@ class Pool:
             case messages.Leaving():
                 self._report(ev.WorkerLeaving(handle.worker))
                 # One that only says so is made to: it would be killed with clients of its own later.
-                self._send(handle, messages.Retire(within=self.drain))
+                self._send(handle, messages.Retire(timeout=self.drain))
             case messages.RequestLimitReached():
                 requests = handle.slot_memory.read(self._loop.time()).requests
                 reason = f"it has answered {requests} requests"
@@ -708,7 +708,7 @@ class Pool:
             return
         known = {row.pid for row in self._workers.values() if row.pid is not None}
         known.update(row.pid for row in self._zygotes.values())
-        for pid, report in process.reap_strangers(known):
+        for pid, report in process.reap_unknown(known):
             logger.debug("reaped an orphan, pid %d: %s", pid, report.describe())
 
 

@@ -304,10 +304,10 @@ class Acceptor:
             case messages.Serve(requests=requests):
                 self._serving = True
                 self.slot_writer.set_request_limit(requests)
-            case messages.Retire(linger=linger, within=within):
+            case messages.Retire(linger=linger, timeout=timeout):
                 self.retiring = True
                 self.linger = linger
-                self.drain_timeout = within
+                self.drain_timeout = timeout
             case messages.DrainNotice():
                 self.drain_announced = True
             case messages.Heartbeat():

@@ -26,7 +26,8 @@ from preforkd.ipc.channel import Channel, ChannelClosedError, close_all
 from preforkd.ipc.slots import SlotWriter
 from preforkd.linux import exit_handlers, fork, process, rlimits, stacks, unpatched
 from preforkd.linux.atfork import ApplicationChildren
-from preforkd.logs import logs
+from preforkd.logs import logs, sender
+from preforkd.logs.context import remove_context, set_context
 from preforkd.worker import preflight, random_state
 from preforkd.worker.acceptor import Acceptor, Listener
 
@@ -154,11 +155,11 @@ def _reason(context: WorkerContext, error: BaseException) -> str:
 
 
 def _reset_worker_state(context: WorkerContext) -> None:
-    stacks.write_no_more()
+    stacks.disable()
     os.close(context.memory)
-    process.make_preferred_victim(preferred=False)
+    process.prefer_for_oom_kill(preferred=False)
     os.environ.pop("PREFORKD_WORKER", None)
-    logs.forget_context("worker")
+    remove_context("worker")
     logs.configure(context.settings.log.level, context.settings.log.target)
     context.hooks.call("after_fork")
 
@@ -169,7 +170,7 @@ def _run_worker(context: WorkerContext) -> int:
     try:
         return _run_until_drained(context, own_descriptors, children)
     finally:
-        if children.here:
+        if children.in_child:
             _exit_stray_child()
 
 
@@ -178,8 +179,8 @@ def _run_until_drained(
 ) -> int:
     os.environ["PREFORKD_WORKER"] = str(context.slot_number)
     os.environ["PREFORKD_GENERATION"] = str(context.generation)
-    logs.set_context(worker=context.slot_number, generation=context.generation)
-    logs.renew()
+    set_context(worker=context.slot_number, generation=context.generation)
+    logs.renew_after_fork()
     for number, descriptor in enumerate(context.output, start=1):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -190,7 +191,7 @@ def _run_until_drained(
     channel: Channel[messages.ToWorker] = Channel(socket.socket(fileno=context.channel), _to_worker)
     slot_writer = SlotWriter(context.memory, lambda: _report_activity(channel))
     slot_writer.on_request_limit = lambda: _send_nowait(channel, messages.RequestLimitReached())
-    process.make_preferred_victim()
+    process.prefer_for_oom_kill()
     acceptor = Acceptor(
         [Listener(name, sock) for name, sock in context.listeners], channel, slot_writer
     )
@@ -229,7 +230,7 @@ def _run_until_drained(
     if acceptor.wait_for_serve():
         title("serving")
         server.serve()
-        if children.here:
+        if children.in_child:
             _exit_stray_child()  # before the hook below is called in it
     context.hooks.call("worker_leaving")
     acceptor.report_retiring()
@@ -252,12 +253,12 @@ class _ReforkHandler:
         """Fork and tell the master; in the new process, raise Reborn."""
         child, reason = self._fork()
         if isinstance(child, fork.ForkedChild):
-            self.children.release()
+            self.children.disable()
             self.acceptor.close_after_fork()
             self.slot_writer.close()
             child.wait()
-            exit_handlers.renew_multiprocessing()
-            unpatched.renew_hubs()
+            exit_handlers.reset_multiprocessing()
+            unpatched.reset_hubs()
             raise BecomeZygote(descriptors)
         close_all(descriptors)
         if child is None:
@@ -277,12 +278,12 @@ class _ReforkHandler:
             return None, reason
         # The zygote goes on with them, and this worker leaves before long: nobody takes them away.
         deferred = exit_handlers.DeferredExitHandlers()
-        deferred.withhold()
+        deferred.defer()
         try:
-            with self.children.spared():
+            with self.children.exempt():
                 return fork.double_fork(), ""
         except OSError as error:
-            deferred.give_back()
+            deferred.restore()
             return None, f"fork: {error.strerror}"
 
 
@@ -371,5 +372,5 @@ def _send_nowait(channel: Channel[messages.ToWorker], message: messages.FromWork
 
 def _exit(status: int) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    logs.tell_losses()
-    process.leave(status)
+    sender.report_losses()
+    process.exit_process(status)

@@ -37,7 +37,7 @@ def check(kind: str, settings: Settings) -> None:
         require_uvicorn()
     if KINDS[kind].spools:
         _check_temporary_directory()
-    access_log.demand(settings.access_log)
+    access_log.check_writable(settings.access_log)
     _check_server_header(settings.http.server)
 
 

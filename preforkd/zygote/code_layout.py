@@ -30,13 +30,13 @@ _HOLDERS = 3
 """References to code while it is looked at: ours, the loop's and that of the argument."""
 
 
-def gather(again: Callable[[], None]) -> int:
+def group_hot_code(rerun: Callable[[], None]) -> int:
     """Lay side by side what ``again`` runs, and preforkd's own; return how many code objects those are.
 
     ``again`` is to do what has been done before: what is run for the first time writes more.
     """
     before = {key: _written(code) for key, code in _code_of(_functions()).items()}
-    again()
+    rerun()
     gc.collect()
     functions = _functions()
     codes = _code_of(functions)
@@ -126,7 +126,7 @@ def _copies(codes: dict[int, CodeType], hot: set[int]) -> dict[int, CodeType]:
 
     # CPython's allocator takes what is free in pools that are in use first, malloc(3) what is free in
     # the heap; but a thread has a heap of its own.
-    padding.fill()
+    padding.fill_free_blocks()
     thread = threading.Thread(target=work, name="preforkd-gathering")
     thread.start()
     thread.join()

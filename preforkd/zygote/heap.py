@@ -23,10 +23,10 @@ def check(*, immortal_heap: bool) -> None:
     """
     if not immortal_heap:
         return
-    reason = immortal.refusal()
+    reason = immortal.unsupported_reason()
     if not reason:
         try:
-            reason = immortal.trial()
+            reason = immortal.self_test()
         except OSError as error:
             reason = f"it could not be tried: {error}"
     if reason:
@@ -44,18 +44,18 @@ def prepare(*, immortal_heap: bool) -> None:
     with _collector_off():
         if immortal_heap:
             _look_something_up_in_each_type()
-        # Empties the lists of free tuples and the like as well, which holes.fill() would not see.
+        # Empties the lists of free tuples and the like as well, which padding.fill_free_blocks() would not see.
         gc.collect()
-        padding.fill()
+        padding.fill_free_blocks()
         gc.freeze()
         if immortal_heap:
             _immortalise()
-    memory.give_back()
+    memory.release_free()
 
 
 def _immortalise() -> None:
     begun = time.monotonic()
-    reason = immortal.refusal()  # the application may have made subinterpreters
+    reason = immortal.unsupported_reason()  # the application may have made subinterpreters
     if reason:
         raise _refused(reason)
     try:

@@ -6,7 +6,7 @@ What is immortal is never freed, is never finalized, and its weak references nev
 
 All containers that the collector knows are marked, then what they refer to (``tp_traverse`` by
 `gc.get_referents`), until nothing unmarked is found. The mark is the immortality itself: there is no
-table of what was seen. What ``tp_traverse`` does not show is asked for by type: `_EXTRAS`.
+table of what was seen. What ``tp_traverse`` does not show is asked for by type: `_HIDDEN_REFERENTS`.
 
 Reading and writing millions of counts in Python would be slow; here the kernel does it. One
 preadv(2) scatters a file of ready counts over 1024 objects, one pwritev(2) gathers theirs; a wrong
@@ -41,16 +41,16 @@ _BATCH = 16 * 1024
 """Containers whose referents are taken in one go."""
 _HAVE_GC = 1 << 14
 """Py_TPFLAGS_HAVE_GC (Include/object.h)."""
-_FRESH = b"\0".rjust(256, b"\1")
+_IS_MORTAL = b"\0".rjust(256, b"\1")
 """Translates the count's highest byte to whether the object is mortal: 0xFF is immortal."""
 
 
-def refusal() -> str:
+def unsupported_reason() -> str:
     """Return why this interpreter's heap cannot be made immortal; empty if it can."""
-    return next(_refusals(), "")
+    return next(_unsupported_reasons(), "")
 
 
-def _refusals() -> Iterator[str]:
+def _unsupported_reasons() -> Iterator[str]:
     name = sys.implementation.name
     version = ".".join(map(str, sys.version_info[:3]))
     known = ", ".join(f"{major}.{minor}" for major, minor in TESTED)
@@ -84,37 +84,37 @@ def _interpreters() -> int:
 def immortalise() -> int:
     """Make every object that can be reached immortal; return how many there are now beyond before.
 
-    The collector must be disabled, and `refusal` empty. Objects that the collector was told to ignore
+    The collector must be disabled, and `unsupported_reason` empty. Objects that the collector was told to ignore
     (`gc.freeze`) are included, and all are in that state afterwards. Raises OSError.
     """
     gc.unfreeze()
     known = gc.get_objects()
     gc.freeze()
     with _counts() as counts:
-        work = _Work(counts)
+        traversal = _Traversal(counts)
         for start in range(0, len(known), _CHUNK):
-            work.mark(tuple(known[start : start + _CHUNK]))
+            traversal.mark(tuple(known[start : start + _CHUNK]))
         while known:
             batch = known[-_BATCH:]
             del known[-_BATCH:]
-            work.follow(batch)
-        return work.marked
+            traversal.follow(batch)
+        return traversal.marked
 
 
-class _Work:
+class _Traversal:
     """The traversal; ``marked`` counts the objects that it has made immortal."""
 
     def __init__(self, counts: "_Counts") -> None:
         self.marked = 0
         self._counts = counts
-        self._kinds = _Kinds()
+        self._types = _TypeTable()
 
     def mark(self, objects: tuple[Any, ...]) -> tuple[Any, ...]:
         """Make these immortal and return those that were not; at most `_CHUNK` of them."""
-        fresh = tuple(compress(objects, self._counts.mortal(objects)))
-        self._counts.write(fresh)
-        self.marked += len(fresh)
-        return fresh
+        mortal = tuple(compress(objects, self._counts.mortal(objects)))
+        self._counts.write(mortal)
+        self.marked += len(mortal)
+        return mortal
 
     def follow(self, containers: list[Any]) -> None:
         """Make immortal what these refer to, and what that refers to, and so on."""
@@ -123,30 +123,30 @@ class _Work:
             batch = found[-_BATCH:]
             del found[-_BATCH:]
             self._referents(gc.get_referents(*batch), found)
-            for extra in self._extras(batch):
+            for extra in self._hidden(batch):
                 self._referents(list(extra), found)
 
     def _referents(self, referents: list[Any], found: list[Any]) -> None:
         for start in range(0, len(referents), _CHUNK):
-            fresh = self.mark(tuple(referents[start : start + _CHUNK]))
-            kinds = map(self._kinds.__getitem__, map(id, map(type, fresh)))
-            more = list(compress(fresh, kinds))
+            mortal = self.mark(tuple(referents[start : start + _CHUNK]))
+            types = map(self._types.__getitem__, map(id, map(type, mortal)))
+            more = list(compress(mortal, types))
             # The same object may have come more than once before it was marked.
             found += dict(zip(map(id, more), more, strict=True)).values()
 
-    def _extras(self, batch: list[Any]) -> Iterator[Iterable[Any]]:
-        kinds = list(map(self._kinds.__getitem__, map(id, map(type, batch))))
-        for number in set(kinds) - {_ATOM, _CONTAINER}:
-            yield self._kinds.extras[number](compress(batch, map(number.__eq__, kinds)))
+    def _hidden(self, batch: list[Any]) -> Iterator[Iterable[Any]]:
+        types = list(map(self._types.__getitem__, map(id, map(type, batch))))
+        for number in set(types) - {_LEAF, _CONTAINER}:
+            yield self._types.hidden_referents[number](compress(batch, map(number.__eq__, types)))
 
 
 # --- types ---------------------------------------------------------------------------------------
 
-_ATOM, _CONTAINER = 0, 1
+_LEAF, _CONTAINER = 0, 1
 
 
-class _Kinds(dict[int, int]):
-    """From the id of a type: nothing to follow, a container, or an index of its ``extras``.
+class _TypeTable(dict[int, int]):
+    """From the id of a type: nothing to follow, a container, or an index of its ``hidden_referents``.
 
     Nothing is asked of the objects themselves: that might run the application's code.
     """
@@ -155,17 +155,17 @@ class _Kinds(dict[int, int]):
         super().__init__()
         numpy = sys.modules.get("numpy")
         array_type: Any = getattr(numpy, "ndarray", None)
-        found = list(_EXTRAS)
+        found = list(_HIDDEN_REFERENTS)
         if isinstance(array_type, type):
             found.append((array_type, lambda arrays: _of_arrays(arrays, array_type)))
         self._bases = [base for base, _ in found]
-        self.extras: dict[int, Callable[[Iterable[Any]], Iterable[Any]]] = {
+        self.hidden_referents: dict[int, Callable[[Iterable[Any]], Iterable[Any]]] = {
             number: extra for number, (_, extra) in enumerate(found, _CONTAINER + 1)
         }
 
     def __missing__(self, key: int) -> int:
         cls = ctypes.cast(key, ctypes.py_object).value  # it has an instance in hand, so it is there
-        number = _CONTAINER if type.__dict__["__flags__"].__get__(cls) & _HAVE_GC else _ATOM
+        number = _CONTAINER if type.__dict__["__flags__"].__get__(cls) & _HAVE_GC else _LEAF
         mro = type.__dict__["__mro__"].__get__(cls)
         for index, base in enumerate(self._bases, _CONTAINER + 1):
             if any(entry is base for entry in mro):
@@ -216,7 +216,7 @@ def _of_arrays(arrays: Iterable[Any], exact: Any) -> Iterable[Any]:
     )
 
 
-_EXTRAS: tuple[tuple[type, Callable[[Iterable[Any]], Iterable[Any]]], ...] = (
+_HIDDEN_REFERENTS: tuple[tuple[type, Callable[[Iterable[Any]], Iterable[Any]]], ...] = (
     (dict, _of_dicts),
     (type, _of_types),
     (CodeType, _of_code),
@@ -262,24 +262,24 @@ class _Counts:
     def mortal(self, objects: tuple[Any, ...]) -> bytes:
         """Return a 1 for each of these objects that is mortal, else 0; at most `_CHUNK` of them."""
         self._reading.aim(objects)
-        for start, count in _portions(len(objects)):
+        for start, count in _batches(len(objects)):
             done = self._pwritev(self._seen, self._reading.at(start), count, 4 * start)
-            _must(4 * count, done)
-        return self._view[: 4 * len(objects)][3::4].translate(_FRESH)
+            _check_transfer(4 * count, done)
+        return self._view[: 4 * len(objects)][3::4].translate(_IS_MORTAL)
 
     def write(self, objects: tuple[Any, ...]) -> None:
         """Give these objects the immortal count; at most `_CHUNK` of them."""
         self._writing.aim(objects)
-        for start, count in _portions(len(objects)):
-            _must(8 * count, self._preadv(self._ready, self._writing.at(start), count, 0))
+        for start, count in _batches(len(objects)):
+            _check_transfer(8 * count, self._preadv(self._ready, self._writing.at(start), count, 0))
 
 
-def _portions(length: int) -> Iterator[tuple[int, int]]:
+def _batches(length: int) -> Iterator[tuple[int, int]]:
     for start in range(0, length, _IOV_MAX):
         yield start, min(_IOV_MAX, length - start)
 
 
-def _must(wanted: int, done: int) -> None:
+def _check_transfer(wanted: int, done: int) -> None:
     if done != wanted:
         number = ctypes.get_errno()
         raise OSError(number, f"reference counts: {os.strerror(number)}")
@@ -311,22 +311,22 @@ class _Vector:
 # --- does it hold? -------------------------------------------------------------------------------
 
 
-_SAMPLE = 8192
+_TEST_OBJECTS = 8192
 """Numbers that are tried: 32 bytes each, together 64 pages."""
 
 
-def trial() -> str:
+def self_test() -> str:
     """Try it, in a forked child: return why immortality does not hold here, empty if it does.
 
     A child of that child uses some immortal and as many mortal objects; the counts of the first must
-    not change, nor must their pages become its own. `refusal` must be empty. Raises OSError.
+    not change, nor must their pages become its own. `unsupported_reason` must be empty. Raises OSError.
     """
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
         try:
-            verdict = _try()
+            verdict = _verify()
         except BaseException as error:
             verdict = repr(error)
         os.write(write, (verdict or "holds").encode())
@@ -340,10 +340,17 @@ def trial() -> str:
     return "" if verdict == "holds" else verdict
 
 
-def _try() -> str:
+def _verify() -> str:
     gc.disable()
-    immortal, mortal = ([float(number) for number in range(_SAMPLE)] for _ in range(2))
-    others = [object(), f"text {os.getpid()}", {"key": 1}, (immortal, 2), _try, type("New", (), {})]
+    immortal, mortal = ([float(number) for number in range(_TEST_OBJECTS)] for _ in range(2))
+    others = [
+        object(),
+        f"text {os.getpid()}",
+        {"key": 1},
+        (immortal, 2),
+        _verify,
+        type("New", (), {}),
+    ]
     with _counts() as counts:
         counts.write(tuple(immortal))
         counts.write(tuple(others))
@@ -351,7 +358,7 @@ def _try() -> str:
             return "what is written to the reference counts is not what is read"
     child = os.fork()
     if child == 0:
-        os._exit(_use(immortal, mortal, others))
+        os._exit(_use_and_measure(immortal, mortal, others))
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return _VERDICTS.get(code, f"a process that used immortal objects ended with {code}")
@@ -364,7 +371,7 @@ _VERDICTS = {
 }
 
 
-def _use(immortal: list[Any], mortal: list[Any], others: list[Any]) -> int:
+def _use_and_measure(immortal: list[Any], mortal: list[Any], others: list[Any]) -> int:
     objects = [*immortal, *others]
     # What this process has to write to at first is written to by using the objects that are few.
     private = [_private_after_using(each) for each in (others, others, immortal, mortal)]

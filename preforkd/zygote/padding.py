@@ -30,7 +30,7 @@ _MOST_CHUNKS = 16384
 _fillings: list[list[object]] = []
 
 
-def fill() -> int:
+def fill_free_blocks() -> int:
     """Fill the holes and return how many bytes that took; what fills them stays.
 
     May be called again: what filled holes before is let go first, so that it does not add up, but for

@@ -34,6 +34,7 @@ from preforkd.linux.inventory import Descriptors
 from preforkd.linux.title import Title
 from preforkd.linux.unpatched import UnpatchedModules
 from preforkd.logs import logs
+from preforkd.logs.context import set_context
 from preforkd.zygote import app_check, code_layout, fork_hazards, heap
 
 logger = logging.getLogger("preforkd.zygote")
@@ -93,7 +94,7 @@ def from_scratch(
 
     Returns None when this process is to end, a Birth in a new worker.
     """
-    process.leave_signals_to_master()
+    process.ignore_master_signals()
     # While it loads it does not see that its master has gone, and whoever waits for the end of a killed
     # master's processes would wait for it.
     process.set_parent_death_signal(signal.SIGKILL)
@@ -116,7 +117,7 @@ def from_worker(
 
     Returns None when this process is to end, a Birth in a new worker.
     """
-    process.leave_signals_to_master()
+    process.ignore_master_signals()
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, forked from a worker")
     begun = time.monotonic()
     exit_handlers.flush_logging()
@@ -137,24 +138,24 @@ def serve(channel: Channel[messages.ToZygote], loaded: LoadedApplication) -> Wor
     Returns None when this process is to end, a Birth in a new worker.
     """
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}")
-    withheld = exit_handlers.DeferredExitHandlers()
+    deferred = exit_handlers.DeferredExitHandlers()
     while True:
         try:
             received = channel.receive(wait=True)
         except ChannelClosedError:
-            withheld.give_back()
+            deferred.restore()
             loaded.close()
             return None
         assert received is not None
         message = received.message
         if isinstance(message, messages.Dismiss):
             if message.followed:
-                process.leave(0, handlers=False)
-            withheld.give_back()
+                process.exit_process(0, run_exit_handlers=False)
+            deferred.restore()
             loaded.close()
             return None
         if isinstance(message, messages.Fork):
-            withheld.withhold()
+            deferred.defer()
             birth = _fork(channel, loaded, message, received.descriptors)
             if birth is not None:
                 return birth
@@ -175,7 +176,7 @@ def _load(
     if not isinstance(received.message, messages.Load):
         return None
     order = received.message
-    logs.set_context(generation=order.generation)
+    set_context(generation=order.generation)
     title.set(f"preforkd: zygote, generation {order.generation}, loading")
     begun = time.monotonic()
     children = ApplicationChildren(lambda: [channel.fileno(), *received.descriptors])
@@ -192,10 +193,10 @@ def _load(
         _demand_threads(loaded.kind, loaded.settings, library)
         if loaded.settings.memory.immortal:
             entries, application = loaded.settings.app.warm_up, loaded.application
-            code_layout.gather(lambda: warmup.repeat(entries, application))
+            code_layout.group_hot_code(lambda: warmup.repeat(entries, application))
             _end_stray(children)
         _demand_descriptors(ours)
-        children.release()
+        children.disable()
         # Again: an application that configures logging takes away what is not its own.
         logs.configure(loaded.settings.log.level, loaded.settings.log.target)
         exit_handlers.flush_logging()
@@ -247,21 +248,21 @@ def _check(
     # Told before the master gives the whole start up.
     rest = settings.timeouts.start - (time.monotonic() - begun) - _BEFORE_THE_END
     patience = max(_LEAST_PATIENCE, min(settings.timeouts.boot, rest))
-    withheld = exit_handlers.DeferredExitHandlers()
-    withheld.withhold()
+    deferred = exit_handlers.DeferredExitHandlers()
+    deferred.defer()
     try:
         return app_check.check(settings.app.check, live, patience)
     finally:
-        withheld.give_back()
+        deferred.restore()
 
 
 def _begin_anew() -> None:
-    exit_handlers.renew_multiprocessing()
-    unpatched.renew_hubs()
+    exit_handlers.reset_multiprocessing()
+    unpatched.reset_hubs()
 
 
 def _end_stray(children: ApplicationChildren) -> None:
-    if children.here:
+    if children.in_child:
         logger.warning("a process that the application forked while it was loaded is ended")
         os._exit(0)
 
@@ -291,7 +292,7 @@ def _load_order(
     warmup.run(app.warm_up, application, required=app.warm_up_required)
     found.call("zygote_loaded")
     # The application may have installed its own.
-    process.leave_signals_to_master()
+    process.ignore_master_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return LoadedApplication(
         order.generation,
@@ -370,7 +371,7 @@ def _warn_before_fork(before: Descriptors) -> None:
             len(threads),
             ", ".join(threads),
         )
-    for connection in inventory.connections(but=before):
+    for connection in inventory.connections(excluding=before):
         logger.warning(
             "the application has left a connection open while it was loaded (%s): all workers would "
             "use this one at once; close it in the hook zygote_loaded",

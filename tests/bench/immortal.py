@@ -101,7 +101,7 @@ def traverse(shape: str, count: int) -> dict[str, float]:
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
     assert sys.getrefcount(kept[7]) == immortal.COUNT
-    memory.give_back()
+    memory.release_free()
     after = memory.usage().rss
     return {
         "objects": objects,
@@ -206,7 +206,7 @@ def gather_everything() -> None:
     numbers = itertools.count()
     written, code_layout._written = code_layout._written, lambda _code: next(numbers)
     try:
-        code_layout.gather(lambda: None)
+        code_layout.group_hot_code(lambda: None)
     finally:
         code_layout._written = written
 
@@ -400,7 +400,7 @@ def main() -> None:
     three.add_argument("--heaps", nargs="+", default=["mortal", "immortal"], metavar="HEAP")
     three.set_defaults(command=requests)
     options = parser.parse_args()
-    if reason := immortal.refusal():
+    if reason := immortal.unsupported_reason():
         sys.exit(f"not with this interpreter: {reason}")
     version = ".".join(map(str, sys.version_info[:3]))
     print(

@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("labels", nargs="*", metavar="LABEL")
     parser.add_argument("--only", choices=WAYS, help="one of the two ways")
     options = parser.parse_args()
-    if reason := immortal.refusal():
+    if reason := immortal.unsupported_reason():
         sys.exit(f"not with this interpreter: {reason}")
     folder = options.folder.resolve()
     wanted = [name for name in options.labels or LABELS.split() if (folder / name).exists()]

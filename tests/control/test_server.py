@@ -388,12 +388,12 @@ def test_sockets_that_wait_to_be_closed_are_bounded(path, monkeypatch, caplog):
     monkeypatch.setattr(server, "CLIENTS", 2)
     monkeypatch.setattr(server, "_PAUSE", 0.01)
     go_on = threading.Event()
-    real = scm_rights.close_aside
+    real = scm_rights.close_in_thread
 
     def held(close, done=lambda: None):
         real(lambda: (go_on.wait(10), close()), done)
 
-    monkeypatch.setattr(scm_rights, "close_aside", held)
+    monkeypatch.setattr(scm_rights, "close_in_thread", held)
     with serving(path) as backend:
         for _ in range(2):
             assert call(path, "GetStatus")

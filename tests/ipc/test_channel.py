@@ -115,7 +115,7 @@ def test_descriptors_that_the_kernel_lets_pass_are_not_received(monkeypatch):
     """The channel is at its end then, for its reader; whose last close waits is closed in a thread."""
     monkeypatch.setattr(scm_rights, "refuse", lambda sock: False)
     closed = []
-    monkeypatch.setattr(scm_rights, "close_aside", closed.append)
+    monkeypatch.setattr(scm_rights, "close_in_thread", closed.append)
     ours, theirs = pair()
     channel = Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker), takes_descriptors=False)
     child: Channel[messages.ToWorker] = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))

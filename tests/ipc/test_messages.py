@@ -22,7 +22,7 @@ EXAMPLES = [
     messages.ActivityResumed(),
     messages.Serve(),
     messages.Retire(1.5),
-    messages.Retire(within=2.5),
+    messages.Retire(timeout=2.5),
     messages.Trim(),
 ]
 

@@ -9,7 +9,7 @@ from preforkd.ipc import scm_rights
 def test_a_close_that_waits_keeps_nobody():
     """It is in a thread; what is to follow follows it."""
     go_on, done = threading.Event(), threading.Event()
-    scm_rights.close_aside(lambda: go_on.wait(10), done.set)
+    scm_rights.close_in_thread(lambda: go_on.wait(10), done.set)
     assert not done.is_set()
     go_on.set()
     assert done.wait(10)
@@ -22,7 +22,7 @@ def test_a_close_that_fails_is_done():
     def fail():
         raise OSError
 
-    scm_rights.close_aside(fail, done.set)
+    scm_rights.close_in_thread(fail, done.set)
     assert done.wait(10)
 
 
@@ -34,7 +34,7 @@ def test_without_a_thread_the_caller_closes(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     closed = []
-    scm_rights.close_aside(lambda: closed.append(1))
+    scm_rights.close_in_thread(lambda: closed.append(1))
     assert closed == [1]
 
 

@@ -23,13 +23,13 @@ def test_a_child_has_nothing_of_ours():
     ours, other = socket.socketpair()
     children = ApplicationChildren(lambda: (ours.fileno(), -1))
     try:
-        assert in_child(lambda: children.here and is_null(ours.fileno())) == 1
+        assert in_child(lambda: children.in_child and is_null(ours.fileno())) == 1
         assert in_child(lambda: is_null(other.fileno())) == 0
-        assert not children.here
+        assert not children.in_child
         ours.sendall(b"x")
         assert other.recv(1) == b"x"
     finally:
-        children.release()
+        children.disable()
         ours.close()
         other.close()
 
@@ -39,11 +39,11 @@ def test_what_is_spared_keeps_everything():
     ours, other = socket.socketpair()
     children = ApplicationChildren(lambda: (ours.fileno(),))
     try:
-        with children.spared():
+        with children.exempt():
             assert in_child(lambda: is_null(ours.fileno())) == 0
         assert in_child(lambda: is_null(ours.fileno())) == 1
     finally:
-        children.release()
+        children.disable()
         ours.close()
         other.close()
 
@@ -52,8 +52,8 @@ def test_after_its_release_it_does_nothing():
     """What is registered for forks stays so for ever; it has no effect any more."""
     ours, other = socket.socketpair()
     children = ApplicationChildren(lambda: (ours.fileno(),))
-    children.release()
-    assert in_child(lambda: children.here or is_null(ours.fileno())) == 0
+    children.disable()
+    assert in_child(lambda: children.in_child or is_null(ours.fileno())) == 0
     ours.close()
     other.close()
 
@@ -66,7 +66,7 @@ def test_the_descriptors_are_those_of_the_moment():
         pairs.append(socket.socketpair())
         assert in_child(lambda: all(is_null(first.fileno()) for first, _ in pairs)) == 1
     finally:
-        children.release()
+        children.disable()
         for pair in pairs:
             for sock in pair:
                 sock.close()
@@ -84,8 +84,8 @@ def children():
     before = {number: signal.getsignal(number) for number in numbers}
     watch = ApplicationChildren(tuple)
     yield watch
-    if not watch.here:
-        watch.release()
+    if not watch.in_child:
+        watch.disable()
         signal.set_wakeup_fd(-1)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -70,17 +70,17 @@ def test_messages_are_counted_and_stay():
     """Of any length, up to so many, with their descriptors where they are."""
     giving, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with giving, taking:
-        assert backlog.messages(taking, 10) == 0
+        assert backlog.queued_messages(taking, 10) == 0
         for size in (1, 70_000, 3, 200):
             socket.send_fds(giving, [b"x" * size], [giving.fileno()])
         open_files = len(os.listdir("/proc/self/fd"))
-        assert [backlog.messages(taking, most) for most in (10, 2, 10)] == [4, 2, 4]
+        assert [backlog.queued_messages(taking, most) for most in (10, 2, 10)] == [4, 2, 4]
         assert len(os.listdir("/proc/self/fd")) == open_files
         for size in (1, 70_000, 3):
             data, descriptors, _, _ = socket.recv_fds(taking, 100_000, 2)
             assert len(data) == size
             assert len(descriptors) == 1
             os.close(descriptors[0])
-        assert backlog.messages(taking, 10) == 1
+        assert backlog.queued_messages(taking, 10) == 1
         giving.close()
-        assert backlog.messages(taking, 10) == 1
+        assert backlog.queued_messages(taking, 10) == 1

@@ -20,7 +20,7 @@ from tests.linux.forked import in_child
 def withheld():
     held = exit_handlers.DeferredExitHandlers()
     yield held
-    held.give_back()
+    held.restore()
 
 
 class Thing:
@@ -33,7 +33,7 @@ def test_finalizers_of_before_the_fork(withheld):
     finalizer = weakref.finalize(thing, calls.append, "early")
     never = weakref.finalize(thing, calls.append, "never")
     never.atexit = False
-    withheld.withhold()
+    withheld.defer()
 
     def leaves():
         later = weakref.finalize(withheld, calls.append, "later")
@@ -42,22 +42,22 @@ def test_finalizers_of_before_the_fork(withheld):
         return calls == ["later"]
 
     assert in_child(leaves) == 1
-    withheld.give_back()
+    withheld.restore()
     assert finalizer.atexit
     assert not never.atexit
-    withheld.withhold()
-    withheld.withhold()
+    withheld.defer()
+    withheld.defer()
     del thing
     gc.collect()
     assert sorted(calls) == ["early", "never"]
-    withheld.give_back()
+    withheld.restore()
     assert not finalizer.alive
 
 
 def test_a_temporary_directory(withheld):
     """A process that was forked leaves it; one that removes it itself may."""
     with tempfile.TemporaryDirectory() as folder:
-        withheld.withhold()
+        withheld.defer()
         assert in_child(lambda: (weakref.finalize._exitfunc(), os.path.isdir(folder))[1]) == 1
         assert os.path.isdir(folder)
 
@@ -68,9 +68,9 @@ def test_children_of_multiprocessing(withheld):
     child = multiprocessing.get_context("fork").Process(target=threading.Event().wait, daemon=True)
     child.start()
     try:
-        withheld.withhold()
+        withheld.defer()
         assert in_child(lambda: len(process.active_children())) == 0
-        withheld.give_back()
+        withheld.restore()
         assert process.active_children() == [child]
     finally:
         child.kill()
@@ -84,10 +84,10 @@ def test_a_manager_of_before_the_fork(withheld):
         shared = manager.dict(n=1)
         assert shared["n"] == 1
         ours = shared._tls.connection.fileno()
-        withheld.withhold()
+        withheld.defer()
 
         def newborn():
-            exit_handlers.renew_multiprocessing()
+            exit_handlers.reset_multiprocessing()
             assert "connection" not in vars(shared._tls) or shared._tls.connection.fileno() != ours
             shared["n"] += 1
             return shared["n"]
@@ -103,7 +103,7 @@ def test_a_server_of_forks_of_before_the_fork():
     assert _doubled(context) == 42
 
     def newborn():
-        exit_handlers.renew_multiprocessing()
+        exit_handlers.reset_multiprocessing()
         doubled = _doubled(context)
         multiprocessing.forkserver._forkserver._stop()
         return doubled

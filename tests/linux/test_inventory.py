@@ -130,7 +130,7 @@ def test_connections_by_their_peer(before, family, address):
         listener.accept()[0] as server,
     ):
         ports = {client.fileno(): listener, server.fileno(): client}
-        found = {found.descriptor: found.peer for found in inventory.connections(but=before)}
+        found = {found.descriptor: found.peer for found in inventory.connections(excluding=before)}
         host = "[::1]" if family == socket.AF_INET6 else "127.0.0.1"
         assert found == {
             number: f"{host}:{sock.getsockname()[1]}" for number, sock in ports.items()
@@ -151,7 +151,7 @@ def test_unix_connections_and_what_they_probably_are(before, tmp_path):
         with datagrams, socket.socket(socket.AF_UNIX) as client:
             datagrams.connect(("127.0.0.1", 5432))
             client.connect(path)
-            (found,) = inventory.connections(but=before)
+            (found,) = inventory.connections(excluding=before)
             assert str(found) == f"descriptor {client.fileno()}, {path}, probably PostgreSQL"
 
 
@@ -165,7 +165,7 @@ def test_sqlite_by_its_header_and_with_its_locks(before, tmp_path):
         with (tmp_path / "text").open("w+") as file:
             file.write("no database at all")
             file.flush()
-            (found,) = inventory.connections(but=before)
+            (found,) = inventory.connections(excluding=before)
         assert (found.peer, found.service) == (path, "SQLite")
         code = f"import sqlite3; d = sqlite3.connect({path!r}, timeout=0); d.execute('begin exclusive')"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -181,11 +181,11 @@ def test_what_was_open_before_is_not_told(before):
         socket.create_connection(listener.getsockname()) as first,
     ):
         known = inventory.descriptors()
-        assert inventory.connections(but=known) == []
+        assert inventory.connections(excluding=known) == []
         number = first.fileno()
         with socket.create_connection(listener.getsockname()) as second:
             os.dup2(second.fileno(), number)
-            found = {found.descriptor for found in inventory.connections(but=known)}
+            found = {found.descriptor for found in inventory.connections(excluding=known)}
             assert number in found
 
 
@@ -217,4 +217,4 @@ def test_managers_of_multiprocessing_are_not_told(before, tmp_path):
         listener.bind(str(folder / "listener-x"))
         listener.listen()
         client.connect(str(folder / "listener-x"))
-        assert inventory.connections(but=before) == []
+        assert inventory.connections(excluding=before) == []

@@ -21,7 +21,7 @@ def test_a_fifo_tells_by_data(tmp_path):
     environ = {"MEMORY_PRESSURE_WATCH": str(path), "MEMORY_PRESSURE_WRITE": "c29tZQA="}
     watch = PressureWatch.from_environment(environ)
     assert readable(watch)  # our own order comes back through a FIFO
-    watch.take()
+    watch.acknowledge()
     assert not readable(watch)
     other = os.open(path, os.O_WRONLY)
     os.write(other, b"x")

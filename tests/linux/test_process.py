@@ -64,10 +64,10 @@ def test_strangers_are_reaped_and_those_we_know_are_left():
     for pid in (known, *strangers):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     # As process 1 of a container we may have orphans of others besides.
-    reaped = {pid for pid, _ in process.reap_strangers({known})}
+    reaped = {pid for pid, _ in process.reap_unknown({known})}
     assert reaped & {known, *strangers} == strangers
     assert process.reap(pidfd).code == 5
-    assert not {known, *strangers} & {pid for pid, _ in process.reap_strangers(set())}
+    assert not {known, *strangers} & {pid for pid, _ in process.reap_unknown(set())}
     os.close(pidfd)
 
 
@@ -83,9 +83,9 @@ def test_without_proc_strangers_are_reaped_all_the_same(monkeypatch):
     stranger = child("pass")
     for pid in (known, stranger):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    reaped = process.reap_strangers({known})
+    reaped = process.reap_unknown({known})
     assert process.reap(pidfd).code == 5
-    reaped += process.reap_strangers(set())
+    reaped += process.reap_unknown(set())
     assert [pid for pid, _ in reaped if pid in {known, stranger}] == [stranger]
     os.close(pidfd)
 
@@ -96,7 +96,7 @@ def test_a_stranger_whom_another_thread_has_reaped(monkeypatch):
     os.waitid(os.P_PID, gone, os.WEXITED)
     ended = [gone, None]
     monkeypatch.setattr(process, "_ended_child", lambda: ended.pop(0))
-    assert process.reap_strangers(set()) == [(gone, process.ExitReport(None))]
+    assert process.reap_unknown(set()) == [(gone, process.ExitReport(None))]
 
 
 def test_orphans_come_to_the_subreaper():
@@ -130,7 +130,7 @@ def test_leaving_runs_exit_handlers_and_nothing_else():
         "atexit.register(print, 'exit handler')\n"
         "atexit.register(lambda: 1 / 0)\n"
         "sys.stdout.write('text\\n')\n"
-        "process.leave(7)\n"
+        "process.exit_process(7)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (7, "text\nexit handler\n")

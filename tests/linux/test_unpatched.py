@@ -14,7 +14,7 @@ for module in (os, select, socket, threading, time):
     setattr(ours, module.__name__, module)
 sys.modules["preforkd.something"] = ours
 
-from preforkd.linux.unpatched import UnpatchedModules, renew_hubs
+from preforkd.linux.unpatched import UnpatchedModules, reset_hubs
 
 library = UnpatchedModules()
 
@@ -106,14 +106,14 @@ def test_one_who_replaces_without_a_name():
 def test_hubs_are_renewed_where_there_are_any():
     """gevent's by its own function; nothing happens without, or when it fails."""
     run("""
-renew_hubs()
+reset_hubs()
 calls = []
 sys.modules["gevent"] = types.SimpleNamespace(reinit=lambda: calls.append("gevent"))
 hub = types.SimpleNamespace(_threadlocal=types.SimpleNamespace(hub=1), use_hub=lambda: calls.append("eventlet"))
 sys.modules["eventlet.hubs"] = hub
-renew_hubs()
+reset_hubs()
 del hub._threadlocal.hub
 sys.modules["gevent"] = None
-renew_hubs()
+reset_hubs()
 assert calls == ["gevent", "eventlet"], calls
 """)

@@ -18,9 +18,10 @@ from preforkd.config.settings import AccessLogSettings, HttpSettings, Settings, 
 from preforkd.errors import SystemFailure
 from preforkd.http.head import RequestHead
 from preforkd.ipc.handoff import HandoffQueue, pair
-from preforkd.logs import access_log, logs
-from preforkd.logs.access_log import Answered, combined_line, open_access_log
+from preforkd.logs import access_log, sender as senders
+from preforkd.logs.access_log import CompletedRequest, combined_line, open_access_log
 from preforkd.logs.journal import Journal
+from preforkd.logs.sender import JournalSender
 from tests.worker.serving import read_all, read_answer, serving
 
 GET = b'GET %b HTTP/1.1\r\nHost: h\r\nUser-Agent: te"st\r\nConnection: close\r\n\r\n'
@@ -233,10 +234,10 @@ def test_the_journal_gets_fields_and_what_it_misses_is_told(tmp_path, monkeypatc
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "socket"))
         journal = Journal(str(tmp_path / "socket"))
-        sender = logs.Sender(lambda: {"PREFORKD_WORKER": 3}, journal)
-        monkeypatch.setattr(logs, "sender", lambda: sender)
+        sender = JournalSender(lambda: {"PREFORKD_WORKER": 3}, journal)
+        monkeypatch.setattr(senders, "own", lambda: sender)
         log = open_access_log(AccessLogSettings(target="journal"))
-        one = Answered("::1", head(b"/a"), 200, 3, 0.25)
+        one = CompletedRequest("::1", head(b"/a"), 200, 3, 0.25)
         for _ in range(3000):
             log.log(one)
             log.flush()
@@ -324,7 +325,7 @@ def test_a_burst_is_not_kept_for_long():
     written = []
     log = access_log.AccessLog(lambda answered: b"line\n", written.append)
     for _ in range(100):
-        log.log(Answered("a", head(b"/"), 200, 0, 0.0))
+        log.log(CompletedRequest("a", head(b"/"), 200, 0, 0.0))
     assert [len(lines) for lines in written] == [32, 32, 32]
     log.flush()
     assert len(written[3]) == 4
@@ -334,7 +335,7 @@ def test_a_burst_is_not_kept_for_long():
 
 def test_a_client_cannot_write_lines_of_its_own():
     """Control characters, quotes and backslashes are escaped."""
-    line = combined_line(Answered("a", head(b'/"\n\\\x9b'), 200, 0, 0.0))
+    line = combined_line(CompletedRequest("a", head(b'/"\n\\\x9b'), 200, 0, 0.0))
     assert line.count(b"\n") == 1
     assert rb"/\x22\x0a\x5c\x9b" in line
 
@@ -346,16 +347,16 @@ def test_off_is_nothing_and_a_bad_path_an_error(tmp_path):
         open_access_log(AccessLogSettings(target=str(tmp_path / "no/log")))
 
 
-def test_a_file_that_cannot_be_written_is_told_once(tmp_path, caplog):
-    """A full disk costs lines, and no answer; how many is told when there is room again."""
+def test_a_failed_write_is_logged_once(tmp_path, caplog):
+    """A full disk loses lines but fails no request; their number is logged when a write succeeds again."""
     descriptor = os.open("/dev/full", os.O_WRONLY)
     file = access_log._File(descriptor)
     for _ in range(3):
         file.write([b"one\n", b"two\n"])
-    assert caplog.messages == ["the access log cannot be written: No space left on device"]
+    assert caplog.messages == ["access log: write failed: No space left on device; lines are lost"]
     with (tmp_path / "log").open("wb") as room:
         os.dup2(room.fileno(), descriptor)
     file.write([b"three\n"])
     os.close(descriptor)
     assert (tmp_path / "log").read_bytes() == b"three\n"
-    assert caplog.messages[1:] == ["6 lines of the access log were lost"]
+    assert caplog.messages[1:] == ["access log: 6 lines were lost"]

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from preforkd.logs.streams import write_patiently
+from preforkd.logs.streams import write_with_timeout
 
 CODE = """
 import os, sys
@@ -45,14 +45,14 @@ def test_closed_streams_become_dev_null(tmp_path, closed):
 def test_a_pipe_that_nobody_reads():
     """Nothing is written that would block; as much as was asked for is waited."""
     reader, writer = os.pipe()
-    assert write_patiently(writer, b"first", 0.0)
+    assert write_with_timeout(writer, b"first", 0.0)
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):
         while True:
             os.write(writer, b"x" * 1000)
     os.set_blocking(writer, True)
     begun = time.monotonic()
-    assert not write_patiently(writer, b"last", 0.1)
+    assert not write_with_timeout(writer, b"last", 0.1)
     assert time.monotonic() - begun >= 0.1
     assert os.read(reader, 5) == b"first"
     os.close(reader)
@@ -62,5 +62,5 @@ def test_a_pipe_that_nobody_reads():
 def test_a_file_takes_it_in_one_piece(tmp_path):
     """However long it is."""
     with open(tmp_path / "file", "wb") as file:
-        assert write_patiently(file.fileno(), b"x" * 100_000, 0.0)
+        assert write_with_timeout(file.fileno(), b"x" * 100_000, 0.0)
     assert (tmp_path / "file").stat().st_size == 100_000

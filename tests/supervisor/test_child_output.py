@@ -159,7 +159,7 @@ def test_who_writes_without_end_has_a_ration(monkeypatch):
     """A few lines of each in a turn, in a second what all have together; and others are told at once."""
     loop, journal = Loop(), Journal()
     outputs = Outputs(loop, journal)
-    outputs.ratelimit.most = 300
+    outputs.ratelimit.limit = 300
     now = 100.0
     monkeypatch.setattr(loop, "time", lambda: now)
     floods = [outputs.open_to_journal({"PREFORKD_WORKER": number}) for number in range(4)]

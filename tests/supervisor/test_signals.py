@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from preforkd.linux.process import MASTERS_SIGNALS
+from preforkd.linux.process import MASTER_SIGNALS
 from preforkd.supervisor import signals
 
 
@@ -100,6 +100,6 @@ def test_every_signal_is_declared_once_and_with_its_meaning(received):
     listed = [number for each in signals.SIGNALS for number in each.numbers]
     assert len(listed) == len(set(listed))
     assert set(listed) == set(loop.handlers) - {signal.SIGCHLD}
-    assert set(MASTERS_SIGNALS) <= set(listed)
+    assert set(MASTER_SIGNALS) <= set(listed)
     for each in signals.SIGNALS:
         assert each.meaning.endswith("."), each.numbers

@@ -70,9 +70,9 @@ def test_an_access_log_that_can_be_opened_is_not_created(tmp_path, kind):
 
 def test_a_journal_that_is_not_there_is_told(monkeypatch, caplog, tmp_path):
     """It may come, so that nothing is refused."""
-    monkeypatch.setattr(access_log, "ADDRESS", str(tmp_path / "socket"))
+    monkeypatch.setattr(access_log.journal, "ADDRESS", str(tmp_path / "socket"))
     preflight.check("wsgi", Settings(access_log=AccessLogSettings(target="journal")))
-    assert "socket does not exist: until it does, lines are lost" in caplog.text
+    assert "socket does not exist: lines are lost until it does" in caplog.text
 
 
 class Refusing:

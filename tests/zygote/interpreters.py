@@ -15,7 +15,7 @@ TREE = Path(preforkd.__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TREE)}
 _STANDIN = f"import sys; sys.path.append({str(Path(__file__).with_name('standin'))!r})\n"
 """Behind all that the interpreter has: its own msgspec comes first."""
-_REFUSAL = "from preforkd.zygote import immortal; print(immortal.refusal())"
+_REFUSAL = "from preforkd.zygote import immortal; print(immortal.unsupported_reason())"
 
 
 def run(python: str, code: str, *arguments: str) -> str:

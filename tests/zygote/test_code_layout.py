@@ -37,7 +37,7 @@ def test_what_runs_lies_on_few_pages_and_does_what_it_did(python):
     """Of 2,000 functions a second round runs 200: they lie on less than half as many pages then."""
     script = """
 before, expected = pages(used), again()
-count = code_layout.gather(again)
+count = code_layout.group_hot_code(again)
 assert again() == expected
 print(len(before), len(pages(used)), count)
 """
@@ -51,7 +51,7 @@ def test_a_process_that_was_forked_copies_less(python):
     """What a child comes to have of its own by running it, of an immortal heap, is clearly less."""
     script = """
 if {gathered}:
-    code_layout.gather(again)
+    code_layout.group_hot_code(again)
 heap.prepare(immortal_heap=True)
 read, write = os.pipe()
 if os.fork() == 0:
@@ -87,7 +87,7 @@ def again():
         each(2)
     next(generator)
 
-code_layout.gather(again)
+code_layout.group_hot_code(again)
 print(
     listed.__code__ is kept[0],
     reference() is weakly.__code__,
@@ -111,7 +111,7 @@ address = id(first.__code__)
 def again():
     return [each() for each in (first, second, outer(3))]
 again()
-code_layout.gather(again)
+code_layout.group_hot_code(again)
 third = outer(4)
 print(
     id(first.__code__) != address, hash(first.__code__) == value,
@@ -130,7 +130,7 @@ def hook(event, arguments):
         raise RuntimeError("no")
 sys.addaudithook(hook)
 addresses = [id(each.__code__) for each in used]
-code_layout.gather(again)
+code_layout.group_hot_code(again)
 print([id(each.__code__) for each in used] == addresses)
 """
     assert run(python, SITE + script) == "True\n"

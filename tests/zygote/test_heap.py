@@ -72,7 +72,7 @@ def test_a_collector_that_the_application_has_switched_off_stays_off():
 
 def test_an_immortal_heap_that_does_not_hold_is_refused(monkeypatch):
     """The reason, the setting, and what to do; nobody is refused who does not ask."""
-    monkeypatch.setattr(immortal, "refusal", lambda: "it is Tuesday")
+    monkeypatch.setattr(immortal, "unsupported_reason", lambda: "it is Tuesday")
     heap.check(immortal_heap=False)
     for refuse in (heap.check, heap.prepare):
         with pytest.raises(
@@ -81,11 +81,11 @@ def test_an_immortal_heap_that_does_not_hold_is_refused(monkeypatch):
             refuse(immortal_heap=True)
         assert got.value.problems[0].setting == "memory.immortal"
         assert "leave memory.immortal out" in got.value.hint
-    monkeypatch.setattr(immortal, "refusal", lambda: "")
-    monkeypatch.setattr(immortal, "trial", lambda: "pages are written to")
+    monkeypatch.setattr(immortal, "unsupported_reason", lambda: "")
+    monkeypatch.setattr(immortal, "self_test", lambda: "pages are written to")
     with pytest.raises(ConfigurationError, match="pages are written to"):
         heap.check(immortal_heap=True)
-    monkeypatch.setattr(immortal, "trial", lambda: os.open("/nowhere", 0))
+    monkeypatch.setattr(immortal, "self_test", lambda: os.open("/nowhere", 0))
     with pytest.raises(ConfigurationError, match="could not be tried"):
         heap.check(immortal_heap=True)
     gc.unfreeze()

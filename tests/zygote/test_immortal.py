@@ -203,8 +203,8 @@ def test_workers_do_not_write_to_what_they_use(python):
 def test_the_trial_holds_here_and_leaves_nothing(python):
     """The child that tries it says yes; the process itself stays mortal."""
     code = (
-        "import sys; from preforkd.zygote import immortal; print(repr(immortal.trial()));"
-        "print(sys.getrefcount(immortal.trial) < 100)"
+        "import sys; from preforkd.zygote import immortal; print(repr(immortal.self_test()));"
+        "print(sys.getrefcount(immortal.self_test) < 100)"
     )
     assert run(python, code) == "''\nTrue\n"
 
@@ -215,14 +215,14 @@ def test_the_trial_notices_what_does_not_hold(python):
         "from preforkd.zygote import immortal\n"
         "import os, signal\n"
         "immortal._Counts.write = lambda self, objects: None\n"
-        "print(immortal.trial())\n"
-        "immortal._use = lambda *lists: os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "print(immortal.self_test())\n"
+        "immortal._use_and_measure = lambda *lists: os.kill(os.getpid(), signal.SIGSEGV)\n"
         "immortal._Counts.mortal = lambda self, objects: bytes([len(objects) > 100] * len(objects))\n"
-        "print(immortal.trial())\n"
-        "immortal._use = lambda *lists: 4\n"
-        "print(immortal.trial())\n"
-        "immortal._try = lambda: os._exit(5)\n"
-        "print(immortal.trial())\n"
+        "print(immortal.self_test())\n"
+        "immortal._use_and_measure = lambda *lists: 4\n"
+        "print(immortal.self_test())\n"
+        "immortal._verify = lambda: os._exit(5)\n"
+        "print(immortal.self_test())\n"
     )
     assert run(python, code).splitlines() == [
         "what is written to the reference counts is not what is read",
@@ -247,7 +247,9 @@ def test_a_wrong_address_is_an_error_and_no_crash(python):
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="this interpreter has immortal objects")
 def test_311_is_refused():
     """The real interpreter that the tests run with, where it is an old one."""
-    assert re.match(r"it needs CPython 3\.12 or later, this is 3\.11", immortal.refusal())
+    assert re.match(
+        r"it needs CPython 3\.12 or later, this is 3\.11", immortal.unsupported_reason()
+    )
 
 
 @pytest.mark.parametrize(
@@ -271,7 +273,7 @@ def test_what_was_not_tested_is_refused(monkeypatch, what, words):
     monkeypatch.setattr(sysconfig, "get_config_var", lambda _name: free)
     for name, value in sound.items():
         monkeypatch.setattr(sys, name, value, raising=False)
-    assert words in immortal.refusal()
+    assert words in immortal.unsupported_reason()
 
 
 def test_subinterpreters_are_counted(python):
@@ -280,11 +282,11 @@ def test_subinterpreters_are_counted(python):
         "from preforkd.zygote import immortal\n"
         "try: import _interpreters as api\n"
         "except ImportError: import _xxsubinterpreters as api\n"
-        "print(repr(immortal.refusal()))\n"
+        "print(repr(immortal.unsupported_reason()))\n"
         "one = api.create()\n"
-        "print(immortal.refusal())\n"
+        "print(immortal.unsupported_reason())\n"
         "api.destroy(one)\n"
-        "print(repr(immortal.refusal()))\n"
+        "print(repr(immortal.unsupported_reason()))\n"
     )
     assert run(python, code).splitlines() == [
         "''",

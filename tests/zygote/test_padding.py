@@ -35,7 +35,7 @@ def test_new_objects_share_no_page_with_those_that_live():
     script = "new = make(); print(len(pages(new) & pages(survivors)), len(pages(new)))"
     shared, _ = map(int, run(script).split())
     assert shared > 2
-    shared, own = map(int, run("assert padding.fill() > 100_000; " + script).split())
+    shared, own = map(int, run("assert padding.fill_free_blocks() > 100_000; " + script).split())
     assert shared == 0
     assert own <= 4
 
@@ -48,7 +48,7 @@ for some in [[b"%0700d" % number for number in range(300)] for _ in range(10)]:
     survivors += some[::3]
 del some
 if FILL:
-    assert padding.fill() > 500_000
+    assert padding.fill_free_blocks() > 500_000
 new = [b"%0700d" % number for number in range(100)]
 print(len(pages(new) & pages(survivors)))
 """
@@ -60,9 +60,9 @@ print(len(pages(new) & pages(survivors)))
 def test_filling_again_adds_little_up():
     """What filled holes before is let go first: each time takes a few pools more than the one before, at most."""
     script = """
-first = padding.fill()
+first = padding.fill_free_blocks()
 for _ in range(9):
-    last = padding.fill()
+    last = padding.fill_free_blocks()
 print(first, last)
 """
     first, last = map(int, run(script).split())
@@ -72,4 +72,4 @@ print(first, last)
 
 def test_another_allocator_is_left_alone():
     """The C library's own lays memory out in another way."""
-    assert run("print(padding.fill())", PYTHONMALLOC="malloc") == "0\n"
+    assert run("print(padding.fill_free_blocks())", PYTHONMALLOC="malloc") == "0\n"

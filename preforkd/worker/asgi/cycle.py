@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from preforkd.http.caches import BoundedCache, Date
-from preforkd.logs.access_log import GONE, Answered
+from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST, CompletedRequest
 from preforkd.worker.asgi.middleware import RequestTracker, answered
 
 _Headers = Iterable[tuple[bytes, bytes]]
@@ -155,11 +155,11 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
             if self.record is not None:
                 self._protocol.log(self._answered(*self.record))
 
-    def _answered(self, scope: Any, begun: float) -> Answered:
+    def _answered(self, scope: Any, begun: float) -> CompletedRequest:
         seconds = time.monotonic() - begun
         if self.refused is not None:
             return answered(scope, *self.refused, seconds)
-        status = self._head.status if self.response_started else GONE
+        status = self._head.status if self.response_started else CLIENT_CLOSED_REQUEST
         return answered(scope, status, self.sent, seconds)
 
     async def send_500_response(self) -> None:

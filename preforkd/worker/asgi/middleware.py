@@ -12,7 +12,12 @@ from typing import Any, Protocol
 from preforkd.config.settings import Settings
 from preforkd.http import forwarded
 from preforkd.http.head import RequestHead
-from preforkd.logs.access_log import GONE, AccessLog, Answered, open_access_log
+from preforkd.logs.access_log import (
+    CLIENT_CLOSED_REQUEST,
+    AccessLog,
+    CompletedRequest,
+    open_access_log,
+)
 from preforkd.worker.acceptor import Acceptor
 
 Application = Callable[[Any, Any, Any], Any]
@@ -218,7 +223,7 @@ class _AccessLogger:
         await self._application(scope, receive, send)
 
     async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
-        status, length, begun = GONE, 0, time.monotonic()
+        status, length, begun = CLIENT_CLOSED_REQUEST, 0, time.monotonic()
 
         async def counting(message: Any) -> None:
             nonlocal status, length
@@ -226,7 +231,7 @@ class _AccessLogger:
             kind = message["type"]
             if kind == "websocket.accept":
                 status = 101
-            elif kind == "websocket.close" and status == GONE:
+            elif kind == "websocket.close" and status == CLIENT_CLOSED_REQUEST:
                 status = 403
             elif kind == "websocket.http.response.start":
                 status = message["status"]
@@ -236,24 +241,24 @@ class _AccessLogger:
         try:
             await self._application(scope, receive, counting)
         except Exception:
-            if status == GONE:
+            if status == CLIENT_CLOSED_REQUEST:
                 status = 500
             raise
         finally:
             log_soon(self._log, answered(scope, status, length, time.monotonic() - begun))
 
 
-def log_soon(log: AccessLog, entry: Answered) -> None:
+def log_soon(log: AccessLog, entry: CompletedRequest) -> None:
     """Log this, to be written in the loop's next turn."""
-    if not log.gathered:
+    if not log.pending:
         asyncio.get_running_loop().call_soon(log.flush)
     log.log(entry)
 
 
-def answered(scope: Any, status: int, length: int, seconds: float) -> Answered:
+def answered(scope: Any, status: int, length: int, seconds: float) -> CompletedRequest:
     """Return what the log says of a scope."""
     client = scope.get("client")
-    return Answered(client[0] if client else "", _head(scope), status, length, seconds)
+    return CompletedRequest(client[0] if client else "", _head(scope), status, length, seconds)
 
 
 def _head(scope: Any) -> RequestHead:

@@ -25,7 +25,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from preforkd.config.address import as_ipv4
 from preforkd.config.settings import HttpSettings
 from preforkd.http.head import RequestHead, unparsed_head
-from preforkd.logs.access_log import GONE, AccessLog, Answered
+from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST, AccessLog, CompletedRequest
 from preforkd.worker.asgi.cycle import Cycle, ResponseHeads
 from preforkd.worker.asgi.middleware import Application, RequestTracker, log_soon
 
@@ -215,7 +215,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._lost = False
         self._missing = 0
         """Bytes of them that the client has not got; known when it is gone."""
-        self._unlogged: Answered | None = None
+        self._unlogged: CompletedRequest | None = None
         """What is logged when it has been sent, or the client is gone."""
         self._upgraded = False
         """The connection belongs to a WebSocket."""
@@ -299,10 +299,10 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
             if self._unlogged is not None:
                 self._log_now(self._unlogged)
             elif self._head_begun:
-                self._log_incomplete(GONE, 0)
+                self._log_incomplete(CLIENT_CLOSED_REQUEST, 0)
         super().connection_lost(exc)
 
-    def log(self, answered: Answered) -> None:
+    def log(self, answered: CompletedRequest) -> None:
         """Log a request when it is known how much of its answer the client has got."""
         if not self._lost and (self.flow.write_paused or self.transport.is_closing()):
             self._unlogged = answered
@@ -315,7 +315,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         if self._unlogged is not None:
             self._log_now(self._unlogged)
 
-    def _log_now(self, answered: Answered) -> None:
+    def _log_now(self, answered: CompletedRequest) -> None:
         self._unlogged = None
         if self._missing:
             answered = replace(answered, length=max(0, answered.length - self._missing))
@@ -333,7 +333,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
             head = RequestHead(method, self.url, version, (), False, 0, False)
         remote = self.client[0] if self.client else ""
         self._head_begun = False
-        log_soon(self._shared.log, Answered(remote, head, status, length, 0.0))
+        log_soon(self._shared.log, CompletedRequest(remote, head, status, length, 0.0))
 
     def on_message_begin(self) -> None:
         """Begin to count."""

@@ -158,7 +158,7 @@ class AsgiServer:
         logging.getLogger("uvicorn.error").addFilter(self._log_filter)
         self._loop = _new_loop()
         asyncio.set_event_loop(self._loop)
-        stacks.write_also(lambda: middleware.describe_loop(self._loop, wrapped.tracker))
+        stacks.append(lambda: middleware.describe_loop(self._loop, wrapped.tracker))
 
     def prepare(self) -> None:
         """Load uvicorn's side and run the lifespan's start-up.

@@ -28,7 +28,7 @@ from preforkd.config.address import as_ipv4
 from preforkd.http.head import Budget
 from preforkd.http.request import Request, RequestReader
 from preforkd.http.response import ClientGoneError, Response
-from preforkd.logs.access_log import Answered
+from preforkd.logs.access_log import CompletedRequest
 from preforkd.worker.wsgi.listener_context import CachedHead, ListenerContext
 
 FIRST_RECEIVE = 4096
@@ -175,7 +175,7 @@ class Connection:
         self.sock = sock
         self.sent = self.sent_before = 0
         """Bytes that the socket has taken; and those that it had before the present answer."""
-        self.unlogged: Answered | None = None
+        self.unlogged: CompletedRequest | None = None
         """What the access log is to say of the last answer, when it is known how much of it was sent."""
         self.fd = sock.fileno()
         self.context = context

@@ -30,7 +30,7 @@ from preforkd.http.head import Bounds, Budget, RequestError, unparsed_head
 from preforkd.http.request import Request
 from preforkd.http.response import CONTINUE, ClientGoneError, Renderer, Response
 from preforkd.ipc.handoff import HandedConnection, HandoffQueue, ReceivedConnection, as_file, fits
-from preforkd.logs.access_log import GONE, Answered, open_access_log
+from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST, CompletedRequest, open_access_log
 from preforkd.worker import tls
 from preforkd.worker.acceptor import Acceptor, Listener
 from preforkd.worker.interruption import comes_from_application, retire_after, retire_if_interrupted
@@ -621,12 +621,12 @@ class WsgiLoop:
         connection.send_nowait(answer)
         return len(answer.partition(b"\r\n\r\n")[2])
 
-    def _incomplete_entry(self, connection: Connection, status: int) -> Answered:
+    def _incomplete_entry(self, connection: Connection, status: int) -> CompletedRequest:
         """Return what the log says of a request that never was complete."""
         reader = connection.reader
         if (cached := reader.current) is not None:
-            return Answered(cached.remote or connection.remote, cached.head, status, 0, 0.0)
-        return Answered(connection.remote, unparsed_head(reader.buffer), status, 0, 0.0)
+            return CompletedRequest(cached.remote or connection.remote, cached.head, status, 0, 0.0)
+        return CompletedRequest(connection.remote, unparsed_head(reader.buffer), status, 0, 0.0)
 
     def _log_last(self, connection: Connection) -> None:
         """Log the last answer, now that no more of it will be sent."""
@@ -634,7 +634,7 @@ class WsgiLoop:
         if answered is None or self._access is None:
             return
         if connection.sent == connection.sent_before and connection.pending:
-            answered = replace(answered, status=GONE, length=0)
+            answered = replace(answered, status=CLIENT_CLOSED_REQUEST, length=0)
         elif unsent := connection.unsent:
             answered = replace(answered, length=max(0, answered.length - unsent))
         self._access.log(answered)
@@ -691,7 +691,7 @@ class WsgiLoop:
             if connection.unlogged is None and not (
                 connection.between_requests or connection.ended
             ):
-                connection.unlogged = self._incomplete_entry(connection, GONE)
+                connection.unlogged = self._incomplete_entry(connection, CLIENT_CLOSED_REQUEST)
             self._log_last(connection)
         if connection.registered:
             # Closing is not enough where a child of the application has inherited the socket.
@@ -872,7 +872,9 @@ class WsgiLoop:
             status = response.code if response.head_sent else 504
             seconds = (time.monotonic_ns() - self._slot_writer.busy_since_ns()) / 1e9
             remote = cached.remote or current.remote
-            self._access.log(Answered(remote, cached.head, status, response.length, seconds))
+            self._access.log(
+                CompletedRequest(remote, cached.head, status, response.length, seconds)
+            )
             self._access.flush()
 
     def _begin(self, environ: wsgi.Environ) -> float:
@@ -895,7 +897,9 @@ class WsgiLoop:
         if self._access is not None:
             seconds = time.monotonic() - begun
             remote = cached.remote or connection.remote
-            connection.unlogged = Answered(remote, cached.head, status, response.length, seconds)
+            connection.unlogged = CompletedRequest(
+                remote, cached.head, status, response.length, seconds
+            )
             if not connection.pending:
                 self._log_last(connection)
 
