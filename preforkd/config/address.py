@@ -6,13 +6,13 @@ from typing import Any
 from msgspec import Struct
 
 _MAPPED = "::ffff:"
-"""How an IPv4 address begins that a socket for IPv6 tells."""
+"""The prefix of an IPv4 address that an IPv6 socket reports. RFC 4291, section 2.5.5.2"""
 _PATH_LIMIT = 107
-"""Bytes of a socket's path, its final NUL not counted. unix(7)"""
+"""Longest path of a Unix socket in bytes, without the final NUL. unix(7)"""
 
 
 class TcpAddress(Struct, frozen=True):
-    """A TCP address; ``host`` None is every address of the machine, v4 and v6."""
+    """A TCP address; ``host`` None: all addresses of the machine, IPv4 and IPv6."""
 
     host: str | None
     port: int
@@ -25,24 +25,26 @@ class UnixAddress(Struct, frozen=True):
 
 
 def parse_address(text: str) -> TcpAddress | UnixAddress:
-    """Return the address that the text names. Raises ValueError that says what is wrong with it."""
+    """Return the address that a text names. Raises ValueError with a message for the administrator."""
     if text.startswith("unix:"):
         return _unix(text.removeprefix("unix:"))
     if text.startswith("/"):
         raise ValueError(f"{text!r} is a path: write unix:{text}")
     if text.isdecimal():
-        raise ValueError(f"{text!r} has no colon: write :{text} for every address, or a host too")
+        raise ValueError(f"{text!r} has no colon: write :{text} for all addresses, or HOST:{text}")
     host, colon, port = text.rpartition(":")
     if not colon:
-        raise ValueError(f"{text!r} has no port: write for example {text}:8080")
+        raise ValueError(f"{text!r} has no port: for example {text}:8080")
     if text.startswith("["):
         if not host.endswith("]"):
             raise ValueError(f"{text!r} is not [address]:port, for example [::1]:8080")
         host = host[1:-1]
     elif ":" in host:
-        raise ValueError(f"{text!r}: an IPv6 address stands in brackets, for example [::1]:8080")
+        raise ValueError(
+            f"{text!r}: an IPv6 address is written in brackets, for example [::1]:8080"
+        )
     if host and not re.fullmatch(r"[\w.:%-]+", host):
-        raise ValueError(f"{host!r} is not the name or the address of a host")
+        raise ValueError(f"{host!r} is not a host name or an IP address")
     return TcpAddress(host or None, _port(port))
 
 
@@ -63,10 +65,7 @@ def _port(text: str) -> int:
 
 
 def as_ipv4(address: Any) -> Any:
-    """Return an IPv4 address as a socket for IPv4 tells it, where one for IPv6 has told it; others as they are.
-
-    RFC 4291, section 2.5.5.2.
-    """
+    """Return the peer address of a socket with an IPv4-mapped IPv6 host as IPv4; others unchanged."""
     host: str = address[0]
     if host.startswith(_MAPPED) and ":" not in (mapped := host[len(_MAPPED) :]):
         return mapped, address[1]

@@ -1,4 +1,7 @@
-"""What differs between two configurations, by what a reload can do about it."""
+"""The differences between two configurations, by what a reload does with them.
+
+The master calls this after it has read the new configuration and before it touches a worker.
+"""
 
 from collections.abc import Iterator
 
@@ -11,7 +14,7 @@ from preforkd.errors import Place, Problem
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """Dotted names of the settings that differ."""
+    """Dotted names of the settings that differ, by `OnReload`."""
 
     live: tuple[str, ...] = ()
     generation: tuple[str, ...] = ()
@@ -19,7 +22,7 @@ class Changes(msgspec.Struct, frozen=True):
 
 
 def changes(old: Settings, new: Settings) -> Changes:
-    """Return the settings that differ, each in the class of what a reload does with it."""
+    """Return the settings whose values differ."""
     differing = [leaf for leaf in leaves() if get(old, leaf.path) != get(new, leaf.path)]
     by_class = {
         kind: tuple(leaf.path for leaf in differing if leaf.on_reload is kind) for kind in OnReload
@@ -31,8 +34,8 @@ def changes(old: Settings, new: Settings) -> Changes:
     )
 
 
-def keeping_restart(old: Settings, new: Settings) -> Settings:
-    """Return the new settings, with the old values where only a restart applies new ones."""
+def keep_restart_settings(old: Settings, new: Settings) -> Settings:
+    """Return the new settings, but with the old values of those that only a restart can change."""
     for leaf in leaves():
         if leaf.on_reload is not OnReload.RESTART:
             continue
@@ -42,18 +45,20 @@ def keeping_restart(old: Settings, new: Settings) -> Settings:
     return new
 
 
-def vanished(old: Configuration, new: Configuration, *, listen: bool) -> list[Problem]:
-    """Return what a reload must not replace by a default: it was written, and is not any more.
+def lost_settings(old: Configuration, new: Configuration, *, listen: bool) -> list[Problem]:
+    """Return problems for settings that were written and no longer are, and that a default must not replace.
 
-    An empty, missing or truncated file is far more often an accident than a wish for the built-in demo
+    An empty, missing or truncated file is far more often an accident than a request for the built-in demo
     on its own port. ``listen``: the sockets that are served depend on the setting ``listen``.
     """
     if old.path is not None and new.path is None:
-        hint = "put it back; only a restart of the service applies the defaults"
-        return [Problem(Place(old.path), "", "the file is gone, and was there before", hint)]
+        hint = "restore it; only a restart of the service applies the defaults"
+        return [Problem(Place(old.path), "", "the file was removed", hint)]
     if _in_file(old) and new.path == old.path and not _in_file(new):
-        hint = "put them back; only a restart of the service applies the defaults"
-        return [Problem(Place(new.path or ""), "", "the file contains no settings any more", hint)]
+        hint = "restore them; only a restart of the service applies the defaults"
+        return [
+            Problem(Place(new.path or ""), "", "the file no longer contains any settings", hint)
+        ]
     return list(_lost(old, new, ("app.target", "listen") if listen else ("app.target",)))
 
 
@@ -63,10 +68,10 @@ def _in_file(loaded: Configuration) -> bool:
 
 def _lost(old: Configuration, new: Configuration, settings: tuple[str, ...]) -> Iterator[Problem]:
     hints = {
-        "app.target": f"put it back; for the built-in demo write {AppSettings().target}",
-        "listen": f"put it back; for the default write {Settings().listen[0].address}",
+        "app.target": f"restore it; for the built-in demo set {AppSettings().target}",
+        "listen": f"restore it; for the default set {Settings().listen[0].address}",
     }
     for setting in settings:
         if setting in old.origins and setting not in new.origins:
-            message = f"it is not set any more; it was, at {old.origins[setting]}"
+            message = f"no longer set; it was set at {old.origins[setting]}"
             yield Problem(Place(new.path or "the configuration"), setting, message, hints[setting])

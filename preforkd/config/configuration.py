@@ -1,4 +1,4 @@
-"""What was read of the configuration: the settings, and where each was written."""
+"""The result of reading the configuration: the settings, and where each was written."""
 
 from collections.abc import Mapping
 
@@ -11,12 +11,12 @@ DEFAULT_PATH = "/etc/preforkd.yaml"
 
 
 class Configuration(Struct, frozen=True):
-    """Settings, the file they come from (None: none was there), and the place of each written one."""
+    """Settings, the file that they were read from (None: there was none), and the place of each that was set."""
 
     settings: Settings
     origins: Mapping[str, Place] = field(default_factory=dict)
     path: str | None = None
     secrets: frozenset[str] = frozenset()
-    """Dotted names of values that came from credentials, not to be shown."""
+    """Dotted names of settings whose values came from credentials and must not be shown."""
     secret_texts: tuple[str, ...] = ()
-    """These values, as they were read."""
+    """These values, to be masked in messages."""

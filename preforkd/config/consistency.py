@@ -1,4 +1,4 @@
-"""What no setting can tell by itself: settings that contradict each other, or need another one."""
+"""Checks across settings: those that contradict each other, have no effect, or require another one."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -11,14 +11,14 @@ from preforkd.config.settings import AccessLogSettings, ControlSettings, ListenS
 from preforkd.config.target import is_request
 from preforkd.errors import Place
 
-_OF_UNIX_SOCKETS = ("mode", "owner", "group")
-_OF_SOCKETS = ("backlog", *_OF_UNIX_SOCKETS)
+_UNIX_SOCKET_SETTINGS = ("mode", "owner", "group")
+_SOCKET_SETTINGS = ("backlog", *_UNIX_SOCKET_SETTINGS)
 _DEFAULT = ListenSettings()
 _PROBE = re.compile(r"/[!-\"$->@-~]*")
 
 
 class Contradiction(Struct, frozen=True):
-    """The setting to blame, what is wrong, and what to do."""
+    """The setting at fault, the message, and the hint."""
 
     setting: str
     message: str
@@ -28,16 +28,18 @@ class Contradiction(Struct, frozen=True):
 def contradictions(
     settings: Settings, secrets: Collection[str], origins: Mapping[str, Place]
 ) -> Iterator[Contradiction]:
-    """Yield what does not fit together.
+    """Yield the contradictions of the settings.
 
-    ``secrets`` are settings whose values are in credentials, ``origins`` those that were written, with
+    ``secrets``: settings whose values come from credentials. ``origins``: settings that were written, with
     their places.
     """
     yield from _in_listeners(settings, secrets)
-    if "app.target" in origins:  # else the command line of the service may name another kind
+    if "app.target" in origins:  # else the service's command line may set another kind
         yield from _in_kind(settings, kind_of(settings.app.target))
     place = origins.get("listen")
-    if place is None or place.line:  # an option for a moment leaves the file as it is
+    if (
+        place is None or place.line
+    ):  # not for --listen: the file need not match an option of one run
         yield from _without_listener(settings, secrets)
     yield from _in_sizes(settings)
     yield from _in_times(settings)
@@ -46,7 +48,7 @@ def contradictions(
 
 def _in_listeners(settings: Settings, secrets: Collection[str]) -> Iterator[Contradiction]:
     trusts = bool(settings.proxy.trusted)
-    hint = "list its addresses in proxy.trusted"
+    hint = "list the addresses of the proxy in proxy.trusted"
     for index, listen in enumerate(settings.listen):
         path = f"listen[{index}]"
         if listen.tls and not _has_certificate(settings, secrets):
@@ -59,24 +61,24 @@ def _in_listeners(settings: Settings, secrets: Collection[str]) -> Iterator[Cont
     for setting in ("http.healthy", "http.ready"):
         path = get(settings, setting)
         if path and not _PROBE.fullmatch(path):
-            yield Contradiction(setting, f"{path!r} is no path", "for example /-/healthy")
+            yield Contradiction(setting, f"{path!r} is not a path", "for example /-/healthy")
         if path and settings.app.check.partition("?")[0] == path:
-            message = f"{path} is answered by the worker itself ({setting})"
-            yield Contradiction("app.check", message, "name a path of the application's")
+            message = f"the worker itself answers {path} ({setting})"
+            yield Contradiction("app.check", message, "use a path of the application")
 
 
 def _in_listener(listen: ListenSettings, path: str) -> Iterator[Contradiction]:
     names: tuple[str, ...]
     if not listen.address:
-        names, why = _OF_SOCKETS, "the socket is systemd's"
-        hint = "write Backlog=, SocketMode=, SocketUser= or SocketGroup= in the socket unit"
+        names, why = _SOCKET_SETTINGS, "systemd creates the socket"
+        hint = "set Backlog=, SocketMode=, SocketUser= or SocketGroup= in the socket unit"
     elif not listen.address.startswith("unix:"):
-        names, why, hint = _OF_UNIX_SOCKETS, "it is for Unix sockets only", "leave it out"
+        names, why, hint = _UNIX_SOCKET_SETTINGS, "it applies to Unix sockets only", "remove it"
     else:
         return
     for name in names:
         if getattr(listen, name) != getattr(_DEFAULT, name):
-            yield Contradiction(f"{path}.{name}", f"this has no effect: {why}", hint)
+            yield Contradiction(f"{path}.{name}", f"no effect: {why}", hint)
 
 
 def _has_certificate(settings: Settings, secrets: Collection[str]) -> bool:
@@ -86,29 +88,29 @@ def _has_certificate(settings: Settings, secrets: Collection[str]) -> bool:
 def _in_kind(settings: Settings, kind: ApplicationKind) -> Iterator[Contradiction]:
     for field in leaves():
         if kind.name not in field.kinds and get(settings, field.path) != field.default:
-            message = f"this has no effect for an application of kind {kind.name}"
-            hint = f"leave it out; it is for kind {' and '.join(field.kinds)}"
+            message = f"no effect for an application of kind {kind.name}"
+            hint = f"remove it; it applies to kind {' and '.join(field.kinds)}"
             yield Contradiction(field.path, message, hint)
     if not kind.http and not any(listen.has_opening for listen in settings.listen):
         for setting in ("http.header_timeout", "http.connections"):
             if get(settings, setting) != get(Settings(), setting):
-                message = f"this has no effect for kind {kind.name} without tls and proxy_protocol"
-                yield Contradiction(setting, message, "leave it out")
+                message = f"no effect for kind {kind.name} without tls or proxy_protocol"
+                yield Contradiction(setting, message, "remove it")
     if not kind.warm_up_requests and any(map(is_request, settings.app.warm_up)):
-        message = f"an application of kind {kind.name} is sent no requests"
+        message = f"an application of kind {kind.name} cannot be sent requests before the fork"
         yield Contradiction("app.warm_up", message, "name functions: MODULE:FUNCTION")
     if settings.memory.refork.after and kind.refork_refusal:
-        yield Contradiction("memory.refork.after", kind.refork_refusal, "leave it out")
+        yield Contradiction("memory.refork.after", kind.refork_refusal, "remove it")
 
 
 def _without_listener(settings: Settings, secrets: Collection[str]) -> Iterator[Contradiction]:
-    # What an administrator believes to be protected must not be served without a word.
+    # A certificate that is not used: the administrator expects TLS, and would serve plain text.
     if _has_certificate(settings, secrets) and not any(one.tls for one in settings.listen):
-        hint = "write tls: true in an entry of listen, or leave the certificate out"
+        hint = "set tls: true in an entry of listen, or remove the certificate"
         yield Contradiction("tls.certificate", "no listener speaks TLS", hint)
     proxied = any(one.proxy_protocol for one in settings.listen)
     if settings.proxy.trusted and settings.proxy.headers == "off" and not proxied:
-        message = "nothing that these proxies say is used"
+        message = "no information from these proxies is used"
         hint = "set proxy.headers, or proxy_protocol in an entry of listen"
         yield Contradiction("proxy.trusted", message, hint)
 
@@ -118,37 +120,35 @@ def _without_effect(settings: Settings, secrets: Collection[str]) -> Iterator[Co
         yield Contradiction("tls.key", "a key needs a certificate", "set tls.certificate")
     log = settings.access_log
     if log.format != AccessLogSettings().format and log.target in {"off", "journal"}:
-        message = f"this has no effect with access_log.target: {log.target}"
-        yield Contradiction("access_log.format", message, "it is for stderr or a file")
+        message = f"no effect with access_log.target: {log.target}"
+        yield Contradiction("access_log.format", message, "it applies to stderr or a file")
     if settings.control.socket == "off":
         for name in ("mode", "group"):
             if getattr(settings.control, name) != getattr(ControlSettings(), name):
-                yield Contradiction(f"control.{name}", "there is no control socket", "leave it out")
+                yield Contradiction(f"control.{name}", "there is no control socket", "remove it")
 
 
 def _in_sizes(settings: Settings) -> Iterator[Contradiction]:
     workers = settings.workers
     if workers.max and workers.count != "auto":
-        hint = (
-            "leave one of them out: count is for a fixed size, min and max are for an elastic pool"
-        )
+        hint = "remove one of them: count is for a fixed size, min and max are for an elastic pool"
         yield Contradiction("workers.count", "count and max exclude each other", hint)
     for name in ("min", "spare"):
         setting, value = f"workers.{name}", getattr(workers, name)
         if value and not workers.max:
             hint = "set workers.max as well; a fixed size is workers.count"
-            yield Contradiction(setting, f"{name} needs a max", hint)
+            yield Contradiction(setting, f"{name} requires max", hint)
         elif value > workers.max:
-            message = f"{value} is more than workers.max, {workers.max}"
-            yield Contradiction(setting, message, "write no more than max")
+            message = f"{value} exceeds workers.max, {workers.max}"
+            yield Contradiction(setting, message, "set at most workers.max")
     total = settings.http.spool_total
     if total and total < settings.http.max_body:
-        message = "a body of http.max_body would find no room"
-        yield Contradiction("http.spool_total", message, "write no less than http.max_body")
+        message = "less than http.max_body: the largest body is always refused"
+        yield Contradiction("http.spool_total", message, "set at least http.max_body")
 
 
 def _in_times(settings: Settings) -> Iterator[Contradiction]:
     timeouts = settings.timeouts
     if timeouts.request and timeouts.slow >= timeouts.request:
-        message = "no request lasts so long: timeouts.request ends it before"
-        yield Contradiction("timeouts.slow", message, "write less than timeouts.request")
+        message = "never reached: timeouts.request kills the worker first"
+        yield Contradiction("timeouts.slow", message, "set less than timeouts.request")

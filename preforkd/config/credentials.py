@@ -1,4 +1,4 @@
-"""Values that are kept out of the file: ``{credential: NAME}`` reads what systemd passes.
+"""Values that are not in the file: ``{credential: NAME}`` reads a credential that systemd passes.
 
 systemd.exec(5): LoadCredential=, SetCredentialEncrypted=, $CREDENTIALS_DIRECTORY
 """
@@ -10,13 +10,13 @@ from preforkd.errors import did_you_mean
 
 KEY = "credential"
 _SIZE_LIMIT = 1 << 20
-"""Bytes; systemd passes no larger ones."""
+"""Bytes; systemd passes no larger credentials."""
 
 
 class Credentials:
-    """The credentials of the service; ``directory`` None: nobody passes any.
+    """The credentials of the service; ``directory`` None: none were passed.
 
-    ``checking``: what cannot be read here may be readable in the service, and is no problem.
+    ``checking``: not run by the service, which may have credentials that this process has not.
     """
 
     def __init__(self, directory: str | None, *, checking: bool = False) -> None:
@@ -24,18 +24,18 @@ class Credentials:
         self._checking = checking
 
     def read(self, name: str) -> str | None:
-        """Return a credential without its final newline; None if that cannot be known here.
+        """Return a credential without its final newline; None if it is unknown here (``checking``).
 
-        Raises ValueError that says what is wrong.
+        Raises ValueError with a message for the administrator.
         """
         if not name or "/" in name or name.startswith("."):
-            # Not shown: it may be the value.
-            raise ValueError("this is not the name of a credential: write a file name without /")
+            # Not shown: the secret itself may have been written in place of the name.
+            raise ValueError("not the name of a credential: write a file name without /")
         if self._directory is None:
             if self._checking:
                 return None
             raise ValueError(
-                f"there are no credentials: pass {name} by LoadCredential={name}:/path in the unit"
+                f"no credentials were passed: add LoadCredential={name}:/path to the unit"
             )
         try:
             data = read_bounded(str(self._directory / name), _SIZE_LIMIT + 1)
@@ -46,7 +46,7 @@ class Credentials:
         try:
             return data.decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
-            raise ValueError(f"the credential {name} is no text") from None
+            raise ValueError(f"the credential {name} is not UTF-8 text") from None
 
     def _unreadable(self, name: str, error: OSError) -> str:
         assert self._directory is not None

@@ -1,8 +1,7 @@
-"""A YAML file as raw text with places: what was written, and where, before anybody judges it.
+"""A YAML file as a tree of texts with their places, before the reader interprets them.
 
-Scalars are kept as they were written, so that a setting's own type decides what they mean: ``on`` is
-a string where a string is wanted, ``0600`` is octal where a mode is, and ``1:30`` is nobody's
-sexagesimal number.
+Scalars are kept as they were written, so that the type of a setting decides their meaning: ``on`` is a string
+where a string is expected, ``0600`` is octal where permissions are, and ``1:30`` is not a sexagesimal number.
 """
 
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from preforkd.errors import ConfigurationError, Place, Problem
 SIZE_LIMIT = 1 << 20
 """Bytes of a document."""
 _NODE_LIMIT = 20_000
-"""Nodes after aliases are expanded: a bomb of aliases is refused, and does not go off."""
+"""Nodes after aliases are expanded: a few lines of nested aliases can stand for millions."""
 _DEPTH_LIMIT = 32
 
 _NULLS = {"", "~", "null", "Null", "NULL"}
@@ -26,7 +25,7 @@ _ALLOWED_TAGS = {
 
 
 class Scalar(Struct, frozen=True):
-    """One value as it was written; ``quoted`` when it stood in quotes or a block."""
+    """One value as it was written; ``quoted``: in quotes, or as a block."""
 
     text: str
     quoted: bool
@@ -34,7 +33,7 @@ class Scalar(Struct, frozen=True):
 
     @property
     def empty(self) -> bool:
-        """Tell whether nothing was written: no value, ``~`` or ``null``."""
+        """Whether there is no value: nothing, ``~`` or ``null``."""
         return not self.quoted and self.text in _NULLS
 
 
@@ -53,7 +52,7 @@ class Entry(Struct, frozen=True):
 
 
 class Mapping(Struct, frozen=True):
-    """Keys with values, in the order of the file; a duplicate key is left out, with a problem."""
+    """Keys with values, in the order of the file; a duplicate key is a problem, and not in it."""
 
     entries: tuple[Entry, ...]
     place: Place
@@ -63,9 +62,9 @@ Node = Scalar | Sequence | Mapping
 
 
 def read_document(data: bytes, source: str) -> tuple[Mapping | None, list[Problem]]:
-    """Return the top mapping of a YAML text (None for an empty one) and what is wrong with it.
+    """Return the top-level mapping of a YAML text (None: it is empty) and the problems found.
 
-    Raises ConfigurationError when there is no reading it at all.
+    Raises ConfigurationError if the text cannot be parsed.
     """
     text = _decode(data, source)
     try:
@@ -83,7 +82,7 @@ def read_document(data: bytes, source: str) -> tuple[Mapping | None, list[Proble
     if isinstance(node, Scalar) and node.empty:
         return None, builder.problems
     if not isinstance(node, Mapping):
-        problem = Problem(node.place, "", "a mapping of settings is expected", "write key: value")
+        problem = Problem(node.place, "", "expected a mapping of settings", "write key: value")
         raise ConfigurationError([problem])
     return node, builder.problems
 
@@ -98,7 +97,7 @@ def _decode(data: bytes, source: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        problem = Problem(Place(source, line, column), "", "this is not UTF-8")
+        problem = Problem(Place(source, line, column), "", "not UTF-8")
         raise ConfigurationError([problem]) from error
 
 
@@ -110,9 +109,9 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, source: str) -> Prob
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
     hint = ""
     if "\t" in line[: len(line) - len(line.lstrip())]:
-        message, hint = "a tab character indents this line", "indent with spaces"
+        message, hint = "a tab indents this line", "indent with spaces"
     elif "another document" in message:
-        hint = "one file holds one document: remove the ---"
+        hint = "a file contains one document: remove the ---"
     elif "mapping values are not allowed" in message:
         hint = "put quotes around a value that contains ': '"
     return Problem(place, "", f"not YAML: {message}", hint)
@@ -128,7 +127,7 @@ def _unreadable(error: yaml.YAMLError, text: str, source: str) -> Problem:
 
 
 class _Loader(yaml.SafeLoader):
-    # Without a limit of its own, the parser would take half a minute for a megabyte of small values.
+    # The limit is checked while parsing: a megabyte of small values would take half a minute.
     count = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -152,7 +151,7 @@ class _Builder:
         self._count += 1
         if self._count > _NODE_LIMIT or depth > _DEPTH_LIMIT:
             raise ConfigurationError(
-                [Problem(place, "", "too much is repeated by aliases or nested here")]
+                [Problem(place, "", "too many values by aliases, or nested too deeply")]
             )
         if node.tag not in _ALLOWED_TAGS:
             self.problems.append(
@@ -169,7 +168,7 @@ class _Builder:
         for key_node, value_node in node.value:
             place = self._place(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(Problem(place, "", "a key is a single word"))
+                self.problems.append(Problem(place, "", "a key must be a single word"))
                 continue
             if key_node.tag == "tag:yaml.org,2002:merge":
                 hint = "write the keys out"
@@ -178,7 +177,7 @@ class _Builder:
             key = self._text(key_node, place)
             if key in seen:
                 self.problems.append(
-                    Problem(place, key, f"the key is there twice; first at line {seen[key].line}")
+                    Problem(place, key, f"duplicate key; first at line {seen[key].line}")
                 )
                 continue
             seen[key] = place
@@ -189,8 +188,8 @@ class _Builder:
         text: str = node.value
         if text.isascii() or text.encode("utf-8", "replace").decode() == text:
             return text
-        # An escape such as "\ud800" makes one.
-        problem = "half of a surrogate pair is no character, and cannot be written as UTF-8"
+        # From an escape such as "\ud800".
+        problem = "an unpaired surrogate is not a character, and cannot be encoded as UTF-8"
         self.problems.append(Problem(place, "", problem))
         return text.encode("utf-8", "backslashreplace").decode()
 

@@ -1,16 +1,16 @@
-"""Names and values between Python's text and the bytes that the system has.
+"""Conversion between text and the bytes of arguments and file names, whatever the locale is.
 
-Python decodes them by the locale's encoding, and puts surrogates for what that does not know: all that
-is not ASCII, where the locale is ``C`` and the interpreter's UTF-8 mode is off.
+Python decodes these bytes by the locale's encoding, with surrogates for those that it cannot decode: every byte
+that is not ASCII if the locale is ``C`` and the interpreter's UTF-8 mode is off. PEP 383, PEP 540
 """
 
 import os
 
 
 def utf8(text: str) -> str:
-    """Return what the system has given, for example an argument, without surrogates.
+    """Return a text from the system, for example an argument, decoded as UTF-8.
 
-    Raises ValueError when its bytes are no UTF-8.
+    Raises ValueError if its bytes are not UTF-8.
     """
     try:
         text.encode()
@@ -23,7 +23,7 @@ def utf8(text: str) -> str:
 
 
 def native(text: str) -> str:
-    """Return a text as the system's functions take it: as UTF-8, if the locale has not all of it."""
+    """Return a text for os functions, which encode it as UTF-8 if the locale cannot encode it."""
     try:
         os.fsencode(text)
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The settings as data: what `preforkd.config.settings` declares, for those that derive from it."""
+"""The settings as data: the declarations of `preforkd.config.settings`, for code that derives from them."""
 
 import typing
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ class Form(StrEnum):
 
 
 class Field(msgspec.Struct, frozen=True):
-    """One setting; ``choices`` are words that may stand for a value, ``struct`` is a section's."""
+    """One setting. ``choices``: words that are allowed as its value. ``struct``: the class of a section."""
 
     path: str
     form: Form
@@ -47,9 +47,9 @@ class Field(msgspec.Struct, frozen=True):
     choices: tuple[str, ...] = ()
     struct: type[msgspec.Struct] | None = None
     short: str = ""
-    """The field of a section for which a single value may stand."""
+    """The setting of a section that a single value in place of the section sets."""
     kinds: tuple[str, ...] = ALL_KINDS
-    """The kinds of application for which it has an effect."""
+    """The kinds of applications for which it has an effect."""
 
     @property
     def name(self) -> str:
@@ -57,11 +57,11 @@ class Field(msgspec.Struct, frozen=True):
         return self.path.rpartition(".")[2]
 
     def write(self, value: Any) -> str:
-        """Return a value as people write it."""
+        """Return a value as it is written in the file."""
         return value if isinstance(value, str) else _WRITERS.get(self.form, str)(value)
 
     def allowed(self) -> str:
-        """Return what may be written, in words."""
+        """Return a description of the allowed values."""
         words = {
             Form.TEXT: "text",
             Form.INTEGER: "a whole number",
@@ -99,7 +99,7 @@ _WRITERS: dict[Form, Callable[[Any], str]] = {
 
 @cache
 def fields_of(struct: type[msgspec.Struct], prefix: str = "") -> tuple[Field, ...]:
-    """Return the fields of a settings struct, in their order; paths begin with the prefix."""
+    """Return the settings of a struct in their order; their paths begin with the prefix."""
     hints = typing.get_type_hints(struct, include_extras=True)
     defaults = struct()
     kinds = getattr(struct, "KINDS", ALL_KINDS)
@@ -110,7 +110,7 @@ def fields_of(struct: type[msgspec.Struct], prefix: str = "") -> tuple[Field, ..
 
 
 def leaves(struct: type[msgspec.Struct] = Settings, prefix: str = "") -> Iterator[Field]:
-    """Yield every setting that is no section, with its dotted path."""
+    """Yield every setting that is not a section."""
     for field in fields_of(struct, prefix):
         if field.struct is not None and field.form is Form.SECTION:
             yield from leaves(field.struct, field.path + ".")

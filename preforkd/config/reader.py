@@ -1,7 +1,7 @@
-"""From what was written to `Settings`: every problem at once, each with its place.
+"""From a document to `Settings`: all problems are collected, each with its place.
 
-The reader knows no setting by name except ``listen`` and those whose texts have a grammar of their
-own; everything else follows from the declarations.
+The reader names no setting except ``listen`` and those whose texts have a grammar (`_GRAMMARS`); everything
+else follows from the declarations.
 """
 
 import os
@@ -28,11 +28,9 @@ _FIELD_VALUE = re.compile(r"[!-~]([\t -~]*[!-~])?")
 
 
 def _check_field_value(text: str) -> None:
-    # RFC 9110, section 5.5, without what is not ASCII, which clients read in different ways.
+    # RFC 9110, section 5.5; without non-ASCII characters, which clients decode differently.
     if text and not _FIELD_VALUE.fullmatch(text):
-        raise ValueError(
-            f"{text!r} cannot be the value of a header: write printable ASCII characters"
-        )
+        raise ValueError(f"{text!r} is not a valid header value: use printable ASCII characters")
 
 
 _GRAMMARS: dict[str, Callable[[str], object]] = {
@@ -44,17 +42,17 @@ _GRAMMARS: dict[str, Callable[[str], object]] = {
     "proxy.trusted": parse_peers,
 }
 _VARIABLE_LIMIT = 128 * 1024
-"""Bytes of NAME=value with its final NUL. execve(2), MAX_ARG_STRLEN"""
-_NATIVE = frozenset({"app.directory", "app.python"})
-"""Paths that are used as UTF-8 whatever the locale is."""
+"""Longest NAME=value in bytes, with its final NUL: MAX_ARG_STRLEN of execve(2)."""
+_ALWAYS_UTF8 = frozenset({"app.directory", "app.python"})
+"""Paths that are encoded as UTF-8 whatever the locale is."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Reader:
-    """Reads documents into settings; ``problems`` and ``origins`` gather along the way.
+    """Reads a document and overrides into settings, and collects ``problems`` and ``origins`` meanwhile.
 
-    ``secrets`` are the paths of values that came from credentials, ``secret_texts`` these values: no problem
-    shows them.
+    ``secrets``: the paths of values that came from credentials; ``secret_texts``: these values, which are
+    masked in every problem.
     """
 
     def __init__(self, credentials: Credentials | None = None) -> None:
@@ -65,18 +63,18 @@ class Reader:
         self.origins: dict[str, Place] = {}
 
     def settings(self, document: Mapping | None) -> Settings:
-        """Return the settings of a document; defaults stand in for what has problems."""
+        """Return the settings of a document; a setting with a problem has its default."""
         return Settings(**(self._section(document, fields_of(Settings)) if document else {}))
 
-    def check_together(self, settings: Settings) -> None:
-        """Note what does not fit together in the settings of the document and of what was read over it."""
+    def check_consistency(self, settings: Settings) -> None:
+        """Add the contradictions of the effective settings to the problems."""
         for found in contradictions(settings, self.secrets, self.origins):
-            # Defaults fit together: one of two that do not was written somewhere.
+            # The defaults are consistent: at least one setting of each contradiction was written.
             if (place := self.origins.get(found.setting)) is not None:
-                self._blame(place, found.setting, found.message, found.hint)
+                self._report(place, found.setting, found.message, found.hint)
 
     def override(self, settings: dict[str, Any], path: str, node: Node) -> None:
-        """Read one setting from elsewhere (an option) into a flat mapping of paths to values."""
+        """Read the value of an option into a flat mapping of paths to values."""
         field = next(field for field in leaves() if field.path == path)
         for known in [key for key in self.origins if key == path or key.startswith(path + "[")]:
             del self.origins[known]
@@ -85,7 +83,7 @@ class Reader:
             settings[path] = value
             self.origins[path] = node.place
 
-    def _blame(self, place: Place, setting: str, message: str, hint: str = "") -> None:
+    def _report(self, place: Place, setting: str, message: str, hint: str = "") -> None:
         message, hint = (masked(text, self.secret_texts) for text in (message, hint))
         self.problems.append(Problem(place, setting, message, hint))
 
@@ -111,18 +109,18 @@ class Reader:
         if nearest := did_you_mean(name, known):
             hint = nearest
         elif elsewhere:
-            hint = f"it belongs elsewhere: {' or '.join(elsewhere)}"
+            hint = f"it exists as {' or '.join(elsewhere)}"
         else:
-            hint = f"known here: {', '.join(known)}"
+            hint = f"settings here: {', '.join(known)}"
         setting = f"{prefix}.{name}" if prefix else name
-        self._blame(entry.key.place, setting, "there is no such setting", hint)
+        self._report(entry.key.place, setting, "unknown setting", hint)
 
     # --- values ----------------------------------------------------------------------------------
 
     def _value(self, field: Field, node: Node) -> tuple[bool, Any]:
-        """Return whether there is a value, and the value."""
+        """Return whether there is a valid value, and the value."""
         if isinstance(node, Scalar) and node.empty:
-            return False, None  # a key with nothing behind it leaves the default
+            return False, None  # a key without a value keeps the default
         if field.form is Form.SECTION:
             return self._struct(field, node)
         self.origins[field.path] = node.place
@@ -140,12 +138,12 @@ class Reader:
             return False, None
         if not isinstance(found, Scalar):
             given = "a list" if isinstance(node, Sequence) else "a mapping"
-            self._blame(node.place, field.path, f"{given} is given; expected {field.allowed()}")
+            self._report(node.place, field.path, f"{given} is given; expected {field.allowed()}")
             return False, None
         return self._scalar(field, found)
 
     def _plain(self, path: str, node: Node) -> Node | None:
-        """Return the node, or for ``{credential: NAME}`` what it names; None if that is unknown."""
+        """Return the node, or the value of ``{credential: NAME}``; None if that is unknown."""
         if not (isinstance(node, Mapping) and [e.key.text for e in node.entries] == [KEY]):
             return node
         name = node.entries[0].value
@@ -153,7 +151,7 @@ class Reader:
         try:
             text = self._credentials.read(name.text if isinstance(name, Scalar) else "")
         except ValueError as error:
-            self._blame(name.place, path, str(error))
+            self._report(name.place, path, str(error))
             return None
         if text is None:
             return None
@@ -171,30 +169,30 @@ class Reader:
             return found, field.struct(**{field.short: value}) if found else None
         if not isinstance(node, Mapping):
             names = ", ".join(inner.name for inner in fields_of(field.struct))
-            self._blame(node.place, field.path, "a mapping is expected", f"with keys of: {names}")
+            self._report(node.place, field.path, "expected a mapping", f"with keys: {names}")
             return False, None
         values = self._section(node, fields_of(field.struct, field.path + "."))
         return True, field.struct(**values)
 
     def _scalar(self, field: Field, node: Scalar) -> tuple[bool, Any]:
         text, secret = node.text, field.path in self.secrets
-        unfit = f"the value of the credential is not valid; expected {field.allowed()}"
+        invalid_secret = f"the value of the credential is not valid; expected {field.allowed()}"
         if text in field.choices:
             return True, text
         try:
             value = _parse(field, text)
-            if field.path not in _NATIVE:
-                _demand_encodable(text)
+            if field.path not in _ALWAYS_UTF8:
+                _require_encodable(text)
             if (grammar := _GRAMMARS.get(field.path)) is not None:
                 grammar(text)
         except ValueError as error:
-            message, hint = (unfit, "") if secret else (str(error), _hint(field, text))
-            self._blame(node.place, field.path, message, hint)
+            message, hint = (invalid_secret, "") if secret else (str(error), _hint(field, text))
+            self._report(node.place, field.path, message, hint)
             return False, None
         low, high = field.ge, field.le
         if (low is not None and value < low) or (high is not None and value > high):
-            message = f"{text} is out of bounds; expected {field.allowed()}"
-            self._blame(node.place, field.path, unfit if secret else message)
+            message = f"{text} is out of range; expected {field.allowed()}"
+            self._report(node.place, field.path, invalid_secret if secret else message)
             return False, None
         return True, value
 
@@ -209,7 +207,7 @@ class Reader:
 
     def _names(self, field: Field, node: Node) -> tuple[bool, Any]:
         if not isinstance(node, Mapping):
-            self._blame(node.place, field.path, f"expected {field.allowed()}", "write NAME: value")
+            self._report(node.place, field.path, f"expected {field.allowed()}", "write NAME: value")
             return False, None
         values: dict[str, str] = {}
         for entry in node.entries:
@@ -217,18 +215,20 @@ class Reader:
             path = f"{field.path}.{name}"
             value = self._plain(path, entry.value)
             if not _VARIABLE.fullmatch(name):
-                self._blame(entry.key.place, path, f"{name!r} is not the name of a variable")
+                self._report(entry.key.place, path, f"{name!r} is not a valid name of a variable")
             elif value is None:
                 continue
             elif not isinstance(value, Scalar):
-                self._blame(value.place, path, "a single value is expected")
+                self._report(value.place, path, "expected a single value")
             elif "\0" in value.text:
-                self._blame(value.place, path, "the value contains a NUL character")
+                self._report(value.place, path, "the value contains a NUL character")
             elif (size := len(f"{name}={value.text}\0".encode())) > _VARIABLE_LIMIT:
-                said = (
-                    f"{size} bytes are more than Linux passes in one variable ({_VARIABLE_LIMIT})"
+                message = (
+                    f"{size} bytes exceed the limit of Linux for a variable ({_VARIABLE_LIMIT})"
                 )
-                self._blame(value.place, path, said, "write it to a file, and pass the file's name")
+                self._report(
+                    value.place, path, message, "store the value in a file and pass the file's name"
+                )
             else:
                 values[name] = value.text
                 self.origins[path] = value.place
@@ -239,7 +239,7 @@ class Reader:
     def _listen(self, field: Field, node: Node) -> tuple[bool, Any]:
         nodes = node.items if isinstance(node, Sequence) else (node,)
         if not nodes:
-            self._blame(node.place, field.path, "the list is empty", f"expected {field.allowed()}")
+            self._report(node.place, field.path, "the list is empty", f"expected {field.allowed()}")
         entries: list[ListenSettings] = []
         for index, item in enumerate(nodes):
             path = f"listen[{index}]"
@@ -254,7 +254,7 @@ class Reader:
         if isinstance(node, Scalar):
             return ListenSettings(address=node.text)
         if isinstance(node, Sequence):
-            self._blame(node.place, path, "a list is given; expected an address or a mapping")
+            self._report(node.place, path, "a list is given; expected an address or a mapping")
             return None
         return ListenSettings(**self._section(node, fields_of(ListenSettings, path + ".")))
 
@@ -264,18 +264,18 @@ class Reader:
         if listen.address:
             try:
                 parse_address(listen.address)
-                _demand_encodable(listen.address)
+                _require_encodable(listen.address)
             except ValueError as error:
                 at = self.origins.get(path + ".address", place)
                 secret = path + ".address" in self.secrets
-                message = "the value of the credential is no address" if secret else str(error)
-                self._blame(at, path, message, "see listen in the reference")
+                message = "the value of the credential is not an address" if secret else str(error)
+                self._report(at, path, message, "see listen in preforkd.yaml(5)")
         elif not listen.name:
-            self._blame(place, path, "an address or a name is needed", "for example :8080")
+            self._report(place, path, "an address or a name is required", "for example :8080")
         if any(listen.address and listen.address == other.address for other in before):
-            self._blame(place, path, f"{listen.address} is there twice")
+            self._report(place, path, f"duplicate address {listen.address}")
         if any(listen.name and listen.name == other.name for other in before):
-            self._blame(place, path, f"the name {listen.name} is there twice")
+            self._report(place, path, f"duplicate name {listen.name}")
 
 
 _PARSERS: dict[Form, Callable[[str], Any]] = {
@@ -306,15 +306,15 @@ def _parse(field: Field, text: str) -> Any:
             return text
 
 
-def _demand_encodable(text: str) -> None:
-    # A path that the system's functions could not be given.
+def _require_encodable(text: str) -> None:
+    # Only paths reach functions of the system, which encode them.
     try:
         if "/" in text:
             os.fsencode(text)
     except UnicodeEncodeError:
         encoding = sys.getfilesystemencoding()
         raise ValueError(
-            f"{text!r} has characters that the locale's encoding ({encoding}) has not; set LC_ALL=C.UTF-8"
+            f"{text!r} cannot be encoded in the locale's encoding ({encoding}); set LC_ALL=C.UTF-8"
         ) from None
 
 

@@ -1,7 +1,8 @@
-"""Reading the configuration in a process of its own, which then ends.
+"""Reading the configuration in a child process of the master, at the start and at each reload.
 
-What reads it (YAML, the readers, the command line's defaults) is a tenth of the master's memory, and is
-needed for a moment, at the start and at each reload.
+The modules that read it (YAML, the reader, its grammars) would be a tenth of the master's memory. The child
+imports them, and its memory is freed when it exits. `load` blocks: the master calls it at the start, and in a
+thread at a reload (`preforkd.background`).
 """
 
 import contextlib
@@ -24,35 +25,35 @@ from preforkd.errors import (
     refused,
 )
 
-PATIENCE = 20.0
-"""Seconds after which a file that cannot be read to its end is given up."""
+TIMEOUT = 20.0
+"""Seconds after which the child is killed, for example because a file server does not answer."""
 
 _CHILD = """\
 import os, sys
 sys.path[:] = sys.argv[1:]
 try:
-    from preforkd.config.sources import answer
+    from preforkd.config.sources import run_child
 except Exception as error:
     sys.exit(f'preforkd: the configuration cannot be read: {error!r}')
-answer()
+run_child()
 sys.stdout.flush()
-os._exit(0)  # whatever threads the start of the interpreter has started
+os._exit(0)  # without waiting for threads that a .pth file or sitecustomize has started
 """
 
 
 class ReadRequest(msgspec.Struct, frozen=True):
-    """What is to be read; see `preforkd.config.sources.load`."""
+    """The arguments of `preforkd.config.sources.load`."""
 
     path: str | None
     options: dict[str, str | list[str]]
     credentials: str | None
-    """The directory that systemd passes."""
+    """The directory of credentials that systemd passes; None: it passes none."""
 
 
 class ReadResult(msgspec.Struct, frozen=True):
-    """What was read, or what is wrong with it."""
+    """The configuration, or its problems."""
 
-    loaded: Configuration | None = None
+    configuration: Configuration | None = None
     problems: list[Problem] = []
 
 
@@ -61,28 +62,31 @@ def load(
 ) -> Configuration:
     """Return the settings of a file and of options, as `preforkd.config.sources.load` does.
 
-    Raises ConfigurationError with every problem there is, SystemFailure when no process can be had.
+    Raises ConfigurationError with all problems, SystemFailure if the child cannot be started or does not
+    end in time, InternalError if it ends without a result.
     """
-    question = msgspec.msgpack.encode(_question(path, options, credentials))
+    request = msgspec.msgpack.encode(_request(path, options, credentials))
     try:
-        data = _ask(question)
+        data = _run_child(request)
     except OSError as error:
-        raise refused("no process can be had to read the configuration", error) from error
+        raise refused("cannot start a process to read the configuration", error) from error
     if data is None:
         raise SystemFailure(
-            f"the configuration could not be read within {PATIENCE:g} s: {path or 'the default'}"
+            f"the configuration was not read within {TIMEOUT:g} s: {path or 'the default'}"
         )
     try:
-        answer = msgspec.msgpack.decode(data, type=ReadResult)
+        result = msgspec.msgpack.decode(data, type=ReadResult)
     except msgspec.DecodeError as error:
-        # Its exit status may be gone: the master reaps whom it does not know.
-        raise InternalError("reading the configuration ended without a result") from error
-    if answer.loaded is None:
-        raise ConfigurationError(answer.problems)
-    return answer.loaded
+        # Its exit status may be lost: the master reaps unknown children as well.
+        raise InternalError(
+            "the process that reads the configuration exited without a result"
+        ) from error
+    if result.configuration is None:
+        raise ConfigurationError(result.problems)
+    return result.configuration
 
 
-def _question(
+def _request(
     path: str | None, options: Mapping[str, str | list[str]], credentials: str | None
 ) -> ReadRequest:
     problems: list[Problem] = []
@@ -107,43 +111,43 @@ def _question(
     return ReadRequest(path, found, credentials)
 
 
-def _ask(question: bytes) -> bytes | None:
-    # None: the process has not ended in time. Not by the module subprocess, which is half a MB with what
-    # it imports. Question and answer are files in memory: nobody waits for who reads or writes them.
+def _run_child(request: bytes) -> bytes | None:
+    # None: the child did not exit in time. Without the module subprocess, which takes half a MB with its
+    # imports. Request and result are files in memory: neither process can block on the other.
     with (
-        open(os.memfd_create("preforkd-question"), "wb") as asked,
-        open(os.memfd_create("preforkd-answer"), "rb") as answered,
+        open(os.memfd_create("preforkd-request"), "wb") as source,
+        open(os.memfd_create("preforkd-result"), "rb") as output,
     ):
-        asked.write(question)
-        asked.flush()
-        asked.seek(0)  # the child's position is the same
+        source.write(request)
+        source.flush()
+        source.seek(0)  # the child shares the offset
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-c", _CHILD, *sys.path],
             os.environ,
             file_actions=[
-                (os.POSIX_SPAWN_DUP2, asked.fileno(), 0),
-                (os.POSIX_SPAWN_DUP2, answered.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, source.fileno(), 0),
+                (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
             ],
-            # Signals that are sent to all processes are the master's; a terminal's Ctrl-C, too.
+            # A signal to all processes of the service, or Ctrl-C, is for the master to handle.
             setsigmask=signal.valid_signals(),
             setpgroup=0,
         )
         ended = _wait_for_end(pid)
-        answered.seek(0)
-        return answered.read() if ended else None
+        output.seek(0)
+        return output.read() if ended else None
 
 
 def _wait_for_end(pid: int) -> bool:
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
-        return True  # and the master has reaped it: it does whom it does not know
+        return True  # the master has reaped it, as it does unknown children
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     ended = False
     try:
-        ended = bool(poll.poll(PATIENCE * 1000))
+        ended = bool(poll.poll(TIMEOUT * 1000))
     finally:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             if not ended:

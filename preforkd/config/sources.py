@@ -1,4 +1,8 @@
-"""Where settings come from: the file, over it the command line, below both the defaults."""
+"""Where settings come from: the defaults, overridden by the file, overridden by the command line.
+
+The master runs this in a child process (`preforkd.config.reader_process`); preforkd check and config call it
+directly.
+"""
 
 import errno
 import os
@@ -36,7 +40,7 @@ _MOST_PROBLEMS = 100
 
 
 class Effective(msgspec.Struct, frozen=True):
-    """One setting as it is in force; ``place`` is None for a default."""
+    """The value of one setting and its origin; ``place`` is None for a default."""
 
     setting: str
     value_text: str
@@ -47,10 +51,10 @@ class Effective(msgspec.Struct, frozen=True):
 def load(
     path: str | None, options: Mapping[str, object], credentials: Credentials | None = None
 ) -> Configuration:
-    """Return the settings of a file (None: the default one, if it exists) and the options over it.
+    """Return the settings of a file (None: the default file, if it exists), overridden by options.
 
     ``options`` maps dotted settings to a text, or to a list of texts for ``listen``. Raises
-    ConfigurationError with every problem there is.
+    ConfigurationError with all problems.
     """
     found = _find(path)
     document: Mapping_ | None = None
@@ -63,11 +67,11 @@ def load(
     for setting, value in options.items():
         reader.override(changed, setting, _option_node(setting, value))
     settings = _with(settings, changed)
-    reader.check_together(settings)
+    reader.check_consistency(settings)
     problems = sorted(problems + reader.problems, key=_order)
     if len(problems) > _MOST_PROBLEMS:
-        # All of them would be logged, answered and kept in memory.
-        rest = Problem(problems[_MOST_PROBLEMS].place, "", "and more problems from here on")
+        # Each is logged, sent to the client that requested the reload, and kept in memory.
+        rest = Problem(problems[_MOST_PROBLEMS].place, "", "further problems are not listed")
         problems[_MOST_PROBLEMS:] = [rest]
     if problems:
         raise ConfigurationError(problems)
@@ -75,43 +79,45 @@ def load(
     return Configuration(settings, reader.origins, found, secrets, tuple(reader.secret_texts))
 
 
-def answer() -> None:
-    """Be the process that reads: a Question comes by standard input, its Answer goes out."""
-    question = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ReadRequest)
-    credentials = Credentials(question.credentials)
+def run_child() -> None:
+    """Run as the child process: read a ReadRequest from standard input, write a ReadResult to standard output."""
+    request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ReadRequest)
+    credentials = Credentials(request.credentials)
     try:
-        result = ReadResult(load(question.path, question.options, credentials))
+        result = ReadResult(load(request.path, request.options, credentials))
     except ConfigurationError as error:
         result = ReadResult(problems=list(error.problems))
     sys.stdout.buffer.write(msgspec.msgpack.encode(result))
 
 
-def effective(loaded: Configuration) -> list[Effective]:
-    """Return every setting with its value, as people write it, and where it comes from."""
+def effective(configuration: Configuration) -> list[Effective]:
+    """Return every setting with its value, as it is written in the file, and its origin."""
     entries: list[Effective] = []
     for leaf in leaves():
-        value = get(loaded.settings, leaf.path)
+        value = get(configuration.settings, leaf.path)
         if leaf.form is Form.LISTEN:
             text = ", ".join(
-                _shown(loaded, f"listen[{index}].{name}", getattr(listen, name))
+                _shown(configuration, f"listen[{index}].{name}", getattr(listen, name))
                 for index, listen in enumerate(value)
                 for name in ("address" if listen.address else "name",)
             )
         elif leaf.form is Form.NAMES:
             text = " ".join(
-                f"{name}={_shown(loaded, f'{leaf.path}.{name}', inner)}"
+                f"{name}={_shown(configuration, f'{leaf.path}.{name}', inner)}"
                 for name, inner in value.items()
             )
         else:
-            text = _shown(loaded, leaf.path, leaf.write(value))
+            text = _shown(configuration, leaf.path, leaf.write(value))
         entries.append(
-            Effective(leaf.path, text or "(empty)", loaded.origins.get(leaf.path), leaf.on_reload)
+            Effective(
+                leaf.path, text or "(empty)", configuration.origins.get(leaf.path), leaf.on_reload
+            )
         )
     return entries
 
 
-def _shown(loaded: Configuration, path: str, text: str) -> str:
-    return HIDDEN if path in loaded.secrets else text
+def _shown(configuration: Configuration, path: str, text: str) -> str:
+    return HIDDEN if path in configuration.secrets else text
 
 
 def _order(problem: Problem) -> tuple[int, int]:
@@ -121,7 +127,7 @@ def _order(problem: Problem) -> tuple[int, int]:
 def _find(path: str | None) -> str | None:
     if path is not None:
         return path
-    # A link that leads nowhere, or a folder that may not be entered, is no missing file.
+    # A dangling symbolic link or a directory without search permission does not count as a missing file.
     try:
         os.lstat(DEFAULT_PATH)
     except FileNotFoundError:
@@ -136,8 +142,8 @@ def _read(path: str) -> bytes:
         return read_bounded(native(path), SIZE_LIMIT + 1)
     except OSError as error:
         hints = {
-            errno.ENOENT: _nearest(path) or "put it back, or name an existing file",
-            errno.EACCES: f"user {os.geteuid()} must be able to read it and to enter its folders",
+            errno.ENOENT: _nearest(path) or "restore it, or name an existing file",
+            errno.EACCES: f"user {os.geteuid()} needs permission to read it and to search its directories",
         }
         hint = hints.get(error.errno or 0, "")
         problem = Problem(Place(path), "", f"cannot be read: {error.strerror}", hint)

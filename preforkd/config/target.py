@@ -1,6 +1,6 @@
-"""What to run: ``KIND:MODULE:ATTRIBUTE``, and other objects that settings name, ``MODULE:ATTRIBUTE``.
+"""The application to run, ``KIND:MODULE:ATTRIBUTE``, and other references of settings, ``MODULE:ATTRIBUTE``.
 
-``()`` behind the attribute of a factory says that it is to be called.
+``()`` after the attribute marks a factory, which is called.
 """
 
 import re
@@ -17,7 +17,7 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class Target(Struct, frozen=True):
-    """A parsed target; ``call`` says that the attribute is a factory to be called."""
+    """A parsed target; ``call``: the attribute is a factory."""
 
     kind: str
     module: str
@@ -26,7 +26,7 @@ class Target(Struct, frozen=True):
 
 
 class Reference(Struct, frozen=True):
-    """An object by name: of a module, or the module itself (an empty attribute)."""
+    """A reference to an object of a module, or to the module itself (an empty attribute)."""
 
     module: str
     attribute: str
@@ -34,40 +34,40 @@ class Reference(Struct, frozen=True):
 
 
 def parse_reference(text: str) -> Reference:
-    """Return what ``MODULE`` or ``MODULE:ATTRIBUTE`` names. Raises ValueError."""
+    """Parse ``MODULE`` or ``MODULE:ATTRIBUTE``. Raises ValueError."""
     module, colon, attribute = text.partition(":")
     _check_names(module, attribute, optional=not colon)
     return Reference(module, attribute.removesuffix("()"), attribute.endswith("()"))
 
 
 def is_request(entry: str) -> bool:
-    """Tell whether an entry of ``app.warm_up`` is a path or a URL, and no function."""
+    """Return whether an entry of ``app.warm_up`` is a path or a URL, not a function."""
     return entry.startswith(("/", "http://", "https://"))
 
 
 def parse_warm_up(entry: str) -> None:
-    """Raise ValueError, which says why, if this is no entry of ``app.warm_up``."""
-    # The master uses this module, and has no URL to take apart.
+    """Raise ValueError if a text is not a valid entry of ``app.warm_up``."""
+    # Imported here: the master imports this module, but parses no URL.
     from urllib.parse import urlsplit  # noqa: PLC0415
 
     if not is_request(entry):
         if not parse_reference(entry).attribute:
             raise ValueError(f"{entry!r} is neither MODULE:FUNCTION nor a path, for example /")
     elif not _VISIBLE.fullmatch(entry):
-        raise ValueError(f"{entry!r}: write what is not ASCII, and spaces, as %XX")
+        raise ValueError(f"{entry!r}: write spaces and non-ASCII characters as %XX")
     elif not entry.startswith("/"):
         parts = urlsplit(entry)
-        host, port = parts.hostname, parts.port  # raises ValueError for what is no port
+        host, port = parts.hostname, parts.port  # raises ValueError for an invalid port
         if not host or port == 0:
-            raise ValueError(f"{entry!r} names no host")
+            raise ValueError(f"{entry!r} has no host")
 
 
 def parse_check(text: str) -> None:
-    """Raise ValueError, which says why, if this can be no ``app.check``."""
+    """Raise ValueError if a text is not a valid ``app.check``."""
     if text.startswith("https://"):
-        raise ValueError(f"{text!r}: the request is made without TLS, write http://")
+        raise ValueError(f"{text!r}: the trial request is sent without TLS, write http://")
     if text and not is_request(text):
-        raise ValueError(f"{text!r} is no path, for example /health")
+        raise ValueError(f"{text!r} is not a path, for example /health")
     if text:
         parse_warm_up(text)
 
@@ -85,13 +85,13 @@ def _check_names(module: str, attribute: str, *, optional: bool = False) -> None
 
 
 def parse_target(text: str) -> Target:
-    """Return the target that the text names. Raises ValueError that says what is wrong with it."""
+    """Parse an ``app.target``. Raises ValueError with a message for the administrator."""
     parts = text.split(":")
     if len(parts) != 3:
         raise ValueError(f"{text!r} is not KIND:MODULE:ATTRIBUTE, for example {EXAMPLE}")
     kind, module, attribute = parts
     if kind not in KINDS:
-        meant = did_you_mean(kind, KINDS) or f"it is one of {', '.join(KINDS)}"
-        raise ValueError(f"there is no kind {kind!r}: {meant}")
+        meant = did_you_mean(kind, KINDS) or f"expected one of {', '.join(KINDS)}"
+        raise ValueError(f"unknown kind {kind!r}: {meant}")
     _check_names(module, attribute)
     return Target(kind, module, attribute.removesuffix("()"), attribute.endswith("()"))

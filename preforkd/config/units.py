@@ -1,4 +1,7 @@
-"""Durations, sizes and permissions as people write them (systemd.time(7), systemd.resource-control(5))."""
+"""Durations, sizes and permissions as an administrator writes them, and back.
+
+systemd.time(7), systemd.resource-control(5)
+"""
 
 import re
 
@@ -45,11 +48,11 @@ def parse_duration(text: str) -> float:
             raise ValueError(f"{text!r} is not a duration, for example 30s, 1min 30s or 500ms")
         unit = match[2] or "s"
         if unit not in _SECONDS:
-            raise ValueError(f"{text!r}: there is no unit {unit!r}; it is us, ms, s, min, h or d")
+            raise ValueError(f"{text!r}: unknown unit {unit!r}; use us, ms, s, min, h or d")
         total += float(match[1]) * _SECONDS[unit]
         position = match.end()
     if not stripped:
-        raise ValueError("it is empty; write a duration, for example 30s")
+        raise ValueError("empty; expected a duration, for example 30s")
     return total
 
 

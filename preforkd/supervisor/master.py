@@ -499,7 +499,7 @@ class Master:
         self._require_nothing_removed(loaded)
         old = self.loaded.settings
         differences = changes.changes(old, loaded.settings)
-        kept = replace(loaded, settings=changes.keeping_restart(old, loaded.settings))
+        kept = replace(loaded, settings=changes.keep_restart_settings(old, loaded.settings))
         for setting in differences.restart:
             logger.warning("%s has changed; only a restart of the service applies it", setting)
         if differences.live and not differences.generation and not fresh:
@@ -516,7 +516,7 @@ class Master:
 
     def _require_nothing_removed(self, loaded: Configuration) -> None:
         depends = self.listeners.current.entries > 0
-        if problems := changes.vanished(self.loaded, loaded, listen=depends):
+        if problems := changes.lost_settings(self.loaded, loaded, listen=depends):
             raise ConfigurationError(problems)
 
     def _change_live(self, loaded: Configuration, differences: changes.Changes) -> None:

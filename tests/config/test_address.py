@@ -30,7 +30,7 @@ def test_addresses_are_taken_apart(text, address):
         ("a:65536", "from 1 to 65535"),
         ("a:-1", "from 1 to 65535"),
         ("a:٣", "from 1 to 65535"),
-        ("::1:80", "stands in brackets"),
+        ("::1:80", "is written in brackets"),
         ("[::1]", "not .address.:port|has no port"),
         ("unix:run/x", "must be absolute"),
         ("unix:/" + "x" * 120, "at most 107 bytes"),

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from preforkd.config import sources
-from preforkd.config.changes import Changes, changes, keeping_restart, vanished
+from preforkd.config.changes import Changes, changes, keep_restart_settings, lost_settings
 from preforkd.config.settings import (
     AppSettings,
     ControlSettings,
@@ -38,7 +38,7 @@ def test_changes_are_sorted_by_what_they_need():
 
 def test_what_needs_a_restart_keeps_its_value():
     """All else is new."""
-    kept = keeping_restart(OLD, NEW)
+    kept = keep_restart_settings(OLD, NEW)
     assert changes(OLD, kept).restart == ()
     assert changes(kept, NEW) == Changes(restart=("log.target", "control.socket"))
 
@@ -67,57 +67,57 @@ def read(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["", "null", "# workers: 3\n", "---\n", "app:\n", "app: {}"])
 def test_a_file_without_settings_is_refused(read, text):
     """Whatever is left of it: also when the application is given on the command line."""
-    (problem,) = vanished(read(SHOP), read(text), listen=True)
-    assert "preforkd.yaml: the file contains no settings any more" in str(problem)
+    (problem,) = lost_settings(read(SHOP), read(text), listen=True)
+    assert "preforkd.yaml: the file no longer contains any settings" in str(problem)
     old, new = (read(one, ON_THE_COMMAND_LINE) for one in ("workers: 3", text))
-    assert len(vanished(old, new, listen=True)) == 1
+    assert len(lost_settings(old, new, listen=True)) == 1
 
 
-def test_a_file_that_is_gone_is_refused(read):
-    """Also when the application is given on the command line; one that never was is no loss."""
+def test_a_removed_file_is_refused(read):
+    """Also when the application is given on the command line; a file that never existed is not removed."""
     for options in (None, ON_THE_COMMAND_LINE):
-        (problem,) = vanished(read(SHOP, options), read(None, options), listen=True)
-        assert "preforkd.yaml: the file is gone" in str(problem)
+        (problem,) = lost_settings(read(SHOP, options), read(None, options), listen=True)
+        assert "preforkd.yaml: the file was removed" in str(problem)
     old, new = read(None, ON_THE_COMMAND_LINE), read(None, ON_THE_COMMAND_LINE)
-    assert vanished(old, new, listen=True) == []
-    assert vanished(read(None), read(SHOP), listen=True) == []
+    assert lost_settings(old, new, listen=True) == []
+    assert lost_settings(read(None), read(SHOP), listen=True) == []
 
 
 @pytest.mark.parametrize("app", ["", "app:\n", "app: {target: ~}\n", "app: {directory: /srv}\n"])
-def test_a_target_that_vanishes_is_refused(read, app):
-    """With the place where it was, and what asks for the demo."""
-    (problem,) = vanished(read(SHOP), read(f"{app}listen: :80\n"), listen=True)
+def test_a_removed_target_is_refused(read, app):
+    """With the place where it was set, and how to configure the demo."""
+    (problem,) = lost_settings(read(SHOP), read(f"{app}listen: :80\n"), listen=True)
     assert problem.setting == "app.target"
     assert problem.place.source.endswith("/preforkd.yaml")
     assert "preforkd.yaml:1:15" in problem.message
     new = read(f"{app}listen: :80\n")
-    assert vanished(read(SHOP), new, listen=False) == [problem]
-    assert "write stream:preforkd.apps.demo:greet" in problem.hint
+    assert lost_settings(read(SHOP), new, listen=False) == [problem]
+    assert "set stream:preforkd.apps.demo:greet" in problem.hint
     demo = read("app: {target: 'stream:preforkd.apps.demo:greet'}\nlisten: :80\n")
-    assert vanished(read(SHOP), demo, listen=True) == []
+    assert lost_settings(read(SHOP), demo, listen=True) == []
 
 
-def test_an_address_that_vanishes_is_refused(read):
-    """Unless nothing that is served depends on it, as where systemd passes the sockets."""
+def test_a_removed_address_is_refused(read):
+    """Unless no served socket depends on it, for example because systemd passes all of them."""
     new = read("app: {target: 'wsgi:shop:application'}\n")
-    (problem,) = vanished(read(SHOP), new, listen=True)
+    (problem,) = lost_settings(read(SHOP), new, listen=True)
     assert problem.setting == "listen"
-    assert "write 127.0.0.1:8080" in problem.hint
-    assert vanished(read(SHOP), new, listen=False) == []
+    assert "set 127.0.0.1:8080" in problem.hint
+    assert lost_settings(read(SHOP), new, listen=False) == []
 
 
-def test_what_changes_otherwise_is_no_loss(read):
-    """Another target, another address, fewer settings; and who never had an application has the demo."""
+def test_other_changes_are_allowed(read):
+    """Another target or address, fewer settings, and no application where there was none."""
     new = read("app: {target: 'wsgi:shop:other'}\nlisten: :81\n")
-    assert vanished(read(SHOP), new, listen=True) == []
-    assert vanished(read("workers: 3"), read("workers: 4"), listen=True) == []
-    assert vanished(read(""), read(""), listen=True) == []
+    assert lost_settings(read(SHOP), new, listen=True) == []
+    assert lost_settings(read("workers: 3"), read("workers: 4"), listen=True) == []
+    assert lost_settings(read(""), read(""), listen=True) == []
 
 
 def test_a_nested_setting_and_an_unchanged_file_are_compared_as_well():
     """By the path of the leaf; what an administrator moved to another file is no loss."""
     new = replace(OLD, memory=replace(OLD.memory, refork=ReforkSettings(after=5)))
     assert changes(OLD, new) == Changes(live=("memory.refork.after",))
-    assert keeping_restart(OLD, new) == new
-    assert keeping_restart(NEW, OLD).log.target == "stderr"
-    assert keeping_restart(NEW, OLD).log.level == OLD.log.level
+    assert keep_restart_settings(OLD, new) == new
+    assert keep_restart_settings(NEW, OLD).log.target == "stderr"
+    assert keep_restart_settings(NEW, OLD).log.level == OLD.log.level

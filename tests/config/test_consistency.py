@@ -14,29 +14,33 @@ WRONG = [
         "listen[1].proxy_protocol",
         "trusted",
     ),
-    ("proxy: {headers: forwarded}", "proxy.headers", "list its addresses in proxy.trusted"),
+    (
+        "proxy: {headers: forwarded}",
+        "proxy.headers",
+        "list the addresses of the proxy in proxy.trusted",
+    ),
     ("http: {healthy: healthy}", "http.healthy", "/-/healthy"),
     ("http: {ready: '/a?b'}", "http.ready", "/-/healthy"),
-    ("http: {healthy: /h}\napp: {check: '/h?x'}", "app.check", "a path of the application's"),
+    ("http: {healthy: /h}\napp: {check: '/h?x'}", "app.check", "use a path of the application"),
     ("app: {target: 'stream:a:b', warm_up: [/]}", "app.warm_up", "name functions"),
     (
         "app: {target: 'asgi:a:b'}\nmemory: {refork: {after: 5 requests}}",
         "memory.refork.after",
-        "leave it out",
+        "remove it",
     ),
-    ("workers: {count: 4, max: 8}", "workers.count", "leave one of them out"),
+    ("workers: {count: 4, max: 8}", "workers.count", "remove one of them"),
     ("workers: {min: 4}", "workers.min", "set workers.max as well"),
     ("workers: {spare: 4}", "workers.spare", "set workers.max as well"),
-    ("workers: {min: 9, max: 8}", "workers.min", "write no more than max"),
-    ("workers: {spare: 9, max: 8}", "workers.spare", "write no more than max"),
-    ("http: {max_body: 2M, spool_total: 1M}", "http.spool_total", "no less than http.max_body"),
-    ("timeouts: {slow: 5s, request: 5s}", "timeouts.slow", "write less than timeouts.request"),
+    ("workers: {min: 9, max: 8}", "workers.min", "set at most workers.max"),
+    ("workers: {spare: 9, max: 8}", "workers.spare", "set at most workers.max"),
+    ("http: {max_body: 2M, spool_total: 1M}", "http.spool_total", "set at least http.max_body"),
+    ("timeouts: {slow: 5s, request: 5s}", "timeouts.slow", "set less than timeouts.request"),
 ]
 
 
 @pytest.mark.parametrize(("text", "setting", "hint"), WRONG)
-def test_a_contradiction_is_told_where_it_was_written(tmp_path, text, setting, hint):
-    """With file, line, the setting that is to blame, and what to do."""
+def test_a_contradiction_is_reported_where_it_was_written(tmp_path, text, setting, hint):
+    """With file, line, the setting at fault, and a hint."""
     path = tmp_path / "f.yaml"
     path.write_text(text + "\n")
     with pytest.raises(ConfigurationError) as caught:
@@ -60,8 +64,8 @@ timeouts: {slow: 2s, request: 5s}
 """
 
 
-def test_what_fits_together_is_not_told(tmp_path):
-    """Each of these settings with the one that it needs."""
+def test_consistent_settings_have_no_problem(tmp_path):
+    """Each of these settings, with the one that it requires."""
     path = tmp_path / "f.yaml"
     path.write_text(RIGHT)
     sources.load(str(path), {})
@@ -69,7 +73,7 @@ def test_what_fits_together_is_not_told(tmp_path):
 
 
 def test_a_certificate_in_a_credential_is_one():
-    """Its text may not be known here."""
+    """Even if its value is unknown here."""
     settings = Settings(listen=[ListenSettings(address=":1", tls=True)])
     assert [one.setting for one in contradictions(settings, (), {})] == ["listen[0].tls"]
     assert list(contradictions(settings, {"tls.certificate"}, {})) == []

@@ -44,7 +44,7 @@ def test_what_was_not_passed_is_said_with_its_place(folder):
         caught.value
     )
     assert "did you mean keys?" in str(caught.value)
-    with pytest.raises(ConfigurationError, match="pass key by LoadCredential=key:/path"):
+    with pytest.raises(ConfigurationError, match="add LoadCredential=key:/path to the unit"):
         sources.load(str(folder / "f"), {}, Credentials(None))
 
 
@@ -142,7 +142,7 @@ def test_the_largest_credential(tmp_path):
 def test_a_credential_that_is_no_text_is_refused_and_not_shown(tmp_path):
     """By its name alone."""
     (tmp_path / "key").write_bytes(b"s3cr3t\xff")
-    with pytest.raises(ValueError, match="key is no text") as caught:
+    with pytest.raises(ValueError, match="key is not UTF-8 text") as caught:
         Credentials(str(tmp_path)).read("key")
     assert "s3cr3t" not in str(caught.value)
 

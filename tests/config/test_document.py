@@ -42,21 +42,21 @@ def test_an_empty_file_is_no_mapping():
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ("a: 1\na: 2\n", "f:2:1: a: the key is there twice; first at line 1"),
+        ("a: 1\na: 2\n", "f:2:1: a: duplicate key; first at line 1"),
         ("a: [1\n", "f:2:1: not YAML"),
-        ("a:\n\tb: 1\n", "f:2:1: a tab character|f:2:1: not YAML: a tab character"),
+        ("a:\n\tb: 1\n", "f:2:1: not YAML: a tab indents this line"),
         ("a: b: c\n", "f:1:5: not YAML: mapping values are not allowed here .put quotes"),
-        ("- 1\n", "f:1:1: a mapping of settings is expected"),
-        ("just words\n", "f:1:1: a mapping of settings is expected"),
-        ("a: 1\n---\nb: 2\n", "one file holds one document"),
+        ("- 1\n", "f:1:1: expected a mapping of settings"),
+        ("just words\n", "f:1:1: expected a mapping of settings"),
+        ("a: 1\n---\nb: 2\n", "a file contains one document"),
         ("a: !!python/object:os.system x\n", "f:1:4: the tag .* is not allowed"),
         ("x: &x {a: 1}\ny:\n  <<: *x\n", "f:3:3: merge keys"),
-        ("? [a]\n: 1\n", "a key is a single word"),
-        (b"a: \xff\n", "f:1:4: this is not UTF-8"),
-        ('a: "\\udce9"\n', "f:1:4: half of a surrogate pair is no character"),
-        ('"\\ud83d": 1\n', "f:1:1: half of a surrogate pair is no character"),
+        ("? [a]\n: 1\n", "a key must be a single word"),
+        (b"a: \xff\n", "f:1:4: not UTF-8"),
+        ('a: "\\udce9"\n', "f:1:4: an unpaired surrogate is not a character"),
+        ('"\\ud83d": 1\n', "f:1:1: an unpaired surrogate is not a character"),
         ("a: \x01\n", "f:1:4: a character that YAML does not allow"),
-        ("a: &a [*a]\n", "too much is repeated"),
+        ("a: &a [*a]\n", "too many values by aliases"),
         ("a: *nowhere\n", "f:1:4: not YAML: found undefined alias"),
         ("x" * (1 << 20) + "y", "larger than 1 MiB"),
     ],
@@ -69,11 +69,11 @@ def test_what_cannot_be_read_is_placed(data, words):
     assert any(re.search(words, line) for line in lines), lines
 
 
-def test_a_bomb_of_aliases_does_not_go_off():
+def test_nested_aliases_are_not_expanded_without_limit():
     """Nine levels of nine aliases are refused at once, not expanded."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
-    assert "too much is repeated" in problems_of("\n".join(lines))[0]
+    assert "too many values by aliases" in problems_of("\n".join(lines))[0]
 
 
 def test_few_aliases_are_fine():
@@ -127,7 +127,7 @@ def test_the_deepest_nesting(depth, fits):
     assert bool(problems) is not fits
     if problems:
         assert problems[0].startswith("f:1:")
-        assert "too much is repeated by aliases or nested" in problems[0]
+        assert "too many values by aliases, or nested" in problems[0]
 
 
 def test_what_was_quoted_is_a_text():
@@ -166,7 +166,7 @@ def test_letters_outside_ascii_are_kept():
 
 def test_a_line_that_is_not_utf8_is_placed_in_bytes():
     """In a later line, behind other characters."""
-    assert problems_of(b"a: 1\nbc: \xc3\xa9\xff\n")[0].startswith("f:2:7: this is not UTF-8")
+    assert problems_of(b"a: 1\nbc: \xc3\xa9\xff\n")[0].startswith("f:2:7: not UTF-8")
 
 
 def test_a_character_that_yaml_does_not_allow_is_placed():

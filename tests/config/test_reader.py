@@ -19,7 +19,7 @@ def read(text):
     document, problems = read_document(textwrap.dedent(text).encode(), "f")
     reader = Reader()
     settings = reader.settings(document)
-    reader.check_together(settings)
+    reader.check_consistency(settings)
     return settings, [str(problem) for problem in problems + reader.problems], reader.origins
 
 
@@ -74,38 +74,38 @@ def test_keys_with_nothing_behind_them_leave_the_defaults():
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("wrokers: 3", "f:1:1: wrokers: there is no such setting (did you mean workers?)"),
-        ("drain: 3", "f:1:1: drain: there is no such setting (it belongs elsewhere: timeouts.drain)"),
-        ("app: {xyz: 3}", "f:1:7: app.xyz: there is no such setting (known here: target, directory, python, environment, warm_up, warm_up_required, check)"),
+        ("wrokers: 3", "f:1:1: wrokers: unknown setting (did you mean workers?)"),
+        ("drain: 3", "f:1:1: drain: unknown setting (it exists as timeouts.drain)"),
+        ("app: {xyz: 3}", "f:1:7: app.xyz: unknown setting (settings here: target, directory, python, environment, warm_up, warm_up_required, check)"),
         ("workers: yes", "f:1:10: workers: 'yes' is given; expected a whole number from 1 to 1024, or auto"),
         ("workers: aut", "f:1:10: workers: 'aut' is given; expected a whole number from 1 to 1024, or auto (did you mean auto?)"),
-        ("workers: 0", "f:1:10: workers: 0 is out of bounds; expected a whole number from 1 to 1024, or auto"),
+        ("workers: 0", "f:1:10: workers: 0 is out of range; expected a whole number from 1 to 1024, or auto"),
         ("workers: 1.5", "f:1:10: workers: '1.5' is given; expected a whole number from 1 to 1024, or auto"),
         ("workers: [3]", "f:1:10: workers: a list is given; expected a whole number from 1 to 1024, or auto"),
-        ("workers: {min: 2, max: 8, count: 3}", "f:1:34: workers.count: count and max exclude each other (leave one of them out: count is for a fixed size, min and max are for an elastic pool)"),
-        ("workers: {min: 2}", "f:1:16: workers.min: min needs a max (set workers.max as well; a fixed size is workers.count)"),
-        ("workers: {min: 9, max: 8}", "f:1:16: workers.min: 9 is more than workers.max, 8 (write no more than max)"),
-        ("timeouts: {request: 2s, slow: 3s}", "f:1:31: timeouts.slow: no request lasts so long: timeouts.request ends it before (write less than timeouts.request)"),
-        ("timeouts: 30", "f:1:11: timeouts: a mapping is expected (with keys of: start, boot, drain, request, slow, heartbeat, drain_notice)"),
+        ("workers: {min: 2, max: 8, count: 3}", "f:1:34: workers.count: count and max exclude each other (remove one of them: count is for a fixed size, min and max are for an elastic pool)"),
+        ("workers: {min: 2}", "f:1:16: workers.min: min requires max (set workers.max as well; a fixed size is workers.count)"),
+        ("workers: {min: 9, max: 8}", "f:1:16: workers.min: 9 exceeds workers.max, 8 (set at most workers.max)"),
+        ("timeouts: {request: 2s, slow: 3s}", "f:1:31: timeouts.slow: never reached: timeouts.request kills the worker first (set less than timeouts.request)"),
+        ("timeouts: 30", "f:1:11: timeouts: expected a mapping (with keys: start, boot, drain, request, slow, heartbeat, drain_notice)"),
         ("timeouts: {drain: 1:30}", "f:1:19: timeouts.drain: '1:30' is not a duration, for example 30s, 1min 30s or 500ms (the default is 30s)"),
-        ("timeouts: {drain: 2d}", "f:1:19: timeouts.drain: 2d is out of bounds; expected a duration from 0s to 1d"),
+        ("timeouts: {drain: 2d}", "f:1:19: timeouts.drain: 2d is out of range; expected a duration from 0s to 1d"),
         ("memory: {refork: {after: 5min}}", "f:1:26: memory.refork.after: '5min' is not a number of requests, for example 2000 requests (the default is 0)"),
         ("log: {level: warn}", "f:1:14: log.level: 'warn' is given; expected one of debug, info, warning, error (did you mean warning?)"),
-        ("listen: 8080", "f:1:9: listen[0]: '8080' has no colon: write :8080 for every address, or a host too (see listen in the reference)"),
+        ("listen: 8080", "f:1:9: listen[0]: '8080' has no colon: write :8080 for all addresses, or HOST:8080 (see listen in preforkd.yaml(5))"),
         ("listen: []", "f:1:9: listen: the list is empty (expected an address, or a list of addresses or mappings)"),
-        ("listen: [{}]", "f:1:10: listen[0]: an address or a name is needed (for example :8080)"),
-        ("listen: [':80', ':80']", "f:1:17: listen[1]: :80 is there twice"),
+        ("listen: [{}]", "f:1:10: listen[0]: an address or a name is required (for example :8080)"),
+        ("listen: [':80', ':80']", "f:1:17: listen[1]: duplicate address :80"),
         ("listen: {address: ':80', mode: 0999}", "f:1:32: listen[0].mode: '0999' is not a mode of octal digits, for example 0660"),
         ("app: {target: site}", "f:1:15: app.target: 'site' is not KIND:MODULE:ATTRIBUTE, for example wsgi:mysite.wsgi:application"),
-        ("app: {target: 'asgi:a:b', warm_up: [/]}", "f:1:36: app.warm_up: an application of kind asgi is sent no requests (name functions: MODULE:FUNCTION)"),
+        ("app: {target: 'asgi:a:b', warm_up: [/]}", "f:1:36: app.warm_up: an application of kind asgi cannot be sent requests before the fork (name functions: MODULE:FUNCTION)"),
         ("app: {warm_up: [a.b]}", "f:1:17: app.warm_up: 'a.b' is neither MODULE:FUNCTION nor a path, for example /"),
-        ('http: {server: "a\\r\\nb: c"}', r"f:1:16: http.server: 'a\r\nb: c' cannot be the value of a header: write printable ASCII characters"),
-        ('http: {server: "préfork ✓"}', "f:1:16: http.server: 'préfork ✓' cannot be the value of a header: write printable ASCII characters"),
-        ("app: {check: health}", "f:1:14: app.check: 'health' is no path, for example /health"),
-        ("app: {check: 'https://a/'}", "f:1:14: app.check: 'https://a/': the request is made without TLS, write http://"),
-        ("app: {check: /é}", "f:1:14: app.check: '/é': write what is not ASCII, and spaces, as %XX"),
+        ('http: {server: "a\\r\\nb: c"}', r"f:1:16: http.server: 'a\r\nb: c' is not a valid header value: use printable ASCII characters"),
+        ('http: {server: "préfork ✓"}', "f:1:16: http.server: 'préfork ✓' is not a valid header value: use printable ASCII characters"),
+        ("app: {check: health}", "f:1:14: app.check: 'health' is not a path, for example /health"),
+        ("app: {check: 'https://a/'}", "f:1:14: app.check: 'https://a/': the trial request is sent without TLS, write http://"),
+        ("app: {check: /é}", "f:1:14: app.check: '/é': write spaces and non-ASCII characters as %XX"),
         ("hooks: a b", "f:1:8: hooks: 'a b' is not the name of a module, for example mysite.wsgi"),
-        ("app: {environment: {A-B: 1}}", "f:1:21: app.environment.A-B: 'A-B' is not the name of a variable"),
+        ("app: {environment: {A-B: 1}}", "f:1:21: app.environment.A-B: 'A-B' is not a valid name of a variable"),
         ("app: {environment: [A]}", "f:1:20: app.environment: expected a mapping of names to values (write NAME: value)"),
     ],
 )  # fmt: skip
@@ -172,7 +172,7 @@ def test_a_variable_that_the_system_cannot_pass_is_refused():
     assert not problems
     assert len(settings.app.environment["A"]) == fits
     _, (problem,), _ = read("app: {environment: {A: " + "x" * (fits + 1) + "}}")
-    assert problem.startswith("f:1:24: app.environment.A: 131073 bytes are more than Linux passes")
+    assert problem.startswith("f:1:24: app.environment.A: 131073 bytes exceed the limit of Linux")
 
 
 def test_a_path_that_the_locale_cannot_name_is_refused(monkeypatch):
@@ -194,7 +194,7 @@ def test_a_path_that_the_locale_cannot_name_is_refused(monkeypatch):
         "control.socket",
         "listen[0]",
     ]
-    assert all("(ascii) has not; set LC_ALL=C.UTF-8" in problem for problem in problems)
+    assert all("(ascii); set LC_ALL=C.UTF-8" in problem for problem in problems)
 
 
 @pytest.mark.parametrize(
@@ -211,10 +211,10 @@ def test_a_path_that_the_locale_cannot_name_is_refused(monkeypatch):
     ],
 )
 def test_a_value_exactly_at_its_bounds(text, fits):
-    """The least and the most may be written; what is beyond is out of bounds."""
+    """The least and the most may be written; what is beyond is out of range."""
     problems = read(text)[1]
     assert bool(problems) is not fits
-    assert all("out of bounds" in problem for problem in problems)
+    assert all("out of range" in problem for problem in problems)
 
 
 @pytest.mark.parametrize("word", ["true", "Yes", "ON", "false", "No", "off"])
@@ -232,7 +232,7 @@ def test_flags_are_words(word):
 def test_whole_numbers(text):
     """With a sign, or zeros before; eighteen digits are the most that are read at all."""
     assert read(f"workers: {text}")[0].workers.count == 3
-    assert "out of bounds" in read("workers: " + "9" * 18)[1][0]
+    assert "out of range" in read("workers: " + "9" * 18)[1][0]
     assert "is given" in read("workers: " + "9" * 19)[1][0]
 
 

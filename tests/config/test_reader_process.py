@@ -58,8 +58,8 @@ def test_a_reader_that_never_ends_is_given_up(tmp_path, monkeypatch):
     path = tmp_path / "fifo"
     os.mkfifo(path)
     monkeypatch.setattr(reader_process, "_CHILD", f"open({str(path)!r})")
-    monkeypatch.setattr(reader_process, "PATIENCE", 0.5)
-    with pytest.raises(SystemFailure, match=r"could not be read within 0\.5 s"):
+    monkeypatch.setattr(reader_process, "TIMEOUT", 0.5)
+    with pytest.raises(SystemFailure, match=r"was not read within 0\.5 s"):
         reader_process.load(str(path), {}, None)
     # The reader would make this possible without waiting, were it still there.
     with pytest.raises(OSError, match="No such device or address"):
@@ -87,10 +87,10 @@ def test_one_that_somebody_else_has_reaped_is_heard(tmp_path, monkeypatch, when)
 def test_no_process_and_one_that_breaks_are_told_apart(monkeypatch):
     """The first is the system's fault, the second our own."""
     monkeypatch.setattr(reader_process, "_CHILD", "raise SystemExit(3)")
-    with pytest.raises(InternalError, match="ended without a result"):
+    with pytest.raises(InternalError, match="exited without a result"):
         reader_process.load(None, {}, None)
     monkeypatch.setattr(sys, "executable", "/nowhere/python3")
-    with pytest.raises(SystemFailure, match="no process can be had"):
+    with pytest.raises(SystemFailure, match="cannot start a process"):
         reader_process.load(None, {}, None)
 
 
@@ -113,7 +113,7 @@ def test_a_thread_of_the_reading_interpreter_is_not_waited_for(tmp_path, monkeyp
         "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(reader_process, "PATIENCE", 10.0)
+    monkeypatch.setattr(reader_process, "TIMEOUT", 10.0)
     path = tmp_path / "preforkd.yaml"
     path.write_text("workers: 3\n")
     assert reader_process.load(str(path), {}, None).settings.workers.count == 3

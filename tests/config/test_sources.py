@@ -72,7 +72,7 @@ def test_a_default_file_in_a_folder_that_may_not_be_entered_is_named(tmp_path, m
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(ConfigurationError, match=f"{path}: .*Permission denied") as caught:
         sources.load(None, {})
-    assert f"user {os.geteuid()} must be able to read it" in caught.value.problems[0].hint
+    assert f"user {os.geteuid()} needs permission to read it" in caught.value.problems[0].hint
 
 
 @pytest.mark.parametrize("endless", ["/dev/zero", "huge"])
@@ -94,8 +94,8 @@ def test_problems_without_number_are_cut_off(tmp_path):
         sources.load(str(path), {})
     problems = caught.value.problems
     assert len(problems) == 101
-    assert str(problems[99]).startswith(f"{path}:100:1: a99: there is no such setting")
-    assert str(problems[100]) == f"{path}:101:1: and more problems from here on"
+    assert str(problems[99]).startswith(f"{path}:100:1: a99: unknown setting")
+    assert str(problems[100]) == f"{path}:101:1: further problems are not listed"
 
 
 def test_a_file_that_is_missing_is_looked_for_beside_it(tmp_path):
@@ -103,7 +103,7 @@ def test_a_file_that_is_missing_is_looked_for_beside_it(tmp_path):
     (tmp_path / "shop.yaml").touch()
     with pytest.raises(ConfigurationError, match=r"No such file .*did you mean shop\.yaml\?"):
         sources.load(str(tmp_path / "shpo.yaml"), {})
-    with pytest.raises(ConfigurationError, match=r"No such file .*put it back, or name an"):
+    with pytest.raises(ConfigurationError, match=r"No such file .*restore it, or name an"):
         sources.load(str(tmp_path / "none" / "shop.yaml"), {})
 
 

@@ -207,7 +207,7 @@ def test_the_application_cannot_take_itself_for_the_service(service, tmp_path):
         (["wsgi:echo"], 78, "KIND:MODULE:ATTRIBUTE"),
         (["--config", "/no/such/file.yaml"], 78, "cannot be read"),
         (["--listen", "192.0.2.1:80"], 71, "cannot be bound"),
-        (["--workers", "0"], 78, "out of bounds"),
+        (["--workers", "0"], 78, "out of range"),
     ],
 )
 def test_a_start_that_fails_ends_with_the_status_of_who_has_to_act(
@@ -549,7 +549,7 @@ def test_an_address_that_is_not_served_is_told_for_as_long(service):
     # Nothing that is served depends on it any more.
     service.configure(f"app: {ECHO}\n")
     answer = service.control("reload")
-    assert "listen: it is not set any more" in answer.stderr
+    assert "listen: no longer set" in answer.stderr
     assert answer.returncode == 78
 
 

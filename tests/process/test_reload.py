@@ -207,10 +207,10 @@ def test_a_reload_moves_to_a_new_address(serving):
 
 
 LOST = {
-    "empty": ("", "the file contains no settings any more"),
+    "empty": ("", "the file no longer contains any settings"),
     "cut off": ("app:\n  target: wsgi:ec", "is not KIND:MODULE:ATTRIBUTE"),
-    "without an application": ("workers: 4\nlisten: :1\n", "app.target: it is not set any more"),
-    "without an address": (None, "listen: it is not set any more"),
+    "without an application": ("workers: 4\nlisten: :1\n", "app.target: no longer set"),
+    "without an address": (None, "listen: no longer set"),
     "missing": ("missing", "cannot be read: No such file or directory"),
     "a directory": ("directory", "cannot be read: Is a directory"),
     "endless": ("/dev/zero", "the file is larger than 1 MiB"),

@@ -24,7 +24,7 @@ def test_the_story_of_an_administrator(machine):
     machine.configure(DJANGO + "wrokers: 3\n")
     refused = machine.call("systemctl reload preforkd")
     assert refused.returncode != 0
-    place = "/etc/preforkd.yaml:5:1: wrokers: there is no such setting (did you mean workers?)"
+    place = "/etc/preforkd.yaml:5:1: wrokers: unknown setting (did you mean workers?)"
     assert place in machine.run("systemctl show preforkd -p StatusText")
     assert place in machine.journal()
     assert congratulations in machine.run("curl -sf http://127.0.0.1:8080/")
