@@ -12,7 +12,7 @@ nothing.
 from collections.abc import Iterator
 
 from preforkd.core import demand as dm, events as ev
-from preforkd.core.model import COMING
+from preforkd.core.model import BOOTING
 from preforkd.core.pool_view import PoolView
 
 SHRINK_EVERY = 10.0
@@ -22,30 +22,32 @@ def grow(view: PoolView) -> Iterator[ev.Action]:
     """Wish for more workers when the last look gave a reason for it."""
     board, limits = view.board, view.limits
     demand, current, size = board.demand, board.current, view.size
-    if current is None or size >= limits.maximum or demand.looked_at <= demand.grown_at:
+    if current is None or size >= limits.maximum or demand.sampled_at <= demand.grown_at:
         return
-    if current.strikes.retry_at > view.now:
+    if current.failure_streak.retry_at > view.now:
         return  # more of what does not start
     need = 0
-    if demand.waiting_since is not None and demand.looked_at > demand.waiting_since:
-        coming = board.count(current.generation, COMING)
-        need = min(demand.step, demand.look.waiting - coming)
-    spare = demand.look.held + limits.spare if limits.spare and demand.look.held else 0
+    if demand.waiting_since is not None and demand.sampled_at > demand.waiting_since:
+        coming = board.count(current.generation, BOOTING)
+        need = min(demand.step, demand.sample.waiting - coming)
+    spare = (
+        demand.sample.long_busy + limits.spare if limits.spare and demand.sample.long_busy else 0
+    )
     wanted = min(limits.maximum, max(size + need, spare))
     if wanted <= size:
         return
     if need > 0:
-        reason = f"no worker is idle, and {demand.look.waiting} connections wait"
+        reason = f"no worker is idle, and {demand.sample.waiting} connections wait"
     else:
-        reason = f"{demand.look.held} busy for long, and {limits.spare} are to be spare"
+        reason = f"{demand.sample.long_busy} busy for long, and {limits.spare} are to be spare"
     yield ev.Resize(wanted, size, reason)
 
 
-def relieve(view: PoolView) -> Iterator[ev.Action]:
+def shrink_to_busy(view: PoolView) -> Iterator[ev.Action]:
     """Wish for no more workers than are busy when memory is short."""
     demand = view.board.demand
-    if demand.short and view.limits.elastic and view.board.current is not None:
-        least = max(view.limits.floor, len(demand.look.busy))
+    if demand.memory_short and view.limits.elastic and view.board.current is not None:
+        least = max(view.limits.floor, len(demand.sample.busy))
         yield ev.Resize(min(view.size, least), view.size, "memory is short")
 
 

@@ -86,7 +86,7 @@ class WorkerExited(Struct, frozen=True):
     out_of_memory: bool = False
 
 
-class WorkerSpent(Struct, frozen=True):
+class WorkerLimitReached(Struct, frozen=True):
     """The worker has reached a limit and is to be replaced; ``reason`` says which, for people.
 
     ``planned``: every worker reaches that one, sooner or later.
@@ -125,7 +125,7 @@ class PoolObserved(Struct, frozen=True):
     """
 
     busy: frozenset[int] = frozenset()
-    held: int = 0
+    long_busy: int = 0
     waiting: int = 0
 
 
@@ -234,7 +234,7 @@ class KillWorker(Struct, frozen=True):
     stacks: bool = False
 
 
-class SpendWorker(Struct, frozen=True):
+class RecycleWorker(Struct, frozen=True):
     """The worker is to be replaced: it has reached a limit that is the policy's to watch."""
 
     worker: int
@@ -281,7 +281,7 @@ Action = (
     | KillZygote
     | ForkWorker
     | ServeWorker
-    | SpendWorker
+    | RecycleWorker
     | DumpWorker
     | RetireWorker
     | KillWorker
@@ -303,7 +303,7 @@ Fact = (
     | WorkerFailed
     | WorkerLeaving
     | WorkerExited
-    | WorkerSpent
+    | WorkerLimitReached
     | WorkerOverdue
     | WorkerRecovered
     | WorkerStopped

@@ -21,8 +21,8 @@ class WorkerState(StrEnum):
     """SIGKILL was sent; the kernel has yet to report the end."""
 
 
-COMING = frozenset({WorkerState.FORKING, WorkerState.STARTING})
-ALIVE = COMING | {WorkerState.READY}
+BOOTING = frozenset({WorkerState.FORKING, WorkerState.STARTING})
+ALIVE = BOOTING | {WorkerState.READY}
 
 
 class ZygoteState(StrEnum):
@@ -72,7 +72,7 @@ class Limits(Struct, frozen=True):
     """How old a worker may become before another takes its place."""
     stopped: float = 10.0
     """How long a worker or a zygote may be stopped (SIGSTOP)."""
-    farewell: float = 0.3
+    stacks_timeout: float = 0.3
     """How long a worker whose request is overdue has to write its stacks."""
     candidate: "Limits | None" = None
     """Those that hold as soon as the candidate is promoted; None: the same."""

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from preforkd.core import autoscale, events as ev, recycling
-from preforkd.core.model import ALIVE, COMING, Limits, Role, WorkerState, ZygoteState
+from preforkd.core.model import ALIVE, BOOTING, Limits, Role, WorkerState, ZygoteState
 from preforkd.core.pool_view import READY, PoolView, Rule, size_of, wanted_generations
-from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow, ZygoteRow
+from preforkd.core.rows import GenerationRow, WorkerRow, ZygoteRow
+from preforkd.core.scoreboard import Scoreboard
 from preforkd.errors import Blame, Failure
 
 _UNWANTED = "its generation is no longer wanted"
@@ -78,7 +79,7 @@ def _worker_deadlines(row: WorkerRow, limits: Limits) -> Iterator[_Due]:
         said = f"{name} did not leave within {limits.drain:g} s"
         yield _Due(row.since + limits.drain, said, stacks=True)
     if row.dumped_at is not None:
-        yield _Due(row.dumped_at + limits.farewell, row.overdue)
+        yield _Due(row.dumped_at + limits.stacks_timeout, row.overdue)
     if row.stopped_at is not None:
         said = f"{name} was stopped by a signal for {limits.stopped:g} s"
         yield _Due(row.stopped_at + limits.stopped, said)
@@ -151,9 +152,9 @@ def _deadlines_in_service(view: PoolView) -> Iterator[float]:
         yield candidate.since + view.limits.start
     for generation in wanted_generations(board):
         lacks = board.usable_zygote(generation.generation) is None or _lacking(view, generation)
-        if lacks and generation.strikes.retry_at > view.now:
-            yield generation.strikes.retry_at
-        if generation.refork.due and generation.refork.retry_at > view.now:
+        if lacks and generation.failure_streak.retry_at > view.now:
+            yield generation.failure_streak.retry_at
+        if generation.refork.reason and generation.refork.retry_at > view.now:
             yield generation.refork.retry_at
     for row in board.workers.values():
         if (deadline := recycling.age_due(view, row)) is not None:
@@ -230,7 +231,7 @@ def _spawn_zygotes(view: PoolView) -> Iterator[ev.Action]:
     for generation in wanted_generations(board):
         number = generation.generation
         dying = any(row.generation == number for row in board.zygotes.values())
-        waiting = generation.strikes.retry_at > view.now
+        waiting = generation.failure_streak.retry_at > view.now
         given_up = generation.role is Role.CANDIDATE and generation.fatal
         if not (dying or waiting or given_up):
             yield ev.SpawnZygote(board.last_zygote + 1, number)
@@ -250,8 +251,8 @@ def _dismiss_zygotes(view: PoolView) -> Iterator[ev.Action]:
 
 def _may_leave(view: PoolView, row: ZygoteRow) -> bool:
     # Its exit handlers take away what the workers use (temporary directories, helper processes).
-    peopled = any(view.board.workers_of(row.generation))
-    return row.state is ZygoteState.READY and not peopled
+    in_use = any(view.board.workers_of(row.generation))
+    return row.state is ZygoteState.READY and not in_use
 
 
 def _took_too_long(view: PoolView, generation: int) -> bool:
@@ -277,7 +278,7 @@ def _fork_workers(view: PoolView) -> Iterator[ev.Action]:
     for generation in wanted_generations(board):
         zygote = board.usable_zygote(generation.generation)
         ready = zygote is not None and zygote.state is ZygoteState.READY
-        if not ready or generation.strikes.retry_at > view.now:
+        if not ready or generation.failure_streak.retry_at > view.now:
             continue
         assert zygote is not None
         if min(_lacking(view, generation), _room(view)) > 0:
@@ -296,14 +297,14 @@ def _serve(view: PoolView) -> Iterator[ev.Action]:
             yield ev.ServeWorker(row.worker)
 
 
-def _clear_away(view: PoolView) -> Iterator[ev.Action]:
+def _remove_unwanted(view: PoolView) -> Iterator[ev.Action]:
     # What was never to serve: nobody loses anything when it goes at once.
     for row in view.board.workers.values():
         generation = view.board.generations.get(row.generation)
         role = generation.role if generation else Role.OLD
         if role in {Role.CURRENT, Role.CANDIDATE}:
             continue
-        if row.state in COMING:
+        if row.state in BOOTING:
             late = _took_too_long(view, row.generation)
             yield ev.KillWorker(row.worker, _UNWANTED, late)
         elif row.state is WorkerState.READY and not row.serving:
@@ -329,7 +330,7 @@ def _retire_surplus(view: PoolView) -> Iterator[ev.Action]:
     extra = len(mine) - view.size - recycling.replacing(view, current)
     if view.limits.elastic:
         # Who shrinks by himself takes nobody from his work.
-        busy = board.demand.look.busy
+        busy = board.demand.sample.busy
         mine = [row for row in mine if row.worker not in busy]
     # Those that do not serve yet go first, then the youngest: the eldest are the warmest, and what
     # they have dirtied of the shared memory, the next ones would dirty again.
@@ -354,7 +355,7 @@ def _end_workers(view: PoolView) -> Iterator[ev.Action]:
     for row in view.board.workers.values():
         if row.state is WorkerState.KILLED:
             continue
-        if view.board.stopping.quick or row.state in COMING:
+        if view.board.stopping.quick or row.state in BOOTING:
             yield ev.KillWorker(row.worker, "the service is stopping")
         elif row.state is WorkerState.READY:
             yield ev.RetireWorker(row.worker)
@@ -372,12 +373,12 @@ _SERVING_RULES: tuple[Rule, ...] = (
     _kill_late_zygotes,
     _kill_late_workers,
     _serve,
-    _clear_away,
+    _remove_unwanted,
     _dismiss_zygotes,
     recycling.dismiss_predecessors,
-    recycling.spend_the_aged,
-    recycling.retire_spent,
-    autoscale.relieve,
+    recycling.recycle_aged,
+    recycling.retire_replaced,
+    autoscale.shrink_to_busy,
     autoscale.grow,
     autoscale.shrink,
     _retire_surplus,

@@ -6,7 +6,8 @@ from msgspec import Struct
 
 from preforkd.core import events as ev
 from preforkd.core.model import Limits, WorkerState
-from preforkd.core.scoreboard import GenerationRow, Scoreboard
+from preforkd.core.rows import GenerationRow
+from preforkd.core.scoreboard import Scoreboard
 
 READY = frozenset({WorkerState.READY})
 

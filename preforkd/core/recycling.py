@@ -9,9 +9,10 @@ earlier zygotes are spent.
 from collections.abc import Iterator
 
 from preforkd.core import events as ev
-from preforkd.core.model import COMING, USABLE, WorkerState, ZygoteState
+from preforkd.core.model import BOOTING, USABLE, WorkerState, ZygoteState
 from preforkd.core.pool_view import PoolView, wanted_generations
-from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow, ZygoteRow
+from preforkd.core.rows import GenerationRow, WorkerRow, ZygoteRow
+from preforkd.core.scoreboard import Scoreboard
 from preforkd.errors import Blame, Failure
 
 _SHARE = 8
@@ -28,7 +29,7 @@ def spread(worker: int) -> float:
     return 0.8 + 0.2 * ((worker * _GOLDEN) % 1.0)
 
 
-def spent(board: Scoreboard, generation: GenerationRow) -> list[WorkerRow]:
+def to_recycle(board: Scoreboard, generation: GenerationRow) -> list[WorkerRow]:
     """Return the workers that serve and are to be replaced, those of the oldest zygotes first."""
     newest = board.usable_zygote(generation.generation)
     reforked = newest is not None and newest.parent is not None
@@ -37,7 +38,7 @@ def spent(board: Scoreboard, generation: GenerationRow) -> list[WorkerRow]:
         for row in board.workers_of(generation.generation)
         if row.serving
         and row.state is WorkerState.READY
-        and (row.spent or (reforked and newest is not None and row.zygote < newest.zygote))
+        and (row.limit_reached or (reforked and newest is not None and row.zygote < newest.zygote))
     ]
     return sorted(rows, key=lambda row: (row.zygote, row.worker))
 
@@ -48,7 +49,7 @@ def replacing(view: PoolView, generation: GenerationRow) -> int:
     at_once = max(1, view.size // _SHARE)
     if newest is not None and newest.parent is not None and not newest.adopted:
         at_once = 1  # it has yet to prove itself
-    return min(len(spent(view.board, generation)), at_once)
+    return min(len(to_recycle(view.board, generation)), at_once)
 
 
 # --- workers -------------------------------------------------------------------------------------
@@ -56,27 +57,27 @@ def replacing(view: PoolView, generation: GenerationRow) -> int:
 
 def age_due(view: PoolView, row: WorkerRow) -> float | None:
     """Return when a worker is too old; None if it never is, or is spent already."""
-    if row.state is not WorkerState.READY or row.spent or not row.serving:
+    if row.state is not WorkerState.READY or row.limit_reached or not row.serving:
         return None
     due = row.since + view.limits.age * spread(row.worker)
     return due if due < float("inf") else None
 
 
-def spend_the_aged(view: PoolView) -> Iterator[ev.Action]:
+def recycle_aged(view: PoolView) -> Iterator[ev.Action]:
     """Wish that workers which have become too old are replaced."""
     for row in view.board.workers.values():
         due = age_due(view, row)
         if due is not None and due <= view.now:
-            yield ev.SpendWorker(row.worker, f"it has served for {view.now - row.since:.0f} s")
+            yield ev.RecycleWorker(row.worker, f"it has served for {view.now - row.since:.0f} s")
 
 
-def retire_spent(view: PoolView) -> Iterator[ev.Action]:
+def retire_replaced(view: PoolView) -> Iterator[ev.Action]:
     """Wish that a spent worker leaves when one that replaces it serves."""
     current = view.board.current
     if current is None:
         return
     surplus = view.board.serving() - view.size
-    for row in spent(view.board, current)[: max(0, surplus)]:
+    for row in to_recycle(view.board, current)[: max(0, surplus)]:
         yield ev.RetireWorker(row.worker)
 
 
@@ -93,7 +94,7 @@ def dump_overdue(view: PoolView) -> Iterator[ev.Action]:
 def refork(view: PoolView) -> Iterator[ev.Action]:
     """Wish that a warm worker forks the next zygote, when that was asked for."""
     board, current = view.board, view.board.current
-    if current is None or board.candidate is not None or not current.refork.due:
+    if current is None or board.candidate is not None or not current.refork.reason:
         return
     if current.refork.retry_at > view.now:
         return
@@ -133,11 +134,11 @@ def judge_refork(view: PoolView) -> Iterator[ev.Action]:
         if zygote.generation not in wanted:
             continue  # it goes with its generation
         children = [row for row in board.workers.values() if row.zygote == zygote.zygote]
-        failure = zygote.flaw or _lateness(view, zygote)
+        failure = zygote.failure or _lateness(view, zygote)
         if failure is not None:
-            yield ev.GiveUpRefork(zygote.zygote, failure, stacks=zygote.flaw is None)
+            yield ev.GiveUpRefork(zygote.zygote, failure, stacks=zygote.failure is None)
             for row in children:
-                if row.state in COMING:
+                if row.state in BOOTING:
                     yield ev.KillWorker(row.worker, "its zygote was given up")
         elif any(row.was_ready for row in children):
             yield ev.AdoptZygote(zygote.zygote)

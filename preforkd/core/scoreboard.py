@@ -8,86 +8,13 @@ already left: what children say is gossip, and arrives late.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from preforkd.core import backoff, events as ev
 from preforkd.core.demand import Demand
-from preforkd.core.model import ALIVE, COMING, USABLE, Role, WorkerState, ZygoteState
+from preforkd.core.model import ALIVE, BOOTING, USABLE, Role, WorkerState, ZygoteState
+from preforkd.core.rows import GenerationRow, ReforkAttempt, WorkerRow, ZygoteRow
 from preforkd.errors import Blame, Failure
-
-REFORK_PAUSE = 10.0
-"""Seconds before the next attempt to fork a zygote from a worker, twice as many after each failure."""
-
-
-class WorkerRow(Struct):
-    """One worker; ``since`` is when its state began, ``born`` when its fork was asked for.
-
-    While the fork is not answered, ``since`` is when its zygote has last answered another, if that is later.
-    """
-
-    worker: int
-    slot: int
-    generation: int
-    zygote: int
-    state: WorkerState
-    born: float
-    since: float
-    pid: int | None = None
-    serving: bool = False
-    was_ready: bool = False
-    told: bool = False
-    """It was retired or killed by us, so that its end is no failure."""
-    spent: str = ""
-    """The limit that it has reached, for people; it serves until another takes its place."""
-    overdue: str = ""
-    """What takes too long in it, for people."""
-    dumped_at: float | None = None
-    """When it was asked for its stacks, before it is killed."""
-    stopped_at: float | None = None
-    """Since when its process has been stopped."""
-
-
-class ZygoteRow(Struct):
-    """One zygote."""
-
-    zygote: int
-    generation: int
-    state: ZygoteState
-    since: float
-    pid: int | None = None
-    parent: int | None = None
-    """The worker that it was forked from; None: it has loaded the application itself."""
-    adopted: bool = False
-    """It was forked from a worker, and has proven itself."""
-    flaw: Failure | None = None
-    """Why it did not prove itself."""
-    stopped_at: float | None = None
-    """Since when its process has been stopped."""
-
-
-class ReforkAttempt(Struct, frozen=True):
-    """What is wanted of a generation's next zygote, and how the last attempts failed."""
-
-    due: str = ""
-    """Why the zygote is to be forked anew; empty: it is not."""
-    warmest: int = 0
-    failures: int = 0
-    retry_at: float = float("-inf")
-
-
-class GenerationRow(Struct):
-    """One generation: its role, when it began, and how its starts have failed of late."""
-
-    generation: int
-    role: Role
-    since: float
-    strikes: backoff.FailureStreak = backoff.FailureStreak()
-    failure: Failure | None = None
-    """The last failure of a start; what a candidate is abandoned for."""
-    fatal: bool = False
-    """The failure is one that a candidate does not retry."""
-    refork: ReforkAttempt = ReforkAttempt()
 
 
 class Scoreboard:
@@ -164,23 +91,23 @@ class Scoreboard:
         """Write down one fact or one performed action; ``now`` is monotonic seconds."""
         _APPLY[type(event)](self, event, now)
         self._prune()
-        self._watch_serving(now)
+        self._track_serving(now)
 
     def _prune(self) -> None:
-        peopled = {row.generation for row in self.workers.values()}
-        peopled.update(row.generation for row in self.zygotes.values())
+        in_use = {row.generation for row in self.workers.values()}
+        in_use.update(row.generation for row in self.zygotes.values())
         for number, row in list(self.generations.items()):
-            if row.role in {Role.OLD, Role.ABANDONED} and number not in peopled:
+            if row.role in {Role.OLD, Role.ABANDONED} and number not in in_use:
                 del self.generations[number]
 
-    def _watch_serving(self, now: float) -> None:
+    def _track_serving(self, now: float) -> None:
         if self.current is None or self.serving():
             self.serving_lost_at = None
         elif self.serving_lost_at is None:
             self.serving_lost_at = now
-        self._watch_losses(now)
+        self._track_losses(now)
 
-    def _watch_losses(self, now: float) -> None:
+    def _track_losses(self, now: float) -> None:
         # Never changed in place: copies share it.
         serving = self.serving()
         if serving == self._served:
@@ -212,9 +139,9 @@ class Scoreboard:
         if not row:
             return
         if row.state in USABLE and row.parent is None:
-            self._strike(row.generation, event.failure, now, fatal=True)
+            self._count_failed_start(row.generation, event.failure, now, fatal=True)
         elif row.state in USABLE:
-            row.flaw = event.failure
+            row.failure = event.failure
             return  # the policy gives it up
         if row.pid is None:
             del self.zygotes[event.zygote]
@@ -228,7 +155,7 @@ class Scoreboard:
         if row.parent is not None and not row.adopted and row.state in USABLE:
             # The policy gives it up; there is nobody to wait for any more.
             reason = f"the zygote forked from a worker ended: {event.reason}"
-            row.flaw = row.flaw or Failure(Blame.APPLICATION, reason)
+            row.failure = row.failure or Failure(Blame.APPLICATION, reason)
             row.state, row.pid = ZygoteState.LOADING, None
             return
         del self.zygotes[event.zygote]
@@ -238,7 +165,7 @@ class Scoreboard:
         if loading or now - row.since < backoff.SHORT_LIFE:
             doing = "loading the application" if loading else "forking"
             failure = Failure(Blame.APPLICATION, f"the zygote ended while {doing}: {event.reason}")
-            self._strike(row.generation, failure, now, fatal=loading)
+            self._count_failed_start(row.generation, failure, now, fatal=loading)
 
     def _dismiss_zygote(self, event: ev.DismissZygote, now: float) -> None:
         if row := self.zygotes.get(event.zygote):
@@ -250,7 +177,7 @@ class Scoreboard:
             return
         if row.state is ZygoteState.LOADING and row.parent is None:
             failure = Failure(Blame.APPLICATION, event.reason)
-            self._strike(row.generation, failure, now, fatal=True)
+            self._count_failed_start(row.generation, failure, now, fatal=True)
         self._end_zygote(row, now)
 
     def _zygote_stopped(self, event: ev.ZygoteStopped, now: float) -> None:
@@ -269,7 +196,7 @@ class Scoreboard:
     def _refork_requested(self, event: ev.ReforkRequested, _now: float) -> None:
         current = self.current
         if current is not None:
-            asked = replace(current.refork, due=event.reason, warmest=event.warmest)
+            asked = replace(current.refork, reason=event.reason, warmest=event.warmest)
             current.refork = replace(asked, retry_at=float("-inf")) if event.urgent else asked
 
     def _fork_zygote(self, event: ev.ForkZygote, now: float) -> None:
@@ -286,14 +213,9 @@ class Scoreboard:
 
     def _give_up_refork(self, event: ev.GiveUpRefork, now: float) -> None:
         if row := self.zygotes.get(event.zygote):
-            self._refork_failed(row, now)
+            if generation := self.generations.get(row.generation):
+                generation.refork = generation.refork.after_failure(now)
             self._end_zygote(row, now)
-
-    def _refork_failed(self, row: ZygoteRow, now: float) -> None:
-        if generation := self.generations.get(row.generation):
-            failures = generation.refork.failures + 1
-            wait = REFORK_PAUSE * float(2 ** min(failures - 1, 8))
-            generation.refork = ReforkAttempt(failures=failures, retry_at=now + wait)
 
     # --- workers ---------------------------------------------------------------------------------
 
@@ -323,48 +245,43 @@ class Scoreboard:
 
     def _worker_ready(self, event: ev.WorkerReady, now: float) -> None:
         row = self.workers.get(event.worker)
-        if not row or row.state not in COMING:
+        if not row or row.state not in BOOTING:
             return
         row.state, row.since, row.was_ready = WorkerState.READY, now, True
         if generation := self.generations.get(row.generation):
-            generation.strikes = generation.strikes.forgive_boots()
+            generation.failure_streak = generation.failure_streak.after_successful_start()
 
     def _worker_failed(self, event: ev.WorkerFailed, now: float) -> None:
         row = self.workers.get(event.worker)
-        if not row or row.state not in COMING:
+        if not row or row.state not in BOOTING:
             return
         self._start_failed(row, event.failure, now)
-        row.state, row.since, row.told = WorkerState.RETIRING, now, True
+        row.state, row.since, row.end_expected = WorkerState.RETIRING, now, True
 
     def _serve_worker(self, event: ev.ServeWorker, _now: float) -> None:
         if row := self.workers.get(event.worker):
             row.serving = True
 
-    def _worker_leaving(self, event: ev.WorkerLeaving, now: float) -> None:
+    def _worker_retires(self, event: ev.WorkerLeaving | ev.RetireWorker, now: float) -> None:
         row = self.workers.get(event.worker)
         if row and row.state in ALIVE:
-            row.state, row.since, row.told = WorkerState.RETIRING, now, True
-
-    def _retire_worker(self, event: ev.RetireWorker, now: float) -> None:
-        row = self.workers.get(event.worker)
-        if row and row.state in ALIVE:
-            row.state, row.since, row.told = WorkerState.RETIRING, now, True
+            row.state, row.since, row.end_expected = WorkerState.RETIRING, now, True
 
     def _kill_worker(self, event: ev.KillWorker, now: float) -> None:
         row = self.workers.get(event.worker)
         if not row:
             return
-        if row.state in COMING and not row.told and not self.stopping:
+        if row.state in BOOTING and not row.end_expected and not self.stopping:
             self._start_failed(row, Failure(Blame.APPLICATION, event.reason), now)
         if row.pid is None:
             # Nobody to kill: its channel is closed, and should it still be born, it leaves at once.
             del self.workers[event.worker]
         else:
-            row.state, row.since, row.told = WorkerState.KILLED, now, True
+            row.state, row.since, row.end_expected = WorkerState.KILLED, now, True
 
     def _worker_exited(self, event: ev.WorkerExited, now: float) -> None:
         row = self.workers.pop(event.worker, None)
-        if not row or row.told:
+        if not row or row.end_expected:
             return
         if not row.was_ready:
             failure = Failure(
@@ -373,12 +290,14 @@ class Scoreboard:
             self._start_failed(row, failure, now)
         elif generation := self.generations.get(row.generation):
             short = now - row.since < backoff.SHORT_LIFE
-            generation.strikes = generation.strikes.after_death(now, short=short)
+            generation.failure_streak = generation.failure_streak.after_death(now, short=short)
 
-    def _worker_spent(self, event: ev.WorkerSpent | ev.SpendWorker, _now: float) -> None:
+    def _worker_limit_reached(
+        self, event: ev.WorkerLimitReached | ev.RecycleWorker, _now: float
+    ) -> None:
         row = self.workers.get(event.worker)
         if row and row.state is WorkerState.READY:
-            row.spent = row.spent or event.reason
+            row.limit_reached = row.limit_reached or event.reason
 
     def _worker_overdue(self, event: ev.WorkerOverdue, _now: float) -> None:
         row = self.workers.get(event.worker)
@@ -405,9 +324,9 @@ class Scoreboard:
     def _start_failed(self, row: WorkerRow, failure: Failure, now: float) -> None:
         zygote = self.zygotes.get(row.zygote)
         if zygote is not None and zygote.parent is not None and not zygote.adopted:
-            zygote.flaw = zygote.flaw or failure
+            zygote.failure = zygote.failure or failure
         else:
-            self._strike(row.generation, failure, now, fatal=True, begun=row.born)
+            self._count_failed_start(row.generation, failure, now, fatal=True, begun=row.born)
 
     # --- the pool as a whole ---------------------------------------------------------------------
 
@@ -416,10 +335,10 @@ class Scoreboard:
             row.serving and row.state is WorkerState.READY and row.worker not in event.busy
             for row in self.workers.values()
         )
-        self.demand = self.demand.after_look(event, idle, now)
+        self.demand = self.demand.after_sample(event, idle, now)
 
     def _memory_short(self, _event: ev.MemoryShort, _now: float) -> None:
-        self.demand = replace(self.demand, short=True)
+        self.demand = replace(self.demand, memory_short=True)
 
     def _resize(self, event: ev.Resize, now: float) -> None:
         self.demand = self.demand.resized(event.size, event.before, now)
@@ -440,7 +359,7 @@ class Scoreboard:
     def _finish(self, _event: ev.Finish, _now: float) -> None:
         self.finished = True
 
-    def _strike(
+    def _count_failed_start(
         self,
         generation: int,
         failure: Failure,
@@ -450,7 +369,7 @@ class Scoreboard:
         begun: float = float("inf"),
     ) -> None:
         if row := self.generations.get(generation):
-            row.strikes = row.strikes.after_failed_start(now, begun=begun)
+            row.failure_streak = row.failure_streak.after_failed_start(now, begun=begun)
             row.failure, row.fatal = failure, row.fatal or fatal
 
 
@@ -464,9 +383,9 @@ _APPLY: dict[type, Callable[[Scoreboard, Any, float], None]] = {
     ev.WorkerForked: Scoreboard._worker_forked,
     ev.WorkerReady: Scoreboard._worker_ready,
     ev.WorkerFailed: Scoreboard._worker_failed,
-    ev.WorkerLeaving: Scoreboard._worker_leaving,
+    ev.WorkerLeaving: Scoreboard._worker_retires,
     ev.WorkerExited: Scoreboard._worker_exited,
-    ev.WorkerSpent: Scoreboard._worker_spent,
+    ev.WorkerLimitReached: Scoreboard._worker_limit_reached,
     ev.WorkerOverdue: Scoreboard._worker_overdue,
     ev.WorkerRecovered: Scoreboard._worker_recovered,
     ev.WorkerStopped: Scoreboard._worker_stopped,
@@ -482,10 +401,10 @@ _APPLY: dict[type, Callable[[Scoreboard, Any, float], None]] = {
     ev.KillZygote: Scoreboard._kill_zygote,
     ev.ForkWorker: Scoreboard._fork_worker,
     ev.ServeWorker: Scoreboard._serve_worker,
-    ev.SpendWorker: Scoreboard._worker_spent,
+    ev.RecycleWorker: Scoreboard._worker_limit_reached,
     ev.DumpWorker: Scoreboard._dump_worker,
     ev.Resize: Scoreboard._resize,
-    ev.RetireWorker: Scoreboard._retire_worker,
+    ev.RetireWorker: Scoreboard._worker_retires,
     ev.KillWorker: Scoreboard._kill_worker,
     ev.Promote: Scoreboard._promote,
     ev.Abandon: Scoreboard._abandon,

@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Iterator
 
 from preforkd.core.lifecycle import State
-from preforkd.core.model import ALIVE, COMING, Limits, WorkerState, ZygoteState
+from preforkd.core.model import ALIVE, BOOTING, Limits, WorkerState, ZygoteState
 from preforkd.core.pool_view import size_of
-from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow
+from preforkd.core.rows import GenerationRow, WorkerRow
+from preforkd.core.scoreboard import Scoreboard
 
 Clock = Callable[[float], str]
 """Returns the time of day of a monotonic time, for people."""
@@ -56,13 +57,13 @@ def problems(board: Scoreboard, limits: Limits, now: float, clock: Clock) -> lis
     serving = board.serving()
     if serving < limits.floor:
         found.append(_shortage(board, limits, current, clock))
-    strikes = current.strikes
-    count = strikes.boots + strikes.short_lives
+    strikes = current.failure_streak
+    count = strikes.failed_starts + strikes.short_lives
     if count and strikes.retry_at > now:
         reason = current.failure.reason if current.failure else "workers end soon after their start"
         when = f"the last at {clock(strikes.last)}, the next is at {clock(strikes.retry_at)}"
         found.append(f"starts failed {count} times, {when}: {reason}")
-    elif serving < limits.floor and current.failure and strikes.boots:
+    elif serving < limits.floor and current.failure and strikes.failed_starts:
         found.append(f"the last start failed at {clock(strikes.last)}: {current.failure.reason}")
     found += _troubles_of_zygotes(board, limits, current, clock)
     found += _troubles_of_workers(board, limits, now, clock)
@@ -79,7 +80,7 @@ def _shortage(board: Scoreboard, limits: Limits, current: GenerationRow, clock: 
     text = f"{what}, since {clock(since)}"
     if not serving:
         text += "; connections wait in the kernel's queue"
-    if coming := board.count(current.generation, COMING):
+    if coming := board.count(current.generation, BOOTING):
         verb = "is" if coming == 1 else "are"
         text += f"; {coming} {verb} starting"
     return text
@@ -124,7 +125,7 @@ def _troubles_of_workers(
                 f"the zygote has not forked {name}, asked for at {clock(row.born)}; "
                 f"the zygote is replaced at {end} if it does not answer"
             )
-        elif row.state in COMING:
+        elif row.state in BOOTING:
             end = clock(row.since + limits.boot)
             yield f"{name} has been starting since {clock(row.born)}, and is killed at {end}"
         else:
@@ -136,7 +137,7 @@ def _troubles_of_workers(
 
 
 def _worth_a_word_at(row: WorkerRow, limits: Limits) -> float:
-    if row.state in COMING:
+    if row.state in BOOTING:
         return row.since + max(_PATIENCE, limits.boot / 3)
     if row.state is WorkerState.RETIRING:
         return row.since + limits.drain / 3
@@ -157,7 +158,7 @@ def _saturation(board: Scoreboard, limits: Limits, now: float, clock: Clock) -> 
         return
     text = (
         f"all workers have been busy since {clock(demand.waiting_since)}, "
-        f"and {demand.look.waiting} connections wait"
+        f"and {demand.sample.waiting} connections wait"
     )
     if limits.elastic and size_of(board, limits) < limits.maximum:
         yield f"{text}; the pool grows, up to {limits.maximum}"
@@ -173,7 +174,7 @@ def healthy(board: Scoreboard, limits: Limits, now: float) -> bool:
     """
     if board.current is None or board.stopping:
         return True
-    coming = any(row.state in COMING for row in board.workers.values())
+    coming = any(row.state in BOOTING for row in board.workers.values())
     if board.serving_lost_at is None:
         return True
     patience = limits.start + limits.boot * coming + 30.0

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from preforkd.core import events as ev
-from preforkd.core.model import ALIVE, COMING, Role, WorkerState
-from preforkd.core.scoreboard import Scoreboard, WorkerRow, ZygoteRow
+from preforkd.core.model import ALIVE, BOOTING, Role, WorkerState
+from preforkd.core.rows import WorkerRow, ZygoteRow
+from preforkd.core.scoreboard import Scoreboard
 from preforkd.errors import Failure
 from preforkd.logs import catalog
 from preforkd.logs.catalog import Entry
@@ -131,10 +132,12 @@ def log_late_zygote(row: ZygoteRow, stacks: str) -> None:
     _log(logging.WARNING, text, catalog.ZYGOTE_KILLED, _zygote_fields(row))
 
 
-def _worker_spent(event: ev.WorkerSpent | ev.SpendWorker, board: Scoreboard) -> None:
+def _worker_limit_reached(
+    event: ev.WorkerLimitReached | ev.RecycleWorker, board: Scoreboard
+) -> None:
     row = board.workers.get(event.worker)
-    if row is not None and not row.spent and row.state is WorkerState.READY:
-        planned = isinstance(event, ev.SpendWorker) or event.planned
+    if row is not None and not row.limit_reached and row.state is WorkerState.READY:
+        planned = isinstance(event, ev.RecycleWorker) or event.planned
         entry = None if planned else catalog.WORKER_SPENT
         _log_worker(row, logging.INFO, f"will be replaced: {event.reason}", entry)
 
@@ -167,7 +170,7 @@ def _resize(event: ev.Resize, _board: Scoreboard) -> None:
 def _fork_zygote(event: ev.ForkZygote, board: Scoreboard) -> None:
     if row := board.workers.get(event.worker):
         generation = board.generations.get(row.generation)
-        why = f" ({generation.refork.due})" if generation else ""
+        why = f" ({generation.refork.reason})" if generation else ""
         _log_worker(row, logging.INFO, f"forks the next zygote{why}", catalog.REFORK)
 
 
@@ -187,7 +190,7 @@ def _give_up_refork(event: ev.GiveUpRefork, board: Scoreboard) -> None:
 
 def _worker_ready(event: ev.WorkerReady, board: Scoreboard) -> None:
     row = board.workers.get(event.worker)
-    if row and row.state in COMING:
+    if row and row.state in BOOTING:
         _log_worker(row, logging.INFO, "is ready")
 
 
@@ -199,7 +202,7 @@ def _worker_forked(event: ev.WorkerForked, board: Scoreboard) -> None:
 
 def _worker_failed(event: ev.WorkerFailed, board: Scoreboard) -> None:
     row = board.workers.get(event.worker)
-    if row and row.state in COMING:
+    if row and row.state in BOOTING:
         what = f"{worker_name(row)} cannot start"
         entry = catalog.WORKER_CANNOT_START
         log_failure(what, event.failure, logging.ERROR, entry, **worker_fields(row))
@@ -223,7 +226,7 @@ def _retire_worker(event: ev.RetireWorker, board: Scoreboard) -> None:
 def _kill_worker(event: ev.KillWorker, board: Scoreboard) -> None:
     if row := board.workers.get(event.worker):
         level = logging.WARNING
-        if board.stopping and (board.stopping.quick or row.state in COMING):
+        if board.stopping and (board.stopping.quick or row.state in BOOTING):
             level = logging.INFO
         _log_worker(row, level, f"is killed: {event.reason}", _why_killed(row, board))
 
@@ -246,7 +249,7 @@ def _worker_exited(event: ev.WorkerExited, board: Scoreboard) -> None:
         return
     expected = row.state not in ALIVE
     level = logging.INFO if expected else logging.WARNING
-    when = "" if row.was_ready or row.told else " before it was ready"
+    when = "" if row.was_ready or row.end_expected else " before it was ready"
     entry = None if expected else catalog.WORKER_ENDED
     if event.out_of_memory:
         entry = catalog.OUT_OF_MEMORY
@@ -332,8 +335,8 @@ _LOGGERS: dict[type, Callable[[Any, Scoreboard], None]] = {
     ev.RetireWorker: _retire_worker,
     ev.KillWorker: _kill_worker,
     ev.WorkerExited: _worker_exited,
-    ev.WorkerSpent: _worker_spent,
-    ev.SpendWorker: _worker_spent,
+    ev.WorkerLimitReached: _worker_limit_reached,
+    ev.RecycleWorker: _worker_limit_reached,
     ev.WorkerRecovered: _worker_recovered,
     ev.WorkerStopped: _worker_stopped,
     ev.Resize: _resize,

@@ -327,11 +327,11 @@ class Master:
 
     def _log_start_delay(self) -> None:
         row = self.board.current or self.board.candidate
-        if row is None or self.board.stopping or row.strikes.retry_at <= self._delay_logged:
+        if row is None or self.board.stopping or row.failure_streak.retry_at <= self._delay_logged:
             return
-        self._delay_logged = row.strikes.retry_at
-        failures = row.strikes.boots + row.strikes.short_lives
-        if failures and (wait := row.strikes.retry_at - self.loop.time()) > 0:
+        self._delay_logged = row.failure_streak.retry_at
+        failures = row.failure_streak.failed_starts + row.failure_streak.short_lives
+        if failures and (wait := row.failure_streak.retry_at - self.loop.time()) > 0:
             many = "failures" if failures > 1 else "failure"
             text = f"{failures} consecutive start {many}; retrying in {wait:.2g} s"
             number = row.generation

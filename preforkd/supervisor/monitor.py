@@ -16,7 +16,8 @@ from preforkd.core import events as ev
 from preforkd.core.model import Limits, WorkerState
 from preforkd.core.pool_view import size_of
 from preforkd.core.recycling import spread
-from preforkd.core.scoreboard import Scoreboard, WorkerRow
+from preforkd.core.rows import WorkerRow
+from preforkd.core.scoreboard import Scoreboard
 from preforkd.linux.memory import Usage
 from preforkd.logs import catalog
 from preforkd.loop import Loop
@@ -157,7 +158,7 @@ class Monitor:
                 eventlog.log_entry(catalog.SATURATED, logging.INFO, text)
         elif self._saturated_since is None and now - since >= _SATURATED:
             self._saturated_since = since
-            waiting = self._service.board.demand.look.waiting
+            waiting = self._service.board.demand.sample.waiting
             text = f"all workers have been busy for {now - since:.1f} s, and {waiting} connections are waiting"
             eventlog.log_entry(catalog.SATURATED, logging.WARNING, text)
 
@@ -261,7 +262,7 @@ class Monitor:
             what = f"is slow: {line or 'a request'} has taken {seconds:.1f} s so far"
             eventlog.log_stacks(row, what, line, stacks, catalog.REQUEST_SLOW)
 
-        self._pool.request_stacks(row.worker, self._service.limits.farewell, callback)
+        self._pool.request_stacks(row.worker, self._service.limits.stacks_timeout, callback)
 
     # --- reforks ---------------------------------------------------------------------------------
 
@@ -274,7 +275,7 @@ class Monitor:
         after = self._service.settings.memory.refork.after
         board = self._service.board
         current = board.current
-        if not after or current is None or current.refork.due or now < self._refork_at:
+        if not after or current is None or current.refork.reason or now < self._refork_at:
             return
         zygote = board.usable_zygote(current.generation)
         counts = {
@@ -300,13 +301,13 @@ class Monitor:
             share = spread(row.worker)
             reason = worker_limits.reason_to_replace(pid, settings, reading.connections, share)
             if reason:
-                self._feed(ev.WorkerSpent(row.worker, reason))
+                self._feed(ev.WorkerLimitReached(row.worker, reason))
         if settings.memory.limit and not self._measuring:
             self._measure_memory(settings.memory.limit)
 
     def _limited_workers(self) -> Iterator[tuple[WorkerRow, int]]:
         for row in self._service.board.workers.values():
-            if row.state is WorkerState.READY and not row.spent and row.pid is not None:
+            if row.state is WorkerState.READY and not row.limit_reached and row.pid is not None:
                 yield row, row.pid
 
     def _measure_memory(self, limit: int) -> None:
@@ -336,4 +337,4 @@ class Monitor:
                     [(w[0], w[2].slot) for w in sizes[:_HEAVIEST_LISTED]]
                 )
                 reason = worker_limits.too_heavy(private, growth)
-                self._feed(ev.WorkerSpent(row.worker, f"{reason} ({worst})"))
+                self._feed(ev.WorkerLimitReached(row.worker, f"{reason} ({worst})"))

@@ -48,7 +48,7 @@ _MESSAGES_A_TURN = 16
 """Messages that one child may have read before the others are looked after."""
 
 _STACKS_DELAY = 0.2
-"""Seconds that a worker has to write its stacks before they are read; less than `Limits.farewell`."""
+"""Seconds that a worker has to write its stacks before they are read; less than `Limits.stacks_timeout`."""
 
 _LATE_STACKS_TIMEOUT = 2.0
 """Seconds that a process which is late has to write its stacks, before it is killed without."""
@@ -499,7 +499,7 @@ class Pool:
             case messages.RequestLimitReached():
                 requests = handle.slot_memory.read(self._loop.time()).requests
                 reason = f"it has answered {requests} requests"
-                self._report(ev.WorkerSpent(handle.worker, reason, planned=True))
+                self._report(ev.WorkerLimitReached(handle.worker, reason, planned=True))
             case messages.Reforked():
                 self._zygote_forked(handle, message)
             case messages.ReforkFailed(zygote=zygote, failure=failure):

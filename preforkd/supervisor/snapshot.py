@@ -18,7 +18,8 @@ from preforkd.core import status
 from preforkd.core.lifecycle import State
 from preforkd.core.model import Limits
 from preforkd.core.pool_view import size_of
-from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow
+from preforkd.core.rows import GenerationRow, WorkerRow
+from preforkd.core.scoreboard import Scoreboard
 from preforkd.linux import clock
 from preforkd.linux.memory import Usage
 from preforkd.supervisor.listeners import Served
@@ -62,7 +63,7 @@ def service_status(
         least=limits.floor,
         most=limits.maximum,
         by_hand=service.by_hand,
-        waiting=board.demand.look.waiting,
+        waiting=board.demand.sample.waiting,
         busy=busy,
         uptime_seconds=service.uptime,
         configuration=service.configuration,
@@ -97,7 +98,7 @@ def _worker(row: WorkerRow, pool: Pool, now: float) -> WorkerStatus:
         accepted=reading.accepted if reading else 0,
         age_seconds=now - row.born,
         busy_with=handle.slot_memory.request_line() if handle and busy_since is not None else "",
-        spent=row.spent,
+        spent=row.limit_reached,
     )
 
 

@@ -1,7 +1,8 @@
 """Rows of a scoreboard, made by hand: one line says what is unusual about each."""
 
 from preforkd.core.model import Role, WorkerState, ZygoteState
-from preforkd.core.scoreboard import GenerationRow, Scoreboard, WorkerRow, ZygoteRow
+from preforkd.core.rows import GenerationRow, WorkerRow, ZygoteRow
+from preforkd.core.scoreboard import Scoreboard
 
 NOW = 500.0
 

@@ -50,7 +50,7 @@ class Fates:
     dies_later: float = 0.0
     leaves: float = 0.0
     ignores_retirement: float = 0.0
-    is_spent: float = 0.0
+    reaches_limit: float = 0.0
     is_overdue: float = 0.0
     is_stopped: float = 0.0
     hangs: float = 0.0
@@ -149,7 +149,7 @@ class World:
         serving_before = self.board.serving()
         current_before = self.board.current
         backing_off = {
-            row.generation: row.strikes.retry_at > self.now
+            row.generation: row.failure_streak.retry_at > self.now
             for row in self.board.generations.values()
         }
         plan = policy.decide(self.board, self.limits, self.now)
@@ -230,7 +230,7 @@ class World:
 
     def _check_kill(self, row) -> None:
         quick = self.board.stopping is not None and self.board.stopping.quick
-        if row.dumped_at is not None and self.now >= row.dumped_at + self.limits.farewell:
+        if row.dumped_at is not None and self.now >= row.dumped_at + self.limits.stacks_timeout:
             return
         if row.stopped_at is not None and self.now >= row.stopped_at + self.limits.stopped:
             return
@@ -275,7 +275,7 @@ class World:
             elif row.state is WorkerState.RETIRING:
                 times.append(row.since + limits.drain)
             if row.dumped_at is not None and row.state is not WorkerState.KILLED:
-                times.append(row.dumped_at + limits.farewell)
+                times.append(row.dumped_at + limits.stacks_timeout)
             if row.stopped_at is not None and row.state is not WorkerState.KILLED:
                 times.append(row.stopped_at + limits.stopped)
         for zygote in self.board.zygotes.values():
@@ -442,8 +442,8 @@ class World:
             self.later(delay, lambda: self._worker_gone(worker, "killed by SIGKILL"))
         elif self._meets("leaves"):
             self.later(self.chance.uniform(0.0, 30.0), lambda: self._worker_leaves(worker))
-        if self._meets("is_spent"):
-            spent = ev.WorkerSpent(worker, "simulated")
+        if self._meets("reaches_limit"):
+            spent = ev.WorkerLimitReached(worker, "simulated")
             self.later(self.chance.uniform(0.1, 30.0), lambda: self.fact(spent))
         if self._meets("is_overdue"):
             overdue = ev.WorkerOverdue(worker, "simulated")

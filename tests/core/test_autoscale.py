@@ -8,15 +8,15 @@ from preforkd.core.backoff import FailureStreak
 from preforkd.core.demand import WINDOW, Demand
 from preforkd.core.model import Limits, Role, WorkerState
 from preforkd.core.pool_view import PoolView
-from preforkd.core.scoreboard import GenerationRow
+from preforkd.core.rows import GenerationRow
 from tests.core.rows import NOW, scoreboard, serving, worker_row, zygote_row
 from tests.core.test_policy import Pool
 
 LIMITS = Limits(floor=2, target=2, maximum=12, surge=12, start=10.0, boot=5.0, drain=3.0)
 
 
-def full(waiting, *busy, held=0):
-    return ev.PoolObserved(frozenset(busy), held, waiting)
+def full(waiting, *busy, long_busy=0):
+    return ev.PoolObserved(frozenset(busy), long_busy, waiting)
 
 
 def kinds(actions, kind):
@@ -67,7 +67,7 @@ def test_spare_workers_are_kept_beside_those_that_are_held():
     pool = Pool(limits).serve()
     assert pool.tell(full(0, 1, 2)) == []
     pool.now += 0.1
-    assert kinds(pool.tell(full(0, 1, 2, held=2)), ev.Resize)[0].size == 4
+    assert kinds(pool.tell(full(0, 1, 2, long_busy=2)), ev.Resize)[0].size == 4
 
 
 def test_it_shrinks_slowly_and_by_idle_workers_only():
@@ -114,7 +114,7 @@ def view(demand, *rows, limits=LIMITS, size=4):
     return PoolView(board, limits, NOW)
 
 
-WAITED = Demand(look=full(9, 1, 2, 3, 4), looked_at=NOW, waiting_since=NOW - 1.0)
+WAITED = Demand(sample=full(9, 1, 2, 3, 4), sampled_at=NOW, waiting_since=NOW - 1.0)
 
 
 def grown(size, waiting):
@@ -129,8 +129,8 @@ GROWN = grown(6, 9)
     [
         (WAITED, GROWN),
         (replace(WAITED, step=8), grown(12, 9)),
-        (replace(WAITED, step=4, look=full(3, 1, 2, 3, 4)), grown(7, 3)),
-        (replace(WAITED, step=16, look=full(50, 1)), grown(12, 50)),
+        (replace(WAITED, step=4, sample=full(3, 1, 2, 3, 4)), grown(7, 3)),
+        (replace(WAITED, step=16, sample=full(50, 1)), grown(12, 50)),
         # One look that found connections waiting is no evidence; nor is a look before the last growth.
         (replace(WAITED, waiting_since=NOW), None),
         (replace(WAITED, waiting_since=None), None),
@@ -160,7 +160,7 @@ def test_workers_that_are_coming_are_subtracted_from_those_that_are_needed():
 )
 def test_spare_workers_are_added_to_those_that_are_busy_for_long(held, spare, size):
     """Up to the maximum; none is added where no worker is busy for long."""
-    demand = Demand(look=full(0, 1, 2, held=held), looked_at=NOW)
+    demand = Demand(sample=full(0, 1, 2, long_busy=held), sampled_at=NOW)
     limits = replace(LIMITS, spare=spare)
     reason = f"{held} busy for long, and {spare} are to be spare"
     expected = [ev.Resize(size, 4, reason)] if size else []
@@ -173,8 +173,8 @@ def test_a_pool_does_not_grow_at_its_maximum_before_a_promotion_or_while_starts_
     assert not list(autoscale.grow(view(WAITED, limits=at_most)))
     assert not list(autoscale.grow(view(WAITED, GenerationRow(1, Role.CANDIDATE, 100.0))))
     for retry_at, actions in ((NOW + 0.01, []), (NOW, [GROWN])):
-        streak = FailureStreak(boots=1, retry_at=retry_at)
-        current = GenerationRow(1, Role.CURRENT, 100.0, strikes=streak)
+        streak = FailureStreak(failed_starts=1, retry_at=retry_at)
+        current = GenerationRow(1, Role.CURRENT, 100.0, failure_streak=streak)
         assert list(autoscale.grow(view(WAITED, current))) == actions
 
 
@@ -184,16 +184,18 @@ def test_a_pool_does_not_grow_at_its_maximum_before_a_promotion_or_while_starts_
 )
 def test_short_memory_leaves_the_busy_and_the_floor(busy, floor, size):
     """And never makes a pool larger; a pool of a fixed size, or none at all, is left alone."""
-    demand = Demand(look=full(0, *busy), short=True)
+    demand = Demand(sample=full(0, *busy), memory_short=True)
     limits = replace(LIMITS, floor=floor, target=floor)
-    assert list(autoscale.relieve(view(demand, limits=limits))) == [
+    assert list(autoscale.shrink_to_busy(view(demand, limits=limits))) == [
         ev.Resize(size, 4, "memory is short")
     ]
     fixed = replace(limits, floor=4, target=4, maximum=4)
-    assert not list(autoscale.relieve(view(demand, limits=fixed)))
-    assert not list(autoscale.relieve(view(replace(demand, short=False), limits=limits)))
+    assert not list(autoscale.shrink_to_busy(view(demand, limits=fixed)))
+    assert not list(
+        autoscale.shrink_to_busy(view(replace(demand, memory_short=False), limits=limits))
+    )
     candidate = GenerationRow(1, Role.CANDIDATE, 100.0)
-    assert not list(autoscale.relieve(view(demand, candidate, limits=limits)))
+    assert not list(autoscale.shrink_to_busy(view(demand, candidate, limits=limits)))
 
 
 @pytest.mark.parametrize(

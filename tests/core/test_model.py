@@ -2,7 +2,7 @@
 
 import pytest
 
-from preforkd.core.model import ALIVE, COMING, Limits, WorkerState
+from preforkd.core.model import ALIVE, BOOTING, Limits, WorkerState
 
 
 @pytest.mark.parametrize(
@@ -29,5 +29,5 @@ def test_a_pool_is_elastic_where_its_size_may_change():
 
 def test_who_is_to_be_counted_on():
     """Whoever comes, and whoever is there; nobody who leaves."""
-    assert COMING < ALIVE
+    assert BOOTING < ALIVE
     assert set(WorkerState) - ALIVE == {WorkerState.RETIRING, WorkerState.KILLED}

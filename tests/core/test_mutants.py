@@ -3,7 +3,7 @@
 import pytest
 
 from preforkd.core import autoscale, backoff, demand, events as ev, policy, recycling
-from preforkd.core.model import ALIVE, COMING, Role, WorkerState, ZygoteState
+from preforkd.core.model import ALIVE, BOOTING, Role, WorkerState, ZygoteState
 from tests.core.simulator import Violation, World, simulate
 
 SEEDS = 600
@@ -57,12 +57,12 @@ def test_ignoring_the_back_off(monkeypatch):
     original = policy._fork_workers
 
     def fork_workers(view):
-        strikes = {row.generation: row.strikes for row in view.board.generations.values()}
+        strikes = {row.generation: row.failure_streak for row in view.board.generations.values()}
         for row in view.board.generations.values():
-            row.strikes = backoff.FailureStreak()
+            row.failure_streak = backoff.FailureStreak()
         yield from list(original(view))
         for row in view.board.generations.values():
-            row.strikes = strikes[row.generation]
+            row.failure_streak = strikes[row.generation]
 
     replace_rule(monkeypatch, "_fork_workers", fork_workers)
     caught({3})
@@ -84,7 +84,7 @@ def test_forgetting_the_deadline_of_those_who_leave(monkeypatch):
     """The loop would sleep while a worker that was told to leave stays."""
 
     def worker_deadline(row, limits):
-        return row.since + limits.boot if row.state in COMING else None
+        return row.since + limits.boot if row.state in BOOTING else None
 
     monkeypatch.setattr(policy, "_worker_deadline", worker_deadline)
     caught({4})
@@ -132,12 +132,12 @@ def test_never_ending(monkeypatch):
 def test_retiring_the_spent_before_another_serves(monkeypatch):
     """A limit that costs capacity."""
 
-    def retire_spent(view):
+    def retire_replaced(view):
         current = view.board.current
-        for row in recycling.spent(view.board, current) if current else ():
+        for row in recycling.to_recycle(view.board, current) if current else ():
             yield ev.RetireWorker(row.worker)
 
-    replace_rule_of(recycling, monkeypatch, "retire_spent", retire_spent)
+    replace_rule_of(recycling, monkeypatch, "retire_replaced", retire_replaced)
     caught({5})
 
 
@@ -152,7 +152,7 @@ def test_growing_beyond_the_maximum(monkeypatch):
     """Evidence is no reason to ignore the limit."""
 
     def grow(view):
-        wanted = view.board.demand.look.waiting
+        wanted = view.board.demand.sample.waiting
         if view.board.current and view.board.demand.size < wanted:
             yield ev.Resize(wanted, view.size, "mutant")
 
@@ -182,15 +182,15 @@ def test_waiting_for_ever_for_a_zygote_that_a_worker_forks(monkeypatch):
 def test_forgetting_a_worker_that_became_ready_in_the_turn_of_the_promotion(monkeypatch):
     """It is of the generation before, was never told to serve, and nobody tells it to leave."""
 
-    def clear_away(view):
-        for action in policy_clear_away(view):
+    def remove_unwanted(view):
+        for action in policy_remove_unwanted(view):
             row = view.board.workers[action.worker]
             old = view.board.generations[row.generation].role is Role.OLD
             if not (old and isinstance(action, ev.RetireWorker)):
                 yield action
 
-    policy_clear_away = policy._clear_away
-    replace_rule(monkeypatch, "_clear_away", clear_away)
+    policy_remove_unwanted = policy._remove_unwanted
+    replace_rule(monkeypatch, "_remove_unwanted", remove_unwanted)
     caught({7})
 
 

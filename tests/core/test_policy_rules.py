@@ -7,7 +7,7 @@ from preforkd.core import events as ev
 from preforkd.core.backoff import FailureStreak
 from preforkd.core.model import Limits, Role, WorkerState, ZygoteState
 from preforkd.core.policy import decide
-from preforkd.core.scoreboard import GenerationRow, ReforkAttempt
+from preforkd.core.rows import GenerationRow, ReforkAttempt
 from preforkd.errors import Blame, Failure
 from tests.core.rows import NOW, scoreboard, serving, worker_row, zygote_row
 
@@ -224,8 +224,8 @@ def test_the_promotion_brings_the_candidates_limits():
 @pytest.mark.parametrize("rest", [0.0, 0.01])
 def test_starts_wait_for_the_end_of_the_delay(rest):
     """A zygote and a worker are started at that time, and the policy asks to be called then."""
-    streak = FailureStreak(boots=1, last=NOW - 1, retry_at=NOW + rest)
-    current = GenerationRow(1, Role.CURRENT, 100.0, strikes=streak)
+    streak = FailureStreak(failed_starts=1, last=NOW - 1, retry_at=NOW + rest)
+    current = GenerationRow(1, Role.CURRENT, 100.0, failure_streak=streak)
     for rows, start in (
         ([serving()], ev.SpawnZygote(1, 1)),
         ([zygote_row()], ev.ForkWorker(1, 1, 1, 1)),
@@ -376,8 +376,8 @@ def test_the_end_comes_when_no_process_is_left():
 
 def test_a_stop_has_no_deadlines_but_those_of_processes():
     """Neither the delay of starts nor a refork wakes a service that is stopping."""
-    streak = FailureStreak(boots=1, last=NOW, retry_at=NOW + 1)
-    current = GenerationRow(1, Role.CURRENT, 100.0, strikes=streak)
+    streak = FailureStreak(failed_starts=1, last=NOW, retry_at=NOW + 1)
+    current = GenerationRow(1, Role.CURRENT, 100.0, failure_streak=streak)
     board = scoreboard(current, zygote_row(), worker_row(state=W.RETIRING, since=NOW))
     board.apply(ev.StopRequested(), NOW)
     assert decide(board, ONE, NOW).wake_at == NOW + ONE.drain
@@ -402,7 +402,7 @@ def test_a_stop_has_no_deadlines_but_those_of_processes():
 )  # fmt: skip
 def test_when_a_zygote_is_forked_from_a_worker(retry_at, rows, fork):
     """When it is due, not delayed by failures, and one worker is fit for it."""
-    refork = ReforkAttempt(due="2000 requests", retry_at=retry_at)
+    refork = ReforkAttempt(reason="2000 requests", retry_at=retry_at)
     current = GenerationRow(1, Role.CURRENT, 100.0, refork=refork)
     board = scoreboard(current, zygote_row(), serving(), *rows)
     plan = decide(board, ONE, NOW)
@@ -415,7 +415,7 @@ def test_when_a_zygote_is_forked_from_a_worker(retry_at, rows, fork):
 def test_the_warmest_worker_forks_the_zygote_or_else_the_oldest():
     """One that has left in the meantime cannot."""
     for warmest, parent in ((2, 2), (9, 1), (3, 1)):
-        refork = ReforkAttempt(due="asked", warmest=warmest)
+        refork = ReforkAttempt(reason="asked", warmest=warmest)
         current = GenerationRow(1, Role.CURRENT, 100.0, refork=refork)
         workers = [serving(1), serving(2), worker_row(3, state=W.STARTING, since=NOW)]
         board = scoreboard(current, zygote_row(), *workers)
@@ -423,7 +423,7 @@ def test_the_warmest_worker_forks_the_zygote_or_else_the_oldest():
 
 
 def test_a_zygote_on_trial_that_is_late_is_given_up_with_its_stacks():
-    """Its workers that start are killed with it, those that serve stay; a flaw needs no stacks."""
+    """Its workers that start are killed with it, those that serve stay; a failure needs no stacks."""
     trial = zygote_row(2, parent=1, state=Z.LOADING, since=NOW - 30.0)
     starting = worker_row(3, zygote=2, state=W.STARTING, since=NOW)
     board = scoreboard(serving(1), serving(2), zygote_row(), trial, starting)
@@ -433,7 +433,7 @@ def test_a_zygote_on_trial_that_is_late_is_given_up_with_its_stacks():
         ev.GiveUpRefork(2, late, stacks=True),
         ev.KillWorker(3, "its zygote was given up"),
     ]
-    board.zygotes[2] = zygote_row(2, parent=1, flaw=FAILURE)
+    board.zygotes[2] = zygote_row(2, parent=1, failure=FAILURE)
     assert decided(board, THREE)[0] == ev.GiveUpRefork(2, FAILURE)
 
 
@@ -491,12 +491,12 @@ def test_a_worker_is_too_old_at_its_share_of_the_limit():
     due = 110.0 + 92.36067977499789
     board = scoreboard(zygote_row(), serving())
     assert decide(board, limits, due - 0.01) == ev.Plan((), pytest.approx(due))
-    aged = ev.SpendWorker(1, "it has served for 92 s")
+    aged = ev.RecycleWorker(1, "it has served for 92 s")
     assert decided(board, limits, due + 0.001) == [aged, ev.ForkWorker(2, 2, 1, 1)]
-    for fields in ({"spent": "heavy"}, {"state": W.RETIRING, "since": NOW}):
+    for fields in ({"limit_reached": "heavy"}, {"state": W.RETIRING, "since": NOW}):
         board = scoreboard(zygote_row(), serving(**fields), serving(2, since=NOW))
         actions = decided(board, replace(limits, maximum=2))
-        assert not [action for action in actions if isinstance(action, ev.SpendWorker)]
+        assert not [action for action in actions if isinstance(action, ev.RecycleWorker)]
     assert decide(scoreboard(zygote_row(), serving()), ONE, NOW).wake_at is None
 
 

@@ -17,8 +17,8 @@ def kinds(actions, *wanted):
 def test_a_spent_worker_leaves_when_another_serves():
     """First the fork, then, when the new one is ready, the retirement; one at a time."""
     pool = Pool().serve()
-    assert pool.tell(ev.WorkerSpent(1, "enough")) == [ev.ForkWorker(3, 3, 1, 1)]
-    assert pool.tell(ev.WorkerSpent(2, "enough"), ev.WorkerForked(3, 33)) == []
+    assert pool.tell(ev.WorkerLimitReached(1, "enough")) == [ev.ForkWorker(3, 3, 1, 1)]
+    assert pool.tell(ev.WorkerLimitReached(2, "enough"), ev.WorkerForked(3, 33)) == []
     actions = pool.tell(ev.WorkerReady(3))
     assert actions[:2] == [ev.ServeWorker(3), ev.RetireWorker(1)]
     assert kinds(actions, ev.ForkWorker) == [ev.ForkWorker(4, 4, 1, 1)]
@@ -27,7 +27,7 @@ def test_a_spent_worker_leaves_when_another_serves():
 def test_where_starts_fail_a_spent_worker_stays():
     """Capacity is worth more than a limit."""
     pool = Pool().serve()
-    pool.tell(ev.WorkerSpent(1, "enough"), ev.WorkerForked(3, 33))
+    pool.tell(ev.WorkerLimitReached(1, "enough"), ev.WorkerForked(3, 33))
     assert not kinds(pool.tell(ev.WorkerExited(3, "exit status 1")), ev.RetireWorker)
     assert pool.board.serving() == 2
 
@@ -42,30 +42,30 @@ def test_age_is_spread():
     pool = Pool(replace(LIMITS, age=100.0)).serve()
     due = sorted(100.0 + 100.0 * spread(worker) for worker in (1, 2))
     assert pool.wake_at == due[0]
-    assert kinds(pool.wait(due[0] - pool.now), ev.SpendWorker)
+    assert kinds(pool.wait(due[0] - pool.now), ev.RecycleWorker)
 
 
 def test_an_overdue_request_gets_its_stacks_written_and_its_worker_killed():
     """The dump at once, the kill a moment later with the replacement, and no strike."""
     pool = Pool().serve()
     assert pool.tell(ev.WorkerOverdue(1, "GET / took too long")) == [ev.DumpWorker(1)]
-    assert pool.wake_at == pool.now + LIMITS.farewell
+    assert pool.wake_at == pool.now + LIMITS.stacks_timeout
     killed = ev.KillWorker(1, "GET / took too long")
-    assert pool.wait(LIMITS.farewell) == [killed, ev.ForkWorker(3, 3, 1, 1)]
+    assert pool.wait(LIMITS.stacks_timeout) == [killed, ev.ForkWorker(3, 3, 1, 1)]
     assert pool.tell(ev.WorkerExited(1, "killed by SIGKILL")) == []
-    assert pool.board.generations[1].strikes.boots == 0
+    assert pool.board.generations[1].failure_streak.failed_starts == 0
 
 
 def test_an_overdue_request_that_ends_is_forgiven():
     """Its worker is not killed; the next one that is overdue has a time of its own."""
     pool = Pool().serve()
     pool.tell(ev.WorkerOverdue(1, "GET / took too long"))
-    pool.wait(LIMITS.farewell / 2)
+    pool.wait(LIMITS.stacks_timeout / 2)
     assert pool.tell(ev.WorkerRecovered(1)) == []
     assert pool.wake_at is None
     assert pool.tell(ev.WorkerRecovered(1), ev.WorkerRecovered(99)) == []
     assert pool.tell(ev.WorkerOverdue(1, "GET /2 took too long")) == [ev.DumpWorker(1)]
-    assert pool.wake_at == pool.now + LIMITS.farewell
+    assert pool.wake_at == pool.now + LIMITS.stacks_timeout
 
 
 def test_a_stopped_worker_is_killed_unless_it_goes_on():
@@ -123,7 +123,7 @@ def test_a_zygote_that_hangs_is_given_up():
         assert "not ready within" in given_up.failure.reason
         pool.tell(ev.ZygoteExited(2, "killed by SIGKILL"))
         assert list(pool.board.zygotes) == [1]
-        assert pool.board.generations[1].strikes.boots == 0
+        assert pool.board.generations[1].failure_streak.failed_starts == 0
 
 
 def test_a_zygote_whose_workers_do_not_start_is_given_up():

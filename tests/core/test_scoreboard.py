@@ -7,13 +7,8 @@ from msgspec.structs import asdict, replace
 from preforkd.core import events as ev
 from preforkd.core.backoff import SHORT_LIFE, FailureStreak
 from preforkd.core.model import Role, WorkerState, ZygoteState
-from preforkd.core.scoreboard import (
-    GenerationRow,
-    ReforkAttempt,
-    Scoreboard,
-    WorkerRow,
-    ZygoteRow,
-)
+from preforkd.core.rows import GenerationRow, ReforkAttempt, WorkerRow, ZygoteRow
+from preforkd.core.scoreboard import Scoreboard
 from preforkd.errors import Blame, Failure
 from tests.core.rows import NOW, scoreboard, serving, worker_row, zygote_row
 from tests.core.test_policy import Pool
@@ -100,7 +95,7 @@ def changes(rows, number, before):
 
 BORN = {"state": W.STARTING, "since": NOW, "pid": 33}
 UP = {"state": W.READY, "since": NOW, "was_ready": True}
-RETIRED = {"state": W.RETIRING, "since": NOW, "told": True}
+RETIRED = {"state": W.RETIRING, "since": NOW, "end_expected": True}
 
 
 @pytest.mark.parametrize(
@@ -129,15 +124,15 @@ RETIRED = {"state": W.RETIRING, "since": NOW, "told": True}
         ({"state": W.RETIRING}, ev.RetireWorker(1), {}),
         ({"state": W.KILLED}, ev.RetireWorker(1), {}),
         # A worker without a process leaves nothing to wait for.
-        ({}, ev.KillWorker(1, "x"), {"state": W.KILLED, "since": NOW, "told": True}),
+        ({}, ev.KillWorker(1, "x"), {"state": W.KILLED, "since": NOW, "end_expected": True}),
         ({"state": W.FORKING, "pid": None}, ev.KillWorker(1, "x"), GONE),
         ({}, ev.WorkerExited(1, "x"), GONE),
         # The first limit that it has reached, and the first request that is overdue, are kept.
-        ({}, ev.WorkerSpent(1, "old"), {"spent": "old"}),
-        ({}, ev.SpendWorker(1, "old"), {"spent": "old"}),
-        ({"spent": "heavy"}, ev.WorkerSpent(1, "old"), {}),
-        ({"state": W.STARTING}, ev.WorkerSpent(1, "old"), {}),
-        ({"state": W.RETIRING}, ev.WorkerSpent(1, "old"), {}),
+        ({}, ev.WorkerLimitReached(1, "old"), {"limit_reached": "old"}),
+        ({}, ev.RecycleWorker(1, "old"), {"limit_reached": "old"}),
+        ({"limit_reached": "heavy"}, ev.WorkerLimitReached(1, "old"), {}),
+        ({"state": W.STARTING}, ev.WorkerLimitReached(1, "old"), {}),
+        ({"state": W.RETIRING}, ev.WorkerLimitReached(1, "old"), {}),
         ({}, ev.WorkerOverdue(1, "slow"), {"overdue": "slow"}),
         ({"overdue": "first"}, ev.WorkerOverdue(1, "slow"), {}),
         ({"state": W.RETIRING}, ev.WorkerOverdue(1, "slow"), {"overdue": "slow"}),
@@ -180,7 +175,7 @@ def test_a_workers_row(before, event, changed):
         ({"stopped_at": 400.0}, ev.ZygoteStopped(1), {}),
         ({"stopped_at": 400.0}, ev.ZygoteStopped(1, stopped=False), {"stopped_at": None}),
         # One that was forked from worker 9 is the policy's to judge, until it was adopted.
-        ({"parent": 9, "state": Z.LOADING}, ev.ZygoteFailed(1, FAILURE), {"flaw": FAILURE}),
+        ({"parent": 9, "state": Z.LOADING}, ev.ZygoteFailed(1, FAILURE), {"failure": FAILURE}),
         ({"parent": 9, "state": Z.KILLED}, ev.ZygoteFailed(1, FAILURE), {}),
         ({"parent": 9, "adopted": True}, ev.ZygoteExited(1, "x"), GONE),
         ({"parent": 9, "state": Z.KILLED}, ev.ZygoteExited(1, "x"), GONE),
@@ -202,11 +197,11 @@ def test_a_zygote_on_trial_that_ends_is_kept_with_its_reason():
     board = scoreboard(zygote_row(parent=9))
     board.apply(ev.ZygoteExited(1, "killed by SIGSEGV"), NOW)
     row = board.zygotes[1]
-    assert (row.state, row.pid, row.flaw.blame) == (Z.LOADING, None, Blame.APPLICATION)
-    assert row.flaw.reason.endswith("ended: killed by SIGSEGV")
-    board = scoreboard(zygote_row(parent=9, flaw=FAILURE))
+    assert (row.state, row.pid, row.failure.blame) == (Z.LOADING, None, Blame.APPLICATION)
+    assert row.failure.reason.endswith("ended: killed by SIGSEGV")
+    board = scoreboard(zygote_row(parent=9, failure=FAILURE))
     board.apply(ev.ZygoteExited(1, "killed by SIGSEGV"), NOW)
-    assert board.zygotes[1].flaw is FAILURE
+    assert board.zygotes[1].failure is FAILURE
 
 
 def test_each_answered_fork_gives_the_next_one_its_time():
@@ -232,9 +227,9 @@ START, SHORT, NO_FAILURE = (1, 0, True), (0, 1, False), (0, 0, False)
         (worker_row(state=W.STARTING), ev.WorkerFailed(1, FAILURE), START),
         (worker_row(state=W.STARTING), ev.KillWorker(1, "late"), START),
         (worker_row(state=W.FORKING), ev.KillWorker(1, "late"), START),
-        (worker_row(state=W.RETIRING, told=True), ev.KillWorker(1, "late"), NO_FAILURE),
-        (worker_row(state=W.STARTING, told=True), ev.KillWorker(1, "late"), NO_FAILURE),
-        (worker_row(state=W.STARTING, told=True), ev.WorkerExited(1, "x"), NO_FAILURE),
+        (worker_row(state=W.RETIRING, end_expected=True), ev.KillWorker(1, "late"), NO_FAILURE),
+        (worker_row(state=W.STARTING, end_expected=True), ev.KillWorker(1, "late"), NO_FAILURE),
+        (worker_row(state=W.STARTING, end_expected=True), ev.WorkerExited(1, "x"), NO_FAILURE),
         # In service less than a second is short; a second is not.
         (worker_row(was_ready=True, since=NOW - SHORT_LIFE + 0.01), ev.WorkerExited(1, "x"), SHORT),
         (worker_row(was_ready=True, since=NOW - SHORT_LIFE), ev.WorkerExited(1, "x"), NO_FAILURE),
@@ -254,8 +249,9 @@ def test_what_counts_as_a_failed_start(row, event, counted):
     board = scoreboard(row)
     board.apply(event, NOW)
     generation = board.generations[1]
-    assert (generation.strikes.boots, generation.strikes.short_lives, generation.fatal) == counted
-    assert (generation.failure is None) == (generation.strikes.boots == 0)
+    streak = generation.failure_streak
+    assert (streak.failed_starts, streak.short_lives, generation.fatal) == counted
+    assert (generation.failure is None) == (streak.failed_starts == 0)
 
 
 def test_a_failure_names_what_ended_and_how():
@@ -276,18 +272,18 @@ def test_a_failure_names_what_ended_and_how():
 
 
 def test_failures_of_a_zygote_on_trial_are_not_its_generations():
-    """Its worker failed: the flaw is the zygote's, and the first one is kept."""
+    """Its worker failed: the failure is the zygote's, and the first one is kept."""
     board = scoreboard(zygote_row(parent=9), worker_row(state=W.STARTING))
     board.apply(ev.WorkerFailed(1, FAILURE), NOW)
-    assert board.zygotes[1].flaw == FAILURE
-    assert board.generations[1].strikes.boots == 0
+    assert board.zygotes[1].failure == FAILURE
+    assert board.generations[1].failure_streak.failed_starts == 0
     board = scoreboard(zygote_row(parent=9, adopted=True), worker_row(state=W.STARTING))
     board.apply(ev.WorkerFailed(1, FAILURE), NOW)
-    assert board.zygotes[1].flaw is None
-    assert board.generations[1].strikes.boots == 1
-    board = scoreboard(zygote_row(parent=9, flaw=FAILURE), worker_row(state=W.STARTING))
+    assert board.zygotes[1].failure is None
+    assert board.generations[1].failure_streak.failed_starts == 1
+    board = scoreboard(zygote_row(parent=9, failure=FAILURE), worker_row(state=W.STARTING))
     board.apply(ev.WorkerExited(1, "later"), NOW)
-    assert board.zygotes[1].flaw is FAILURE
+    assert board.zygotes[1].failure is FAILURE
 
 
 def test_a_worker_killed_by_the_stop_is_no_failure():
@@ -295,7 +291,7 @@ def test_a_worker_killed_by_the_stop_is_no_failure():
     board = scoreboard(worker_row(state=W.STARTING))
     board.apply(ev.StopRequested(quick=True), NOW)
     board.apply(ev.KillWorker(1, "the service is stopping"), NOW)
-    assert board.generations[1].strikes.boots == 0
+    assert board.generations[1].failure_streak.failed_starts == 0
 
 
 def test_workers_that_were_started_together_fail_once():
@@ -304,16 +300,16 @@ def test_workers_that_were_started_together_fail_once():
     board.workers[2] = worker_row(2, state=W.STARTING)
     board.apply(ev.WorkerExited(1, "x"), NOW)
     board.apply(ev.WorkerExited(2, "x"), NOW + 1)
-    assert board.generations[1].strikes.boots == 1
+    assert board.generations[1].failure_streak.failed_starts == 1
 
 
 def test_a_worker_that_becomes_ready_forgives_failed_starts():
     """The next failed start waits as long as the first one did."""
     board = scoreboard(worker_row(state=W.STARTING))
-    board.generations[1].strikes = FailureStreak(boots=3, short_lives=2)
+    board.generations[1].failure_streak = FailureStreak(failed_starts=3, short_lives=2)
     board.apply(ev.WorkerReady(1), NOW)
-    strikes = board.generations[1].strikes
-    assert (strikes.boots, strikes.short_lives) == (0, 2)
+    strikes = board.generations[1].failure_streak
+    assert (strikes.failed_starts, strikes.short_lives) == (0, 2)
 
 
 # --- generations and the pool as a whole ----------------------------------------------------------
@@ -385,14 +381,14 @@ def test_reforks_that_fail_wait_twice_as_long_each_time():
         board.apply(ev.GiveUpRefork(1, FAILURE), NOW)
         waits.append(board.current.refork.retry_at - NOW)
     assert waits == [10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0, 2560.0]
-    assert board.current.refork.due == ""
+    assert board.current.refork.reason == ""
     board.apply(ev.ReforkRequested(4, "warm"), NOW)
     refork = board.current.refork
-    assert (refork.due, refork.warmest, refork.failures) == ("warm", 4, 10)
+    assert (refork.reason, refork.warmest, refork.failures) == ("warm", 4, 10)
     assert refork.retry_at == NOW + 2560.0
     board.apply(ev.ReforkRequested(5, "asked", urgent=True), NOW)
     refork = board.current.refork
-    assert (refork.due, refork.warmest, refork.failures) == ("asked", 5, 10)
+    assert (refork.reason, refork.warmest, refork.failures) == ("asked", 5, 10)
     assert refork.retry_at == float("-inf")
     board.apply(ev.AdoptZygote(1), NOW)
     assert board.current.refork == ReforkAttempt()
@@ -418,16 +414,16 @@ def test_idle_workers_are_those_that_serve_and_are_not_busy():
     assert board.demand.waiting_since is None
     board.apply(ev.PoolObserved(frozenset({1}), 0, 5), NOW + 1)
     assert board.demand.waiting_since == NOW + 1
-    assert board.demand.looked_at == NOW + 1
+    assert board.demand.sampled_at == NOW + 1
 
 
 def test_sizes_and_short_memory_are_kept_in_the_demand():
     """Memory is short until the pool was given a size."""
     board = scoreboard()
     board.apply(ev.MemoryShort(), NOW)
-    assert board.demand.short
+    assert board.demand.memory_short
     board.apply(ev.Resize(4, 2, "x"), NOW)
-    assert (board.demand.size, board.demand.grown_at, board.demand.short) == (4, NOW, False)
+    assert (board.demand.size, board.demand.grown_at, board.demand.memory_short) == (4, NOW, False)
 
 
 def test_a_quick_stop_stays_quick():
@@ -460,8 +456,8 @@ def test_since_when_no_worker_serves():
     "event",
     [
         *(kind(9, 1) for kind in (ev.ZygoteSpawned, ev.WorkerForked)),
-        *(kind(9, "x") for kind in (ev.ZygoteExited, ev.WorkerExited, ev.WorkerSpent)),
-        *(kind(9, "x") for kind in (ev.WorkerOverdue, ev.SpendWorker, ev.KillWorker)),
+        *(kind(9, "x") for kind in (ev.ZygoteExited, ev.WorkerExited, ev.WorkerLimitReached)),
+        *(kind(9, "x") for kind in (ev.WorkerOverdue, ev.RecycleWorker, ev.KillWorker)),
         *(kind(9, FAILURE) for kind in (ev.ZygoteFailed, ev.WorkerFailed, ev.GiveUpRefork)),
         *(
             kind(9)

@@ -10,7 +10,7 @@ from preforkd.core.backoff import FailureStreak
 from preforkd.core.demand import Demand
 from preforkd.core.lifecycle import State
 from preforkd.core.model import Limits, Role, WorkerState, ZygoteState
-from preforkd.core.scoreboard import GenerationRow
+from preforkd.core.rows import GenerationRow
 from preforkd.core.status import healthy, next_problem_at, problems, summary
 from preforkd.errors import Blame, Failure
 from tests.core.rows import NOW, scoreboard, serving, worker_row, zygote_row
@@ -105,7 +105,7 @@ def test_the_next_problem_is_known_beforehand():
     assert next_problem_at(pool.board, LIMITS, pool.now) == math.inf
     pool.tell(ev.WorkerExited(1, "killed by SIGKILL"), ev.WorkerForked(3, 30))
     pool.wait(0.5)
-    pool.tell(ev.WorkerSpent(2, "it has answered enough"))
+    pool.tell(ev.WorkerLimitReached(2, "it has answered enough"))
     moments = []
     while (moment := next_problem_at(pool.board, LIMITS, pool.now)) < math.inf:
         before = said(pool)
@@ -179,9 +179,9 @@ def test_a_pool_without_a_current_generation_has_no_problems_yet():
 )
 def test_failed_starts_are_listed_with_the_next_attempt_or_the_last_one(retry_at, listed_as):
     """The next attempt while it is waited for; the last one as long as workers are missing."""
-    streak = FailureStreak(boots=2, short_lives=1, last=NOW - 1, retry_at=retry_at)
+    streak = FailureStreak(failed_starts=2, short_lives=1, last=NOW - 1, retry_at=retry_at)
     failure = Failure(Blame.APPLICATION, "no database")
-    current = GenerationRow(1, Role.CURRENT, 100.0, strikes=streak, failure=failure)
+    current = GenerationRow(1, Role.CURRENT, 100.0, failure_streak=streak, failure=failure)
     rows = [zygote_row(), serving(1), serving(2)]
     (line,) = [line for line in listed(current, *rows[:2]) if "no database" in line]
     assert line.startswith(listed_as)
@@ -194,11 +194,11 @@ def test_lives_that_are_too_short_are_listed_without_a_failure():
     """No start has failed; what ends are workers in service. Without a delay nothing is listed."""
     rows = [zygote_row(), serving(1), serving(2)]
     streak = FailureStreak(short_lives=7, last=NOW - 1, retry_at=NOW + 1)
-    (line,) = listed(GenerationRow(1, Role.CURRENT, 100.0, strikes=streak), *rows)
+    (line,) = listed(GenerationRow(1, Role.CURRENT, 100.0, failure_streak=streak), *rows)
     assert "7 times" in line
     assert line.endswith(": workers end soon after their start")
     calm = replace(streak, short_lives=0)
-    assert listed(GenerationRow(1, Role.CURRENT, 100.0, strikes=calm), *rows) == []
+    assert listed(GenerationRow(1, Role.CURRENT, 100.0, failure_streak=calm), *rows) == []
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_waiting_connections_are_listed_after_two_seconds(maximum, size, end):
     """And whether the pool can grow for them."""
     limits = Limits(floor=2, target=2, maximum=maximum, surge=2)
     rows = [zygote_row(), serving(1), serving(2)]
-    demand = Demand(size=size, look=ev.PoolObserved(waiting=7), waiting_since=NOW - 2.0)
+    demand = Demand(size=size, sample=ev.PoolObserved(waiting=7), waiting_since=NOW - 2.0)
     assert listed(*rows, demand=demand, limits=limits, now=NOW - 0.01) == []
     (line,) = listed(*rows, demand=demand, limits=limits)
     assert line == f"all workers have been busy since T{NOW - 2:g}, and 7 connections wait{end}"

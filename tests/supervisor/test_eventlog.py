@@ -54,12 +54,12 @@ def test_what_happens_as_planned_has_no_explanation(caplog):
     caplog.set_level(logging.INFO)
     board = serving()
     story(
-        ev.SpendWorker(1, "it has served for 60 s"),
+        ev.RecycleWorker(1, "it has served for 60 s"),
         ev.RetireWorker(1),
         ev.WorkerExited(1, "exit status 0"),
         board=board,
     )
-    story(ev.WorkerSpent(1, "it has answered 9 requests", planned=True), board=serving())
+    story(ev.WorkerLimitReached(1, "it has answered 9 requests", planned=True), board=serving())
     told = [row for row in caplog.records if row.getMessage().startswith("worker")]
     words = [row.getMessage().partition(") ")[2] for row in told]
     assert words == [

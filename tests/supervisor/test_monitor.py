@@ -211,7 +211,7 @@ def test_what_workers_have_used_is_looked_at_now_and_then(scene, monkeypatch):
     pool.now = PoolSample({1: 100.0}, {})
     watch.sampler.wake()
     loop.run(25)
-    assert of(facts, ev.WorkerSpent) == [ev.WorkerSpent(2, "too much")]
+    assert of(facts, ev.WorkerLimitReached) == [ev.WorkerLimitReached(2, "too much")]
     assert pids == [11, 12, 11, 11]
 
 
@@ -511,7 +511,7 @@ def test_the_heaviest_workers_are_replaced(scene):
     assert len(memory.requested) == 1  # one at a time
     # Worker 1 may have 92.4 MB, worker 2 84.7 MB, worker 3 97.1 MB.
     memory.callback({11: usage(93 * MB), 12: ProcessLookupError(), 13: usage(99 * MB)})
-    spent = of(facts, ev.WorkerSpent)
+    spent = of(facts, ev.WorkerLimitReached)
     assert [fact.worker for fact in spent] == [3, 1]
     assert re.findall("[0-9.]+ MB", spent[0].reason) == ["99.0 MB", "98.0 MB", "99.0 MB", "93.0 MB"]
     assert all(
@@ -520,7 +520,7 @@ def test_the_heaviest_workers_are_replaced(scene):
     loop.run(10)
     assert memory.requested[1:] == [[12]]
     memory.callback({12: usage(84 * MB)})
-    assert len(of(facts, ev.WorkerSpent)) == 2
+    assert len(of(facts, ev.WorkerLimitReached)) == 2
 
 
 def test_only_three_of_the_heaviest_are_named(scene):
@@ -533,8 +533,8 @@ def test_only_three_of_the_heaviest_are_named(scene):
     watch.sampler.wake()
     service.memory_sampler.growth = lambda pid, usage: None
     service.memory_sampler.callback({pid: usage(9 * MB) for pid in (11, 12, 13, 14)})
-    reasons = {fact.reason for fact in of(facts, ev.WorkerSpent)}
-    assert len(of(facts, ev.WorkerSpent)) == 4
+    reasons = {fact.reason for fact in of(facts, ev.WorkerLimitReached)}
+    assert len(of(facts, ev.WorkerLimitReached)) == 4
     assert {reason.count("9.0 MB") for reason in reasons} == {4}
 
 
