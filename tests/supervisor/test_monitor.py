@@ -365,7 +365,7 @@ def test_a_request_counts_as_a_long_one_from_20_ms_on(scene, age, held):
     loop.now = age
     pool.now = PoolSample({1: 0.0})
     watch.sampler.wake()
-    assert facts[0].held == held
+    assert facts[0].long_busy == held
 
 
 def test_connections_wait_only_for_workers_that_are_busy(scene):
@@ -502,7 +502,7 @@ def test_the_heaviest_workers_are_replaced(scene):
         row = WorkerRow(worker, worker, 1, 1, WorkerState.READY, 0.0, 0.0, worker + 10)
         service.board.workers[worker] = row
     service.board.workers[5].state = WorkerState.RETIRING
-    service.board.workers[4].spent = "old"
+    service.board.workers[4].limit_reached = "old"
     pool.now = PoolSample({1: 100.0})
     watch.sampler.wake()
     memory = service.memory_sampler
