@@ -1,4 +1,4 @@
-"""Work that would keep the master's loop from its other work, done beside it in a thread."""
+"""Run work that would block the master's loop in a thread."""
 
 import contextlib
 import threading
@@ -17,29 +17,29 @@ def run_in_thread(
     work: Callable[[], Result],
     done: Callable[[Callable[[], Result]], None],
 ) -> None:
-    """Do the work in a thread of this name, then call ``done`` in the loop.
+    """Run ``work`` in a daemon thread of this name, then call ``done`` in the loop.
 
-    What ``done`` is given returns what the work returned, or raises what it raised. A loop that has
-    been closed meanwhile does not hear of it, and a process that ends does not wait for it. Where the
-    system grants no thread, the loop waits.
+    ``done`` gets a function that returns what the work returned, or raises what it raised. ``done`` is not
+    called if the loop has been closed meanwhile; a process that exits does not wait for the work. If the
+    system grants no thread, the work is run at once and blocks the loop.
     """
 
     def run() -> None:
         try:
             result = work()
         except Exception as error:
-            hear(partial(_raise, error))
+            schedule(partial(_raise, error))
         else:
-            hear(lambda: result)
+            schedule(lambda: result)
 
-    def hear(outcome: Callable[[], Result]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+    def schedule(outcome: Callable[[], Result]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(done, outcome)
 
     try:
         threading.Thread(target=run, name=name, daemon=True).start()
     except RuntimeError:
-        run()  # the system grants no thread: late is better than never
+        run()  # the system grants no thread
 
 
 def _raise(error: Exception) -> NoReturn:

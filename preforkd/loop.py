@@ -1,8 +1,7 @@
-"""The master's event loop: descriptors, times, signals, and calls from threads, in one thread by epoll.
+"""The master's event loop: descriptors, timers, signals and calls from threads, in one thread, by epoll.
 
-The methods are named as those of asyncio's loops and mean the same. asyncio itself, with what it
-imports, would be a third of the master's memory, for coroutines that the master has no use for: it
-reacts to facts. epoll(7), signal.set_wakeup_fd()
+The methods have the names and meanings of those of asyncio's loops. asyncio itself, with its imports, would
+take a third of the master's memory, for coroutines that the master does not use. epoll(7), signal.set_wakeup_fd()
 """
 
 import contextlib
@@ -21,15 +20,15 @@ from typing import Any
 logger = logging.getLogger("preforkd.master")
 
 _WAKEUPS_AT_ONCE = 4096
-"""Signals and calls from threads that are read before the loop turns again."""
+"""Wake-up bytes (signals and calls from threads) that are read per turn."""
 _SWEEP_FROM = 64
-"""Timers, cancelled ones with them, from which on the cancelled ones are looked for."""
+"""Number of timers above which cancelled ones are removed."""
 _THREAD_WAKEUP = b"\0"
-"""What stands for a call from a thread in the pipe where signals stand for themselves."""
+"""The wake-up byte of a call from a thread; a signal writes its number."""
 
 
 class Call:
-    """A call that is to come, at a time or soon; it can be cancelled."""
+    """A scheduled call; it can be cancelled."""
 
     __slots__ = ("arguments", "callback", "when")
 
@@ -41,7 +40,7 @@ class Call:
         self.arguments = arguments
 
     def cancel(self) -> None:
-        """Do not call; harmless when it has been called."""
+        """Cancel the call; no effect if it was made."""
         self.callback = None
         self.arguments = ()
 
@@ -53,7 +52,7 @@ class Loop:
     """See the module. Times are those of `time`, in seconds."""
 
     def __init__(self) -> None:
-        """Open what it needs. Raises OSError."""
+        """Open the epoll and the wake-up pipe. Raises OSError."""
         self._epoll = select.epoll()
         self._wakeup_read, self._wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._soon: deque[Call] = deque()
@@ -63,14 +62,14 @@ class Loop:
         self._writers: dict[int, Call] = {}
         self._signals: dict[int, Call] = {}
         self._previous: dict[int, Any] = {}
-        """What was done about signals before."""
+        """The handlers of signals before."""
         self._stopped = False
         self._closed = False
         self._closing = threading.Lock()
         self.add_reader(self._wakeup_read, self._read_wakeups)
 
     def time(self) -> float:
-        """Return the time by which it goes: seconds that never run back."""
+        """Return the time of the loop: monotonic seconds."""
         return time.monotonic()
 
     # --- calls -----------------------------------------------------------------------------------
@@ -82,7 +81,7 @@ class Loop:
         return call
 
     def call_later(self, delay: float, callback: Callable[..., object], *arguments: Any) -> Call:
-        """Call in so many seconds."""
+        """Call after ``delay`` seconds."""
         return self.call_at(self.time() + delay, callback, *arguments)
 
     def call_at(self, when: float, callback: Callable[..., object], *arguments: Any) -> Call:
@@ -101,7 +100,7 @@ class Loop:
             if self._closed:
                 raise RuntimeError("the loop is closed")
             self._soon.append(Call(0.0, callback, arguments))
-            with contextlib.suppress(BlockingIOError):  # full of what will wake it
+            with contextlib.suppress(BlockingIOError):  # full: the loop wakes up anyway
                 os.write(self._wakeup_write, _THREAD_WAKEUP)
 
     # --- descriptors -----------------------------------------------------------------------------
@@ -111,7 +110,7 @@ class Loop:
         self._watch(self._readers, descriptor, Call(0.0, callback, arguments))
 
     def remove_reader(self, descriptor: int) -> None:
-        """Stop that; harmless for a descriptor that is not watched."""
+        """Stop watching; no effect on a descriptor that is not watched."""
         self._unwatch(self._readers, descriptor)
 
     def add_writer(self, descriptor: int, callback: Callable[..., object], *arguments: Any) -> None:
@@ -119,7 +118,7 @@ class Loop:
         self._watch(self._writers, descriptor, Call(0.0, callback, arguments))
 
     def remove_writer(self, descriptor: int) -> None:
-        """Stop that; harmless for a descriptor that is not watched."""
+        """Stop watching; no effect on a descriptor that is not watched."""
         self._unwatch(self._writers, descriptor)
 
     def _watch(self, calls: dict[int, Call], descriptor: int, call: Call) -> None:
@@ -155,7 +154,7 @@ class Loop:
             return
         call.cancel()
         wanted = self._wanted(descriptor)
-        # A descriptor that was closed before is watched no more.
+        # A descriptor that was closed before is not in the epoll any more.
         with contextlib.suppress(OSError):
             if wanted:
                 self._epoll.modify(descriptor, wanted)
@@ -171,9 +170,9 @@ class Loop:
     def add_signal_handler(
         self, number: int, callback: Callable[..., object], *arguments: Any
     ) -> None:
-        """Call in the turn after the signal arrived; system calls that it interrupts go on.
+        """Call in the turn after the signal arrived; interrupted system calls are restarted.
 
-        In the main thread only: others cannot have signals.
+        To be called in the main thread, the only one that may set signal handlers.
         """
         if not self._signals:
             signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
@@ -183,7 +182,7 @@ class Loop:
 
     def _read_wakeups(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            # What threads want stands in the list of calls; the byte only ended the wait.
+            # The calls of threads are queued already; their bytes only end the wait.
             for number in os.read(self._wakeup_read, _WAKEUPS_AT_ONCE):
                 if number in self._signals:
                     self._soon.append(self._signals[number])
@@ -191,21 +190,21 @@ class Loop:
     # --- running ---------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Turn until `stop` has been called, since the last run or in this one.
+        """Run until `stop` is called, or return at once if it was called since the last run.
 
-        A call that raises is told of, with its stack, and the others go on.
+        An exception of a callback is logged with its traceback; the loop goes on.
         """
         while not self._stopped:
             self._turn()
         self._stopped = False
 
     def stop(self) -> None:
-        """End the run when this turn's calls have been made."""
+        """Return from `run` when the calls of this turn have been made."""
         self._stopped = True
 
     def _turn(self) -> None:
         for descriptor, events in self._epoll.poll(self._poll_timeout()):
-            # An end, or an error, is news for whoever waits; he finds it by his system call.
+            # Hang-up and error go to reader and writer, whose next system call finds out.
             if events & ~select.EPOLLOUT and (reader := self._readers.get(descriptor)):
                 self._soon.append(reader)
             if events & ~select.EPOLLIN and (writer := self._writers.get(descriptor)):
@@ -213,7 +212,7 @@ class Loop:
         now = self.time()
         while self._timers and self._timers[0].when <= now:
             self._soon.append(heapq.heappop(self._timers))
-        # What a call asks for is due in the next turn; and a thread may add at any moment.
+        # Only the calls queued so far: callbacks and threads add further ones for the next turn.
         for _ in range(len(self._soon)):
             call = self._soon.popleft()
             callback = call.callback
@@ -232,7 +231,7 @@ class Loop:
         return max(0.0, self._timers[0].when - self.time()) if self._timers else -1.0
 
     def close(self) -> None:
-        """Give everything back: signals do what they did before, and nobody is called any more."""
+        """Restore the signal handlers and close the descriptors; no callback is called any more."""
         for number, before in self._previous.items():
             signal.signal(number, before)
         if self._signals:
@@ -245,4 +244,4 @@ class Loop:
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Stand for a handler, without which a signal would not come by the descriptor."""
+    """Do nothing: without a handler, the signal would not be written to the wake-up descriptor."""

@@ -17,7 +17,7 @@ _STATUS_BY_BLAME = {
 
 
 class NotRunningError(PreforkdError):
-    """Nobody listens on the control socket."""
+    """No master listens on the control socket."""
 
     exit_status = ExitStatus.NOT_RUNNING
 
@@ -29,7 +29,7 @@ class NotAllowedError(PreforkdError):
 
 
 class ReloadFailedError(PreforkdError):
-    """The reload or the refork failed; its exit status says who has to act."""
+    """The reload or the refork failed; the exit status tells what has to be fixed."""
 
     def __init__(self, blame: str, reason: str, detail: str, hint: str) -> None:
         super().__init__(reason, detail=detail, hint=hint)
@@ -48,7 +48,7 @@ class Client:
             self._sock.close()
             raise NotAllowedError(
                 f"{path}: {error.strerror}",
-                hint="control.mode and control.group of the service say who may connect",
+                hint="control.mode and control.group of the service determine which users may connect",
             ) from error
         except OSError as error:
             self._sock.close()
@@ -87,10 +87,10 @@ class Client:
         return bytes(answer[:-1])
 
     def wait_for_end(self) -> None:
-        """Return when the master has ended.
+        """Return when the master has exited.
 
-        Not when it hangs up: that it also does on who says nothing for a minute, and a stop may take
-        longer. Where its process cannot be seen from here (another pid namespace), that has to do.
+        The end of the connection is not enough: the master disconnects idle clients after a minute, and a stop
+        may take longer. It is used only if the process is in another pid namespace.
         """
         with contextlib.suppress(OSError):
             pidfd = os.pidfd_open(peer_of(self._sock).pid)
@@ -104,5 +104,5 @@ class Client:
                 pass
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._sock.close()

@@ -1,6 +1,6 @@
-"""Varlink, a server's half: what a call says, who deals with it, and what is answered.
+"""The server's side of Varlink: decode a call, find its method, check its parameters, encode the answer.
 
-A message is a JSON object with a zero byte behind it. https://varlink.org/Method-Call
+A message is a JSON object followed by a zero byte. https://varlink.org/Method-Call
 """
 
 from collections.abc import Callable, Iterable
@@ -15,11 +15,11 @@ END = b"\0"
 
 
 class MalformedError(Exception):
-    """What a client said is no call; the text says why."""
+    """A message is no Varlink call; the text gives the reason."""
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who serves, as GetInfo tells."""
+    """The service, as GetInfo describes it."""
 
     vendor: str
     product: str
@@ -28,7 +28,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Dispatcher:
-    """The interfaces that a client may call; `SERVICE`, which tells of them, is one of them."""
+    """The interfaces that a client may call, among them `SERVICE`, which describes them."""
 
     def __init__(self, identity: Identity, interfaces: Iterable[Interface]) -> None:
         self._identity = identity
@@ -41,9 +41,9 @@ class Dispatcher:
         self._interfaces = {one.name: one for one in (about, *interfaces)}
 
     def call(self, message: bytes, send: Callable[[bytes], None]) -> None:
-        """Deal with a message, without the zero byte; ``send`` gets what goes to the client, once.
+        """Process a message (without the zero byte); call ``send`` once with the encoded answer.
 
-        That is nothing (``b""``) where the client wants no answer. Raises MalformedError.
+        The answer is empty (``b""``) if the call is oneway. Raises MalformedError.
         """
         try:
             call = _decoder.decode(message)
@@ -72,23 +72,23 @@ class Dispatcher:
         method.perform(parameters, answer)
 
     def _get_info(self, _call: "GetInfo", answer: Answer) -> None:
-        who = self._identity
+        identity = self._identity
         names = list(self._interfaces)
-        answer(Info(who.vendor, who.product, who.version, who.url, names))
+        answer(Info(identity.vendor, identity.product, identity.version, identity.url, names))
 
     def _get_description(self, call: "GetInterfaceDescription", answer: Answer) -> None:
         interface = self._interfaces.get(call.interface)
         if interface is None:
             answer(InterfaceNotFound(call.interface))
             return
-        # Few ask, and a master that nobody asks does not have it in memory.
+        # Imported on demand, because it is rarely needed and costs the master memory.
         from preforkd.control.introspection import description  # noqa: PLC0415
 
         answer(Description(description(interface)))
 
 
 class _Call(msgspec.Struct):
-    """A call as it arrives; ``more`` and ``upgrade`` ask for what no method here has."""
+    """A call; ``more`` and ``upgrade`` are ignored, since no method here supports them."""
 
     method: str
     parameters: dict[str, Any] | None = None
@@ -105,14 +105,14 @@ def _encoded(parameters: msgspec.Struct) -> bytes:
     try:
         return msgspec.json.encode(answer) + END
     except UnicodeEncodeError:
-        # A path that is no UTF-8. json escapes it, and is loaded for that only.
+        # A path that is not UTF-8. json escapes it, and is loaded only for that.
         import json  # noqa: PLC0415
 
         return json.dumps(msgspec.to_builtins(answer)).encode() + END
 
 
 def _invalid_parameter(error: msgspec.ValidationError) -> str:
-    # Its text ends with a name, or with a path that begins with $ and leads through it.
+    # The text ends with the name, or with a path from $ that contains it.
     path = str(error).split("`")[-2].removeprefix("$.")
     return path.partition("[")[0].partition(".")[0]
 
@@ -121,7 +121,7 @@ def _invalid_parameter(error: msgspec.ValidationError) -> str:
 
 
 class GetInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Return who serves, and which interfaces."""
+    """Return the service's identity, and its interfaces."""
 
 
 class Info(msgspec.Struct, frozen=True):

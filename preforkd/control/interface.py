@@ -19,37 +19,37 @@ INTERFACE = NAME
 
 
 class Backend(Protocol):
-    """The master, as a client sees it; ``tell`` is called once, at once or later."""
+    """The master, as a client sees it; each ``callback`` is called once, immediately or later."""
 
     def status(self) -> ServiceStatus:
-        """Return all there is to see."""
+        """Return the status of the service."""
 
     def memory(self, callback: Callable[[MemoryStatus], None]) -> None:
-        """Read the memory of all processes; milliseconds each, beside the loop."""
+        """Read the memory of all processes, which takes milliseconds for each, in a thread."""
 
     def reload(self, callback: Callable[[ReloadAnswer], None], *, fresh: bool) -> None:
-        """Reload; tell when the new generation serves, or the reload has failed."""
+        """Reload; call back when the new generation is serving, or the reload has failed."""
 
     def stop(self, *, quick: bool) -> None:
         """Begin to stop."""
 
     def refork(self, callback: Callable[[str | Failure], None]) -> None:
-        """Fork the zygote anew from a warm worker; tell what was achieved, or why not."""
+        """Fork a zygote from a warm worker; call back with a message, or the failure."""
 
     def scale(self, size: int | None) -> int:
-        """Change the size to this one, None being that of the settings; return it."""
+        """Set the size of the pool, None for that of the settings; return it."""
 
     def scale_by(self, step: int) -> int:
-        """Change the size by so many; return it."""
+        """Change the size of the pool by ``step``; return it."""
 
 
 # --- the methods, and what they answer -----------------------------------------------------------
 
 
 class GetStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Return everything there is to see.
+    """Return the status of the service.
 
-    memory: what each process takes, too, which costs milliseconds for each.
+    memory: with the memory of each process, which takes milliseconds for each.
     """
 
     memory: bool | None = None
@@ -62,7 +62,7 @@ class StatusResult(msgspec.Struct, frozen=True):
 
 
 class GetMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Return what each process takes."""
+    """Return the memory of each process."""
 
 
 class MemoryResult(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ class ReloadResult(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Begin to stop; quick: without letting requests finish."""
+    """Begin to stop; quick: do not let requests finish."""
 
     quick: bool
 
@@ -100,7 +100,7 @@ class StopResult(msgspec.Struct, frozen=True):
 
 
 class Refork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Fork the next zygote from a warm worker; return when a first worker of its own serves."""
+    """Fork the next zygote from a warm worker; return when the first worker of that zygote is serving."""
 
 
 class ReforkResult(msgspec.Struct, frozen=True):
@@ -110,9 +110,10 @@ class ReforkResult(msgspec.Struct, frozen=True):
 
 
 class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Change the number of workers; return the number that there are to be.
+    """Change the number of workers; return the new number.
 
-    size: so many, until the settings change. by: so many more, or fewer. Neither: what the settings say.
+    size: the number, until the settings change. by: how many more, or fewer if negative. Neither: that of
+    the settings.
     """
 
     size: int | None = None
@@ -129,7 +130,7 @@ class ScaleResult(msgspec.Struct, frozen=True):
 
 
 class _Failed(Error, frozen=True):
-    """Who has to act, why, the evidence, and what to do."""
+    """What has to be fixed, the reason, the evidence, and a hint."""
 
     interface_name = INTERFACE
     blame: str
@@ -139,22 +140,22 @@ class _Failed(Error, frozen=True):
 
 
 class ReloadFailed(_Failed, frozen=True):
-    """The reload failed, and what served serves on."""
+    """The reload failed; the current generation keeps serving."""
 
 
 class ReforkFailed(_Failed, frozen=True):
-    """No zygote was forked from a worker, and nothing that serves was touched."""
+    """No zygote was forked from a worker; the running workers were not changed."""
 
 
 class NotAllowed(Error, frozen=True):
-    """The client may look, and give no commands."""
+    """The client may read, but not command."""
 
     interface_name = INTERFACE
     reason: str
 
 
 class Manager:
-    """What one client may do; `interface` is how."""
+    """The methods of `INTERFACE` for one client; ``interface`` declares them."""
 
     def __init__(self, backend: Backend, peer: Peer, group: str) -> None:
         self._backend = backend
@@ -236,6 +237,6 @@ class Manager:
 
 
 def _without_query(row: WorkerStatus) -> WorkerStatus:
-    # A query may hold what is secret: a token of a link that resets a password, for example.
+    # A query may be secret: the token of a link that resets a password, for example.
     target, mark, _ = row.busy_with.partition("?")
     return replace(row, busy_with=f"{target}?..." if mark else target)

@@ -1,10 +1,10 @@
-"""Where the control socket is: one rule, for the master that binds it and for preforkctl that looks for it.
+"""Where the control socket is: one rule for the master, which binds it, and preforkctl, which connects.
 
 - ``control.socket`` in the configuration, ``--socket`` of preforkctl: that path.
 - $RUNTIME_DIRECTORY, which systemd sets for a unit with RuntimeDirectory=: `NAME` in it.
-- A master without either, as one that was started by hand: a socket of its own, `NAME` with its pid
-  behind it, in its user's folder. That is ``preforkd`` in $XDG_RUNTIME_DIR or /run/user/UID; where
-  neither is there, /run/preforkd.0 for root, /tmp/preforkd.UID for others.
+- A master without either, such as one started from a shell: `NAME` and its pid, in the directory of its
+  user. That is ``preforkd`` in $XDG_RUNTIME_DIR or /run/user/UID; if neither exists, /run/preforkd.0 for
+  root, /tmp/preforkd.UID for others.
 
 preforkctl without a path or a name never falls back from one of these to another.
 """
@@ -30,7 +30,7 @@ def of_service(instance: str = "") -> str:
 
 
 def instance_of(path: str) -> str | None:
-    """Return the instance whose path this is, "" for preforkd.service; None if it is no service's."""
+    """Return the instance that has this path, "" for preforkd.service; None if no service has it."""
     folder, name = os.path.split(path)
     parent, service = os.path.split(folder)
     matched = _SERVICE.fullmatch(service)
@@ -46,9 +46,9 @@ def in_runtime_directory(environ: Mapping[str, str]) -> str | None:
 
 
 def to_bind(setting: str, environ: Mapping[str, str]) -> str | None:
-    """Return where a master binds its socket, whose folder is made; None for ``control.socket: off``.
+    """Return where a master binds its socket, and create its directory; None for ``control.socket: off``.
 
-    Raises SystemFailure for a folder that cannot be made, or is not the user's alone.
+    Raises SystemFailure if the directory cannot be created, or others may write to it.
     """
     if setting == "off":
         return None
@@ -70,7 +70,7 @@ def to_bind(setting: str, environ: Mapping[str, str]) -> str | None:
 
 
 def running(environ: Mapping[str, str]) -> list[str]:
-    """Return the paths where a preforkd of this user answers; root has the system's services too."""
+    """Return the sockets on which a master of this user answers; for root also those of the system."""
     if path := in_runtime_directory(environ):
         return [path]
     uid = os.geteuid()
@@ -83,12 +83,12 @@ def running(environ: Mapping[str, str]) -> list[str]:
 
 
 def services() -> list[str]:
-    """Return the runtime directories of the system's services that there are."""
+    """Return the existing runtime directories of the system's services."""
     return _services(_SERVICES)
 
 
 def answers(path: str) -> bool:
-    """Tell whether somebody listens there; also one who does not let this user in, or is busy."""
+    """Return whether a process listens there, even if it refuses this user or its backlog is full."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(path)
@@ -100,7 +100,7 @@ def answers(path: str) -> bool:
 
 
 def _homes(uid: int, environ: Mapping[str, str]) -> list[str]:
-    # sudo may leave the variable of the user who called it.
+    # sudo may leave the variable of the calling user.
     named = dict.fromkeys([environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"])
     return [home for home in named if home and _is_own(home, uid)]
 
@@ -132,7 +132,7 @@ def _services(parent: str) -> list[str]:
 
 def _sockets(folder: str) -> list[str]:
     uid = os.geteuid()
-    # What another user could put there is nothing to talk to.
+    # Another user could have created that directory; do not connect to a socket in it.
     if folder == _last_resort(uid) and not _is_own(folder, uid):
         return []
     return [f"{folder}/{name}" for name in _listed(folder) if _OF_A_RUN.fullmatch(name)]
@@ -145,7 +145,7 @@ def _listed(folder: str) -> list[str]:
 
 
 def _remove_stale(folder: str) -> None:
-    # Of masters that were killed: nobody else will come to remove them.
+    # Sockets of masters that were killed, which nothing else removes.
     for path in _sockets(folder):
         matched = _OF_A_RUN.fullmatch(os.path.basename(path))
         if matched and matched[1] and not _lives(int(matched[1])) and not answers(path):

@@ -1,7 +1,7 @@
-"""Who is at the other end of the control socket, and what he may do.
+"""The peer of a control connection, and whether it may command.
 
-Everybody who can connect may read. Commands are for root, for the user that preforkd runs as, and for
-the members of the group that ``control.group`` names. unix(7): SO_PEERCRED, SO_PEERGROUPS
+Every peer that can connect may read. Commands are allowed to root, the user that preforkd runs as, and
+members of the group that ``control.group`` names. unix(7): SO_PEERCRED, SO_PEERGROUPS
 """
 
 import array
@@ -16,7 +16,7 @@ import msgspec
 _CREDENTIALS = struct.Struct("3i")
 _SO_PEERGROUPS = 59
 _GROUPS_ROOM = 1024
-"""Bytes, the most that socket.getsockopt takes: 256 groups; of more none is believed."""
+"""Bytes, the most that socket.getsockopt takes: 256 groups; if there are more, none is considered."""
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 def peer_of(sock: socket.socket) -> Peer:
-    """Return who connected. Raises OSError."""
+    """Return the process that connected. Raises OSError."""
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(data)
     groups = array.array("I")
@@ -38,7 +38,7 @@ def peer_of(sock: socket.socket) -> Peer:
 
 
 def may_command(peer: Peer, group: str) -> bool:
-    """Tell whether this peer may give commands; ``group`` is a name, a number, or empty."""
+    """Return whether this peer may command; ``group`` is a name, a number, or empty."""
     if peer.uid in {0, os.geteuid()}:
         return True
     number = _group_number(group)

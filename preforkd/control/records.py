@@ -1,4 +1,4 @@
-"""What the control socket shows and answers, as plain records; seconds, counts and words."""
+"""The records that the control socket returns. Times are in seconds."""
 
 import msgspec
 
@@ -17,7 +17,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     accepted: int
     age_seconds: float
     busy_with: str
-    """What it says that it is busy with; empty while it is idle, or if it does not say."""
+    """Its request line; empty while it is idle, or if it has written none."""
     spent: str
     """The limit that it has reached; empty: none."""
 
@@ -74,7 +74,7 @@ class MemoryStatus(msgspec.Struct, frozen=True):
     """The memory of all processes, in bytes.
 
     ``unrelated`` estimates what the workers would take if each had loaded the application by itself;
-    None where the kernel does not tell enough. ``problems`` says what could not be read.
+    None if the kernel does not provide it. ``problems`` names what could not be read.
     """
 
     processes: list[ProcessMemory]

@@ -1,4 +1,4 @@
-"""The control socket: accepts clients within limits, so that none of them can harm the master."""
+"""The control socket: accepts clients within limits, so that no client can harm the master."""
 
 import contextlib
 import errno
@@ -19,29 +19,28 @@ from preforkd.loop import Call, Loop
 logger = logging.getLogger("preforkd.master")
 
 CLIENTS = 64
-"""Clients at a time; more are turned away."""
+"""Largest number of clients at a time; further ones are disconnected at once."""
 _RESERVED = 16
-"""Seats that those who may only look cannot take."""
+"""Places that only clients which may command can take."""
 MESSAGE = 64 * 1024
-"""Bytes of one request."""
+"""Largest size of a request, in bytes."""
 READS = 200
-"""Requests a second of all who may only look, together: beyond that they wait, so that the master has time."""
+"""Requests per second of all read-only clients together; further ones wait."""
 IDLE_TIMEOUT = 60.0
-"""Seconds that a client may be silent while nothing is asked of us, or not read our answer."""
+"""Seconds after which a client that sends no request, or does not read its answer, is disconnected."""
 _CLOSE_TIMEOUT = 2.0
 _PAUSE = 1.0
 """Seconds without accepting after the system had no descriptor for a client."""
 _BACKLOG = 16
 _READ_SIZE = 65536
-"""Bytes that are read, and at the most one request that is dealt with, before the loop turns again."""
+"""Bytes that are read per turn of the loop; at most one request is processed per turn."""
 
 
 class _Client:
-    """One client: a request at a time is read, dealt with, and its answer sent, before the next.
+    """One client: a request is read, processed and answered before the next one is read.
 
-    So one that asks faster than we answer, or does not read, waits, and nothing gathers here. It is
-    cut off when it says too much, or nothing for too long. Whom ``ended`` tells of its end closes
-    its ``sock``.
+    So a client that sends faster than the master answers, or does not read, waits, and nothing accumulates in
+    the master. The caller closes ``sock`` when ``ended`` is called.
     """
 
     def __init__(
@@ -65,12 +64,12 @@ class _Client:
         self._ended = ended
         self._peek = peek
         self._received = bytearray()
-        """What was read and not dealt with: at the end of it may be a part of a request."""
+        """Bytes that are read and not processed; they may end within a request."""
         self._unsent = b""
         self._in_progress = False
-        """A request is being dealt with."""
+        """A request is in progress."""
         self._at_end = False
-        """It says no more, and still hears."""
+        """The client has shut down its sending side."""
         self._closed = False
         self._next: Call | None = None
         self._active_at = loop.time()
@@ -82,12 +81,12 @@ class _Client:
         size = _READ_SIZE
         try:
             if self._peek:
-                # There is no room for descriptors, so what is cut are some.
+                # There is no room for descriptors, so truncation means that there are some.
                 seen, _, flags, _ = self.sock.recvmsg(size, 0, socket.MSG_PEEK)
                 if flags & socket.MSG_CTRUNC:
                     self._reject("client sent file descriptors")
                     return
-                size = len(seen)  # what arrives meanwhile may have some
+                size = len(seen)  # data that arrives meanwhile may carry some
             data = self.sock.recv(size) if size else b""
         except BlockingIOError:
             return
@@ -100,7 +99,7 @@ class _Client:
         self._continue()
 
     def _continue(self) -> None:
-        """Take up the next request if there is one, and listen only if there is none."""
+        """Process the next complete request; read on only if there is none."""
         if self._closed or self._in_progress or self._unsent:
             return
         end = self._received.find(END)
@@ -150,7 +149,7 @@ class _Client:
         self._continue_within_rate()
 
     def _continue_within_rate(self) -> None:
-        # Connections count, too: a new one for each request is no way around.
+        # A connection counts as well, so that reconnecting for each request gains nothing.
         rest = self._ratelimit.take(self._loop.time()) if self._ratelimit else 0.0
         self._next = self._loop.call_later(rest, self._continue)
 
@@ -170,14 +169,14 @@ class _Client:
         self.abort()
 
     def finish(self) -> None:
-        """Hang up as soon as the answer that is on its way has gone out."""
+        """Disconnect as soon as the current answer is sent."""
         self._received.clear()
         self._at_end = True
         if not self._unsent:
             self.abort()
 
     def abort(self) -> None:
-        """Hang up, whatever has not gone out."""
+        """Disconnect at once."""
         if self._closed:
             return
         self._closed = True
@@ -190,7 +189,7 @@ class _Client:
 
 
 class ControlServer:
-    """Serves `Manager` on a Unix socket; ``group`` may give commands too."""
+    """Serves `Manager` on a Unix socket; members of ``group`` may command too."""
 
     def __init__(self, loop: Loop, backend: Backend, group: str) -> None:
         self._loop = loop
@@ -199,10 +198,10 @@ class ControlServer:
         self._sock: socket.socket | None = None
         self._pause: Call | None = None
         self._full = False
-        """The last client was turned away, and it was said."""
+        """The last client was refused, which was logged."""
         self._peek = False
         self._closing = 0
-        """Sockets of clients that have ended, which a thread is closing; each holds its seat."""
+        """Number of sockets that a thread is closing; each holds its place."""
         self._clients: set[_Client] = set()
         self._read_rate = RateLimit(READS)
         self._closed: Callable[[], None] | None = None
@@ -215,7 +214,7 @@ class ControlServer:
         self._listen()
 
     def set_access(self, mode: int, group: str) -> None:
-        """Let those connect whom the mode lets in, and this group, whose members may command."""
+        """Set the mode of the socket, and the group whose members may connect and command."""
         former, self._group = self._group, group
         if self._sock is None:
             return
@@ -264,7 +263,7 @@ class ControlServer:
         self._close(sock)
 
     def _pause_accepting(self, why: str) -> None:
-        # The client waits in the kernel's queue, and would be reported again and again.
+        # The client stays in the backlog, so the socket would be readable all the time.
         assert self._sock is not None
         logger.warning("control socket: cannot accept: %s; pausing", why)
         self._loop.remove_reader(self._sock.fileno())
@@ -308,16 +307,16 @@ class ControlServer:
             closed()
 
     def close(self, closed: Callable[[], None]) -> None:
-        """Take no more clients, let answers go out, hang up, and remove the socket's file.
+        """Stop accepting, send current answers, disconnect, and remove the socket's file.
 
-        ``closed`` is called when all is over, which may be at once.
+        ``closed`` is called when that is done, possibly at once.
         """
         if self._sock is not None:
             if self._pause is not None:
                 self._pause.cancel()
             self._loop.remove_reader(self._sock.fileno())
             listener, self._sock = self._sock, None
-            if self._peek:  # one who was not accepted may have sent descriptors as well
+            if self._peek:  # a client in the backlog may have sent descriptors as well
                 scm_rights.close_in_thread(lambda: bind.close_unix(listener))
             else:
                 bind.close_unix(listener)

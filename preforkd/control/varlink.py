@@ -1,7 +1,6 @@
 """How a Varlink interface is declared: methods, parameters and errors are Structs.
 
-From these calls are checked (`preforkd.control.dispatch`) and descriptions are written
-(`preforkd.control.introspection`). https://varlink.org
+`preforkd.control.dispatch` checks calls against them, `preforkd.control.introspection` describes them. https://varlink.org
 """
 
 from collections.abc import Callable
@@ -10,18 +9,18 @@ from typing import Any, ClassVar
 import msgspec
 
 Answer = Callable[[msgspec.Struct], None]
-"""Takes a method's answer: its parameters, or an `Error`. Once for each call, at once or later."""
+"""Takes a method's answer: its result, or an `Error`. Called once per call, at once or later."""
 
 
 class Error(msgspec.Struct, frozen=True):
-    """An error, named as its class; the fields are its parameters, the docstring its description."""
+    """An error; the class has its name, its parameters as fields, its description as docstring."""
 
     interface_name: ClassVar[str]
     """The name of its interface."""
 
 
 class Method(msgspec.Struct, frozen=True):
-    """A method, named as the class of its parameters, of which the docstring is its description."""
+    """A method; the class of its parameters has its name, and its description as docstring."""
 
     parameters: type[msgspec.Struct]
     result: type[msgspec.Struct]

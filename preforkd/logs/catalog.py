@@ -1,6 +1,6 @@
-"""Events that an administrator looks for: their MESSAGE_ID, and what the journal's catalog says.
+"""The catalog of messages that an administrator looks for: MESSAGE_ID, subject, and explanation.
 
-``journalctl -x`` shows the text below a message; ``journalctl MESSAGE_ID=…`` finds all of a kind.
+``journalctl -x`` shows the explanation below a message; ``journalctl MESSAGE_ID=…`` finds all of a kind.
 """
 
 from msgspec import Struct

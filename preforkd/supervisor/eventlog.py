@@ -147,7 +147,7 @@ def _worker_stopped(event: ev.WorkerStopped, board: Scoreboard) -> None:
     if row is None or (row.stopped_at is not None) == event.stopped:
         return
     if event.stopped:
-        text = "was stopped by a signal (SIGSTOP?); killing it unless it continues"
+        text = "was stopped by a signal (SIGSTOP?); it will be killed unless it continues"
         _log_worker(row, logging.WARNING, text, catalog.WORKER_STOPPED)
     else:
         _log_worker(row, logging.INFO, "continues after a stop")
@@ -321,7 +321,7 @@ def _zygote_stopped(event: ev.ZygoteStopped, board: Scoreboard) -> None:
     if row is None or (row.stopped_at is not None) == event.stopped:
         return
     if event.stopped:
-        text = "was stopped by a signal (SIGSTOP?); killing it unless it continues"
+        text = "was stopped by a signal (SIGSTOP?); it will be killed unless it continues"
         _log_zygote(row, logging.WARNING, text, catalog.ZYGOTE_KILLED)
     else:
         _log_zygote(row, logging.INFO, "continues after a stop")

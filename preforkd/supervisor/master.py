@@ -1,7 +1,7 @@
-"""The master: facts go in, the policy decides, the pool performs, and the service says what is true.
+"""The master: collects facts, has the policy decide, has the pool perform, announces the result.
 
-Everything happens in one loop.  Facts are queued, never handled where they arise, so that
-an action whose effect is known at once (a fork that fails) does not re-enter what performed it.
+Everything happens in one loop. Facts are queued, never handled where they arise, so that an action that fails
+at once (a fork, for example) does not re-enter the code that performs it. See the package for the order.
 """
 
 import logging
@@ -49,13 +49,13 @@ from preforkd.supervisor.refork import ReforkWaiters
 logger = logging.getLogger("preforkd.master")
 
 MOST_WORKERS = 1024
-"""The largest size that may be asked for by hand."""
+"""The largest size that an administrator may set."""
 _MARGIN = 10.0
-"""Seconds that systemd is asked for beyond our own deadlines."""
+"""Seconds by which timeouts of systemd exceed those of preforkd."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """What a generation was started with, until it serves or is given up."""
+    """What a generation was started with, until it is promoted or abandoned."""
 
     generation: int
     loaded: Configuration
@@ -67,7 +67,7 @@ class Master:
     """See the module.
 
     ``read`` returns the configuration as it is now and raises ConfigurationError; ``environment`` is
-    what the application's processes get.
+    that of the application's processes.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Master:
         self.listeners = listeners
         self.reloads = reloads.Reloads()
         self.by_hand: int | None = None
-        """The size that was asked for in place of that of the settings."""
+        """The size that an administrator has set in place of that of the settings."""
         self.limits = self._limits(loaded.settings)
         self.memory_sampler = MemorySampler(loop)
         self.pool = Pool(self.loop, self.feed, self._activity_resumed)
@@ -111,7 +111,7 @@ class Master:
         self._turning: Call | None = None
         self._timer: Call | None = None
         self._drain_notice: Call | None = None
-        """Runs while the stop has been announced and nobody drains yet."""
+        """Set between the announcement of a stop and the start of draining."""
         self._exiting_idle = False
         self._title = Title()
         self._status_notifier = StatusNotifier(self.loop, notifier, self._status_line)
@@ -143,10 +143,10 @@ class Master:
         """The settings in force."""
         return self.loaded.settings
 
-    # --- what may be asked of it -----------------------------------------------------------------
+    # --- commands ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin the first generation. Raises PreforkdError when its sockets cannot be had."""
+        """Start the first generation. Raises PreforkdError if its sockets cannot be opened."""
         proposal = self.listeners.propose(self.loaded.settings, self.loaded.origins)
         text = (
             f"preforkd {preforkd.VERSION} starting: {self.loaded.path or 'built-in configuration'}"
@@ -164,11 +164,11 @@ class Master:
         self._watchdog.start()
 
     def reload(self, callback: reloads.ReloadCallback, *, fresh: bool) -> None:
-        """Ask for a reload, and to be told how it ended. ``fresh``: new workers in any case."""
+        """Reload, and call ``callback`` with the answer. ``fresh``: start new workers in any case."""
         self._request_reload(callback, fresh=fresh)
 
     def on_sighup(self) -> None:
-        """Reload, as SIGHUP asks for: nobody waits for the answer."""
+        """Reload; there is no answer to a signal."""
         self._request_reload(None, fresh=False)
 
     def _request_reload(self, waiter: reloads.ReloadCallback | None, *, fresh: bool) -> None:
@@ -179,7 +179,7 @@ class Master:
             self._transition(Event.RELOAD)
 
     def stop(self, *, quick: bool = False) -> None:
-        """Stop: by draining, quickly when asked twice or ``quick``."""
+        """Stop: drain first; quickly at the second call, or if ``quick``."""
         if self.life is State.ENDED:
             return
         first = self.life is not State.STOPPING
@@ -188,7 +188,7 @@ class Master:
             self._transition(Event.STOP)
 
     def scale(self, size: int | None) -> int:
-        """Give the pool this size by hand, or (None) the one of the settings again; return the size.
+        """Set the size of the pool, or (None) return to that of the settings; return the size.
 
         It holds until the settings of ``workers`` change, or the service ends.
         """
@@ -197,17 +197,17 @@ class Master:
         self.limits = self._limits_now()
         after = size_of(self.board, self.limits)
         if after != before or size is not None:
-            # So that an elastic pool goes on from there when its size is its own again.
+            # An elastic pool continues from there when it decides about its size again.
             self._record(ev.Resize(after, before, "requested by an administrator"))
         self._turn_soon()
         return after
 
     def scale_by(self, step: int) -> int:
-        """Give the pool so many workers more, or fewer; return the size."""
+        """Change the size of the pool by ``step`` workers; return the size."""
         return self.scale(size_of(self.board, self.limits) + step)
 
     def refork(self, callback: Callable[[str | Failure], None]) -> None:
-        """Fork the zygote anew from the warmest worker; tell what was achieved, or why not."""
+        """Fork a zygote from the warmest worker; call ``callback`` with a message, or the failure."""
         self._refork_waiters.add(callback)
         current, kind = self.board.current, kind_of(self.settings.app.target)
         if self.life is not State.SERVING or current is None:
@@ -219,13 +219,13 @@ class Master:
             self.feed(ev.ReforkRequested(self._monitor.warmest(), "requested", urgent=True))
 
     def log_status(self) -> None:
-        """Log the STATUS line and each problem."""
+        """Log the STATUS line and the state of each worker."""
         logger.info("%s", self._status_line())
         for row in self.board.workers.values():
             logger.info("%s: %s", eventlog.worker_name(row), row.state.value)
 
     def status(self) -> ServiceStatus:
-        """Return all there is to see."""
+        """Return the status of the service."""
         return snapshot.service_status(
             snapshot.SnapshotSource(
                 version=preforkd.VERSION,
@@ -246,7 +246,7 @@ class Master:
         )
 
     def memory(self, callback: Callable[[MemoryStatus], None]) -> None:
-        """Read the memory of all processes, beside the loop."""
+        """Read the memory of all processes in a thread; call ``callback`` with it."""
         snapshot.read_memory_status(self.board, self.memory_sampler, callback)
 
     def quiet_since(self) -> float | None:
@@ -258,7 +258,7 @@ class Master:
         return self.pool.open_connections()
 
     def on_memory_pressure(self) -> None:
-        """Give back memory, here and in all workers: it is short."""
+        """Release unused memory, here and in all workers, because the kernel reports pressure."""
         eventlog.log_entry(
             catalog.MEMORY_PRESSURE,
             logging.WARNING,
@@ -275,7 +275,7 @@ class Master:
         self.stop()
 
     def close(self) -> None:
-        """Stop all timers and give the sockets back."""
+        """Cancel all timers and close the listeners."""
         self.pool.close()
         self._idle_timer.close()
         self._watchdog.close()
@@ -283,7 +283,7 @@ class Master:
         self._status_notifier.close()
         self._timeout_extender.end()
         self._end_drain_notice()
-        # What stands there until the next start.
+        # systemctl status shows this line until the next start.
         self._notifier.status(self._status_notifier.line())
         if self._timer is not None:
             self._timer.cancel()
@@ -292,10 +292,10 @@ class Master:
         self.listeners.close(restarting=self.restarting)
         self._notifier.barrier()
 
-    # --- facts in, wishes out --------------------------------------------------------------------
+    # --- facts, policy, announcements --------------------------------------------------------------
 
     def feed(self, fact: ev.Fact) -> None:
-        """Take a fact; it is dealt with in the loop's next turn."""
+        """Queue a fact for the next turn."""
         self._facts.append(fact)
         self._turn_soon()
 
@@ -308,7 +308,7 @@ class Master:
         while self._facts:
             self._record(self._facts.popleft())
         plan = policy.decide(self.board, self.limits, self.loop.time())
-        # Retired at a reload, a worker may keep its idle connections for a while.
+        # A worker that is retired by a reload may keep idle connections for a while.
         stopping = self.board.stopping is not None
         self.pool.linger = 0.0 if stopping else limits.linger_of(self.loaded.settings)
         self.pool.drain = self.limits.drain
@@ -316,8 +316,7 @@ class Master:
             self._record(action)
             self.pool.perform(action)
         self._sleep_until(plan.wake_at)
-        # What follows for the service as a whole is announced when it is true: READY after the
-        # workers were told to serve.
+        # Announcements come last, when they are true: READY after the workers were ordered to serve.
         for action in plan.actions:
             self._announce(action)
         self._log_start_delay()
@@ -343,7 +342,7 @@ class Master:
         try:
             eventlog.log_event(event, self.board)
         except Exception:
-            # What cannot be logged has happened all the same.
+            # An event that cannot be logged has happened nevertheless.
             logger.exception("internal error: %r could not be logged", event)
         self.board.apply(event, self.loop.time())
         if isinstance(event, ev.WorkerReady):
@@ -377,20 +376,20 @@ class Master:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        # What is wrong is to be said when it is, also where nothing else happens then.
+        # A problem is shown in STATUS at its time, even if nothing else happens then.
         due = status.next_problem_at(self.board, self.limits, self.loop.time())
         due = min(due, math.inf if wake_at is None else wake_at)
         if due < math.inf and not self._facts:
             self._timer = self.loop.call_at(due, self._turn_soon)
 
     def _forget_launches(self) -> None:
-        # The board learns of a candidate in the next turn only.
+        # A candidate is in the scoreboard only after the next turn.
         wanted = {self._candidate.generation} if self._candidate is not None else set()
         current = self.board.current
         for generation in self.pool.launches.keys() - self.board.generations.keys() - wanted:
             self.pool.forget_launch(generation, current.generation if current else None)
 
-    # --- what it shows ---------------------------------------------------------------------------
+    # --- log and status ----------------------------------------------------------------------------
 
     def _activity_resumed(self) -> None:
         self._monitor.sampler.wake()
@@ -438,7 +437,7 @@ class Master:
             parts.append(f"{why}; fix that, then reload again")
         return "; ".join([*parts, *self.listeners.current.notes])
 
-    # --- the daemon's own life -------------------------------------------------------------------
+    # --- lifecycle ---------------------------------------------------------------------------------
 
     def _transition(self, event: Event) -> None:
         self.life, effects = lifecycle.step(self.life, event)
@@ -446,7 +445,7 @@ class Master:
             try:
                 _EFFECTS[effect](self)
             except Exception as error:
-                # The effects behind it are carried out all the same: clients wait for the answer.
+                # The remaining effects are carried out nevertheless: clients wait for the answer.
                 logger.exception("internal error: %s failed", effect.value)
                 self._outcome = reloads.refusal(_internal(error))
         self._turn_soon()
@@ -456,21 +455,21 @@ class Master:
         self._notifier.ready(self._status_notifier.line())
 
     def _announce_reloading(self) -> None:
-        # Only where nobody is answered by the control socket, as ExecReload= is: having heard of the
-        # reload, systemd 257 waits for its end after ExecReload=, also when we are dead by then.
+        # Only for a signal. ExecReload= gets its answer by the control socket; notified of the reload,
+        # systemd 257 waits for its end after ExecReload=, even if the master has died by then.
         if self.reloads.by_signal:
             self._notifier.reloading(self._status_notifier.line())
         self._timeout_extender.begin(self.limits.start + _MARGIN)
 
     def _announce_stopping(self) -> None:
         self._notifier.stopping(self._status_notifier.line())
-        patience = self.limits.drain + self.limits.dismiss
-        patience += self.loaded.settings.timeouts.drain_notice
-        self._timeout_extender.begin(patience + _MARGIN)
+        longest = self.limits.drain + self.limits.dismiss
+        longest += self.loaded.settings.timeouts.drain_notice
+        self._timeout_extender.begin(longest + _MARGIN)
 
     def _prepare_reload(self) -> None:
         fresh = self.reloads.begin()
-        # A process is started for it; the workers are looked after meanwhile.
+        # Another process reads it; a thread awaits that, so that the loop goes on.
         run_in_thread(
             self.loop,
             "reader",
@@ -480,7 +479,7 @@ class Master:
 
     def _configuration_read(self, read: Callable[[], Configuration], *, fresh: bool) -> None:
         if self.life is not State.RELOADING:
-            return  # a stop was asked for meanwhile
+            return  # the service was stopped meanwhile
         secrets: tuple[str, ...] = ()
         try:
             loaded = read()
@@ -490,7 +489,7 @@ class Master:
             hide(error, secrets)
             self._refuse_reload(error.failure())
         except Exception as error:
-            # Whatever it was: the reload ends, and with it the wait of those who asked for it.
+            # The reload must end in any case: clients wait for the answer.
             logger.exception("internal error: a reload failed")
             if self.life is State.RELOADING:
                 self._refuse_reload(_internal(error))
@@ -531,7 +530,7 @@ class Master:
         )
         text = f"reload: {self._outcome.message}"
         eventlog.log_entry(catalog.RELOADED_LIVE, logging.INFO, text)
-        # Who is too many is told to leave before the service says that it has changed.
+        # Retire surplus workers before the change is announced.
         self._turn()
         self._transition(Event.SETTLED)
 

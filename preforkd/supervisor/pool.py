@@ -1,8 +1,8 @@
-"""The pool: carries out what the policy wishes for, and listens to the children.
+"""The pool: performs the actions of the policy, and reads the messages of the children.
 
-It decides nothing, and it distrusts: an action for a child that it does not know is an error of
-ours and said so; what a child says is believed only of that child, and a pid only when the kernel
-confirms that it is our child.  The policy is `preforkd.core.policy`.
+It decides nothing (`preforkd.core.policy` does), and it does not trust the children: a message of a child has
+consequences for that child only, and a pid that it contains is used only if the kernel confirms that it is a
+child of the master.
 """
 
 import contextlib
@@ -42,18 +42,18 @@ from preforkd.supervisor.sampler import PoolSample
 logger = logging.getLogger("preforkd.master")
 
 _REJECTIONS_LOGGED = 10
-"""Messages of one child that are none, or not true, and are logged."""
+"""Number of rejected messages that are logged per child."""
 _SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _MESSAGES_A_TURN = 16
-"""Messages that one child may have read before the others are looked after."""
+"""Messages that are read from one child per turn, so that the others are not delayed."""
 
 _STACKS_DELAY = 0.2
 """Seconds that a worker has to write its stacks before they are read; less than `Limits.stacks_timeout`."""
 
 _LATE_STACKS_TIMEOUT = 2.0
-"""Seconds that a process which is late has to write its stacks, before it is killed without."""
+"""Seconds that a process which exceeded a timeout has to write its stacks before it is killed."""
 _LATE_STACKS_POLL = 0.1
-"""Seconds between two looks at what it has written."""
+"""Seconds between two checks whether its stacks are complete."""
 
 AnyHandle = TypeVar("AnyHandle", WorkerHandle, ZygoteHandle)
 _EndZygote = ev.KillZygote | ev.GiveUpRefork
@@ -70,18 +70,18 @@ class Pool:
     ) -> None:
         self.launches: dict[int, Launch] = {}
         self.directories: dict[int, str] = {}
-        """From which directory each generation has loaded its application, as its zygote says."""
+        """The directory from which each generation has loaded its application, as its zygote reports."""
         self.linger = 0.0
         """Seconds that a retiring worker's idle connections may stay open."""
         self.drain: float | None = None
-        """What a worker that is to leave is told of its time: see `messages.Retire`."""
+        """Seconds that a retiring worker has, as it is sent in `messages.Retire`."""
         self._requests = 0
         self.on_overdue_stacks: Callable[[int, str], None] = lambda _worker, _stacks: None
-        """Called with the stacks of a worker that is to be killed for its request."""
+        """Called with the stacks of a worker that is about to be killed for its request."""
         self.on_late_stacks: Callable[[ev.KillWorker | _EndZygote, str], None] = (
             lambda _end, _stacks: None
         )
-        """Called with the stacks of a process that is killed because it is late."""
+        """Called with the stacks of a process that is killed after a timeout."""
         self._drain_noticed = False
         self._loop = loop
         self._report = report
@@ -94,16 +94,16 @@ class Pool:
         self._outputs = Outputs(loop)
 
     def close(self) -> None:
-        """Tell what children have written, and read no more; give up what they were started with."""
+        """Forward the remaining output of the children, and close what they were started with."""
         self._outputs.close()
         for launch in self.launches.values():
             launch.close()
 
     def perform(self, action: ev.Action) -> None:
-        """Carry out one action; what it leads to is reported. Never raises.
+        """Perform one action and report its results as facts. Does not raise.
 
-        The scoreboard has the action written down already. One that raises, by a fault of ours, is
-        reported as failed, so that nobody waits for what will not come.
+        The action is in the scoreboard already. If performing it raises, which is a bug, it is reported as
+        failed, so that the policy does not wait for its result.
         """
         if (method := _PERFORM.get(type(action))) is None:
             return
@@ -125,12 +125,12 @@ class Pool:
                 else:
                     self._forget_worker(handle, reason)
             case ev.ServeWorker(worker=worker) | ev.KillWorker(worker=worker):
-                # One that does not know that it is to serve is replaced.
+                # A worker that was not ordered to serve is of no use; it is replaced.
                 self._end_worker(worker)
             case ev.KillZygote(zygote=zygote) | ev.GiveUpRefork(zygote=zygote):
                 self._end_zygote(zygote)
             case _:
-                pass  # what it does not do has a deadline
+                pass  # its deadline expires
 
     def workers(self) -> Iterator[WorkerHandle]:
         """Yield the handles of all workers."""
@@ -141,7 +141,7 @@ class Pool:
         return self._workers.get(worker)
 
     def sample(self, now: float) -> PoolSample:
-        """Return what all workers say of themselves."""
+        """Return a sample of all slots."""
         busy: dict[int, float] = {}
         requests: dict[int, int] = {}
         beats: dict[int, int] = {}
@@ -155,7 +155,7 @@ class Pool:
         return PoolSample(busy, requests, beats, connections)
 
     def busy_with(self, worker: int) -> str:
-        """Return what a worker says that it is busy with; empty if it does not, or is idle."""
+        """Return the request line in a worker's slot; empty if it is idle or has written none."""
         handle = self._workers.get(worker)
         return (
             handle.slot_memory.request_line()
@@ -164,24 +164,24 @@ class Pool:
         )
 
     def waiting(self, generation: int) -> int:
-        """Return how many connections wait for a worker of this generation to take them."""
+        """Return how many connections wait for a worker of this generation."""
         launch = self.launches.get(generation)
         return launch.waiting() if launch is not None else 0
 
     def listeners(self, generation: int) -> list[socket.socket]:
-        """Return the sockets at which this generation accepts."""
+        """Return the listening sockets of this generation."""
         launch = self.launches.get(generation)
         return [sock for _, sock in launch.listeners] if launch is not None else []
 
     def request_heartbeat(self, worker: int) -> None:
-        """Ask a worker to show that its loop turns."""
+        """Request a heartbeat from a worker."""
         if handle := self._workers.get(worker):
             self._send(handle, messages.Heartbeat())
 
     def forget_launch(self, generation: int, successor: int | None) -> None:
-        """Give up what a generation was started with: it is no more.
+        """Close what a generation was started with; it has no processes any more.
 
-        Connections that wait for one of its workers go to the generation ``successor``.
+        Connections that wait in its handoff are moved to the generation ``successor``.
         """
         launch = self.launches.pop(generation)
         self.directories.pop(generation, None)
@@ -207,7 +207,7 @@ class Pool:
                 logger.warning(text, generation, lost)
 
         if launch.handoff is not None:
-            # What workers have left there may be descriptors whose close waits: `preforkd.ipc.scm_rights`.
+            # Closing descriptors that workers left in the handoff may block: `preforkd.ipc.scm_rights`.
             run_in_thread(self._loop, "handoff", release, done)
 
     def open_connections(self) -> int:
@@ -236,9 +236,9 @@ class Pool:
         if output is not None:
             output.close_child_ends()
             output.set_pid(handle.pid)
-            # Its standard error is ours to read now, and not the journal's any more.
+            # The master reads its standard error now; it is not the journal's any more.
             settings = replace(settings, log=replace(settings.log, target="journal"))
-        # It has them from its beginning, and they could be more than a message can carry.
+        # It got them at execve(2), and they may be larger than a message.
         settings = replace(settings, app=replace(settings.app, environment={}))
         self._loop.add_reader(handle.channel.fileno(), self._read_zygote, handle)
         self._loop.add_reader(handle.pidfd, self._zygote_ended, handle)
@@ -255,7 +255,7 @@ class Pool:
         try:
             handle.channel.send(order, descriptors)
         except ChannelClosedError:
-            pass  # its end will be reported
+            pass  # its exit will be reported
         except OSError as error:
             reason = f"cannot send the settings to the zygote: {error.strerror}"
             self._report(ev.ZygoteFailed(action.zygote, Failure(Blame.SYSTEM, reason)))
@@ -379,15 +379,15 @@ class Pool:
         self._loop.add_reader(handle.channel.fileno(), self._read_worker, handle)
 
     def _adopt(self, zygote: int | None, worker: int, pid: int) -> None:
-        # The pid is a claim. Only a child of ours that is not known under another number is
-        # believed.
+        # A child reported the pid. It is used only if it is that of a child of the master which has no
+        # handle yet.
         handle = self._workers.get(worker)
         if handle is not None and handle.pid == pid:
             return
         try:
             pidfd = self._claim(pid)
         except OSError as error:
-            # Who cannot be watched is given up: it leaves as its channel ends, and is reaped as a stranger.
+            # Without a pidfd the worker is given up: it exits when its channel closes, an orphan then.
             if handle is not None:
                 reason = f"the master cannot open a descriptor of the process: {error.strerror}"
                 self._report_shortage(worker, reason, error)
@@ -414,13 +414,13 @@ class Pool:
         self._fork_settled()
 
     def _report_shortage(self, worker: int, reason: str, error: Exception) -> None:
-        # Before the worker's end, for which the application would be to blame.
+        # Reported before the exit of the worker, which would be blamed on the application.
         if hint := shortage(error):
             self._report(ev.WorkerFailed(worker, Failure(Blame.SYSTEM, reason, hint=hint)))
 
     def _claim(self, pid: int) -> int | None:
-        # A pidfd for a pid that a child names, if that is a child of ours, and not a known one. Raises
-        # OSError where the system has no descriptor left.
+        # Return a pidfd for a pid that a child reported, if it is that of a child without a handle. Raises
+        # OSError if no descriptor is available.
         known = {row.pid for row in self._workers.values()}
         known.update(row.pid for row in self._zygotes.values())
         if pid in known or pid <= 0:
@@ -457,7 +457,7 @@ class Pool:
                     return
                 close_all(received.descriptors)
                 if handle.pid is None:
-                    # Its word overtook the zygote's, on another channel.
+                    # Its message came before that of the zygote, which is on another channel.
                     self._adopt(None, handle.worker, received.pid)
                     if handle.worker not in self._workers:
                         return
@@ -467,7 +467,7 @@ class Pool:
                 return
 
     def _throttle(self, handle: AnyHandle, read: Callable[[AnyHandle], None]) -> bool:
-        # What a child says costs the master time that belongs to all: it has to wait, for a moment.
+        # Reading messages delays the other children, so each child has a rate limit.
         rest = handle.ratelimit.take(self._loop.time())
         if rest <= 0:
             return False
@@ -494,7 +494,7 @@ class Pool:
                 self._report(ev.WorkerFailed(handle.worker, self._presentable(handle, failure)))
             case messages.Leaving():
                 self._report(ev.WorkerLeaving(handle.worker))
-                # One that only says so is made to: it would be killed with clients of its own later.
+                # Order it to: a worker that only claims to drain would be killed with its clients later.
                 self._send(handle, messages.Retire(timeout=self.drain))
             case messages.RequestLimitReached():
                 requests = handle.slot_memory.read(self._loop.time()).requests
@@ -511,7 +511,7 @@ class Pool:
         self._loop.remove_reader(handle.channel.fileno())
         handle.disconnected = True
         if handle.pid is None and (zygote := self._zygotes.get(handle.zygote)):
-            self._read_zygote(zygote)  # the word of its birth may be there, unread
+            self._read_zygote(zygote)  # its message with the pid may be unread
         if handle.pid is None and handle.worker in self._workers:
             self._forget_worker(handle, "it was never forked")
 
@@ -521,10 +521,10 @@ class Pool:
         if report is None:
             return
         if not handle.disconnected:
-            self._read_worker(handle)  # its last words
+            self._read_worker(handle)  # read what it sent before it exited
         if handle.output is not None:
             handle.output.drain()
-        # The kernel's own SIGKILL looks like anybody's; the cgroup counts those.
+        # The OOM killer's SIGKILL looks like any other; the cgroup counts the former.
         starved = report.signal == signal.SIGKILL and self._oom_kills.increased()
         how = report.describe() + (", out of memory" if starved else "")
         self._forget_worker(handle, how, out_of_memory=starved)
@@ -556,7 +556,7 @@ class Pool:
                 self._send(handle, messages.DrainNotice())
 
     def limit_requests(self, requests: int) -> None:
-        """Have workers be spent after so many requests, each after a share of its own; 0: never."""
+        """Set after how many requests workers are replaced, each after its own share; 0: never."""
         if requests == self._requests:
             return
         self._requests = requests
@@ -578,7 +578,7 @@ class Pool:
             handle.channel.send(message)
             handle.send_blocked = False
         except ChannelClosedError:
-            pass  # its end will be reported
+            pass  # its exit will be reported
         except BlockingIOError:
             if not handle.send_blocked:
                 logger.warning("%s does not read its messages; its channel is full", handle.name)
@@ -605,7 +605,7 @@ class Pool:
         until: float,
     ) -> None:
         if handle.pidfd is None or not self._knows(handle):
-            return  # it has ended meanwhile
+            return  # it has exited meanwhile
         if handle.slot_memory.has_all_stacks() or self._loop.time() >= until:
             process.send_signal(handle.pidfd, signal.SIGKILL)
             self.on_late_stacks(action, handle.slot_memory.stacks())
@@ -622,8 +622,7 @@ class Pool:
         if handle is None:
             return
         if handle.pidfd is None:
-            # Nobody to kill yet; should it still be born, it finds its channel closed, and is not
-            # ours to wait for.
+            # It has no process yet. If it is forked anyway, it finds its channel closed and exits.
             self._close_worker(handle)
         else:
             process.send_signal(handle.pidfd, signal.SIGKILL)
@@ -643,7 +642,7 @@ class Pool:
             )
 
     def request_stacks(self, worker: int, delay: float, callback: Callable[[str], None]) -> None:
-        """Have a worker write its stacks, and tell what there is of them after this many seconds."""
+        """Have a worker write its stacks; call ``callback`` with them after ``delay`` seconds."""
         handle = self._workers.get(worker)
         if handle is None or handle.pidfd is None:
             callback("")
@@ -652,12 +651,12 @@ class Pool:
         self._loop.call_later(delay, self._pass_stacks, handle, callback)
 
     def _pass_stacks(self, handle: WorkerHandle, callback: Callable[[str], None]) -> None:
-        # It may have ended in between: its memory is closed then.
+        # If it has exited meanwhile, its memory is closed.
         alive = self._workers.get(handle.worker) is handle
         callback(handle.slot_memory.stacks() if alive else "")
 
     def child_changed(self) -> None:
-        """Act on SIGCHLD: a child was stopped, goes on, or a stranger has ended."""
+        """Handle SIGCHLD: a child was stopped or continues, or an orphan has exited."""
         self._note_stops()
         self.reap_orphans()
 
@@ -676,30 +675,30 @@ class Pool:
                     self._wake_workers()
 
     def _wake_workers(self) -> None:
-        # The kernel may have woken one that is stopped, or was killed, for a connection that it cannot
-        # take now, and wakes nobody else for that.
+        # The kernel may have woken the stopped or killed worker for a connection, and wakes no other worker
+        # for it.
         for handle in self._workers.values():
             if handle.ready:
                 self._send(handle, messages.Heartbeat())
 
     def trim(self) -> None:
-        """Ask each worker to give back memory that it does not need."""
+        """Order each worker to release memory that it does not need."""
         for handle in self._workers.values():
             self._send(handle, messages.Trim())
 
     def send_drain_notice(self) -> None:
-        """Tell each worker, and those to come, that the service stops soon."""
+        """Notify each worker, and those that start later, that the service stops soon."""
         self._drain_noticed = True
         for handle in self._workers.values():
             self._send(handle, messages.DrainNotice())
 
-    # --- strangers -------------------------------------------------------------------------------
+    # --- orphans -----------------------------------------------------------------------------------
 
     def reap_orphans(self) -> None:
-        """Reap children that were reparented to us: the application's orphans.
+        """Reap orphans of the application, which the kernel made children of the master.
 
-        A worker may end before its zygote's word of its birth is heard; as long as a birth is
-        pending, one who has ended may be the newborn, and is left for `_adopt` to find.
+        A worker may exit before the message with its pid is read. While a fork is pending, an exited child
+        without a handle may be that worker, and is left for `_adopt`.
         """
         for zygote in list(self._zygotes.values()):
             self._read_zygote(zygote)

@@ -86,7 +86,7 @@ def test_a_worker_that_floods(service):
     before = set(service.workers())
     flood = threading.Thread(target=get, args=(service.address, "/?flood"))
     flood.start()
-    service.until(lambda _: "says more than" in service.log)
+    service.until(lambda _: "sends more than" in service.log)
     spent, begun = cpu_seconds(service.pid), time.monotonic()
     with Load(service.address, keep_alive=0, rate=50) as load:
         load.wait_for(100)
@@ -95,7 +95,7 @@ def test_a_worker_that_floods(service):
     flood.join()
     pids = {row["pid"] for row in service.until(lambda status: status["ready"] == 3)["workers"]}
     assert len(before - pids) == 1
-    assert service.log.count("says more than") == 1
+    assert service.log.count("sends more than") == 1
     assert len(service.log) < 20_000
     assert service.stop() == 0
 

@@ -84,7 +84,7 @@ def test_a_worker_that_is_stopped_in_a_request(service):
     status = service.until(lambda status: status["busy"] == 1)
     (pid,) = (row["pid"] for row in status["workers"] if row["busy_seconds"] is not None)
     os.kill(pid, signal.SIGSTOP)
-    service.until(lambda _: "was stopped by a signal (SIGSTOP?); it is killed" in service.log)
+    service.until(lambda _: "was stopped by a signal (SIGSTOP?); it will be killed" in service.log)
     with Load(service.address, keep_alive=0, fresh=2, rate=100) as load:
         whole_again(service, 2, {pid})
     client.join()

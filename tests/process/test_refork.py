@@ -106,7 +106,7 @@ def test_reforks_that_fail_change_nothing(service, started):
         for trouble, said in (
             ("raise", "the hook before_refork failed: RuntimeError: not now"),
             ("hang", "the zygote forked from a worker was not ready within 2 s"),
-            ("die", "exited before it was ready: exit status 3"),
+            ("die", "before it was ready: exit status 3"),
         ):
             (service.folder / trouble).touch()
             answer = service.control("refork")
