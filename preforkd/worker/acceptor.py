@@ -1,11 +1,10 @@
-"""The gate: a worker's listeners, its channel to the master, and its signals, in one epoll.
+"""The acceptor: a worker's listeners, its channel to the master and its signals, in one epoll.
 
-Each listener is polled with EPOLLEXCLUSIVE, so that the kernel wakes one idle worker for a
-connection, and registered anew after each accept, which sends the worker to the end of the kernel's
-queue: without that the worker that slept last is woken first, and a few workers get all the work.
-A worker that is busy does not wait in epoll, so it is not chosen.  There is no blocking accept()
-and no exception from a signal handler, so that no connection is lost between the kernel's queue and
-the application.  epoll_ctl(2)
+Each listener is polled with EPOLLEXCLUSIVE, so that the kernel wakes one idle worker for a connection, and
+is registered again after each accept, which moves the worker to the end of the kernel's wait queue:
+without it the worker that waited last is woken first, and a few workers get all connections.  A busy worker
+does not wait in epoll, so it is not chosen.  accept4(2) never blocks and no signal handler raises, so that
+no connection is lost between the backlog and the application.  epoll_ctl(2)
 """
 
 import contextlib
@@ -30,7 +29,7 @@ logger = logging.getLogger("preforkd.worker")
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE = 0.5
-"""Seconds without accepting after the system ran out of descriptors or memory."""
+"""Seconds for which accepting pauses after the system ran out of descriptors or memory."""
 _EVENTS = 64
 
 
@@ -50,7 +49,7 @@ class Listener:
 
 @dataclass(slots=True)
 class Accepted:
-    """A connection, still in the mode that accept(2) gave it (blocking)."""
+    """An accepted connection, still in the mode that accept(2) gave it (blocking)."""
 
     sock: socket.socket
     peer: Any
@@ -58,7 +57,7 @@ class Accepted:
 
 
 class Acceptor:
-    """See the module. Not opened until `enable`; `retiring` says when to leave."""
+    """See the module. Accepts after `enable`; ``retiring`` is true when the worker has to drain and exit."""
 
     def __init__(
         self,
@@ -71,30 +70,30 @@ class Acceptor:
         self.retiring = False
         self.linger = 0.0
         self.drain_timeout: float | None = None
-        """Seconds that a worker that is to leave has for it; None: as its settings say."""
+        """Seconds for the drain, as the master ordered; None: ``timeouts.drain``."""
         self.master_gone = False
         self.drain_announced = False
-        """The service will stop soon, and serves on meanwhile."""
+        """The service stops soon; readiness probes fail, and requests are served meanwhile."""
         self.self_retired = False
-        """The worker leaves without having been told to by the master."""
+        """The worker retires without an order of the master (SIGTERM, SystemExit)."""
         self.on_retiring: Callable[[], None] = lambda: None
-        """Called once, when the worker begins to leave."""
+        """Called once, when the worker begins to drain."""
         self.on_overdue: Callable[[], None] = lambda: None
-        """Called when the worker is to be killed for a request that takes too long."""
+        """Called before the master kills the worker for an overdue request."""
         self.pending_refork: tuple[int, tuple[int, int]] | None = None
-        """The zygote that this worker is to fork from itself, between two requests, and its descriptors."""
+        """The zygote to be forked from this worker between two requests: its number and its descriptors."""
         self.refork_immediately = False
-        """`on_refork` only refuses: nobody has to find a moment for it."""
+        """`on_refork` always refuses, so that it is called at once and not between two requests."""
         self.on_refork: Callable[[int, tuple[int, int]], None] = lambda _zygote, _descriptors: None
         self._retiring_reported = False
         self._serving = False
         self._channel = channel
         self._listeners = {listener.sock.fileno(): listener for listener in listeners}
         self._sources = list(self._listeners)
-        """What is polled while the gate is open."""
+        """Descriptors that are polled while accepting is enabled."""
         self._open = False
         self._final_accept = False
-        """The worker has shut for good, and takes once more what it was woken for."""
+        """Accepting is disabled for good; the wake-ups that were received are accepted for the last time."""
         self._resume_at: float | None = None
         self._wake_read, self._wake_write = socket.socketpair()
         for sock in (self._wake_read, self._wake_write):
@@ -107,33 +106,33 @@ class Acceptor:
         }
 
     def install_signal_handler(self) -> None:
-        """Make SIGTERM a wish to leave, delivered through the epoll."""
+        """Let SIGTERM retire the worker; the wake-up descriptor ends the poll, signal(2)."""
         self._pid = os.getpid()
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def _on_sigterm(self, number: int, _frame: object) -> None:
         if os.getpid() != self._pid:
-            # A child of the application's, whose own handler calls the one that it found here.
+            # A child of the application, whose own handler calls the one that was installed before.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
         self.retire()
 
     def retire(self) -> None:
-        """Leave without having been told to."""
+        """Retire without an order of the master."""
         if not self.retiring:
             self.self_retired = True
             self.retiring = True
 
     def report_retiring(self) -> None:
-        """Call `on_retiring` if the worker is to leave and it was not called yet."""
+        """Call `on_retiring` once, if the worker retires."""
         if self.retiring and not self._retiring_reported:
             self._retiring_reported = True
             self.on_retiring()
 
     def wake(self) -> None:
-        """End the waiting in `poll`, from another thread."""
+        """Wake up `poll`; may be called in any thread."""
         with contextlib.suppress(BlockingIOError):
             self._wake_write.send(b"\0")
 
@@ -141,31 +140,28 @@ class Acceptor:
 
     @property
     def listeners(self) -> list[Listener]:
-        """The listeners, in their order."""
+        """The listeners in the order of the settings."""
         return list(self._listeners.values())
 
     def descriptors(self) -> tuple[int, ...]:
-        """Return all that are the gate's own; -1 for those that it has closed."""
+        """Return the acceptor's own descriptors; -1 for those that are closed."""
         socks = [listener.sock for listener in self._listeners.values()]
         socks += [self._wake_read, self._wake_write]
         epoll = -1 if self.epoll.closed else self.epoll.fileno()
         return (epoll, *(sock.fileno() for sock in socks))
 
     def add_source(self, descriptor: int) -> None:
-        """Poll this as well while the gate is open, and as exclusively as the listeners."""
+        """Poll this descriptor like a listener: while accepting is enabled, with EPOLLEXCLUSIVE."""
         self._sources.append(descriptor)
 
     def rearm(self, descriptor: int) -> None:
-        """Go to the end of the kernel's queue of those that wait for this descriptor."""
+        """Move this worker to the end of the kernel's wait queue of a descriptor."""
         if self._open:
             self.epoll.unregister(descriptor)
             self.epoll.register(descriptor, select.EPOLLIN | select.EPOLLEXCLUSIVE)
 
     def enable(self) -> None:
-        """Register the listeners.
-
-        Nothing happens when they are, during a pause, or when the worker is leaving.
-        """
+        """Register the listeners; no effect during a pause and when the worker retires."""
         if self._open or self.retiring or self._resume_at is not None:
             return
         for descriptor in self._sources:
@@ -173,7 +169,7 @@ class Acceptor:
         self._open = True
 
     def disable(self) -> None:
-        """Unregister the listeners; the kernel gives their connections to other workers."""
+        """Unregister the listeners, so that the kernel gives their connections to other workers."""
         if not self._open:
             return
         for descriptor in self._sources:
@@ -181,17 +177,15 @@ class Acceptor:
         self._open = False
 
     def accept(self, descriptor: int, *, rearm: bool = True) -> Accepted | None:
-        """Take one connection.
+        """Accept one connection.
 
-        None when another worker was faster, the client has left, or there is no descriptor.
-        ``again``: nobody was woken for it, so that the worker's turn is as it was.
-
-        In the last case the gate stays shut for a moment: the connection waits in the kernel's
-        queue for a
-        worker that can take it, and nobody spins.
+        Returns None when another worker was faster, the client has left, or the system has no descriptor
+        or memory left; in the last case accepting pauses, so that the connection waits in the backlog for
+        another worker and this one does not spin.  ``rearm``: move this worker to the end of the wait
+        queue; false where it accepts more than it was woken for.
         """
         if not self._open and not self._final_accept:
-            return None  # shut after this event was fetched
+            return None  # disabled after this event was fetched
         listener = self._listeners[descriptor]
         try:
             number, peer = listener.sock._accept()  # type: ignore[attr-defined]
@@ -199,16 +193,17 @@ class Acceptor:
             return None
         except OSError as error:
             if error.errno is None:
-                raise  # not the system's: a signal handler's of the application
+                raise  # not from the system: raised by a signal handler of the application
             if error.errno not in _EXHAUSTED:
-                # accept(2) passes on errors of the connection that was to be accepted; it is gone.
+                # accept(2) reports pending network errors of the new connection, which is lost.
                 logger.debug("accept on %s: %s", listener.name, error)
                 return None
-            logger.error("accept on %s: %s; pausing", listener.name, error.strerror)  # noqa: TRY400
+            message = "accept on %s: %s; pausing for %g s"
+            logger.error(message, listener.name, error.strerror, _PAUSE)  # noqa: TRY400
             self.disable()
             self._resume_at = time.monotonic() + _PAUSE
             return None
-        # socket.accept() asks the listener for what it is five times, at a microsecond each.
+        # socket.accept() reads family, type and protocol again: five calls of a microsecond each.
         sock = socket.socket(*listener.kind, fileno=number)
         if rearm:
             self.rearm(descriptor)
@@ -220,16 +215,16 @@ class Acceptor:
     # --- waiting ---------------------------------------------------------------------------------
 
     def wait_for_serve(self) -> bool:
-        """Wait for the master's word; True when it is to serve, False when it is to leave."""
+        """Wait for the master's order; return True to serve, False to retire."""
         while not (self._serving or self.retiring):
             self.poll(None)
         return not self.retiring
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        """Wait for events and return those that are not the gate's own.
+        """Wait for events and return those that are not the acceptor's own.
 
-        ``timeout`` is in seconds, None is for ever.  Once the worker is to leave, the listeners
-        are shut, and what it was woken for is returned for the last time.
+        ``timeout`` is in seconds; None: no timeout.  When the worker retires, accepting is disabled, and
+        the wake-ups that were received are returned for the last time.
         """
         if self._resume_at is not None:
             rest = self.pause_remaining()
@@ -254,14 +249,13 @@ class Acceptor:
         return [event for event in events if event[0] not in own]
 
     def _stop_accepting(self) -> None:
-        # The kernel wakes nobody else for a connection for which it has woken this worker: it takes
-        # that one with it.
+        # The kernel wakes no other worker for the same connection, so that this one still accepts it.
         self.report_retiring()
         self._final_accept = self._open
         self.disable()
 
     def pause_remaining(self) -> float | None:
-        """Return for how many seconds accepting pauses; None, and the gate opens, if not."""
+        """Return the seconds until a pause ends; None: there is no pause, and one that has ended is lifted."""
         if self._resume_at is None:
             return None
         rest = self._resume_at - time.monotonic()
@@ -285,7 +279,7 @@ class Acceptor:
             self.epoll.unregister(self._channel.fileno())
             return
         except MalformedMessageError as error:
-            logger.warning("message from the master ignored: %s", error)
+            logger.warning("malformed message from the master; ignored: %s", error)
             return
         if received is None:
             return
@@ -322,26 +316,26 @@ class Acceptor:
                     self.slot_writer.busy_outside_request()
                 ):  # the collector runs finalizers of the application
                     memory.trim()
-                logger.debug("memory is short: garbage collected, free memory given back")
+                logger.debug("memory pressure: ran the garbage collector and returned free memory")
             case _:
                 pass
 
     def fork_zygote(self) -> None:
-        """Fork the zygote that was asked for; `on_refork` does it, and does not return in that process."""
+        """Call `on_refork` for the pending refork; it does not return in the new process."""
         assert self.pending_refork is not None
         (zygote, descriptors), self.pending_refork = self.pending_refork, None
         self.on_refork(zygote, descriptors)
 
     def _cancel_refork(self) -> None:
-        # Whoever listens at the other end learns that nobody will answer.
+        # The master sees the end of the channel and gives the attempt up.
         if self.pending_refork is not None:
             close_all(self.pending_refork[1])
             self.pending_refork = None
 
     def close_after_fork(self) -> None:
-        """Close what is this worker's, in a process that was forked from it; the worker goes on.
+        """Close this process's copies, in a process that was forked from the worker.
 
-        Nothing is unregistered: the epoll is the same one in both processes.
+        Nothing is unregistered: both processes share one epoll.
         """
         with contextlib.suppress(ValueError):
             signal.set_wakeup_fd(-1)
@@ -349,7 +343,7 @@ class Acceptor:
             own.close()
 
     def close(self) -> None:
-        """Give up the epoll and this worker's copies of the listeners."""
+        """Close the epoll and this worker's copies of the listeners."""
         self._cancel_refork()
         self.disable()
         with contextlib.suppress(ValueError):

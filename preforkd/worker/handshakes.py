@@ -1,9 +1,9 @@
-"""What precedes the handler's part of a stream connection: the PROXY protocol's header, the TLS handshake.
+"""Handshakes: what precedes the handler's bytes of a stream connection, PROXY header and TLS handshake.
 
-Any number of connections are opened at once, step by step, so that a slow client delays nobody. The
-worker makes the steps while it waits; while a handler has the worker, a thread makes them, and what is
-open by then is served next. Only one of the two is at work at any time. Each connection has
-``http.header_timeout`` for all of its opening.
+Any number of handshakes run at once without blocking, so that a slow client delays no other. The worker
+advances them while it waits; while a handler runs, a thread does, and the connections that are complete by
+then are served next. The two never run at the same time. ``http.header_timeout`` bounds each connection's
+handshakes.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 
 
 class _ClientGoneError(Exception):
-    """The client has left before its connection was open."""
+    """The client has left before the end of the handshake."""
 
 
 class _Handshake:
-    """One connection that is being opened."""
+    """The handshakes of one connection."""
 
     def __init__(
         self, accepted: Accepted, deadline: float, *, proxied: bool, tls: "ssl.SSLContext | None"
@@ -45,14 +45,14 @@ class _Handshake:
         self.fd = accepted.sock.fileno()
         self.deadline = deadline
         self.events = 0
-        """What it is registered for; 0: it is not registered."""
+        """The epoll events that it is registered for; 0: not registered."""
         self._header = ProxyHeader() if proxied else None
         self._tls = tls
         self._secure: TlsSocket | None = None
         accepted.sock.setblocking(False)
 
     def step(self) -> int:
-        """Go on as far as it goes; return the event to wait for, 0 when the connection is open.
+        """Advance without blocking; return the event to wait for, 0 when the handshakes are complete.
 
         Raises OSError, ProxyHeaderError and _ClientGoneError.
         """
@@ -63,7 +63,7 @@ class _Handshake:
                 self.accepted.peer = _peer(*self._header.source)
             self._header = None
         if self._tls is not None and self._secure is None:
-            from preforkd.worker.tls import TlsSocket  # noqa: PLC0415 - OpenSSL, for those who want it
+            from preforkd.worker.tls import TlsSocket  # noqa: PLC0415 - OpenSSL only where TLS is on
 
             self._secure = TlsSocket(self.accepted.sock, self._tls)
             self.accepted.sock = self._secure.socket
@@ -86,60 +86,60 @@ class _Handshake:
         return True
 
     def close_after_fork(self) -> None:
-        """Close this process's copy without a word to the client."""
+        """Close this process's copy without sending anything to the client."""
         os.close(self.accepted.sock.detach())
 
 
 def _peer(address: str, port: str) -> Any:
-    # As accept(2) names peers of that family.
+    # In the form that accept(2) returns for that family.
     return (address, int(port), 0, 0) if ":" in address else (address, int(port))
 
 
 class Handshakes:
-    """The connections of a worker that are being opened; see the module.
+    """The handshakes of a worker; see the module.
 
     Raises ConfigurationError for a certificate that cannot be used.
     """
 
     def __init__(self, acceptor: Acceptor, settings: Settings) -> None:
         self.completed: deque[Accepted] = deque()
-        """Connections for the handler, with the client as their peer."""
+        """Connections that are ready for the handler, with the client as their peer."""
         self._acceptor = acceptor
         self._entries = {entry.name or entry.address: entry for entry in settings.listen}
         self._trust = Trust(settings.proxy.trusted)
         self._tls = None
         if any(entry.tls for entry in settings.listen):
-            from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL, for those who want it
+            from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL only where TLS is on
 
             self._tls = tls.server_context(settings.tls, ())
         self._timeout = settings.http.header_timeout
         self._max_connections = settings.http.connections
         self._pending: dict[int, _Handshake] = {}
-        """In the order of their deadlines: all have the same time."""
+        """In the order of their deadlines, as all have the same timeout."""
         self._stop = -1
         self._epoll = select.epoll()
         acceptor.epoll.register(self._epoll.fileno(), _IN)
 
     def __bool__(self) -> bool:
-        """Tell whether there are connections that the handler has yet to see."""
+        """Return whether there are connections that the handler has not served."""
         return bool(self._pending or self.completed)
 
     def descriptors(self) -> tuple[int, ...]:
-        """Return what a child of the application must not keep; negative ones are ignored."""
+        """Return the descriptors that are closed in a child of the application; negative ones are ignored."""
         waiting = (accepted.sock.fileno() for accepted in self.completed)
         return (self._epoll.fileno(), self._stop, *self._pending, *waiting)
 
     def fileno(self) -> int:
-        """Return what the worker's epoll reports when steps are to be made."""
+        """Return the descriptor that is readable when a handshake can advance."""
         return self._epoll.fileno()
 
     @property
     def full(self) -> bool:
-        """Tell whether no further connection is to be accepted."""
+        """Return whether the bound on connections is reached."""
         return len(self._pending) + len(self.completed) >= self._max_connections
 
     def timeout(self) -> float | None:
-        """Return for how many seconds events may be waited for; None: for ever."""
+        """Return the seconds until something is due; None: nothing is."""
         return 0.0 if self.completed else self._rest()
 
     def _rest(self) -> float | None:
@@ -148,7 +148,7 @@ class Handshakes:
         return None
 
     def begin(self, accepted: Accepted) -> bool:
-        """Take a connection; False: there is nothing before the handler's part of it."""
+        """Begin the handshakes of a connection; return False if its listener has none."""
         entry = self._entries.get(accepted.listener.name)
         if entry is None or not (entry.tls or entry.proxy_protocol):
             return False
@@ -175,7 +175,7 @@ class Handshakes:
         return False
 
     def advance(self) -> None:
-        """Make the steps that can be made now, and give up what is late."""
+        """Advance the handshakes that can, and close those past their deadline."""
         for descriptor, _ in self._epoll.poll(0):
             if (handshake := self._pending.get(descriptor)) is not None:
                 self._step(handshake)
@@ -183,13 +183,13 @@ class Handshakes:
         for handshake in list(self._pending.values()):
             if handshake.deadline > now:
                 break
-            logger.debug("connection from %s: not open in time", handshake.accepted.peer)
+            logger.debug("connection from %s: handshake timed out", handshake.accepted.peer)
             self._close(handshake)
         self._count()
 
     @contextlib.contextmanager
     def advancing_in_thread(self) -> Iterator[None]:
-        """Let a thread attend to the openings while a handler has the worker."""
+        """Let a thread advance the handshakes while a handler runs."""
         if not self._pending:
             yield
             return
@@ -199,7 +199,10 @@ class Handshakes:
         try:
             thread.start()
         except RuntimeError as error:
-            logger.warning("connections are not opened while the handler is busy: %s", error)
+            logger.warning(
+                "cannot start the handshake thread; handshakes wait while the handler runs: %s",
+                error,
+            )
         try:
             yield
         finally:
@@ -218,7 +221,7 @@ class Handshakes:
             self.advance()
 
     def close_after_fork(self) -> None:
-        """Close this process's copies, in a process that was forked from the worker: it goes on with them."""
+        """Close this process's copies, in a process that was forked from the worker."""
         for handshake in self._pending.values():
             handshake.close_after_fork()
         for accepted in self.completed:
@@ -226,7 +229,7 @@ class Handshakes:
         self._epoll.close()
 
     def _step(self, handshake: _Handshake) -> None:
-        # Whatever goes wrong with one connection ends that one.
+        # An error ends the connection that it occurred on, and no other.
         try:
             events = handshake.step()
             if events:
@@ -253,7 +256,7 @@ class Handshakes:
     def _remove(self, handshake: _Handshake) -> None:
         self._pending.pop(handshake.fd, None)
         if handshake.events:
-            with contextlib.suppress(OSError):  # closed by ssl, which has failed
+            with contextlib.suppress(OSError):  # closed by the ssl module after a failure
                 self._epoll.unregister(handshake.fd)
 
     def _close(self, handshake: _Handshake) -> None:

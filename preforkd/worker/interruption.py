@@ -1,8 +1,8 @@
-"""Exceptions of the application that come while it has no request.
+"""Exceptions that the application raises outside its requests.
 
-A handler that it has set for a signal (an alarm, mostly) runs in the main thread whenever the signal comes:
-also between requests, in the middle of the worker's own work. What it raises there is nobody's answer. The
-worker logs it, accepts no more, and finishes what it has.
+A signal handler of the application (of an alarm, mostly) runs in the main thread when the signal arrives:
+between requests too, in the middle of the worker's own code. An exception that it raises there belongs to no
+request. The worker logs it and retires: the requests that it holds are answered first.
 """
 
 import logging
@@ -26,7 +26,7 @@ _OURS = {
 
 
 def comes_from_application(error: BaseException) -> bool:
-    """Tell whether code of the application has raised this, or an exception that ends a program has been."""
+    """Return whether the application raised this; true for SystemExit and the like, wherever raised."""
     if not isinstance(error, Exception):
         return True
     traceback = error.__traceback__
@@ -39,19 +39,19 @@ def comes_from_application(error: BaseException) -> bool:
 
 
 def retire_after(error: BaseException, acceptor: Acceptor) -> None:
-    """Log what the application raised outside its requests, and have the worker leave."""
+    """Log an exception that the application raised outside its requests, and retire the worker."""
     logger.error(
-        "the application raised an exception outside a request (a signal handler of its own?); "
-        "the worker finishes what it has and leaves",
+        "the application raised an exception outside a request (in a signal handler?); "
+        "the worker answers the requests that it holds, and exits",
         exc_info=error,
     )
     acceptor.retire()
 
 
 def retire_if_interrupted(error: BaseException, acceptor: Acceptor, pid: int) -> None:
-    """Have the worker leave if the application has raised this; raise it again if not.
+    """Retire the worker if the application raised this; raise it again if not.
 
-    ``pid`` is the worker's: a child that the application forked, and that came back, is ended by it.
+    ``pid`` is the worker's: in a child that the application forked, the exception is raised again.
     """
     if os.getpid() != pid or not comes_from_application(error):
         raise error

@@ -1,7 +1,8 @@
-"""A worker's life: from the fork to the exit.
+"""A worker from the fork to the exit.
 
-It says that it is ready, waits until it is told to serve, serves until it is told to leave, and
-leaves.  A worker whose master has gone finishes its request and leaves as well.
+It reports that it is ready, waits for the order to serve, serves until it has to retire, drains and exits.
+A worker whose master has gone drains and exits as well.  The order of the steps is in the package's
+theory of operation.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ logger = logging.getLogger("preforkd.worker")
 
 
 _DESCRIPTORS = 1024
-"""Descriptors that the application may need beside its connections."""
+"""Descriptors reserved for the application, in addition to those of connections."""
 # Made before the fork: in each worker it would touch 0.4 MB of pages.
 _to_worker: "msgspec.msgpack.Decoder[messages.ToWorker]" = msgspec.msgpack.Decoder(
     messages.ToWorker
@@ -43,15 +44,15 @@ _to_worker: "msgspec.msgpack.Decoder[messages.ToWorker]" = msgspec.msgpack.Decod
 
 
 class ProcessTitle(Protocol):
-    """What ps shows; `preforkd.linux.title.Title`."""
+    """The process title that ps shows; implemented by `preforkd.linux.title.Title`."""
 
     def set(self, text: str) -> None:
-        """Show this text."""
+        """Set the title."""
 
 
 @dataclass(slots=True)
 class WorkerContext:
-    """What a worker starts with."""
+    """What a worker gets from its zygote: its identity, the loaded application, and descriptors."""
 
     worker: int
     slot_number: int
@@ -65,27 +66,27 @@ class WorkerContext:
     channel: int
     memory: int
     output: tuple[int, ...] = ()
-    """What is to be its standard output and error; empty: what they are."""
+    """Descriptors that become standard output and error; empty: both stay as inherited."""
     handoff: tuple[socket.socket, socket.socket] | None = None
 
 
 class Server(Protocol):
-    """How one kind of application is served: prepared first, which may fail, then served."""
+    """A server for one kind of application: `prepare` first, which may fail, then `serve`."""
 
     def descriptors(self) -> Iterable[int]:
-        """Return those that a child of the application must not keep; negative ones are ignored."""
+        """Return the descriptors that are closed in a child of the application; negative ones are ignored."""
 
     def prepare(self) -> None:
-        """Do what must succeed before the worker is ready. Raises PreforkdError."""
+        """Run the steps that must succeed before the worker is ready. Raises PreforkdError."""
 
     def serve(self) -> None:
-        """Serve until the gate says that the worker is to leave."""
+        """Serve until `Acceptor.retiring` is set and the drain has ended."""
 
 
 def preload(kind: str, settings: Settings) -> None:
-    """Import what a worker of this kind runs, before the fork: the workers share it then.
+    """Import the modules of this kind before the fork, so that the workers share their pages.
 
-    What every worker needs is tried as well; raises what `preflight.check` raises.
+    Checks what every worker needs as well. Raises what `preflight.check` raises.
     """
     names = KINDS[kind].modules
     if _has_handshakes(settings):
@@ -97,7 +98,7 @@ def preload(kind: str, settings: Settings) -> None:
 
 
 class BecomeZygote(BaseException):
-    """Raised in a process that was forked from a worker, to become a zygote."""
+    """Unwind a process that was forked from a worker, which becomes a zygote."""
 
     def __init__(self, descriptors: tuple[int, int]) -> None:
         super().__init__()
@@ -105,10 +106,10 @@ class BecomeZygote(BaseException):
 
 
 def run(context: WorkerContext) -> tuple[int, int]:
-    """Live the life of a worker, at whose end the process ends.
+    """Run the worker; the process exits at its end.
 
-    Returns only in a process that was forked from the worker: the descriptors of the channel of the
-    zygote that it is to be, and of the memory for its stacks.
+    Returns only in a process that was forked from the worker to be the next zygote: the descriptors of
+    the new zygote's channel and of the memory for its stacks.
     """
     try:
         status = _run_worker(context)
@@ -116,7 +117,7 @@ def run(context: WorkerContext) -> tuple[int, int]:
         _reset_worker_state(context)
         return become.descriptors
     except SystemExit as end:
-        logger.warning("the application ended the worker: sys.exit(%r)", end.code)
+        logger.warning("the application called sys.exit(%r); the worker exits", end.code)
         status = 0
     except BaseException as error:
         logger.critical(
@@ -127,7 +128,7 @@ def run(context: WorkerContext) -> tuple[int, int]:
 
 
 class _OwnDescriptors:
-    """The descriptors that are the worker's own at this moment; ``more`` return some of them each."""
+    """Yield the worker's own descriptors at the time of the call; each of ``more`` returns some of them."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
@@ -148,7 +149,7 @@ def _reason(context: WorkerContext, error: BaseException) -> str:
         os.fstat(context.channel)
     except OSError:
         return (
-            ": a descriptor of preforkd's was closed by the application, or a library of its; it must close "
+            ": the application, or one of its libraries, closed a descriptor of preforkd; it must close "
             "only what it has opened (os.close, os.closerange)"
         )
     return ""
@@ -201,7 +202,7 @@ def _run_until_drained(
     def on_retiring() -> None:
         title("draining")
         if acceptor.self_retired:
-            # Said before it finishes, so that another takes its place meanwhile.
+            # Sent before the drain, so that the master starts a replacement meanwhile.
             _send(channel, messages.Leaving("SIGTERM"))
 
     acceptor.on_retiring = on_retiring
@@ -231,7 +232,7 @@ def _run_until_drained(
         title("serving")
         server.serve()
         if children.in_child:
-            _exit_stray_child()  # before the hook below is called in it
+            _exit_stray_child()  # before it calls the hook below
     context.hooks.call("worker_leaving")
     acceptor.report_retiring()
     title("leaving")
@@ -241,7 +242,7 @@ def _run_until_drained(
 
 @dataclass(frozen=True, slots=True)
 class _ReforkHandler:
-    """Forks the next zygote from this worker; called by the gate, between two requests."""
+    """Fork the next zygote from this worker; called by the server between two requests."""
 
     context: WorkerContext
     acceptor: Acceptor
@@ -250,7 +251,7 @@ class _ReforkHandler:
     children: ApplicationChildren
 
     def __call__(self, zygote: int, descriptors: tuple[int, int]) -> None:
-        """Fork and tell the master; in the new process, raise Reborn."""
+        """Fork and report the result to the master; in the new process, raise BecomeZygote."""
         child, reason = self._fork()
         if isinstance(child, fork.ForkedChild):
             self.children.disable()
@@ -276,7 +277,7 @@ class _ReforkHandler:
             reason = self.context.hooks.call("before_refork")
         if reason:
             return None, reason
-        # The zygote goes on with them, and this worker leaves before long: nobody takes them away.
+        # The new zygote keeps the exit handlers; this worker exits before long and must not run them.
         deferred = exit_handlers.DeferredExitHandlers()
         deferred.defer()
         try:
@@ -289,7 +290,7 @@ class _ReforkHandler:
 
 def _exit_stray_child() -> None:
     logger.warning(
-        "a process that the application forked came back from its call, and is ended; "
+        "a process that the application forked returned into the worker's code; terminated: "
         "such a child must end by os._exit()"
     )
     os._exit(0)
@@ -297,8 +298,8 @@ def _exit_stray_child() -> None:
 
 def _server(context: WorkerContext, acceptor: Acceptor) -> Server:
     if KINDS[context.kind].http or _has_handshakes(context.settings):
-        # Each connection takes a descriptor, and one more while its body or answer waits in a file;
-        # systemd's soft limit is 1024.
+        # A connection uses one descriptor, and a second one while its body or answer is spooled;
+        # systemd's default soft limit is 1024.
         rlimits.raise_descriptor_limit(2 * context.settings.http.connections + _DESCRIPTORS)
     if context.kind == "asgi":
         from preforkd.worker.asgi.server import AsgiServer  # noqa: PLC0415
@@ -319,16 +320,16 @@ def _server(context: WorkerContext, acceptor: Acceptor) -> Server:
             from preforkd.worker.handshakes import Handshakes  # noqa: PLC0415
 
             handshakes = Handshakes(acceptor, context.settings)
-        # The connection is the handler's: it may have forked the child to serve it.
+        # The connection is not listed: the handler may have forked the child to serve it.
         return _LoopServer(
             lambda: stream.serve(acceptor, context.application, handshakes),
             lambda: handshakes.descriptors() if handshakes is not None else (),
         )
-    raise ApplicationError(f"there is no kind of application named {context.kind!r}")
+    raise ApplicationError(f"unknown kind of application: {context.kind!r}")
 
 
 def _has_handshakes(settings: Settings) -> bool:
-    # Something precedes the handler's part of a stream connection.
+    # A TLS handshake or a PROXY header precedes the handler's bytes.
     return any(listen.has_opening for listen in settings.listen)
 
 
@@ -365,7 +366,7 @@ def _report_activity(channel: Channel[messages.ToWorker]) -> None:
 
 
 def _send_nowait(channel: Channel[messages.ToWorker], message: messages.FromWorker) -> None:
-    # Said between requests, or before the application begins: it must neither wait nor fail.
+    # Between requests, or just before the application is called: it must neither block nor fail.
     with contextlib.suppress(ChannelClosedError, OSError):
         channel.send(message)
 

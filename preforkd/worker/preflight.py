@@ -1,7 +1,6 @@
-"""What every worker needs, tried once before the first fork, and by ``preforkd check --import``.
+"""Check what every worker needs, before the first fork and in ``preforkd check --import``.
 
-What cannot be had is then said once, instead of by each worker until the start is given up. Nothing is
-left behind: no file is created.
+A lack is then reported once, instead of by each worker until the start is given up. No file is created.
 """
 
 import logging
@@ -19,14 +18,14 @@ _SHARED = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - where Python's tempfi
 
 
 def check(kind: str, settings: Settings) -> None:
-    """Try what the workers of this kind need with these settings.
+    """Check what the workers of this kind need with these settings.
 
     Raises ConfigurationError (a certificate that cannot be used, a Server header that cannot be sent),
     SystemFailure (an access log that cannot be opened, no directory for temporary files) and
     ApplicationError (uvicorn is not installed where the application is).
     """
     if any(listener.tls for listener in settings.listen):
-        from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL, for those who want it
+        from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL only where TLS is on
 
         tls.server_context(settings.tls)
     if not KINDS[kind].http:
@@ -57,14 +56,16 @@ def _check_temporary_directory() -> None:
             found = tempfile.gettempdir()
     except OSError as error:
         directories = [os.environ.get("TMPDIR", ""), *_SHARED]
-        reason = f"no directory for large requests and answers: {error.strerror}"
+        reason = f"no temporary directory for large requests and answers: {error.strerror}"
         if any(os.access(one, os.W_OK | os.X_OK) for one in directories if one):
-            logger.warning("%s; until there is one, they are refused", reason)
-            return  # a disk that is full need not stay full
-        hint = "name a directory in TMPDIR (app.environment) that preforkd may write to"
+            logger.warning("%s; they are refused until there is space", reason)
+            return  # a full disk may have space later
+        hint = "set TMPDIR (app.environment) to a directory that preforkd may write to"
         raise SystemFailure(reason, hint=hint) from error
     finally:
-        tempfile.tempdir = before  # the application may name another directory
+        tempfile.tempdir = before  # the application may set another directory
     wanted = os.environ.get("TMPDIR", "")
     if wanted and os.path.realpath(wanted) != os.path.realpath(found):
-        logger.warning("TMPDIR=%s cannot be written to: temporary files are in %s", wanted, found)
+        logger.warning(
+            "TMPDIR=%s is not writable; temporary files are created in %s", wanted, found
+        )

@@ -1,7 +1,7 @@
-"""Random numbers of a worker's own: what was seeded once must not repeat itself in each fork.
+"""Random state after a fork: workers must not produce the same numbers.
 
-CPython renews the generator of its module `random` at a fork by itself; numpy does not renew its own.
-Generators that the application has made are the application's (hook ``after_fork``).
+CPython seeds the generator of its module `random` again in a forked child; numpy does not. Generators that
+the application has created are seeded by the application (hook ``after_fork``).
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import sys
 
 
 def renew() -> None:
-    """Seed numpy's global generator anew, if the application has imported it."""
+    """Seed numpy's global generator, if the application has imported it."""
     module = sys.modules.get("numpy.random")
     if module is not None:
         with contextlib.suppress(Exception):

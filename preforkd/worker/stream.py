@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from preforkd.worker.handshakes import Handshakes
 
 _BURST = 0.005
-"""Seconds for which connections that wait already are taken without looking for anything else."""
+"""Seconds for which waiting connections are accepted without polling in between."""
 _PROBE = 16
-"""While none had waited, it is tried again after so many connections: trying in vain costs a little."""
+"""Connections between two attempts to accept without polling; a failed attempt costs a system call."""
 
 
 def serve(
     acceptor: Acceptor, application: Callable[..., Any], handshakes: "Handshakes | None" = None
 ) -> None:
-    """Serve connections until the gate says that the worker is to leave.
+    """Serve connections until the worker retires.
 
-    ``handshakes``: what precedes the handler's part of them.
+    ``handshakes``: what precedes the handler's bytes, if any listener has TLS or the PROXY protocol.
     """
     if handshakes is None:
         _Loop(acceptor, application).run()
@@ -62,13 +62,13 @@ class _Loop:
         if self._since_probe < _PROBE or acceptor.retiring or time.monotonic() > until:
             return
         if self._take_waiting(descriptor, until):
-            # It has had its turn again, and goes behind the others.
+            # It has served more than its wake-up, and goes to the end of the wait queue.
             acceptor.rearm(descriptor)
         else:
             self._since_probe = 0
 
     def _take_waiting(self, descriptor: int, until: float) -> bool:
-        """Take what waits already; False: nothing did."""
+        """Serve connections that wait already; return False if there were none."""
         acceptor, served = self._acceptor, False
         while (accepted := acceptor.accept(descriptor, rearm=False)) is not None:
             served = True
@@ -86,13 +86,13 @@ class _Loop:
         try:
             stream.call(self._handler, accepted.sock, accepted.peer)
         except SystemExit:
-            self._acceptor.retire()  # the handler asks for the end of this process: others go on
+            self._acceptor.retire()  # the handler requests the exit of this process; other workers continue
         finally:
             slot_writer.request_done()
 
 
 class _HandshakeLoop(_Loop):
-    """Serves connections as they are open; those that are when the worker is to leave are served as well."""
+    """Serves connections after their handshakes; those that have begun are served before the worker exits."""
 
     def __init__(
         self, acceptor: Acceptor, application: Callable[..., Any], handshakes: "Handshakes"
@@ -127,7 +127,7 @@ class _HandshakeLoop(_Loop):
         try:
             self._acceptor.fork_zygote()
         except BaseException:
-            self._handshakes.close_after_fork()  # in the zygote: the clients are the worker's
+            self._handshakes.close_after_fork()  # in the zygote: the connections belong to the worker
             raise
 
     def _begin(self, accepted: Accepted) -> None:

@@ -1,6 +1,6 @@
-"""TLS for the worker: a context out of the settings, and a socket that never blocks.
+"""TLS for the worker: the server's context, and a socket that never blocks.
 
-The choice of versions and ciphers is that of Python's ssl.create_default_context().
+Versions and ciphers are those of Python's ssl.create_default_context().
 """
 
 import contextlib
@@ -21,15 +21,15 @@ _BEGIN = "-----BEGIN"
 def server_context(
     settings: Settings, protocols: tuple[str, ...] = ("http/1.1",)
 ) -> ssl.SSLContext:
-    """Return the context for our side; ``protocols`` are those that are offered (ALPN).
+    """Return the server's context; ``protocols`` are offered by ALPN.
 
-    Certificate and key are paths, or their text as it comes out of a credential. Raises
-    ConfigurationError that names the setting.
+    Certificate and key are paths, or PEM text from a credential. Raises ConfigurationError that names the
+    setting.
     """
     made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     if protocols:
         made.set_alpn_protocols(list(protocols))
-    # A resumed session saves a handshake, and needs no memory of ours: tickets.
+    # Sessions are resumed by tickets, which need no memory of the server.
     key = settings.key or settings.certificate
     with _as_path(settings.certificate) as certificate, _as_path(key) as key_path:
         for setting, path in (("tls.certificate", certificate), ("tls.key", key_path)):
@@ -48,7 +48,7 @@ def server_context(
 
 
 def _require_regular_file(path: str) -> None:
-    # OpenSSL would wait for who writes to a FIFO, and read a device without an end.
+    # OpenSSL would block on a FIFO without a writer, and read a device without an end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
@@ -63,7 +63,7 @@ def _name(value: str) -> str:
 
 
 def _no_password() -> str:
-    raise ValueError("the key is encrypted; nobody is there to give its password")
+    raise ValueError("the key is encrypted, and no password can be entered")
 
 
 def _problem(setting: str, message: str) -> ConfigurationError:
@@ -76,7 +76,7 @@ def _as_path(value: str) -> Iterator[str]:
     if _BEGIN not in value:
         yield value
         return
-    # OpenSSL wants a path, and a secret should not touch a disk.
+    # OpenSSL reads paths only, and a secret must not be written to a disk.
     descriptor = os.memfd_create("preforkd-tls", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, value.encode())
@@ -86,27 +86,27 @@ def _as_path(value: str) -> Iterator[str]:
 
 
 class TlsSocket:
-    """What a connection needs of a socket, over TLS; the handshake is made step by step."""
+    """A TLS socket with the methods of `preforkd.worker.wsgi.connection.Socket`; it never blocks."""
 
     def __init__(self, sock: socket.socket, settings: ssl.SSLContext) -> None:
         sock.setblocking(False)
-        # Who was reset already is found here: wrap_socket() of older Pythons leaves a socket unclosed.
+        # Raises for a connection that was reset: wrap_socket() of older Pythons would leave it unclosed.
         sock.getpeername()
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.getpeername()  # wrap_socket() would lose the descriptor of one that has gone
+        sock.getpeername()  # again, as it may have been reset since: wrap_socket() would leak its descriptor
         self._sock = settings.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         self._close_notify_sent = False
         self.wants_write = False
-        """The handshake waits for room to send."""
+        """The handshake waits until the socket is writable."""
 
     @property
     def socket(self) -> ssl.SSLSocket:
-        """The socket of Python's module ssl."""
+        """The underlying `ssl.SSLSocket`."""
         return self._sock
 
     def handshake(self) -> bool:
-        """Make the next step; True when it is done. Raises OSError."""
+        """Advance the handshake; return whether it is complete. Raises OSError."""
         self.wants_write = False
         try:
             self._sock.do_handshake()
@@ -124,7 +124,7 @@ class TlsSocket:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
         except ssl.SSLEOFError:
-            return b""  # the client closed the connection without saying goodbye, as most do
+            return b""  # the client closed the connection without close_notify, as most do
 
     def send(self, data: Any, _flags: int = 0, /) -> int:
         """See `preforkd.worker.wsgi.connection.Socket`."""
@@ -134,7 +134,7 @@ class TlsSocket:
             raise BlockingIOError from None
 
     def has_decrypted(self) -> bool:
-        """Tell whether bytes have been decrypted that nobody has taken; no event tells of them."""
+        """Return whether decrypted bytes wait to be received; epoll does not report them."""
         return self._sock.pending() > 0
 
     def fileno(self) -> int:
@@ -142,7 +142,7 @@ class TlsSocket:
         return self._sock.fileno()
 
     def shutdown(self, how: int, /) -> None:
-        """Say goodbye as far as it goes without waiting, then end the sending (shutdown(2))."""
+        """Send close_notify if that does not block, then end the sending side."""
         self._close_notify_sent = True
         with contextlib.suppress(OSError, ValueError):
             self._sock.unwrap()
@@ -150,15 +150,15 @@ class TlsSocket:
             self._sock.shutdown(how)
 
     def setsockopt(self, level: int, name: int, value: bytes, /) -> None:
-        """Set an option of the socket below."""
+        """Set an option of the underlying socket."""
         self._sock.setsockopt(level, name, value)
 
     def close_after_fork(self) -> None:
-        """Close this process's copy without a word to the client."""
+        """Close this process's copy without sending anything to the client."""
         os.close(self._sock.detach())
 
     def close(self) -> None:
-        """Close it, with a goodbye as far as that goes without waiting."""
+        """Close the socket; send close_notify first if that does not block."""
         if not self._close_notify_sent and self._sock.version() is not None:
             self.shutdown(socket.SHUT_WR)
         self._sock.close()

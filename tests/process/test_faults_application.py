@@ -71,7 +71,7 @@ def test_a_child_that_comes_back_from_the_application(service):
         assert f"pid={worker} ".encode() in get(service.address, "/?id=1")[1]
     # It has ended, and waits for the application to ask how: that is nobody else's business.
     service.until(lambda _: {state_of(pid) for pid in children_of(worker)} == {"Z"})
-    assert "came back from its call, and is ended" in service.log
+    assert "returned into the worker's code; terminated" in service.log
     assert service.control("reload", "--fresh").returncode == 0
     whole_again(service, 1, {worker})
 

@@ -248,7 +248,7 @@ def test_a_child_that_a_hook_forks_and_lets_return(service, tmp_path):
     (worker,) = service.workers()
     for _ in range(20):
         assert get(service.address, "/") == (200, str(worker).encode())
-    service.until(lambda _: "came back from its call, and is ended" in service.log)
+    service.until(lambda _: "returned into the worker's code; terminated" in service.log)
     assert service.stop() == 0
 
 

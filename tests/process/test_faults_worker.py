@@ -21,7 +21,10 @@ DEATHS = {
     "_exit": (None, "exited: exit status 5"),
     "_exit0": (None, "exited: exit status 0"),
     "exit": (500, "is draining without an order of the master"),
-    "close-all": (None, "a descriptor of preforkd's was closed by the application"),
+    "close-all": (
+        None,
+        "the application, or one of its libraries, closed a descriptor of preforkd",
+    ),
 }
 
 

@@ -172,9 +172,9 @@ def test_a_file_that_becomes_shorter_is_told(tmp_path, caplog, whole):
             os.truncate(path, 0)
             taken = len(read_all(sock))
         assert taken < 20_000_000
-        told = [text for text in caplog.messages if "became shorter while it was sent" in text]
+        told = [text for text in caplog.messages if "was truncated while it was sent" in text]
     assert len(told) == 1
-    assert told[0].startswith(f"{path} was not sent whole, ")
+    assert told[0].startswith(f"{path} was sent incompletely, ")
 
 
 def refused(worker, data):

@@ -90,7 +90,7 @@ def test_no_directory_for_temporary_files(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(preflight, "_SHARED", (str(tmp_path / "nowhere"),))
     monkeypatch.delenv("TMPDIR", raising=False)
     with pytest.raises(
-        SystemFailure, match="no directory for large requests and answers"
+        SystemFailure, match="no temporary directory for large requests and answers"
     ) as caught:
         preflight.check("wsgi", Settings())
     assert "TMPDIR" in caught.value.hint
@@ -98,7 +98,7 @@ def test_no_directory_for_temporary_files(monkeypatch, tmp_path, caplog):
     preflight.check("stream", Settings())
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     preflight.check("wsgi", Settings())
-    assert "until there is one, they are refused" in caplog.text
+    assert "they are refused until there is space" in caplog.text
 
 
 def test_a_directory_for_temporary_files_that_is_not_used_is_told(monkeypatch, tmp_path, caplog):
@@ -106,7 +106,9 @@ def test_a_directory_for_temporary_files_that_is_not_used_is_told(monkeypatch, t
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
     preflight.check("wsgi", Settings())
-    assert f"TMPDIR={tmp_path}/nowhere cannot be written to: temporary files are in " in caplog.text
+    assert (
+        f"TMPDIR={tmp_path}/nowhere is not writable; temporary files are created in " in caplog.text
+    )
     assert tempfile.tempdir is None
     caplog.clear()
     monkeypatch.setenv("TMPDIR", str(tmp_path))

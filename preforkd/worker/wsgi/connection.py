@@ -1,10 +1,10 @@
-"""One HTTP connection: what has arrived of requests, and what the client has yet to take of answers.
+"""One HTTP connection: the input of its requests, and the output that the client has not taken yet.
 
-What a client does not take at once is kept and sent as it reads. Of an answer that the application
-makes in parts, what exceeds a high-water mark is kept in a temporary file, so that neither memory nor
-the worker is at a client's mercy; only above the file's bound does the application wait. An answer that
-is whole is in memory anyway, and waits there, as long as all answers of the worker together do not take
-too much; then it waits in a file as well, and only where that finds no room the application waits.
+Output that a client does not take at once is kept and sent as it reads. An answer in parts is kept in memory
+up to a high-water mark and in a temporary file above it; only above the bound of that file does the
+application wait. An answer in one piece is in memory anyway and stays there, unless the sum of all answers
+of the worker reaches its bound; then it is spooled as well, and the application waits only where the spool
+has no room.
 """
 
 import contextlib
@@ -32,39 +32,39 @@ from preforkd.logs.access_log import CompletedRequest
 from preforkd.worker.wsgi.listener_context import CachedHead, ListenerContext
 
 FIRST_RECEIVE = 4096
-"""Bytes that are taken where mostly a small request is; what is behind a head is copied."""
+"""Bytes of the first receive on an idle connection; bytes behind the head are copied."""
 RECEIVE = 16 * 1024
 RECEIVE_BODY = 256 * 1024
 HIGH_WATER = 1 << 20
-"""Bytes of answers that may wait in memory for one client."""
+"""Bytes of answers that may be kept in memory for one client."""
 _WITHOUT_WAITING = socket.MSG_DONTWAIT
 _FILE_BLOCK = 1 << 20
 _OF_FILES = {errno.EIO, errno.ESTALE, errno.ENODATA, errno.EINVAL}
-"""What sendfile(2) says of the file, and not of the client."""
+"""Errors of sendfile(2) that concern the file, not the client."""
 
 logger = logging.getLogger("preforkd.worker")
 
 
 class Waiting(Enum):
-    """What a connection waits for, which decides how long it may."""
+    """The state of a connection: what it waits for, which decides its timeout."""
 
-    NOTHING = "nothing: a request of it is with the application, or about to be"
+    NOTHING = "nothing: its request is with the application, or will be next"
     HANDSHAKE = "the TLS handshake, or the head of the PROXY protocol"
     FIRST_REQUEST = "the first byte or the headers of a request"
     BODY = "the next part of a body"
-    NEXT_REQUEST = "another request, on a kept connection"
+    NEXT_REQUEST = "another request, on an idle connection"
     WRITE = "the client to read"
     CLOSE = "the client to close"
 
 
 class Socket(Protocol):
-    """What is needed of a socket; a TLS one has the same methods (`preforkd.worker.tls`)."""
+    """The methods of a socket that are used; `preforkd.worker.tls.TlsSocket` has them as well."""
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """Return what has arrived; BlockingIOError: nothing has."""
+        """Return received bytes. Raises BlockingIOError if there are none."""
 
     def send(self, data: Any, flags: int = 0, /) -> int:
-        """Send as much as is taken at once; BlockingIOError: nothing is."""
+        """Send without blocking; return the bytes sent. Raises BlockingIOError if there is no room."""
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -73,49 +73,49 @@ class Socket(Protocol):
         """End one direction or both."""
 
     def setsockopt(self, level: int, name: int, value: bytes, /) -> None:
-        """Set an option."""
+        """Set an option of the socket."""
 
     def close(self) -> None:
-        """Close it."""
+        """Close the socket."""
 
 
 @dataclass(slots=True)
 class _FilePart:
     file: IO[bytes]
-    """Held, so that its descriptor stays open."""
+    """A reference, so that its descriptor stays open."""
     offset: int
     count: int
 
 
 def _truncated(part: _FilePart, why: str) -> ClientGoneError:
-    # The client is cut off, as the answer's length was promised; it is not to blame.
+    # The connection is cut off, as the length was announced; the client is not to blame.
     try:
         name = os.readlink(f"/proc/self/fd/{part.file.fileno()}")
     except (OSError, ValueError):
         name = "a file"
-    logger.warning("%s was not sent whole, %d bytes are missing: %s", name, part.count, why)
+    logger.warning("%s was sent incompletely, %d bytes are missing: %s", name, part.count, why)
     return ClientGoneError(f"{name}: {why}")
 
 
 class _AnswerFile:
-    """A nameless file with the parts of an answer that do not fit into memory."""
+    """The spool of one answer: an unnamed file with the parts that are not kept in memory."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - see close
         self.part = _FilePart(self._file, 0, 0)
-        """What of it is yet to be sent."""
+        """The part of the file that is not sent yet."""
 
     @property
     def size(self) -> int:
-        """Bytes of the file, those that were sent included."""
+        """Bytes in the file, sent ones included."""
         return self.part.offset + self.part.count
 
     def append(self, data: bytes | memoryview) -> None:
-        """Keep a part behind the others. Raises OSError, having kept nothing of it."""
+        """Append data. Raises OSError, and nothing of it is kept then."""
         part, size = self.part, len(data)
         if not self._budget.take("files", size):
-            raise OSError(errno.ENOSPC, "the answers that wait take all that they may")
+            raise OSError(errno.ENOSPC, "the answers of this worker use all of their spool")
         try:
             rest, end = memoryview(data), self.size
             while rest:
@@ -127,13 +127,13 @@ class _AnswerFile:
         part.count += size
 
     def close(self) -> None:
-        """Give it up."""
+        """Close the file and give its bytes back to the budget."""
         self._budget.give_back("files", self.size)
         self._file.close()
 
 
 class Connection:
-    """See the module; the loop in `preforkd.worker.wsgi.loop` decides what happens when."""
+    """See the module; `preforkd.worker.wsgi.loop` decides what happens when."""
 
     __slots__ = (
         "_answer_file",
@@ -174,81 +174,81 @@ class Connection:
     ) -> None:
         self.sock = sock
         self.sent = self.sent_before = 0
-        """Bytes that the socket has taken; and those that it had before the present answer."""
+        """Bytes sent, in all and before the current answer."""
         self.unlogged: CompletedRequest | None = None
-        """What the access log is to say of the last answer, when it is known how much of it was sent."""
+        """The access log's entry of the last answer, until it is known how much of it was sent."""
         self.fd = sock.fileno()
         self.context = context
         self.remote = remote
         self.remote_port = remote_port
         self.server_name = _server_name(sock) if context.wildcard else ""
-        """The address that the client has connected to, where the listener does not say it."""
+        """The address that the client connected to; empty where the listener has a single one."""
         self.plain = True
-        """Not TLS: the descriptor is all there is of it."""
+        """Not TLS: the descriptor carries HTTP."""
         self.waiting = Waiting.NOTHING
         self.served = 0
         self.registered = 0
-        """The events it is registered for; 0: not registered."""
+        """The epoll events that it is registered for; 0: not registered."""
         self.closing = False
-        """It ends as soon as what is pending was sent."""
+        """Closed as soon as the pending output is sent."""
         self.unread = False
-        """Input may be left unread: the end must be gentle, lest a reset destroys the answer."""
+        """Input may be left unread: a lingering close, so that a reset does not destroy the answer."""
         self.ended = False
-        """No request of it is taken any more."""
+        """No further request of it is served."""
         self.idle = True
-        """Nothing of a request has arrived, nothing is pending, and it is not TLS."""
+        """No input has arrived, no output is pending, and it is not TLS."""
         self.maybe_more = False
-        """The last look found a full buffer: there is probably more."""
+        """The last receive filled its buffer: there is probably more."""
         self.client_gone = False
-        """The client has left while a thread of the crew answered."""
+        """The client left while a thread of the pool answered."""
         self.closed = False
         self.request: Request[CachedHead] | None = None
-        """Complete, and not yet with the application."""
+        """A complete request that waits for the application."""
         self.response: Response | None = None
-        """The answer that is being given, or was given last."""
+        """The answer in progress; None between two calls of the application."""
         self.body_window = 0.0, 0
-        """When the body's present pace began to be judged, and its bytes by then."""
+        """The start of the current window of the body's rate (monotonic), and the bytes received by then."""
         self.handshake: Callable[[], bool] | None = None
-        """What comes before HTTP (handshake, PROXY protocol); True when it is done."""
+        """Advances what precedes HTTP (TLS, PROXY header); returns True when it is complete."""
         self.after_sending: Callable[[], None] | None = None
-        """To be called when everything was sent, or nothing will be any more."""
+        """Called when everything is sent, or nothing will be any more."""
         self._reader: RequestReader[CachedHead] | None = None
         self._pending: deque[memoryview | _FilePart] = deque()
         self._pending_size = 0
-        """Bytes of it in memory."""
+        """Bytes of the pending output in memory."""
         self._answer_file: _AnswerFile | None = None
-        """The last that is pending, if there is one."""
+        """The spool of this answer; always the last of the pending output."""
         self.outstanding_before = 0
-        """What the client had yet to take when it was last looked at."""
+        """What `outstanding` returned at the beginning of the current timeout."""
         self._nodelay = False
 
     # --- in --------------------------------------------------------------------------------------
 
     @property
     def reader(self) -> RequestReader[CachedHead]:
-        """What makes requests of what arrives; made when a request does not come in one piece."""
+        """The parser of the input; created when a request does not arrive in one piece."""
         if self._reader is None:
             self._reader = RequestReader(self.context.bounds, self.context.cached_head)
         return self._reader
 
     @property
     def between_requests(self) -> bool:
-        """Tell whether nothing of a request has arrived."""
+        """Return whether no byte of a request has arrived since the last one."""
         return self._reader is None or not self._reader.started
 
     def drop_reader(self) -> None:
-        """Give back the memory of a reader that is empty: an idle connection is cheap."""
+        """Free an empty reader: idle connections must be cheap."""
         if self._reader is not None and not self._reader.started:
             self._reader = None
 
     def receive(self) -> bytes | None:
-        """Return what has arrived; None: nothing yet; empty: the client will send no more.
+        """Return received bytes; None: nothing yet; empty: the client has shut down its sending side.
 
         Raises ClientGoneError.
         """
         size = RECEIVE
         if self._reader is not None and self._reader.in_body:
-            # A buffer that is much too large is mapped and unmapped each time.
+            # malloc(3) maps and unmaps a buffer that is much too large at each call.
             size = min(max(size, self._reader.expected), RECEIVE_BODY)
         try:
             return self.sock.recv(size, _WITHOUT_WAITING)
@@ -258,7 +258,7 @@ class Connection:
             raise _as_client_gone(error) from None
 
     def receive_into(self, view: memoryview) -> int:
-        """Receive into this; return how many bytes: 0 when nothing more has arrived, or will.
+        """Receive into a buffer; return the count: 0 when nothing has arrived, or nothing will.
 
         Raises ClientGoneError.
         """
@@ -274,24 +274,24 @@ class Connection:
 
     @property
     def pending(self) -> bool:
-        """Tell whether the client has yet to take something."""
+        """Return whether output is kept."""
         return bool(self._pending)
 
     @property
     def unsent(self) -> int:
-        """Bytes that the socket has not taken yet."""
+        """Bytes of output that the socket has not taken yet."""
         files = (part.count for part in self._pending if isinstance(part, _FilePart))
         return self._pending_size + sum(files)
 
     @property
     def unfinished(self) -> bool:
-        """Tell whether something is pending, or the application has yet to close what was sent."""
+        """Return whether output is pending, or the application has to close its answer."""
         return bool(self._pending) or self.after_sending is not None
 
     def send(self, data: bytes) -> None:
-        """Send a part of an answer, or keep it for later.
+        """Send a part of an answer, or keep it.
 
-        Waits for the client while all that may be kept is kept. Raises ClientGoneError.
+        Blocks while the bounds on kept output are reached. Raises ClientGoneError.
         """
         if not self._nodelay:
             self._nodelay = True
@@ -301,7 +301,7 @@ class Connection:
         self.send_nowait(data)
 
     def _spill(self, data: bytes) -> bool:
-        """Keep a part in the file; False: there was no room, and now there is some in memory."""
+        """Spool a part; return False if there was no room, and there is room in memory by now."""
         self.flush()
         if self._answer_file is None:
             if self._pending_size <= HIGH_WATER:
@@ -312,7 +312,7 @@ class Connection:
             self._answer_file is not None
             and self._answer_file.size + len(data) <= self.context.answer_spool
         ):
-            with contextlib.suppress(OSError):  # a full disk: the client is waited for instead
+            with contextlib.suppress(OSError):  # a full disk: wait for the client instead
                 self._answer_file.append(data)
                 return True
         try:
@@ -323,7 +323,7 @@ class Connection:
         return False
 
     def send_nowait(self, data: bytes) -> None:
-        """Send, or keep for later, without waiting: it is in memory already. Raises ClientGoneError."""
+        """Send or keep a part without blocking: it is in memory already. Raises ClientGoneError."""
         sent = 0
         if not self._pending:
             try:
@@ -339,14 +339,14 @@ class Connection:
         self._keep(memoryview(data)[sent:])
 
     def _open_answer_file(self) -> None:
-        with contextlib.suppress(OSError):  # no descriptor, no disk: there is memory
+        with contextlib.suppress(OSError):  # no descriptor, no disk: memory is used
             self._answer_file = _AnswerFile(self.context.answers)
             self._pending.append(self._answer_file.part)
 
     def _keep(self, data: bytes | memoryview) -> bool:
-        """Keep what is not taken at once; False: there was room for it nowhere, and it is in memory."""
+        """Keep output; return False if it exceeds the bounds, and is kept in memory all the same."""
         answers, view = self.context.answers, memoryview(data)
-        # What is behind a file stays behind it.
+        # Output behind the spool must stay behind it.
         kept = self._answer_file is None and answers.take("memory", _held_by(view))
         if not kept and self._keep_in_file(view):
             return True
@@ -369,9 +369,9 @@ class Connection:
         return True
 
     def send_whole(self, head: bytes, body: bytes) -> None:
-        """Send both, or keep them for later, without copying.
+        """Send or keep head and body without copying them.
 
-        Waits for the client where what is kept finds no room. Raises ClientGoneError.
+        Blocks while the bounds on kept output are exceeded. Raises ClientGoneError.
         """
         sent, sock = 0, self.sock
         if isinstance(sock, socket.socket) and not self._pending:
@@ -394,7 +394,7 @@ class Connection:
             self._wait_for_client()
 
     def send_file(self, file: IO[bytes], offset: int, count: int) -> None:
-        """Send a part of a file, or keep it for later; the file must stay open.
+        """Send a part of a file, or keep it; the file must stay open.
 
         Raises ClientGoneError.
         """
@@ -402,7 +402,7 @@ class Connection:
         self.flush()
 
     def flush(self) -> bool:
-        """Send what was kept, as far as the client takes it; True when some of it was taken.
+        """Send kept output without blocking; return whether some of it was sent.
 
         Raises ClientGoneError.
         """
@@ -430,7 +430,7 @@ class Connection:
         return progress
 
     def outstanding(self) -> int:
-        """Return how many bytes the client has yet to take: those in the kernel's buffer as well."""
+        """Return the bytes that the client has not acknowledged, those in the kernel's buffer included."""
         unsent = fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0\0\0\0")  # SIOCOUTQ, tcp(7)
         return self.unsent + int(struct.unpack("i", unsent)[0])
 
@@ -443,11 +443,11 @@ class Connection:
             raise _as_client_gone(error) from None
 
     def _send_file_now(self, part: _FilePart) -> int:
-        """Send of a file what the client takes; count each step, as a later one may fail."""
+        """Send a part of a file without blocking; count each step, as a later one may fail."""
         try:
             descriptor = part.file.fileno()
         except ValueError:
-            raise _truncated(part, "the application has closed it") from None
+            raise _truncated(part, "the application closed it") from None
         before = self.sent
         try:
             if self.plain:
@@ -458,7 +458,7 @@ class Connection:
                 else:
                     done = self._send_block(part, descriptor)
                 if not done:
-                    raise _truncated(part, "it became shorter while it was sent")
+                    raise _truncated(part, "it was truncated while it was sent")
                 part.offset += done
                 part.count -= done
                 self.sent += done
@@ -488,10 +488,10 @@ class Connection:
             self.flush()
 
     def has_progressed(self, left: int) -> bool:
-        """Tell whether the client has taken enough since so much was left, within the patience.
+        """Return whether the client took ``min_rate`` since ``outstanding`` was ``left``, a timeout ago.
 
-        Not every byte that it takes makes the socket writable: the kernel waits for a good part of
-        its buffer, and a slow client's whole patience may fall between.
+        Writability is no measure: the kernel reports it only when a good part of its buffer is free, which
+        may take a slow client longer than the timeout.
         """
         least = self.context.min_rate * self.context.write_timeout
         return left - self.outstanding() >= max(1.0, least)
@@ -499,30 +499,32 @@ class Connection:
     # --- the end ---------------------------------------------------------------------------------
 
     def shutdown_write(self) -> None:
-        """Send no more; the client may still send what nobody will read. Raises ClientGoneError."""
+        """Shut down the sending side; input is still received. Raises ClientGoneError."""
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             raise _as_client_gone(error) from None
 
     def reset_on_close(self) -> None:
-        """Let the end be a reset: what the kernel keeps for a client that does not read goes as well."""
+        """Let `close` reset the connection, so that the kernel drops output that the client does not read."""
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close_after_fork(self) -> None:
-        """Close this process's copies, without a word to the client: another one goes on with it."""
+        """Close this process's copies without sending anything: another process has the connection."""
         if self._reader is not None:
             self._reader.close()
         if self.request is not None:
             self.request.body.close()
-        # Closing a socket says nothing, but TLS would.
+        # Closing a plain socket sends nothing while another copy is open; TLS would send close_notify.
         getattr(self.sock, "close_after_fork", self.sock.close)()
 
     def close(self) -> None:
-        """Give up everything but what is to be called after the sending."""
+        """Close and free everything, except ``after_sending``, which is still to be called."""
         self.closed = True
-        self.handshake = None  # it knows this connection: nothing but the collector would free them
+        self.handshake = (
+            None  # it refers to this connection: only the garbage collector would free the cycle
+        )
         if self._reader is not None:
             self._reader.close()
         if self.request is not None:
@@ -530,7 +532,7 @@ class Connection:
         if self._answer_file is not None:
             self._answer_file.close()
         if self._pending:
-            # Whoever still knows this connection keeps no answer.
+            # A reference to this connection must not keep the output in memory.
             held = sum(_held_by(part) for part in self._pending if isinstance(part, memoryview))
             self.context.answers.give_back("memory", held)
             self._pending.clear()
@@ -539,21 +541,21 @@ class Connection:
 
 
 def _held_by(view: memoryview) -> int:
-    """Return the bytes that a view keeps in memory: all of the object of which it may show the rest only."""
+    """Return the bytes that a view keeps in memory: those of its whole object."""
     return len(view.obj)  # type: ignore[arg-type]
 
 
 def _as_client_gone(error: Exception) -> Exception:
-    """Return what an error of the system tells of the client; others are a signal handler's own."""
+    """Return ClientGoneError for an error of the system; one of a signal handler is returned as it is."""
     if isinstance(error, OSError) and error.errno is None:
         return error
     return ClientGoneError(str(error))
 
 
 def set_nodelay(sock: Socket) -> None:
-    """Let the parts of an answer not wait for the client's delayed acknowledgement (tcp(7))."""
+    """Set TCP_NODELAY, so that parts do not wait for the client's delayed acknowledgement, tcp(7)."""
     if isinstance(sock, socket.socket) and sock.family != socket.AF_UNIX:
-        with contextlib.suppress(OSError):  # of one that has gone, the next step tells
+        with contextlib.suppress(OSError):  # a connection that is gone: the next call raises
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 

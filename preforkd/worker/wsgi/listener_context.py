@@ -1,8 +1,8 @@
-"""What the connections of one listener have in common: bounds, environ, and the heads seen before.
+"""What the connections of one listener share: bounds, the base of the environ, and a cache of heads.
 
-A client mostly repeats itself: on a kept connection, and through a proxy, the same bytes come again
-and again. A head that came twice is remembered with its environ, so that it is neither judged nor
-taken apart a third time. What is remembered is bounded, and costs only speed when it is forgotten.
+Clients repeat themselves: on a kept connection, and through a proxy, the same bytes arrive many times. A
+head that arrived twice is cached with its environ and not parsed a third time. The cache is bounded, and
+dropping an entry costs speed only.
 """
 
 from preforkd.apps import wsgi
@@ -15,11 +15,11 @@ _HEADS = 128
 _HEAD_SIZE = 2048
 _SEEN = 1024
 _SLOW = (b"P", b"\r")
-"""How heads begin whose bodies mostly follow (POST, PUT, PATCH), and empty lines before a head."""
+"""First bytes of input that is mostly more than a head: POST, PUT, PATCH, and empty lines."""
 
 
 class CachedHead:
-    """A head, and what follows from it for each request that has it."""
+    """A parsed head with what every request with the same bytes shares."""
 
     __slots__ = (
         "complete",
@@ -39,22 +39,22 @@ class CachedHead:
         self.head = head
         self.environ = environ
         self.remote: str | None = None
-        """The client, where a trusted proxy has named it."""
+        """The client's address, where a trusted proxy named it."""
         self.line = padded_request_line(raw.partition(b"\r\n")[0])
-        """What the slot says while it is with the application."""
+        """What the slot shows while the application runs."""
         self.head_only = head.method == "HEAD"
         self.http11 = head.version == "1.1"
         self.keep = head.keep_alive
         self.probe = ""
-        """It asks for our health: ``alive`` or ``ready``."""
+        """A probe of a health check: ``alive`` or ``ready``; empty: none."""
         self.complete = head.length == 0
-        """There is no body to wait for, and the application is to answer."""
+        """There is no body, and the application answers."""
 
 
 class ListenerContext:
-    """One listener's side of the HTTP worker, for peers that are trusted or for those that are not.
+    """The shared state of one listener's connections, for trusted peers or for all others.
 
-    ``style`` is how a trusted proxy names the client: forwarded, x-forwarded or off.
+    ``style`` names the headers by which a trusted proxy names the client: forwarded, x-forwarded or off.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class ListenerContext:
     ) -> None:
         self.index = index
         self.wildcard = wildcard
-        """The listener has every address of the machine: a connection has one of them."""
+        """The listener is bound to every address; a connection has one of them."""
         self.bounds = bounds
         self.write_timeout = write_timeout
-        """Seconds for a client to take some of an answer: ``min_rate`` bytes in each of them."""
+        """Seconds in which a client must take ``min_rate`` bytes times their number of an answer."""
         self.min_rate = min_rate
         self.answer_spool = answer_spool
-        """Bytes of an answer in parts that may wait in a file; 0: no answer waits in one."""
+        """Bytes of an answer in parts that may be spooled; 0: no answer is spooled."""
         self.answers = answers or Budget()
-        """Bytes that all answers of the worker may take while clients read them."""
+        """The bound on the kept output of all connections of the worker."""
         self.heads: BoundedCache[bytes, CachedHead] = BoundedCache(_HEADS)
-        """By their bytes; read by the loop before it asks `cached_head`."""
+        """The cache, by the bytes of the head."""
         self._seen: BoundedCache[int, None] = BoundedCache(_SEEN)
         self._base = base
         self._probes = probes
@@ -93,7 +93,7 @@ class ListenerContext:
         self._parser = HeadParser(bounds)
 
     def cached_head(self, data: bytes) -> CachedHead:
-        """Return what follows from a complete head. Raises RequestError."""
+        """Return the parsed form of a complete head, cached or not. Raises RequestError."""
         cached = self.heads.get(data)
         if cached is None:
             cached = self._parse(data)
@@ -101,7 +101,7 @@ class ListenerContext:
         return cached
 
     def complete_head(self, data: bytes) -> CachedHead | None:
-        """Return what follows from these bytes, if they are one head that nothing follows, and a good one."""
+        """Return the parsed head if the data is exactly one valid head; None otherwise."""
         cached = self.heads.get(data)
         if cached is not None or data[-4:] != b"\r\n\r\n" or data[:1] in _SLOW:
             return cached
@@ -110,17 +110,17 @@ class ListenerContext:
         try:
             return self.cached_head(data)
         except RequestError:
-            return None  # the reader will find it, too
+            return None  # the reader reports it
 
     def head_with_body(self, data: bytes) -> tuple[CachedHead, int] | None:
-        """Return what follows from these bytes, and where the body begins, if they are a good head and that.
+        """Return the parsed head and the offset of its body, if the data is a valid head and that.
 
-        The body is one whose length was told, to be kept in memory, and not longer than what is here
-        and what may be waiting behind it.
+        Only for a body with a Content-Length, small enough for memory, with nothing behind it. None
+        otherwise.
         """
         start = data.find(b"\r\n\r\n") + 4
         if start < 4 or start == len(data) or data[:1] != b"P":
-            return None  # what is sent ahead behind a GET would be judged twice
+            return None  # pipelined requests behind a GET would be parsed twice
         try:
             cached = self.cached_head(data[:start])
         except RequestError:
@@ -161,14 +161,14 @@ class ListenerContext:
             return
         mark = hash(data)
         if mark not in self._seen:
-            # Heads that come only once would push out those that come again.
+            # Heads that arrive only once would evict those that repeat.
             self._seen.keep(mark, None)
         else:
             self.heads.keep(data, cached)
 
 
 class _UntrustedHead:
-    """A head without the headers that only a proxy may send."""
+    """A head without the headers that only a trusted proxy may send."""
 
     def __init__(self, head: RequestHead) -> None:
         self.method, self.target, self.version = head.method, head.target, head.version

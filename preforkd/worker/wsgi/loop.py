@@ -1,10 +1,10 @@
-"""The WSGI worker: one request at a time in the application, any number of connections outside it.
+"""The WSGI loop: one request at a time in the application, any number of connections outside it.
 
-A request reaches the application when it is complete, and what the client does not take of the answer
-is sent in the background: slow clients and idle connections occupy nobody. While the application
-runs, this worker does not accept; the kernel gives new connections to workers that are idle. If it
-runs for long, the relief keeps the connections going, and other workers take those whose requests
-are complete. Connections that this worker holds are served before new ones are accepted.
+A request reaches the application when it is complete, and an answer that the client does not take at once
+is sent in the background: slow clients and idle connections occupy no worker. While the application runs,
+this worker does not accept; the kernel gives new connections to idle workers. If the application runs for
+long, the takeover thread runs the loop and hands complete requests to other workers. Connections that this
+worker holds are served before new ones are accepted.
 """
 
 import contextlib
@@ -43,21 +43,21 @@ from preforkd.worker.wsgi.threads import ThreadPool
 logger = logging.getLogger("preforkd.app")
 
 _CLOSE_TIMEOUT = 2.0
-"""Seconds for a client to take an answer that was given before it had sent everything."""
+"""Seconds of a lingering close: input is discarded, so that a reset does not destroy the answer."""
 _SPOOLED_BODIES = 4
-"""Bodies of the largest size whose files a worker has room for, unless http.spool_total says otherwise."""
+"""Bodies of ``http.max_body`` that a worker may spool at once, where ``http.spool_total`` is 0."""
 _SPOOLED_ANSWERS = 16
-"""Answers of the size of http.answer_spool for whose files a worker has room."""
+"""Answers of ``http.answer_spool`` that a worker may spool at once."""
 _LOG_INTERVAL = 60.0
-"""Seconds after which it is logged again that there was no room: clients bring it about."""
+"""Seconds between two log messages about an exhausted spool budget, which clients can cause."""
 _BURST = 16
-"""Requests that a client may have sent ahead before others have their turn."""
-_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound here
+"""Pipelined requests of one connection that are answered before other connections get a turn."""
+_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 
 
 class _HttpListener:
-    """A listener, and how a connection from it begins."""
+    """A listener with its TLS context, PROXY protocol and the contexts of its connections."""
 
     def __init__(
         self, index: int, listener: Listener, loop: "WsgiLoop", settings: Settings
@@ -144,7 +144,7 @@ class WsgiLoop:
         self._by_index = list(self._http_listeners.values())
         self._connections: dict[int, Connection] = {}
         self._ready: deque[Connection] = deque()
-        """Connections with a complete request that waits for the application."""
+        """Connections with a complete request, or an answer to close, that wait for the application."""
         self._timeouts = {
             Waiting.HANDSHAKE: http.header_timeout,
             Waiting.FIRST_REQUEST: http.header_timeout,
@@ -153,24 +153,23 @@ class WsgiLoop:
             Waiting.WRITE: http.body_timeout,
             Waiting.CLOSE: _CLOSE_TIMEOUT,
         }
-        # All that wait for the same thing may wait equally long, so each dictionary is in the order
-        # of its deadlines.
+        # All connections in one state have the same timeout, so each dictionary is ordered by deadline.
         self._deadlines: dict[Waiting, dict[Connection, float]] = {
             kind: {} for kind in self._timeouts
         }
         self._idle = self._deadlines[Waiting.NEXT_REQUEST]
         self._soonest = math.inf
-        """No deadline is earlier."""
+        """A lower bound of all deadlines; monotonic clock."""
         self._pid = os.getpid()
         self._draining_since: float | None = None
         self._turn = 0
         self._woken_for: list[int] = []
-        """Listeners, and the handoff queue, that the kernel has told this worker of, and nobody else."""
+        """Listeners, and the handoff queue, for which the kernel woke this worker and no other."""
         self._current: Connection | None = None
         self._taken_over = False
-        """The loop is run by the relief: the application has the worker."""
+        """The takeover thread runs the loop, while the application blocks the main thread."""
         self._cached_in_slot: CachedHead | None = None
-        """What the slot names as the present request."""
+        """The head whose request line the slot shows."""
         self._takeover = self._new_takeover()
         threads = settings.workers.threads
         self._thread_pool = (
@@ -183,7 +182,7 @@ class WsgiLoop:
             acceptor.add_source(handoff.fileno())
 
     def run(self) -> None:
-        """Serve until the worker is to leave, and what had arrived was answered."""
+        """Serve until the worker retires and the requests that had arrived are answered."""
         self._takeover.reacquire()
         while True:
             if self._acceptor.pending_refork is not None and self._is_idle():
@@ -201,13 +200,13 @@ class WsgiLoop:
             self._access.flush()
 
     def _run_once(self) -> bool:
-        """Attend to what happens; False: the worker is to leave, and nothing is left."""
+        """Run one turn of the loop; return False when the worker retires and has no connection left."""
         acceptor = self._acceptor
         if acceptor.retiring:
             self._close_idle_connections()
             self._on_sources_ready()
             if not self._connections and not self._ready:
-                # What is taken may be answered already, and then nothing is waited for.
+                # One from the handoff queue may be answered at once: there is no event to wait for then.
                 return self._take_remaining_handoff()
         elif self._has_room():
             acceptor.enable()
@@ -217,7 +216,7 @@ class WsgiLoop:
         for _ in range(len(self._ready)):
             if not self._can_call():
                 break
-            # What was held back while the application had the worker, or when others had their turn.
+            # Deferred while the application ran, or when other connections had their turn.
             connection = self._ready.popleft()
             if not connection.closed:
                 self._guarded(self._advance, connection)
@@ -226,7 +225,7 @@ class WsgiLoop:
         return True
 
     def _recover(self) -> None:
-        # Wherever the exception of a signal handler has come.
+        # After the exception of a signal handler, wherever it was raised.
         if not self._taken_over:
             self._takeover.reacquire_after_exception()
             self._current = None
@@ -240,7 +239,7 @@ class WsgiLoop:
         return self._thread_pool is None or self._thread_pool.idle
 
     def _fork_zygote(self) -> None:
-        # A thread would not exist in the zygote, and what it held locked would stay locked.
+        # Threads do not exist in the forked process, and locks that they held would stay locked.
         self._takeover.end()
         self._takeover = self._new_takeover()
         self._takeover.reacquire()
@@ -249,21 +248,21 @@ class WsgiLoop:
         try:
             self._acceptor.fork_zygote()
         except BaseException:
-            # In the zygote: the clients are the worker's, and it goes on with them.
+            # In the zygote: the connections belong to the worker.
             for connection in self._connections.values():
                 connection.close_after_fork()
             raise
 
     def descriptors(self) -> list[int]:
-        """Return the connections and the handoff queue: what a child of the application must not keep."""
-        # Only the thread that forks is in the child; who had custody is not.
+        """Return the connections and handoff descriptors, which are closed in a child of the application."""
+        # Only the forking thread exists in the child; the owner of the lock may not.
         self._takeover.loop_lock = threading.RLock()
         handoff = self._handoff.descriptors() if self._handoff is not None else ()
         return [*self._connections, *handoff]
 
     def _has_room(self) -> bool:
         if self._acceptor.pending_refork is not None:
-            return False  # until the threads have answered what they have
+            return False  # until the threads have answered their requests
         return len(self._connections) < self._max_connections and (
             self._thread_pool is None or self._thread_pool.free > 0
         )
@@ -272,14 +271,14 @@ class WsgiLoop:
         return not self._taken_over and (self._thread_pool is None or self._thread_pool.free > 0)
 
     def _poll(self) -> None:
-        """Wait for events, and attend to them: connections that are held first, then new ones."""
+        """Wait for events and handle them: first the held connections, then new ones."""
         acceptor = self._acceptor
         connections = self._connections
         if self._access is not None:
             self._access.flush()
         events = acceptor.poll(self._timeout())
         self._turn += 1
-        # Before any of the others: the application may keep this worker.
+        # Recorded first: the application may block this worker in the calls below.
         self._woken_for = [descriptor for descriptor, _ in events if descriptor not in connections]
         for descriptor, event in events:
             connection = connections.get(descriptor)
@@ -298,8 +297,8 @@ class WsgiLoop:
             self._expire()
 
     def _on_sources_ready(self) -> None:
-        # What waits in the handoff queue was accepted before anything that waits at a listener: that is for
-        # the next turn, unless there may be none. Nobody else was woken for it.
+        # Connections in the handoff queue were accepted before those in a backlog, which are left for
+        # the next turn if there is one. No other worker was woken for them.
         handoff = self._handoff.fileno() if self._handoff is not None else -1
         while self._woken_for:
             if handoff in self._woken_for:
@@ -335,10 +334,10 @@ class WsgiLoop:
                 )
                 connection.handshake = begin(connection, http_listener)
                 self._wait(connection, Waiting.HANDSHAKE)
-            # Its request is mostly there already; if not, it is waited for.
+            # The request has mostly arrived with the connection.
             self._on_event(connection, _IN)
         except BaseException as error:
-            # A client that has left already, or breaks its word, ends nothing but its connection.
+            # An error of the client ends its connection only.
             if connection is None:
                 accepted.sock.close()
                 raise
@@ -389,7 +388,7 @@ class WsgiLoop:
     # --- events ----------------------------------------------------------------------------------
 
     def _guarded(self, step: Any, connection: Connection, *arguments: Any) -> None:
-        # Whatever goes wrong with one connection ends that one.
+        # An error ends the connection that it occurred on, and no other.
         try:
             step(connection, *arguments)
         except BaseException as error:
@@ -398,7 +397,7 @@ class WsgiLoop:
     def _on_error(self, connection: Connection, error: BaseException) -> None:
         client = isinstance(error, (ClientGoneError, ProxyHeaderError))
         if not client and comes_from_application(error):
-            # How far this connection had come, nobody knows.
+            # The state of this connection is unknown.
             retire_after(error, self._acceptor)
             self._recover()
         elif client or isinstance(error, OSError):
@@ -432,7 +431,7 @@ class WsgiLoop:
         self._on_event_general(connection)
 
     def _with_body(self, connection: Connection, data: bytes) -> bytes | None:
-        """Answer a request whose body is here as a whole; if it is not, return what there is."""
+        """Answer a request whose body has arrived; if it has not, return the bytes that have."""
         found = connection.context.head_with_body(data)
         if found is None:
             return data
@@ -443,7 +442,7 @@ class WsgiLoop:
             return None
         if len(data) < FIRST_RECEIVE:
             return data
-        # What the application will read is received where it will read it.
+        # The body is received into the buffer that the application reads.
         body = io.BytesIO(bytes(length))
         with body.getbuffer() as view:
             view[:here] = data[start:]
@@ -466,7 +465,7 @@ class WsgiLoop:
         ):
             self._advance(connection)
             return
-        # It stays where it was, and its time begins anew.
+        # The state stays the same, and its timeout begins again.
         waiting = self._idle
         del waiting[connection]
         waiting[connection] = time.monotonic() + self._idle_time
@@ -474,9 +473,9 @@ class WsgiLoop:
     def _on_event_general(self, connection: Connection) -> None:
         waiting = connection.waiting
         if waiting is Waiting.NOTHING and (connection.request or connection.after_sending):
-            return  # an event from before it was put aside
+            return  # an event from before the connection was suspended
         if waiting is Waiting.CLOSE:
-            if connection.receive() == b"":  # until then, what comes is read away
+            if connection.receive() == b"":  # until then, input is discarded
                 self._close(connection)
             return
         if connection.handshake is not None:
@@ -513,7 +512,7 @@ class WsgiLoop:
         self._advance(connection)
 
     def _is_too_slow(self, connection: Connection) -> bool:
-        """Tell whether a body brings too little in one of its windows of body_timeout."""
+        """Return whether a body arrived at less than ``http.min_rate`` in a window of ``http.body_timeout``."""
         since, before = connection.body_window
         now, received = time.monotonic(), connection.reader.received
         timeout = self._timeouts[Waiting.BODY]
@@ -523,7 +522,7 @@ class WsgiLoop:
         return received - before < timeout * self._min_rate
 
     def _advance(self, connection: Connection) -> None:
-        """Answer what is complete, then wait for what comes next."""
+        """Answer the complete requests of a connection, then wait for its next event."""
         answered = 0
         while True:
             if connection.unfinished and not self._finish_answer(connection):
@@ -543,7 +542,7 @@ class WsgiLoop:
                 if connection.maybe_more:
                     connection.maybe_more = False
                     if (data := connection.receive()) is not None:
-                        self._received(connection, data)  # which goes on, and comes here no more
+                        self._received(connection, data)  # which calls this function again
                         return
                 self._wait_for_input(connection)
                 return
@@ -558,7 +557,7 @@ class WsgiLoop:
             answered += 1
 
     def _finish_answer(self, connection: Connection) -> bool:
-        """See to it that an answer is sent, and closed by the application; True when that is done."""
+        """Wait until an answer is sent, then let the application close it; return whether both are done."""
         if connection.pending:
             if connection.waiting is not Waiting.WRITE:
                 self._wait(connection, Waiting.WRITE)
@@ -571,11 +570,11 @@ class WsgiLoop:
         return self._close_response(connection)
 
     def _has_last_request(self, connection: Connection) -> bool:
-        # The client has said all that it will say: what is complete of it is answered.
+        # The client has shut down its sending side: requests that are complete are answered.
         return not connection.unread and not connection.ended and self._next_request(connection)
 
     def _next_request(self, connection: Connection) -> bool:
-        """Take the next complete request of what has arrived; False: there is none."""
+        """Take the next complete request; return False if there is none."""
         if connection.between_requests:
             return False
         reader = connection.reader
@@ -588,21 +587,21 @@ class WsgiLoop:
             now = time.monotonic()
             if not isinstance(error, BudgetError) or now >= self._budget_logged_at + _LOG_INTERVAL:
                 self._budget_logged_at = now
-                logger.error("%s", error)  # noqa: TRY400 - the disk's fault, not ours
+                logger.error("%s", error)  # noqa: TRY400 - the disk's fault: no traceback
             self._refuse(connection, "503 Service Unavailable", "the request cannot be stored")
             return False
         if connection.request is None:
             if connection.waiting is Waiting.BODY and self._is_too_slow(connection):
-                self._refuse(connection, "408 Request Timeout", "the body comes too slowly")
+                self._refuse(connection, "408 Request Timeout", "the body arrives too slowly")
             return False
         if connection.waiting is not Waiting.NOTHING:
-            # What is waited for next is another request, with a time of its own.
+            # The next state is another request, with its own timeout.
             self._deadlines[connection.waiting].pop(connection, None)
             connection.waiting = Waiting.NOTHING
         return True
 
     def _refuse(self, connection: Connection, status: str, reason: str) -> None:
-        # First, what arrived of it: a disk that it has filled is free before the client can try again.
+        # The spooled body first: a disk that it filled has space again before the client retries.
         connection.reader.close()
         connection.closing = connection.unread = connection.ended = True
         if self._access is None:
@@ -616,20 +615,20 @@ class WsgiLoop:
             self._log_last(connection)
 
     def _send_error(self, connection: Connection, status: str, reason: str) -> int:
-        """Answer in place of the application; return the bytes of the body."""
+        """Send an answer of the server's own; return the length of its body."""
         answer = self._renderer.plain_error(status, reason)
         connection.send_nowait(answer)
         return len(answer.partition(b"\r\n\r\n")[2])
 
     def _incomplete_entry(self, connection: Connection, status: int) -> CompletedRequest:
-        """Return what the log says of a request that never was complete."""
+        """Return the access log's entry for a request that was never complete."""
         reader = connection.reader
         if (cached := reader.current) is not None:
             return CompletedRequest(cached.remote or connection.remote, cached.head, status, 0, 0.0)
         return CompletedRequest(connection.remote, unparsed_head(reader.buffer), status, 0, 0.0)
 
     def _log_last(self, connection: Connection) -> None:
-        """Log the last answer, now that no more of it will be sent."""
+        """Log the last answer; called when no more of it will be sent."""
         answered, connection.unlogged = connection.unlogged, None
         if answered is None or self._access is None:
             return
@@ -656,7 +655,7 @@ class WsgiLoop:
         connection.idle = connection.between_requests and connection.plain
         self._register(connection, _IN)
         if isinstance(connection.sock, TlsSocket) and connection.sock.has_decrypted():
-            # Decrypted bytes that no event tells of.
+            # Decrypted bytes, which epoll does not report.
             data = connection.receive()
             if data:
                 self._received(connection, data)
@@ -694,7 +693,7 @@ class WsgiLoop:
                 connection.unlogged = self._incomplete_entry(connection, CLIENT_CLOSED_REQUEST)
             self._log_last(connection)
         if connection.registered:
-            # Closing is not enough where a child of the application has inherited the socket.
+            # Closing does not unregister a socket that a child of the application has inherited.
             self._acceptor.epoll.unregister(connection.fd)
             connection.registered = 0
         connection.close()
@@ -758,7 +757,7 @@ class WsgiLoop:
             slot_writer.request_done()
 
     def _close_response(self, connection: Connection) -> bool:
-        """Have the application close what was sent; False: a thread does it, and has the connection."""
+        """Let the application close its answer; return False if a thread does, which owns the connection then."""
         if self._thread_pool is not None:
             self._suspend(connection)
             self._thread_pool.submit(connection)
@@ -783,7 +782,7 @@ class WsgiLoop:
         try:
             close()
         except BaseException as error:
-            logger.exception("the application failed to close what was sent")
+            logger.exception("exception in close() of the application's answer")
             if isinstance(error, SystemExit):
                 self._acceptor.retire()
 
@@ -813,7 +812,7 @@ class WsgiLoop:
     def _call(
         self, connection: Connection, cached: CachedHead, body: IO[bytes], length: int
     ) -> None:
-        """Let the application answer; touches nothing of the loop but this connection."""
+        """Call the application; touches no state of the loop except this connection."""
         response = Response(
             connection,
             self._renderer,
@@ -846,17 +845,17 @@ class WsgiLoop:
         except BaseException as error:
             self._application_failed(connection, cached, response, error)
         finally:
-            # Each knows the other: nothing but the collector would free them.
+            # A reference cycle: only the garbage collector would free it.
             connection.response = None
             if self._observed:
                 self._finish(connection, environ, cached, response, begun)
         if not response.keep:
             connection.closing = connection.ended = True
-            # Behind the last request there may be more, which nobody will read.
+            # Input behind the last request is not read.
             connection.unread = connection.unread or cached.keep or not connection.between_requests
 
     def _answer_overdue(self) -> None:
-        """Answer for an application that takes too long: this process is killed in a moment."""
+        """Answer an overdue request with 504; the master kills this process next."""
         current = self._current if self._thread_pool is None else self._thread_pool.oldest
         if current is None or current.response is None:
             return
@@ -865,7 +864,7 @@ class WsgiLoop:
             with contextlib.suppress(ClientGoneError):
                 text = "the application took too long"
                 response.length = self._send_error(current, "504 Gateway Timeout", text)
-                # What the application may still say would come behind a whole answer.
+                # Bytes that the application still sends would follow a complete answer.
                 current.shutdown_write()
         cached = self._cached_in_slot if current.request is None else current.request.cached
         if self._access is not None and cached is not None:
@@ -890,7 +889,7 @@ class WsgiLoop:
         response: Response,
         begun: float,
     ) -> None:
-        # 500 is what the client was told when the application failed before it said anything.
+        # 500 was sent if the application failed before it sent anything.
         status = response.code if response.head_sent else 500
         if self._hooks is not None:
             self._hooks.call("request_ended", environ, status)
@@ -907,28 +906,28 @@ class WsgiLoop:
         self, connection: Connection, cached: CachedHead, response: Response, error: BaseException
     ) -> None:
         target = cached.head.target.decode("latin-1")
-        when = " after its answer" if response.complete else ""
+        when = ", after its answer" if response.complete else ""
         logger.error(
             "the application failed on %s %s%s", cached.head.method, target, when, exc_info=error
         )
         if isinstance(error, SystemExit):
-            # It asks for the end of this process: others go on.
+            # The application requests the exit of this process; other workers continue.
             self._acceptor.retire()
         if response.complete:
             return
         response.keep = False
         if response.head_sent:
-            raise ClientGoneError("the answer is cut off where the application failed")
+            raise ClientGoneError("the answer ends where the application failed")
         response.length = self._send_error(
             connection, "500 Internal Server Error", "the application failed"
         )
 
-    # --- while the application has the worker ----------------------------------------------------
+    # --- while the application blocks the main thread --------------------------------------------
 
     def _run_loop(self) -> None:
-        """Run the loop in place of the worker, which is in the application; by the relief only."""
+        """Run the loop while the application blocks the main thread; called by the takeover thread only."""
         if self._acceptor.retiring:
-            return  # the others leave as well, and this worker waits for its own connections only
+            return  # the worker drains, and its own connections wait for the main thread
         current = self._current
         if current is None:
             return
@@ -943,10 +942,10 @@ class WsgiLoop:
             self._taken_over = False
 
     def _forward_wakeups(self) -> None:
-        """Take what this worker may have been woken for, and nobody else: others get it when it is complete.
+        """Accept the connections for which the kernel woke this worker; others get them when complete.
 
-        The kernel wakes one for a connection, and counts on it. One that has turned to a connection
-        that it held, and is kept there by the application, does not come.
+        The kernel wakes one worker for a connection and no second one. This worker served a held
+        connection first, in which the application blocks it now.
         """
         woken_for, self._woken_for = self._woken_for, []
         for descriptor in woken_for:
@@ -959,7 +958,7 @@ class WsgiLoop:
                     self._adopt(received)
 
     def _suspend(self, connection: Connection) -> None:
-        """Leave a connection alone: it belongs to the application now, or waits for it."""
+        """Unregister a connection: it belongs to the application now, or waits for it."""
         self._register(connection, 0)
         if connection.waiting is not Waiting.NOTHING:
             self._deadlines[connection.waiting].pop(connection, None)
@@ -967,7 +966,7 @@ class WsgiLoop:
         connection.idle = False
 
     def _defer(self, connection: Connection) -> None:
-        """Find somebody for a complete request: another worker, or this one when it is free."""
+        """Hand a complete request to another worker, or queue it until the application is free."""
         if not self._can_call() and self._hand_off(connection):
             return
         self._suspend(connection)
@@ -1025,7 +1024,7 @@ class WsgiLoop:
         try:
             connection = self._connection_from(received)
         except Exception:
-            logger.exception("a connection from another worker is lost")
+            logger.exception("cannot take over a connection from another worker; closed")
             received.close()
             return
         self._add_connection(connection)
@@ -1048,7 +1047,7 @@ class WsgiLoop:
         return connection
 
     def _take_remaining_handoff(self) -> bool:
-        # The last worker of a generation that leaves takes what is still in the handoff queue.
+        # The last worker of a generation serves what is still in the handoff queue.
         return self._handoff is not None and self._take_handed()
 
     # --- time ------------------------------------------------------------------------------------
@@ -1065,7 +1064,7 @@ class WsgiLoop:
         self._soonest = min(self._soonest, deadline)
 
     def _timeout(self) -> float | None:
-        """Return the seconds until the first deadline; None when nothing is waited for."""
+        """Return the seconds until the first deadline; None: there is none."""
         if self._ready and self._can_call():
             return 0.0
         soonest = self._soonest
@@ -1108,7 +1107,7 @@ class WsgiLoop:
         self._close(connection)
 
     def _close_idle(self, connection: Connection) -> None:
-        # A request that has just arrived is answered rather than reset.
+        # A request that has just arrived is answered, not reset.
         data = connection.receive()
         if data:
             self._received(connection, data)
@@ -1116,7 +1115,7 @@ class WsgiLoop:
             self._close(connection)
 
     def _close_idle_connections(self) -> None:
-        """Part from connections that are idle; those from which a request is due are served first."""
+        """Close idle connections after the linger time; requests that have begun are answered first."""
         now = time.monotonic()
         if self._draining_since is None:
             self._draining_since = now

@@ -1,12 +1,12 @@
-"""The relief: a thread that keeps a worker's connections going while the application has it for long.
+"""The takeover thread: it runs a worker's loop while the application blocks the main thread for long.
 
-It takes no part in short requests: while there is work, it looks every few milliseconds whether the
-worker is still busy with the events that it was busy with at the last look, and in the application.
-Then it takes the loop over: it reads, sends and expires what it can, and gives complete requests to
-other workers, until the application returns. Without work it sleeps.
+Short requests do not involve it: while there is work, it checks every few milliseconds whether the main
+thread is still in the application and has not polled since the last check. Then it runs the loop: it reads,
+sends and expires, and hands complete requests to other workers, until the application returns. Without work
+it sleeps.
 
-Who holds ``loop_lock`` may touch the connections. The worker gives it up around each call of the
-application: releasing and taking a lock that nobody else wants costs no system call.
+The holder of ``loop_lock`` may touch the connections. The main thread releases it around each call of the
+application: an uncontended lock costs no system call.
 """
 
 import logging
@@ -16,27 +16,27 @@ from collections.abc import Callable
 logger = logging.getLogger("preforkd.worker")
 
 TICK = 0.005
-"""Seconds after which the worker is busy for long."""
+"""Seconds between two checks; the application runs for long when it runs across a whole interval."""
 _IDLE_TICKS = 20
-"""Ticks without work after which the thread sleeps until it is called."""
+"""Checks without progress of the main thread after which the thread sleeps until `activate`."""
 
 
 class Takeover:
     """See the module.
 
-    ``turn`` returns a number that changes whenever the worker waits for events again; ``run_loop`` does
-    the worker's work until ``return_requested`` is true; ``wake`` ends its waiting.
+    ``turn`` returns a number that changes with each poll of the main thread; ``run_loop`` runs the loop
+    until ``return_requested`` is true; ``wake`` ends its poll.
     """
 
     def __init__(
         self, turn: Callable[[], int], run_loop: Callable[[], None], wake: Callable[[], None]
     ) -> None:
         self.loop_lock = threading.RLock()
-        """The worker's thread takes it (`reacquire`) before it begins."""
+        """Taken by the main thread (`reacquire`) before its first turn."""
         self.asleep = True
-        """`activate` is needed when there is work."""
+        """The thread sleeps: call `activate` when there is work."""
         self.return_requested = False
-        """The worker waits for custody."""
+        """The main thread waits for ``loop_lock``."""
         self._turn = turn
         self._run_loop = run_loop
         self._wake = wake
@@ -46,20 +46,23 @@ class Takeover:
         self._started = False
 
     def activate(self) -> None:
-        """Say that there is work."""
+        """Wake the thread up: there is work."""
         self.asleep = False
         if not self._started:
             try:
                 self._thread.start()
             except RuntimeError as error:
-                # The system grants no thread. It stays "awake", so that nobody calls again.
-                logger.warning("connections wait while the application is busy: %s", error)
+                # ``asleep`` stays false, so that the start is not tried again.
+                logger.warning(
+                    "cannot start the takeover thread; connections wait while the application runs: %s",
+                    error,
+                )
                 return
             self._started = True
         self._activated.release()
 
     def reacquire(self) -> None:
-        """Take custody after a call of the application, unless the caller has it."""
+        """Take ``loop_lock`` after a call of the application, unless the caller holds it."""
         if self.loop_lock._is_owned():  # type: ignore[attr-defined]
             return
         if not self.loop_lock.acquire(blocking=False):
@@ -69,18 +72,18 @@ class Takeover:
             self.return_requested = False
 
     def reacquire_after_exception(self) -> None:
-        """Take custody, wherever an exception of a signal handler has come."""
+        """Take ``loop_lock`` after an exception of a signal handler, wherever it was raised."""
         while True:
             try:
                 self.reacquire()
                 self.return_requested = False
             except BaseException:
-                logger.exception("another exception of a signal handler")
+                logger.exception("another exception in a signal handler of the application")
             else:
                 return
 
     def end(self) -> None:
-        """End the thread; the caller has custody."""
+        """Stop the thread; the caller holds ``loop_lock``."""
         if self._started:
             self._ended.set()
             self._activated.release()

@@ -1,7 +1,7 @@
-"""The crew: threads that call a WSGI application which waits on others most of the time.
+"""The thread pool: threads that call a WSGI application which mostly waits for other services.
 
-The loop goes on while they wait. A connection belongs to the thread that answers its request, and
-comes back to the loop with the answer.
+The loop runs in the main thread meanwhile. A connection belongs to the pool from `ThreadPool.submit` to
+`ThreadPool.take_answered`.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ logger = logging.getLogger("preforkd.worker")
 
 
 class ThreadPool:
-    """``answer`` is what a thread does with a connection; ``wake`` tells the loop that one is done."""
+    """``answer`` is called by a thread with a connection; ``wake`` wakes the loop when it has returned."""
 
     def __init__(
         self,
@@ -29,9 +29,9 @@ class ThreadPool:
         slot_writer: SlotWriter,
     ) -> None:
         self.done: deque[Connection] = deque()
-        """Connections whose requests were answered; the loop takes them."""
+        """Connections whose requests are answered, for the loop."""
         self.free = size
-        """Threads that wait for work; counted by the loop's side only."""
+        """Threads without a request; written by the main thread only."""
         self._answer = answer
         self._wake = wake
         self._slot_writer = slot_writer
@@ -40,7 +40,7 @@ class ThreadPool:
         self._size = size
         self._threads: list[threading.Thread] = []
         self._refused = False
-        """The system granted no further thread, and it was said."""
+        """The system refused a further thread, and that was logged."""
 
     def submit(self, connection: Connection) -> None:
         """Let a free thread answer the request of a connection."""
@@ -56,21 +56,25 @@ class ThreadPool:
             self._finish(connection)
 
     def _start_thread(self) -> None:
-        # Without it those that there are do the work, and the loop itself when there is none.
+        # If it cannot be started, the other threads answer, or the main thread if there is none.
         name = f"preforkd-thread-{len(self._threads) + 1}"
         thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
             if not self._refused:
-                logger.warning("only %d threads answer requests: %s", len(self._threads), error)
+                logger.warning(
+                    "cannot start a thread; %d threads answer requests: %s",
+                    len(self._threads),
+                    error,
+                )
             self._refused = True
         else:
             self._threads.append(thread)
             self._refused = False
 
     def take_answered(self) -> Connection | None:
-        """Return a connection that comes back; None when there is none."""
+        """Return the next answered connection; None: there is none."""
         with contextlib.suppress(IndexError):
             connection = self.done.popleft()
             self.free += 1
@@ -82,7 +86,7 @@ class ThreadPool:
         return None
 
     def _show(self) -> None:
-        # The oldest request is the one that may be late.
+        # The oldest request is the first to be overdue.
         connection, since = next(iter(self._started_at.items()))
         if connection.request is not None:
             self._slot_writer.set_request_line(connection.request.cached.line)
@@ -95,11 +99,11 @@ class ThreadPool:
 
     @property
     def idle(self) -> bool:
-        """Tell whether no thread has a request."""
+        """Return whether no thread has a request."""
         return not self._started_at
 
     def stop(self) -> None:
-        """End the threads that wait for work; they are started again when there is some."""
+        """Stop all threads after their current requests; `submit` starts them again."""
         for _ in self._threads:
             self._work.put(None)
         for thread in self._threads:

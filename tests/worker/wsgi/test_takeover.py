@@ -79,7 +79,7 @@ def test_without_a_thread_connections_wait_and_that_is_said_once(worker, monkeyp
     monkeypatch.setattr(threading.Thread, "start", refused)
     worker.takeover.activate()
     assert not worker.takeover.asleep
-    assert "connections wait while the application is busy" in caplog.text
+    assert "connections wait while the application runs" in caplog.text
     worker.takeover.loop_lock.release()
     worker.takeover.reacquire()
     worker.takeover.end()
