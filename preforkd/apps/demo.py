@@ -1,4 +1,4 @@
-"""The embedded demo: each connection is greeted by the worker that accepted it.
+"""The built-in demo: each worker greets the connections that it accepts.
 
 ``nc 127.0.0.1 8080`` prints one line and ends.  The same module has a small WSGI application, for
 trying ``preforkd run wsgi:preforkd.apps.demo:application``.
@@ -13,7 +13,7 @@ _served = 0
 
 
 def greet(connection: socket.socket, _peer: object) -> None:
-    """Say which worker answers, and how often it has."""
+    """Send one line with the worker's number, its pid and its count of connections."""
     global _served  # noqa: PLW0603 - the count is the point: each worker has its own copy
     _served += 1
     worker = os.environ.get("PREFORKD_WORKER", "?")

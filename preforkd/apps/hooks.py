@@ -1,6 +1,6 @@
-"""Hooks: the few moments in a process's life that an application may want to know of.
+"""Hooks: functions of the application that preforkd calls at points of a process's life.
 
-``hooks: module:object`` names any object, whose attributes are called where they exist:
+``hooks: module:object`` names any object; those of its attributes that exist are called:
 
 ====================  =========================================================================
 zygote_loaded()       in the zygote, when the application is loaded and warm, before the first fork
@@ -13,7 +13,7 @@ request_begun(environ), request_ended(environ, status)
                       around each request (kind wsgi); the status is a number
 ====================  =========================================================================
 
-What a hook raises is reported and contained: nobody else is harmed by it.
+An exception of a hook is logged and goes no further.
 """
 
 import difflib
@@ -38,7 +38,7 @@ HOOKS = {
     "request_begun": 1,
     "request_ended": 2,
 }
-"""The hooks that there are, and how many arguments each is passed."""
+"""The hooks, and the number of their arguments."""
 _OF_REQUESTS = ("request_begun", "request_ended")
 
 
@@ -50,14 +50,13 @@ class Hooks:
 
     @property
     def of_requests(self) -> bool:
-        """Tell whether there is anything to call around requests."""
+        """Return whether a hook is called around requests."""
         return "request_begun" in self._found or "request_ended" in self._found
 
     def call(self, name: str, *arguments: Any) -> str:
-        """Call the hook of this moment, if there is one.
+        """Call a hook, if the application has it.
 
-        Returns what went wrong with it in one line, which has been logged with its traceback; empty
-        if nothing.
+        Returns its failure in one line, which was logged with its traceback; empty: it did not fail.
         """
         hook = self._found.get(name)
         if hook is None:
@@ -71,10 +70,10 @@ class Hooks:
 
 
 def load(text: str, kind: str) -> Hooks:
-    """Import what the setting names; empty: no hooks.
+    """Import the object that the setting names, and return its hooks; empty: none.
 
-    Raises ConfigurationError when it is not there, or has a hook that could not be called for this kind
-    of application, and ApplicationError when its code fails.
+    Raises ConfigurationError for an object that does not exist, or a hook that cannot be called for this
+    kind of application, and ApplicationError for code that fails.
     """
     if not text:
         return Hooks()
@@ -103,10 +102,10 @@ def load(text: str, kind: str) -> Hooks:
 
 
 def _unusable(name: str, hook: Any, kind: str) -> str:
-    """Return why a hook would not do what it is there for; empty: it will."""
+    """Return why a hook would never run properly; empty: it would."""
     count = HOOKS[name]
     if signatures.is_async(hook):
-        return "is asynchronous: nobody would await it"
+        return "is asynchronous; hooks are not awaited"
     if not signatures.takes(hook, count):
         return f"cannot be called with {count} argument{'' if count == 1 else 's'}"
     if not KINDS[kind].request_hooks and name in _OF_REQUESTS:
@@ -123,7 +122,7 @@ def _needs_instance(holder: Any, hook: Any) -> bool:
 
 
 def _misspelled(holder: Any) -> list[str]:
-    # A hook that is misspelled is never called, and nobody notices.
+    # A misspelled hook is never called, without any sign of it.
     names = [name for name in dir(holder) if not name.startswith("_") and name not in HOOKS]
     return [
         f"did you mean {hook} by {name}?"

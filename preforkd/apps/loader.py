@@ -1,4 +1,4 @@
-"""Loading an application by name, and saying why it does not load.
+"""Load an application by name, and report why it does not load.
 
 `load` runs in the zygote, or in ``preforkd check --import``: it executes the application's code.
 """
@@ -25,10 +25,10 @@ from preforkd.errors import (
 
 
 def prepare(directory: str) -> str:
-    """Make this process the application's home: current directory, search path.
+    """Enter the application's directory, and put it first on the module search path.
 
-    Returns the directory without symbolic links, for people. Raises ConfigurationError when it cannot be
-    entered, or is no more.
+    Returns the directory without symbolic links, as printable text. Raises ConfigurationError when it
+    cannot be entered, or was deleted.
     """
     if directory:
         try:
@@ -37,8 +37,8 @@ def prepare(directory: str) -> str:
             raise setting_error("app.directory", f"{directory}: {error.strerror}") from error
     home = _here()
     if not home:
-        hint = "name the application's directory in app.directory"
-        reason = "the directory in which preforkd was started is no more"
+        hint = "set app.directory to the application's directory"
+        reason = "the directory in which preforkd was started does not exist any more"
         raise setting_error("app.directory", reason, hint=hint)
     if sys.path[:1] != [home]:
         sys.path.insert(0, home)
@@ -55,8 +55,8 @@ def _here() -> str:
 def load(target: Target) -> Any:
     """Import the target and return the application object.
 
-    Raises ConfigurationError when what is named does not exist or is no application of its kind, and
-    ApplicationError, with the application's own traceback, when it exists and fails.
+    Raises ConfigurationError for a name that does not exist or is no application of its kind, and
+    ApplicationError, with the application's own traceback, for code that fails.
     """
     setting = "app.target"
     application = find(Reference(target.module, target.attribute, target.call), setting)
@@ -68,7 +68,7 @@ def load(target: Target) -> Any:
 
 
 def find(reference: Reference, setting: str) -> Any:
-    """Import what a setting names and return it; raises what `load` raises, in this setting's name."""
+    """Import and return the object that a setting names. Raises what `load` raises, for this setting."""
     found = _import(reference.module, setting)
     for name in reference.attribute.split(".") if reference.attribute else ():
         try:
@@ -105,9 +105,9 @@ def _create(target: Reference, factory: Any) -> Any:
 
 
 def application_error(what: str, error: BaseException) -> PreforkdError:
-    """Return the error for code of the application's that raised, with its traceback.
+    """Return the error for an exception of the application's code, with its traceback.
 
-    Where the system has nothing left it is a SystemFailure.
+    A lack of memory or descriptors is a SystemFailure.
     """
     hint = used_up = shortage(error)
     if isinstance(error, ModuleNotFoundError):
@@ -123,7 +123,7 @@ def application_error(what: str, error: BaseException) -> PreforkdError:
 
 
 def _place(error: BaseException) -> str:
-    # Where it was raised; a syntax error's own text says its file by its last part only.
+    # The text of a SyntaxError has only the last part of its file's path.
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}:{error.lineno})"
     trace = error.__traceback__
@@ -137,7 +137,7 @@ def _place(error: BaseException) -> str:
 
 
 def _without_our_frames(error: BaseException) -> BaseException:
-    # The first frames are this file's and importlib's; the application's author looks for his own.
+    # The first frames are those of this file and importlib, which do not help the application's author.
     trace = error.__traceback__
     while trace and trace.tb_next and _is_ours(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
@@ -168,7 +168,7 @@ def _no_attribute(target: Reference, holder: Any, name: str, setting: str) -> Pr
 
 
 def _where(name: str) -> str:
-    """Return where a module that was imported came from."""
+    """Return the file of an imported module."""
     module = sys.modules.get(name)
     if (file := getattr(module, "__file__", None)) is not None:
         return str(file)
@@ -178,19 +178,19 @@ def _where(name: str) -> str:
 
 
 def _shadowing(name: str) -> str:
-    """Return a hint if the application's directory has a module of this name, and another one was found."""
+    """Return a hint if a module of the application's directory is shadowed by another of the same name."""
     path = os.path.join(_here(), *name.split("."))
     found = os.path.realpath(_where(name))
     for own in (f"{path}.py", os.path.join(path, "__init__.py")):
         if os.path.exists(own) and os.path.realpath(own) != found:
-            return f"{own} is hidden by a module of the same name: give it another name"
+            return f"{own} is shadowed by a module of the same name; rename it"
     return ""
 
 
 def setting_error(
     setting: str, message: str, *, hint: str = "", detail: str = ""
 ) -> ConfigurationError:
-    """Return the error for a setting that names something that is not there, or not fit."""
+    """Return the error for a setting that names an object that is missing or unusable."""
     error = ConfigurationError([Problem(UNKNOWN_PLACE, setting, message)], hint=hint)
     error.detail = detail
     return error

@@ -1,7 +1,7 @@
-"""Whether an object can be called as an application of its kind: judged when it is loaded.
+"""Check whether an object can be called as an application of its kind, when it is loaded.
 
-The judgement rests on signatures, and never calls the object. What has no signature that can be read,
-or takes any arguments, passes: a false refusal would keep out an application that works.
+The check reads signatures and never calls the object. An object without a readable signature, or with any
+arguments, passes: a false refusal would keep a working application from starting.
 """
 
 import inspect
@@ -14,7 +14,7 @@ from preforkd.config.target import Target
 
 
 def fault(application: Any, target: Target) -> tuple[str, str] | None:
-    """Return why this cannot be an application of the target's kind, and a hint; None if it can."""
+    """Return why an object is no application of the target's kind, and a hint; None: it may be one."""
     kind = KINDS[target.kind]
     name = f"{target.module}:{target.attribute}" + ("()" if target.call else "")
     if not callable(application):
@@ -31,12 +31,12 @@ def fault(application: Any, target: Target) -> tuple[str, str] | None:
 
 
 def is_async(function: Any) -> bool:
-    """Tell whether calling this returns a coroutine."""
+    """Return whether calling this returns a coroutine."""
     return _is(inspect.iscoroutinefunction, function)
 
 
 def takes(function: Any, count: int) -> bool:
-    """Tell whether this can be called with so many arguments; True if that cannot be known."""
+    """Return whether this can be called with ``count`` arguments; True if its signature is unknown."""
     signature = _signature(function)
     return signature is None or _takes(signature, count)
 
@@ -50,7 +50,7 @@ def _not_callable(application: Any, target: Target) -> tuple[str, str]:
         return f"it is not callable, it is of type {type(application).__name__}", ""
     if inspect.iscoroutine(application):
         application.close()
-        return "the factory is asynchronous, and there is no event loop yet", "write def"
+        return "the factory is asynchronous, and no event loop runs yet", "write def"
     made = "None" if application is None else f"an object of type {type(application).__name__}"
     return f"the factory has returned {made}, which is not callable", ""
 
@@ -110,7 +110,7 @@ def _fault_of_names(
         return f"it takes {_shown(signature)} as a WSGI application does", f"write wsgi:{name}"
     known = {"environ", "env", "start_response", "scope", "connection", "request"}
     if _takes(signature, 0) and not known & set(names):
-        # An application without its arguments makes no sense, a factory without its options does.
+        # An application cannot work without its arguments, a factory can without its options.
         hint = f"write {kind.name}:{name}()"
         return f"it takes {_shown(signature)}, all of them optional: it is a factory", hint
     return None
@@ -118,7 +118,7 @@ def _fault_of_names(
 
 def _signature(function: Any) -> inspect.Signature | None:
     try:
-        # What a decorator has wrapped may take other arguments than what is called.
+        # A decorator may take other arguments than the function that it wraps.
         return inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return None

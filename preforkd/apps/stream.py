@@ -17,16 +17,16 @@ logger = logging.getLogger("preforkd.app")
 
 _NOTHING = bytes(4)
 _CLOSE_NOTIFY_TIMEOUT = 2.0
-"""Seconds for a client to make room for the end of a TLS connection."""
+"""Seconds in which the socket must be writable for close_notify."""
 _CLIENT_GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError)
-# By their names: OpenSSL is not loaded for those who do not want it.
+# By their names, so that OpenSSL is not loaded without TLS.
 _CLIENT_GONE_TLS = {"SSLEOFError", "SSLZeroReturnError"}
 
 StreamHandler = Callable[[socket.socket, Any], None]
 
 
 class _Server:
-    """What a `socketserver.BaseRequestHandler` may ask of ``self.server``."""
+    """The attributes of ``self.server`` that a `socketserver.BaseRequestHandler` may read."""
 
     def __init__(self, handler: type) -> None:
         self.RequestHandlerClass = handler
@@ -52,12 +52,12 @@ def as_handler(application: Any) -> StreamHandler:
 
 
 def call(handler: StreamHandler, connection: socket.socket, peer: Any) -> None:
-    """Let the handler serve one connection, and close it, whatever happens.
+    """Call the handler with one connection, and close the connection in any case.
 
-    What the handler has sent is delivered even when the client has sent more than was read:
-    closing a socket with unread input resets it, so the sending side is shut first and a little
-    of the rest is read away. Over TLS the client is told that nothing was cut off (close_notify), unless
-    the handler has failed; one that hands the connection to a child must detach its own copy.
+    The handler's output is delivered even when the client has sent more than was read: closing a socket
+    with unread input resets it, so the sending side is shut down first and some of the input is discarded.
+    Over TLS close_notify is sent unless the handler failed. A handler that passes the connection to a child
+    must detach its own copy.
     """
     try:
         handler(connection, peer)
@@ -78,7 +78,7 @@ def call(handler: StreamHandler, connection: socket.socket, peer: Any) -> None:
 
 
 def _send_close_notify(connection: socket.socket, unwrap: Callable[[], Any]) -> None:
-    # The client's own goodbye is not waited for; room for ours is, for a moment.
+    # The client's close_notify is not waited for; room for the server's is, for a moment.
     with contextlib.suppress(OSError, ValueError):
         connection.setblocking(False)
         try:
@@ -110,4 +110,4 @@ def _lingering_close(connection: socket.socket) -> None:
             if not connection.recv(65536):
                 break
     except OSError:
-        pass  # closed by the handler, left by the client, or nothing to read: all the same now
+        pass  # closed by the handler, left by the client, or nothing to read

@@ -1,8 +1,8 @@
-"""Warm-up: what the operator names is done once in the zygote, before the first fork.
+"""Warm-up: functions and requests that run once in the zygote, before the first fork.
 
-Lazy imports, templates and caches are then loaded once and shared, instead of once in each worker.
-An entry is ``MODULE:FUNCTION``, which is called without arguments, or a path or URL, which is sent
-through the WSGI application as a GET request (PEP 3333) whose answer is read to its end and closed.
+Lazy imports, templates and caches are then loaded once and shared, instead of once in each worker. An entry
+is ``MODULE:FUNCTION``, which is called without arguments, or a path or URL, which the WSGI application gets
+as a GET request (PEP 3333); its answer is read to the end and closed.
 """
 
 import contextlib
@@ -33,10 +33,10 @@ class _WarmUpHead:
 
 
 def run(entries: Iterable[str], application: Any, *, required: bool) -> None:
-    """Do what each entry says, in their order.
+    """Run the entries in their order.
 
-    What fails is told in one warning, and does not keep the others from being done; ``required``:
-    raises ApplicationError (ConfigurationError for a function that is not there) instead.
+    A failure is logged as one warning and does not stop the others. ``required``: raises ApplicationError
+    (ConfigurationError for a function that does not exist) instead.
     """
     for entry in entries:
         try:
@@ -48,7 +48,7 @@ def run(entries: Iterable[str], application: Any, *, required: bool) -> None:
 
 
 def repeat(entries: Iterable[str], application: Any) -> None:
-    """Send the requests among these entries once more; what fails was told before."""
+    """Send the requests among the entries once more; failures were logged by `run`."""
     for entry in filter(is_request, entries):
         with contextlib.suppress(PreforkdError):
             _request(entry, application)
@@ -60,7 +60,9 @@ def _call(entry: str) -> None:
         kind = type(function).__name__
         raise loader.setting_error(SETTING, f"{entry} is not callable, it is of type {kind}")
     if signatures.is_async(function):
-        raise loader.setting_error(SETTING, f"{entry} is asynchronous: nobody would await it")
+        raise loader.setting_error(
+            SETTING, f"{entry} is asynchronous; warm-up functions are not awaited"
+        )
     try:
         function()
     except (Exception, SystemExit) as error:
@@ -100,7 +102,7 @@ def _answer(application: Any, environ: dict[str, Any]) -> tuple[int, str]:
 
     def start_response(status: str, *_headers: object) -> Any:
         statuses.append(status)
-        return len  # what is written is nobody's
+        return len  # write() of PEP 3333: the data is dropped
 
     iterable = application(environ, start_response)
     try:

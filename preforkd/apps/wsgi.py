@@ -20,25 +20,25 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 _BLOCK = 64 * 1024
 _SHORT = 64
-"""Bytes of the longest name of a header that is remembered."""
+"""Longest header name, in bytes, that is cached."""
 _SLASH = ord("/")
 _WITHOUT_PREFIX = {
     b"content-type": "CONTENT_TYPE",
     b"content-length": "CONTENT_LENGTH",
-    b"transfer-encoding": "",  # a body is whole when the application gets it
+    b"transfer-encoding": "",  # the body is complete when the application is called
 }
 
 
 class RequestHeadProtocol(Protocol):
-    """What is needed of a request's head; `preforkd.http.head.RequestHeadProtocol`."""
+    """The attributes of a request's head that are used; see `preforkd.http.head.RequestHead`."""
 
     @property
     def method(self) -> str:
-        """GET and the like."""
+        """The method."""
 
     @property
     def target(self) -> bytes:
-        """What the request line names."""
+        """The target of the request line."""
 
     @property
     def version(self) -> str:
@@ -50,18 +50,18 @@ class RequestHeadProtocol(Protocol):
 
 
 class ResponseProtocol(Protocol):
-    """What is needed of a response; `preforkd.http.response.ResponseProtocol`."""
+    """The methods of a response that are used; see `preforkd.http.response.Response`."""
 
     head_sent: bool
     flaw: str
 
     @property
     def started(self) -> bool:
-        """Tell whether the head is known."""
+        """Return whether the head is known."""
 
     @property
     def over(self) -> bool:
-        """Tell whether nothing that may still come would be sent."""
+        """Return whether further parts would not be sent."""
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
@@ -69,7 +69,7 @@ class ResponseProtocol(Protocol):
         """Take the head."""
 
     def whole(self, data: bytes) -> None:
-        """Send a body that is complete."""
+        """Send a complete body."""
 
     def write(self, data: bytes) -> None:
         """Send a part of the body."""
@@ -100,16 +100,16 @@ class FileWrapper:
         return data
 
     def region(self) -> tuple[int, int] | None:
-        """Return offset and length of what is to be sent.
+        """Return offset and length of the part to be sent.
 
-        None if this is not a regular file, or its `read` may return something else than what is in it.
+        None if this is not a regular file, or its ``read`` may return other data than the file.
         """
         file = _as_opened(self.file)
         if file is None:
             return None
         try:
             status = os.fstat(file.fileno())
-            # What has a size and no blocks may be made up by the kernel (sysfs), shorter than it says.
+            # A file with a size and no blocks may be one of sysfs, which is shorter than its size.
             if not (stat.S_ISREG(status.st_mode) and status.st_blocks and file.readable()):
                 return None
             if isinstance(file, io.BufferedRandom):
@@ -122,15 +122,15 @@ class FileWrapper:
 
 
 def server_name(host: str) -> str:
-    """Return a local address as it stands in the URLs of clients (RFC 3875, section 4.1.14)."""
+    """Return a local address in the form of a URL (RFC 3875, section 4.1.14)."""
     host = host.partition("%")[0]
     return f"[{host}]" if ":" in host else host
 
 
 def _as_opened(file: Any) -> Any:
-    """Return the object of `open()` that this is, or wraps without changing what is read; else None.
+    """Return the object of ``open()`` that this is, or wraps without changing what is read; else None.
 
-    Exactly those types: an object of any other may have a descriptor and a `read` of its own (gzip).
+    Exactly those types: any other may have both a descriptor and a ``read`` of its own (gzip).
     """
     if type(file) is tempfile._TemporaryFileWrapper:
         file = file.file
@@ -142,7 +142,7 @@ def _as_opened(file: Any) -> Any:
 
 
 def base_environ(server: str, port: str, *, secure: bool, threads: bool) -> Environ:
-    """Return what the requests of one listener have in common."""
+    """Return the keys that all requests of one listener share."""
     return {
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "https" if secure else "http",
@@ -162,7 +162,7 @@ def base_environ(server: str, port: str, *, secure: bool, threads: bool) -> Envi
 
 
 def environ_for(head: RequestHeadProtocol, base: Environ) -> Environ:
-    """Return what all requests with this head have in common."""
+    """Return the keys that all requests with this head share."""
     target = head.target
     path, _, query = (target if target[0] == _SLASH else _origin_form(target)).partition(b"?")
     uri = target.decode("latin-1")
@@ -182,13 +182,13 @@ def environ_for(head: RequestHeadProtocol, base: Environ) -> Environ:
             repeated.setdefault(key, [environ[key]]).append(value.decode("latin-1"))
         elif key:
             environ[key] = value.decode("latin-1")
-    for key, values in repeated.items():  # joined once: many may have the same name
+    for key, values in repeated.items():  # joined once: linear time for many of the same name
         environ[key] = ("; " if key == "HTTP_COOKIE" else ",").join(values)
     return environ
 
 
 def _key(name: bytes) -> str:
-    """Return what a header is called in an environ; empty: it is not for the application."""
+    """Return the environ key of a header; empty: the application does not get it."""
     if name in _WITHOUT_PREFIX:
         return _WITHOUT_PREFIX[name]
     return "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
@@ -206,9 +206,9 @@ def _origin_form(target: bytes) -> bytes:
 
 
 def set_body(environ: Environ, body: IO[bytes], length: int) -> None:
-    """Give the environ its body.
+    """Add the body to the environ.
 
-    A chunked one is complete by now, and most applications only understand a length.
+    CONTENT_LENGTH is set for a chunked body too, which is complete: most applications need it.
     """
     environ["wsgi.input"] = body
     if length and "CONTENT_LENGTH" not in environ:
@@ -218,14 +218,13 @@ def set_body(environ: Environ, body: IO[bytes], length: int) -> None:
 def call(
     application: Application, environ: Environ, response: ResponseProtocol
 ) -> Callable[[], None] | None:
-    """Let the application answer one request.
+    """Call the application for one request.
 
-    Returns what is to be called when the response has been sent, if its sending needs what the
-    application gave (a file).
+    Returns a function to be called when the response is sent, if sending needs an object of the application
+    (a file); else None.
 
-    An application that fails before anything was sent is answered for with 500; one that fails later
-    leaves a response that is visibly cut off, never one that looks complete. What ``response`` raises
-    because the client has gone is passed on, and so is SystemExit.
+    An exception of the application is raised to the caller, which answers 500 if nothing was sent yet; a
+    response that fails later is visibly cut off, and never looks complete.
     """
     iterable = application(environ, response.start_response)
     if iterable.__class__ is list and len(iterable) == 1:
@@ -245,7 +244,7 @@ def call(
                 if data:
                     response.write(data)
                 if response.over:
-                    break  # it may be without end
+                    break  # it may be endless
         if not response.started:
             raise AssertionError("the application did not call start_response")
         response.finish()
@@ -259,7 +258,7 @@ def call(
 
 def _complain(response: ResponseProtocol) -> None:
     logger.error(
-        "the application sent %s than its Content-Length; the connection ends", response.flaw
+        "the application sent %s than its Content-Length; closing the connection", response.flaw
     )
 
 

@@ -1,4 +1,4 @@
-"""The body of a request: counted or in chunks, in memory or in a file. RFC 9112, sections 6 and 7."""
+"""The body of a request: framed by length or chunks, kept in memory or in a file. RFC 9112, 6 and 7."""
 
 import io
 import re
@@ -13,21 +13,21 @@ _SIZE = re.compile(
 )
 _MAX_SIZE_LINE = 256
 _TINY_CHUNKS_FROM, _MIN_MEAN_CHUNK = 4096, 16
-"""After so many chunks, their mean size must be so many bytes: each costs far more than a byte."""
+"""Chunks after which the mean size is checked, and its minimum: a chunk costs far more than a byte."""
 _MAX_PARTS = 8
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
 
 
 class StorageError(Exception):
-    """A body cannot be kept: the disk below the temporary directory is full, or the like."""
+    """A body cannot be kept, for example because the disk of the temporary directory is full."""
 
 
 class BudgetError(StorageError):
-    """The bodies of a worker's requests take all that they may take together."""
+    """The bodies of a worker's requests use all of their budget."""
 
 
 class _MemoryBody(io.BytesIO):
-    """A body in memory; closed, it is no longer counted."""
+    """A body in memory; `close` releases its bytes of the budget."""
 
     account: "_Account"
 
@@ -37,7 +37,7 @@ class _MemoryBody(io.BytesIO):
 
 
 class _FileBody(io.BufferedReader):
-    """A body in a file; closed, it is no longer counted."""
+    """A body in a file; `close` releases its bytes of the budget."""
 
     account: "_Account"
 
@@ -47,7 +47,7 @@ class _FileBody(io.BufferedReader):
 
 
 class _Account:
-    """What one body has taken of the worker's budget, for as long as it is kept."""
+    """The bytes of the worker's budget that one body has reserved."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -55,39 +55,39 @@ class _Account:
         self._size = 0
 
     def take(self, size: int) -> bool:
-        """Take more; False: there is not so much."""
+        """Reserve more bytes; return False if too few are left."""
         if not self._budget.take(self._place, size):
             return False
         self._size += size
         return True
 
     def move(self) -> bool:
-        """Take it of the files instead of memory; False: there is not so much."""
+        """Move the reservation from memory to files; return False if too few bytes are left there."""
         size = self._size
         self.close()
         self._place = "files"
         return self.take(size)
 
     def close(self) -> None:
-        """Give back what was taken."""
+        """Release the reservation."""
         size, self._size = self._size, 0
         self._budget.give_back(self._place, size)
 
 
 class BodyStore:
-    """Keeps a body in memory, and above the threshold, or the worker's budget, in a temporary file."""
+    """The bytes of a body: in memory, or spooled to a file above the threshold or the memory budget."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.length = 0
         self._parts: list[bytes] = []
-        """The first few, which are joined once: most bodies have no more."""
+        """The first parts, which are joined once: most bodies have no more."""
         self._memory: io.BytesIO | None = None
         self._disk: io.FileIO | None = None
         self._bounds = bounds
         self._account = _Account(bounds.budget)
 
     def write(self, data: bytes) -> None:
-        """Take a part. Raises RequestError when the body becomes too large, and StorageError."""
+        """Add a part. Raises RequestError for a body that is too large, and StorageError."""
         self.length += len(data)
         if self.length > self._bounds.max_body:
             raise RequestError("413 Content Too Large", "the body is too large")
@@ -96,18 +96,18 @@ class BodyStore:
             self._keep(data)
             return
         if not (self._disk or self._account.move()) or not self._account.take(len(data)):
-            raise BudgetError("the bodies of requests take all of http.spool_total")
+            raise BudgetError("request bodies use all of http.spool_total")
         try:
             self._write_to_disk(data)
         except OSError as error:
-            raise StorageError(f"a request's body cannot be kept: {error.strerror}") from error
+            raise StorageError(f"cannot spool a request body: {error.strerror}") from error
 
     def _keep(self, data: bytes) -> None:
         if self._memory is None:
             self._parts.append(data)
             if len(self._parts) < _MAX_PARTS:
                 return
-            # Each costs more than its bytes: a client may send them one by one.
+            # An object costs more than its bytes, and a client may send them one by one.
             data = self._take_parts()
             self._memory = io.BytesIO()
         self._memory.write(data)
@@ -119,7 +119,7 @@ class BodyStore:
 
     def _write_to_disk(self, data: bytes) -> None:
         if self._disk is None:
-            # Without a buffer: what cannot be written is known now, not at some later flush.
+            # Unbuffered: an error is raised here, not at a later flush.
             self._disk = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the request
             kept = self._take_parts() if self._memory is None else self._memory.getvalue()
             self._memory = None
@@ -127,13 +127,13 @@ class BodyStore:
         _write_all(self._disk, data)
 
     def finish(self) -> IO[bytes]:
-        """Return the file, at its beginning, for an application to read and for others to close."""
+        """Return the body as a file at its beginning; the caller closes it."""
         file: _FileBody | _MemoryBody
         if self._disk is not None:
             self._disk.seek(0)
             file = _FileBody(self._disk)
         else:
-            # Not `_memory` itself, which would be uncounted when a larger body leaves it behind.
+            # A copy: closing `_memory` when a larger body moves to a file must not release the budget.
             file = _MemoryBody(
                 self._take_parts() if self._memory is None else self._memory.getvalue()
             )
@@ -141,7 +141,7 @@ class BodyStore:
         return file
 
     def close(self) -> None:
-        """Give up what was kept."""
+        """Drop the body."""
         self._parts.clear()
         self._account.close()
         for file in (self._memory, self._disk):
@@ -156,16 +156,16 @@ def _write_all(file: io.FileIO, data: bytes) -> None:
 
 
 class Framing(Protocol):
-    """Knows where a body ends."""
+    """The framing of a body: where it ends."""
 
     done: bool
     rest: int
-    """Bytes that are to come of it, or of the present chunk."""
+    """Bytes missing of the body, or of the current chunk."""
 
     def take(self, data: bytes, start: int, store: BodyStore) -> int:
-        """Store what belongs to the body from ``start`` on; return where it stopped.
+        """Store the bytes from ``start`` on that belong to the body; return the offset behind them.
 
-        Raises RequestError, and StorageError.
+        Raises RequestError and StorageError.
         """
 
 
@@ -186,14 +186,14 @@ class Counted:
 
 
 class Chunked:
-    """A body in chunks. Extensions and trailers are judged, and dropped."""
+    """A body in chunks. Extensions and trailers are checked and dropped."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.done = False
         self.rest = 0
-        """Its line end included."""
+        """Bytes missing of the current chunk, its line end included."""
         self._line = b""
-        """What has arrived of a size line, or of a trailer."""
+        """The beginning of a size line or a trailer."""
         self._trailers: int | None = None
         """Bytes of the trailers; None before the last chunk."""
         self._trailer_count = 0
@@ -215,7 +215,7 @@ class Chunked:
         else:
             end = start + 1
             if data[start:end] != (b"\r" if self.rest == 2 else b"\n"):
-                raise RequestError("400 Bad Request", "a chunk does not end where it should")
+                raise RequestError("400 Bad Request", "a chunk does not end in CR LF")
         self.rest -= end - start
         return end
 
@@ -230,7 +230,7 @@ class Chunked:
         line = self._line + data[start : end + 1]
         self._line = b""
         if not line.endswith(b"\r\n"):
-            raise RequestError("400 Bad Request", "a line ends without a carriage return")
+            raise RequestError("400 Bad Request", "a line does not end in CR LF")
         if self._trailers is None:
             self._begin_chunk(line[:-2])
         else:
@@ -266,7 +266,7 @@ class Chunked:
 
 
 def framing(length: int, bounds: Bounds) -> Framing:
-    """Return what finds the end of a body of this length, or in chunks.
+    """Return the framing of a body of this length, or of `CHUNKED`.
 
     Raises RequestError for one that is too large.
     """

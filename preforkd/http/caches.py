@@ -1,4 +1,4 @@
-"""What is made once because it comes again: the Date header, and a bounded memory for anything else."""
+"""Caches: a bounded dictionary, and the Date header."""
 
 import time
 from email.utils import formatdate
@@ -9,9 +9,9 @@ V = TypeVar("V")
 
 
 class BoundedCache(dict[K, V]):
-    """A dictionary of at most ``max_entries`` things; one too many, and all are forgotten.
+    """A dictionary that is cleared when it has ``max_entries`` entries.
 
-    What is forgotten costs only the time to make it again, and keeping an order would cost more.
+    A dropped entry costs the time to make it again; an order of use would cost more at each look-up.
     """
 
     def __init__(self, max_entries: int) -> None:
@@ -19,16 +19,16 @@ class BoundedCache(dict[K, V]):
         self._max_entries = max_entries
 
     def keep(self, key: K, value: V) -> None:
-        """Remember one."""
+        """Add an entry."""
         if len(self) >= self._max_entries:
             self.clear()
         self[key] = value
 
 
 class Date:
-    """The present time as HTTP has it (RFC 9110, section 5.6.7), as ``form`` % a date.
+    """The current time as an HTTP date (RFC 9110, section 5.6.7), formatted by ``form``.
 
-    Made once a second by whoever needs it: no timer.
+    Rendered on demand, at most once a second: no timer.
     """
 
     def __init__(self, form: bytes = b"Date: %b\r\n") -> None:
@@ -37,9 +37,9 @@ class Date:
         self._text = b""
 
     def line(self) -> bytes:
-        """Return it."""
+        """Return the header line."""
         now = int(time.time())
-        if now != self._second:  # not only later: the clock may have been set back
+        if now != self._second:  # not <: the clock may have been set back
             self._second = now
             self._text = self._form % formatdate(now, usegmt=True).encode()
         return self._text

@@ -1,7 +1,7 @@
-"""What a proxy in front says of the client: forwarded headers, and the PROXY protocol.
+"""The client as a proxy reports it: forwarded headers, and the PROXY protocol.
 
-RFC 7239; the de facto X-Forwarded-For and -Proto; HAProxy's proxy-protocol.txt, versions 1 and 2.
-Only a trusted peer's word counts: everybody else can write these bytes too.
+RFC 7239; the de facto X-Forwarded-For and -Proto; HAProxy's proxy-protocol.txt, versions 1 and 2. They are
+believed from trusted peers only: any client can send these bytes.
 """
 
 import ipaddress
@@ -29,11 +29,11 @@ _V2_MOST = 16 + 2048
 
 
 class ProxyHeaderError(Exception):
-    """What a trusted peer sent before the connection's bytes is no PROXY header."""
+    """A trusted peer did not send a valid PROXY header."""
 
 
 class Trust:
-    """Whose word counts: networks, single addresses, and ``unix`` for every Unix socket."""
+    """The trusted peers: networks, single addresses, and ``unix`` for every Unix socket."""
 
     def __init__(self, entries: Iterable[str]) -> None:
         peers = [parse_peers(entry) for entry in entries]
@@ -45,7 +45,7 @@ class Trust:
         return self.unix or bool(self._networks)
 
     def _trusts(self, address: str) -> bool:
-        """Tell whether a peer counts; an empty address is a Unix socket's."""
+        """Return whether a peer is trusted; the address of a Unix socket is empty."""
         if not address:
             return self.unix
         try:
@@ -57,22 +57,22 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The client as the proxy saw it; None: it did not say."""
+    """The client as the proxy reported it; None: not reported."""
 
     address: str | None = None
     scheme: str | None = None
 
 
 def without_forwarding(head: RequestHead) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the headers without those in which a client could pretend to be a proxy."""
+    """Return the headers without those by which a client could pose as a proxy."""
     return tuple(field for field in head.headers if not _FORWARDING.fullmatch(field[0]))
 
 
 def forwarded(head: RequestHead, style: str, trust: Trust) -> Origin:
-    """Return what the trusted proxies said, in the ``forwarded`` or the ``x-forwarded`` style.
+    """Return what the trusted proxies reported, in the ``forwarded`` or the ``x-forwarded`` style.
 
-    The addresses are read from the nearest proxy outwards; the first that is not trusted is the
-    client. What cannot be understood counts as not said.
+    The addresses are read from the nearest proxy outwards; the first that is not trusted is the client.
+    Malformed values count as not reported.
     """
     names: Iterable[str]
     if style == "forwarded":
@@ -101,12 +101,12 @@ def _values(head: RequestHead, name: bytes) -> list[str]:
 def _elements(text: str) -> list[str]:
     """Split at the commas outside of quotes, in linear time.
 
-    Quotes are counted from the end, where the nearest proxy has written: one that a client has left
-    open must not swallow what the proxy says.
+    Quotes are counted from the end, where the nearest proxy appended its element: a quote that a client
+    left open must not include it.
     """
     pieces = text.split('"')
     for quoted in range(len(pieces) - 2, -1, -2):
-        pieces[quoted] = pieces[quoted].replace(",", "\0")  # which no header contains
+        pieces[quoted] = pieces[quoted].replace(",", "\0")  # a byte that no header contains
     return [element.replace("\0", ",") for element in '"'.join(pieces).split(",")]
 
 
@@ -136,9 +136,9 @@ def _plain(address: _Address) -> _Address:
 
 
 class ProxyHeader:
-    """Reads a PROXY header without taking a byte that lies behind it.
+    """A parser of a PROXY header that never consumes a byte behind it.
 
-    ``peek`` is shown what waits in the socket and says how much of it to take; `take` gets that.
+    `peek` gets the bytes that wait in the socket and returns how many to receive; `take` gets those.
     ``source``: address and port of the client; None: the connection is the proxy's own.
     """
 
@@ -148,11 +148,11 @@ class ProxyHeader:
         self._data = b""
 
     def peek(self, waiting: bytes) -> int:
-        """Return how many of the bytes that wait belong to the header. Raises ProxyHeaderError."""
+        """Return how many of the waiting bytes belong to the header. Raises ProxyHeaderError."""
         data = self._data + waiting
         if len(data) < len(_SIGNATURE):
             if not (_SIGNATURE.startswith(data) or b"PROXY "[: len(data)] == data[:6]):
-                raise ProxyHeaderError("there is no PROXY header")
+                raise ProxyHeaderError("no PROXY header")
             return len(waiting)
         if data.startswith(_SIGNATURE):
             if len(data) < 16:
@@ -163,12 +163,12 @@ class ProxyHeader:
         else:
             end = data.find(b"\n", 0, _V1_MOST)
             if not data.startswith(b"PROXY ") or (end < 0 and len(data) >= _V1_MOST):
-                raise ProxyHeaderError("there is no PROXY header")
+                raise ProxyHeaderError("no PROXY header")
             whole = end + 1 if end >= 0 else len(data)
         return min(len(waiting), whole - len(self._data))
 
     def take(self, data: bytes) -> None:
-        """Take what `peek` asked for. Raises ProxyHeaderError."""
+        """Parse the bytes that `peek` counted. Raises ProxyHeaderError."""
         self._data += data
         whole = self._data
         if whole.startswith(_SIGNATURE):

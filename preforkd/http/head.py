@@ -1,10 +1,9 @@
-"""The head of a request: its line and its fields, complete, strict, or refused. RFC 9110, RFC 9112.
+"""The head of a request: request line and header fields, parsed strictly or refused. RFC 9110, RFC 9112.
 
-Whatever a proxy in front of us could understand otherwise than we do is refused: that is how requests
-are smuggled. Two judges must agree: a grammar without any leniency, here, and llhttp (httptools).
+A head that a proxy could understand differently is refused: that is how requests are smuggled. Two parsers
+must agree: the grammar here, without any leniency, and llhttp (httptools).
 
-Clients mostly send the same headers again, beside some that are new each time: what a line says is
-remembered, line by line.
+Clients repeat most of their header lines and change some, so that parsed lines are cached one by one.
 """
 
 import ipaddress
@@ -26,19 +25,19 @@ _AUTHORITY = re.compile(
 )
 _PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _HASH_SIGN, _PERCENT_SIGN, _UNDERSCORE = b"#%_"
-# Whether bytes contain a byte is asked by its number: asked by bytes of one, they first raise and
-# forget a TypeError, which costs as much as a regular expression.
+# Integers: `b"#" in data` raises and drops a TypeError inside CPython, which costs as much as a regular
+# expression; `35 in data` does not.
 _PROTECTED = frozenset(
     (b"content-length content-type transfer-encoding host connection expect upgrade trailer te "
      b"authorization proxy-authorization forwarded via remote-user "
      b"x-forwarded-for x-forwarded-proto x-forwarded-host x-real-ip")
 .split()
 )  # fmt: skip
-"""Headers that a name with an underscore must not imitate."""
+"""Headers on which decisions rest: an imitation with an underscore is refused."""
 
 
 _PLAIN, _UNDERSCORED, _EXPECT, _HOST, _KEPT, _CONNECTION, _LENGTH, _CODING, _UPGRADE = range(9)
-"""What a field is about, beside what it says to the application."""
+"""The kinds of fields that the parser evaluates; _PLAIN is for the application only."""
 _KINDS = {
     b"connection": _CONNECTION,
     b"content-length": _LENGTH,
@@ -48,20 +47,20 @@ _KINDS = {
     b"upgrade": _UPGRADE,
 }
 _ENDS_PARSER = frozenset((_CONNECTION, _LENGTH, _CODING, _UPGRADE))
-"""After these, llhttp does not expect another head."""
+"""Fields after which a parser of llhttp cannot be used for another head."""
 _MAX_UNPARSED = 2048
-"""Bytes of a line that nobody has judged."""
+"""Bytes of an unparsed request line that the access log shows."""
 _NONE: list[bytes] = []
 _Field = tuple[bytes, bytes]
 _MAX_CACHED, _MAX_CACHED_SIZE = 1024, 256
-"""Lines that are remembered, and bytes of the longest."""
+"""Lines that are cached, and the bytes of the longest."""
 
 CHUNKED = -1
-"""The length of a body that comes in chunks."""
+"""The length of a body with chunked framing."""
 
 
 class RequestError(Exception):
-    """The client's fault: the status to answer with, and why; the connection ends."""
+    """A request that is refused: the status to answer and the reason; the connection ends."""
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(reason)
@@ -70,14 +69,14 @@ class RequestError(Exception):
 
 
 class Budget:
-    """Bytes that the bodies of all requests of a worker may still take, in memory and in files."""
+    """The bytes that the bodies of all requests of a worker may use, in memory and in files."""
 
     def __init__(self, memory: float = 64 << 20, files: float = math.inf) -> None:
         self._left = {"memory": memory, "files": files}
         self._lock = threading.Lock()
 
     def take(self, place: str, size: int) -> bool:
-        """Take so many bytes of a place; False, and nothing is taken, if there are not so many."""
+        """Reserve bytes in ``memory`` or ``files``; return False, and reserve none, if too few are left."""
         with self._lock:
             if size > self._left[place]:
                 return False
@@ -85,14 +84,14 @@ class Budget:
             return True
 
     def give_back(self, place: str, size: int) -> None:
-        """Let others have what was taken; called by whichever thread closes a body."""
+        """Release reserved bytes; may be called in any thread."""
         with self._lock:
             self._left[place] += size
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a request may be at the most; all in bytes but the number of headers."""
+    """The upper bounds of a request, in bytes except the number of fields."""
 
     max_line: int = 8 << 10
     max_field: int = 16 << 10
@@ -100,13 +99,13 @@ class Bounds:
     max_fields: int = 100
     max_body: int = 1 << 30
     spool: int = 256 << 10
-    """A body above this is kept in a file."""
+    """A body above this is spooled to a file."""
     budget: Budget = field(default_factory=Budget)
     """Shared by all listeners of a worker."""
 
 
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
-    """One request's head; header names are lower-case, in the order in which they came."""
+    """The parsed head of a request; header names are lower-case, in the order of the request."""
 
     method: str
     target: bytes
@@ -114,16 +113,16 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     headers: tuple[tuple[bytes, bytes], ...]
     keep_alive: bool
     length: int
-    """Bytes of the body; `CHUNKED`."""
+    """Bytes of the body, or `CHUNKED`."""
     expects_continue: bool
 
     def first(self, name: bytes) -> bytes | None:
-        """Return the first value of a header; None when there is none."""
+        """Return the first value of a header; None: there is none."""
         return next((value for known, value in self.headers if known == name), None)
 
 
 def unparsed_head(data: bytes) -> RequestHead:
-    """Return what a log can say of a request that was not taken: its line, as target if it is none."""
+    """Return a head for the access log of a refused request; an invalid request line is its target."""
     line = data[:_MAX_UNPARSED].partition(b"\r")[0].partition(b"\n")[0]
     match = _LINE.fullmatch(line + b"\r\n")
     if match is None:
@@ -137,9 +136,9 @@ def _refuse(reason: str, status: str = "400 Bad Request") -> NoReturn:
 
 
 def refuse_early(data: bytes, bounds: Bounds, line_checked: bool) -> bool:
-    """Judge whether a head that has not arrived as a whole is worth waiting for.
+    """Refuse an incomplete head that cannot become valid.
 
-    Returns whether its first line has been judged. Raises RequestError.
+    Returns whether its request line is complete and checked. Raises RequestError.
     """
     if not line_checked:
         line_checked = _check_request_line(data, bounds)
@@ -152,7 +151,7 @@ def _check_request_line(data: bytes, bounds: Bounds) -> bool:
     end = data.find(b"\n", 0, bounds.max_line + 1)
     if end < 0:
         if not b"!" <= data[:1] <= b"~":
-            _refuse("this is no HTTP request")
+            _refuse("not an HTTP request")
         if len(data) > bounds.max_line:
             _refuse("the request line is too long", "414 URI Too Long")
         return False
@@ -162,7 +161,7 @@ def _check_request_line(data: bytes, bounds: Bounds) -> bool:
 
 
 class HeadParser:
-    """Takes complete heads apart; one serves any number of them, one after the other."""
+    """A parser of complete heads; reusable, for one thread."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -174,16 +173,16 @@ class HeadParser:
         self._url += url
 
     def parse(self, data: bytes) -> RequestHead:
-        """Take a head apart, from its first byte to the empty line. Raises RequestError."""
+        """Parse a head, from its first byte to the empty line. Raises RequestError."""
         line = _LINE.match(data)
         if line is None:
-            # As it is judged when it arrives in pieces: the answer is the same.
+            # The same answer as if it had arrived in pieces.
             _check_request_line(data, self._bounds)
             _refuse("the request line is malformed")
         end = line.end()
         fields, special = self._fields(data, end)
         if line[3] != b"1" or line[4] > b"1":
-            _refuse("speak HTTP/1.1", "505 HTTP Version Not Supported")
+            _refuse("the supported versions are 1.0 and 1.1", "505 HTTP Version Not Supported")
         reusable = line[4] == b"1" and _ENDS_PARSER.isdisjoint(special)
         self._check_with_llhttp(data, reusable=reusable)
         if self._url != line[2]:
@@ -191,7 +190,7 @@ class HeadParser:
         return _build_head(line[1].decode(), self._url, "1." + line[4].decode(), fields, special)
 
     def _fields(self, data: bytes, start: int) -> tuple[list[_Field], dict[int, list[bytes]]]:
-        """Return names and values from there on, and those that are not only for the application, by kind."""
+        """Return the fields from ``start`` on, and the values of those that the parser evaluates, by kind."""
         lines = self._lines(data, start)
         fields: list[_Field] = []
         special: dict[int, list[bytes]] = {}
@@ -219,19 +218,17 @@ class HeadParser:
         return lines
 
     def _check_with_llhttp(self, data: bytes, *, reusable: bool) -> None:
-        # ``reusable``: afterwards, llhttp is where it began.
+        # ``reusable``: the parser can be used for the next head.
         self._url = b""
         parser = self._parser or httptools.HttpRequestParser(self)
         self._parser = None
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            return  # it is answered as if it had not asked
+            return  # the upgrade is ignored, RFC 9110, section 7.8
         except httptools.HttpParserInvalidMethodError:
             named = data.partition(b" ")[0].isupper()
-            _refuse(
-                "there is no such method", "501 Not Implemented" if named else "400 Bad Request"
-            )
+            _refuse("unknown method", "501 Not Implemented" if named else "400 Bad Request")
         except httptools.HttpParserError as error:
             raise RequestError("400 Bad Request", "the request is malformed") from error
         if reusable:
@@ -266,7 +263,7 @@ def _build_head(
         fields = _drop_underscored(fields)
     hosts = special.get(_HOST, _NONE)
     if len(hosts) != 1 and (hosts or version == "1.1"):
-        _refuse("exactly one Host header is needed")
+        _refuse("exactly one Host header is required")
     if hosts and not (_is_host_cached if len(hosts[0]) <= _MAX_CACHED_SIZE else _is_host)(hosts[0]):
         _refuse("Host is malformed")
     fields = _check_target(method, target, fields)
@@ -288,13 +285,13 @@ def _build_head(
 
 
 def _drop_underscored(fields: list[_Field]) -> list[_Field]:
-    # To an application, X_A and X-A are the same header: one that came beside the other, or that
-    # imitates one on which decisions rest, is an attack; any other is dropped, as by nginx.
+    # In an environ X_A and X-A are the same header: one that stands next to the other, or imitates
+    # a protected one, is an attack; any other is dropped, as by nginx.
     proper = {name for name, _ in fields if b"_" not in name}
     for name, _ in fields:
         twin = name.replace(b"_", b"-")
         if b"_" in name and (twin in proper or twin in _PROTECTED):
-            _refuse("a header imitates another by an underscore")
+            _refuse("a header with an underscore imitates another")
     return [field for field in fields if b"_" not in field[0]]
 
 
@@ -327,12 +324,12 @@ def _check_target(method: str, target: bytes, fields: list[_Field]) -> list[_Fie
         return fields
     if target == b"*":
         if method != "OPTIONS":
-            _refuse("the target * is for OPTIONS")
+            _refuse("the target * is allowed for OPTIONS only")
         return fields
     scheme, separator, rest = target.partition(b"://")
     if not separator or scheme.lower() not in {b"http", b"https"}:
         _refuse("the target is neither a path nor a URL")
-    # RFC 9112, 3.2.2: the authority of an absolute target replaces the Host header.
+    # RFC 9112, section 3.2.2: the authority of an absolute target replaces the Host header.
     authority = re.split(rb"[/?]", rest, maxsplit=1)[0]
     if not authority or not _is_host(authority):
         _refuse("the target's authority is malformed")
@@ -344,11 +341,11 @@ def _length(lengths: list[bytes], codings: list[bytes], version: str) -> int:
         _refuse("the length of the body is ambiguous")
     if codings:
         if version == "1.0":
-            _refuse("HTTP/1.0 has no transfer codings")
+            _refuse("Transfer-Encoding is not allowed in HTTP/1.0")
         if len(codings) > 1 or codings[0].lower() != b"chunked":
-            _refuse("the only transfer coding is chunked")
+            _refuse("the only supported transfer coding is chunked")
         return CHUNKED
-    # isdigit: bytes know no digits but 0 to 9.
+    # bytes.isdigit() accepts 0 to 9 only.
     if not lengths[0].isdigit():
         _refuse("Content-Length is not a number")
     if len(lengths[0]) > 18:
@@ -358,5 +355,5 @@ def _length(lengths: list[bytes], codings: list[bytes], version: str) -> int:
 
 def _expects(expectations: list[bytes], version: str) -> bool:
     if len(expectations) > 1 or expectations[0].lower() != b"100-continue":
-        _refuse("the only expectation is 100-continue", "417 Expectation Failed")
+        _refuse("the only supported expectation is 100-continue", "417 Expectation Failed")
     return version == "1.1"

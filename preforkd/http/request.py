@@ -1,4 +1,4 @@
-"""Requests out of bytes: fed with what arrives, it gives one complete request after the other."""
+"""The reader of requests: fed with input, it returns one complete request after the other."""
 
 import io
 import re
@@ -13,7 +13,7 @@ _EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 
 class HasHead(Protocol):
-    """What the caller makes of a head."""
+    """The caller's own object for a parsed head."""
 
     head: RequestHead
 
@@ -23,7 +23,7 @@ ParsedHead = TypeVar("ParsedHead", bound=HasHead)
 
 @dataclass(slots=True)
 class Request(Generic[ParsedHead]):
-    """One complete request; who takes it closes the body."""
+    """One complete request; the caller of `RequestReader.next` closes the body."""
 
     cached: ParsedHead
     body: IO[bytes]
@@ -31,17 +31,17 @@ class Request(Generic[ParsedHead]):
 
 
 class RequestReader(Generic[ParsedHead]):
-    """One connection's requests, in their order; at most one is in the making.
+    """The requests of one connection in their order; at most one is incomplete.
 
-    ``find`` makes of the bytes of a whole head what the caller wants to have (it may remember it); it
-    raises RequestError.
+    ``find`` returns the caller's object for the bytes of a complete head, which it may cache; it raises
+    RequestError.
     """
 
     def __init__(self, bounds: Bounds, find: Callable[[bytes], ParsedHead]) -> None:
         self.buffer = b""
-        """What has arrived and belongs to no request yet."""
+        """Input that belongs to no request yet."""
         self.wants_continue = False
-        """The client waits for 100 Continue before it sends the body; reset by who answers."""
+        """The client waits for 100 Continue before it sends the body; reset by the caller that sends it."""
         self._bounds = bounds
         self._find = find
         self._searched = 0
@@ -52,37 +52,37 @@ class RequestReader(Generic[ParsedHead]):
 
     @property
     def in_body(self) -> bool:
-        """Tell whether a head has arrived, and its body not as a whole."""
+        """Return whether a head is complete and its body is not."""
         return self._framing is not None
 
     @property
     def expected(self) -> int:
-        """Bytes of the present body that are known to come."""
+        """Bytes of the current body, or chunk, that are announced and missing."""
         return self._framing.rest if self._framing is not None else 0
 
     @property
     def started(self) -> bool:
-        """Tell whether some of a request that is not complete has arrived."""
+        """Return whether a part of an incomplete request has arrived."""
         return bool(self.buffer) or self._framing is not None
 
     @property
     def received(self) -> int:
-        """Bytes of the present body that have arrived."""
+        """Bytes of the current body that have arrived."""
         return self._store.length if self._store is not None else 0
 
     @property
     def current(self) -> ParsedHead | None:
-        """The head of the request that is in the making, or was refused; None: it is not known."""
+        """The head of the incomplete, or refused, request; None: it is incomplete or invalid itself."""
         return self._cached
 
     def feed(self, data: bytes) -> None:
-        """Take what arrived."""
+        """Add input."""
         self.buffer = self.buffer + data if self.buffer else data
 
     def next(self) -> Request[ParsedHead] | None:
-        """Return the next complete request; None if more must arrive for it.
+        """Return the next complete request; None: more input is needed.
 
-        Raises RequestError, after which the reader is of no use, and StorageError.
+        Raises RequestError, after which the reader must not be used, and StorageError.
         """
         if self._framing is None and not self._take_head():
             return None
@@ -91,7 +91,7 @@ class RequestReader(Generic[ParsedHead]):
     def _take_head(self) -> bool:
         data = self.buffer
         if data.startswith(b"\r\n"):
-            # RFC 9112, 2.2: empty lines before a request are to be ignored.
+            # RFC 9112, section 2.2: empty lines before a request are ignored.
             data = self.buffer = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]
             self._searched = 0
         end = data.find(b"\r\n\r\n", self._searched)
@@ -130,7 +130,7 @@ class RequestReader(Generic[ParsedHead]):
         return Request(cached, store.finish(), store.length)
 
     def close(self) -> None:
-        """Give up what is in the making; the reader is of no use then."""
+        """Drop an incomplete request; the reader must not be used afterwards."""
         if self._store is not None:
             self._store.close()
 

@@ -1,6 +1,6 @@
-"""HTTP/1 responses: the head, and a body framed so that the client knows where it ends.
+"""HTTP/1 responses: the head, and a body whose end the client can find, RFC 9112, section 6.
 
-RFC 9112, section 6; `Response.start_response` and `Response.write` are those of PEP 3333.
+`Response.start_response` and `Response.write` are those of PEP 3333.
 """
 
 import re
@@ -19,7 +19,7 @@ _HOP_BY_HOP = frozenset(
 )  # fmt: skip
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST = b"Connection: close\r\n\r\n"
-"""How a head ends whose connection ends."""
+"""The end of a head after whose answer the connection ends."""
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 Headers = list[tuple[str, str]]
@@ -27,31 +27,31 @@ Headers = list[tuple[str, str]]
 _MAX_PLANS = 256
 _MAX_CACHED_SIZE = 2048
 _LARGE = 32 * 1024
-"""Bytes from which a body is not copied behind its head."""
+"""Smallest body, in bytes, that is not copied behind its head."""
 
 
 class ClientGoneError(Exception):
-    """The client has left, or has not read for too long."""
+    """The client has left, or read too little for too long."""
 
 
 class Sink(Protocol):
-    """Where a response goes; each raises ClientGoneError when nobody takes it any more."""
+    """The receiver of a response; each method raises ClientGoneError when the client has left."""
 
     def send(self, data: bytes) -> None:
-        """Take a part, after which there is more; may wait until some of it has been read."""
+        """Send a part; may block until the client has read some of it."""
 
     def send_nowait(self, data: bytes) -> None:
-        """Take the last part; never waits."""
+        """Send the last part; never blocks."""
 
     def send_whole(self, head: bytes, body: bytes) -> None:
-        """Take a whole answer, or the last part, that is too large to be copied; never waits."""
+        """Send a whole answer, or the last part, that is too large to be copied."""
 
     def send_file(self, file: IO[bytes], offset: int, count: int) -> None:
-        """Take a part of a file by its descriptor; never waits."""
+        """Send a part of a file by its descriptor; never blocks."""
 
 
 class ResponsePlan:
-    """How answers with one status and one list of headers begin and are framed."""
+    """The rendered head and the framing of all answers with one status and one list of headers."""
 
     __slots__ = ("bodiless", "code", "date", "head", "keep", "length", "simple")
 
@@ -62,10 +62,10 @@ class ResponsePlan:
         self.bodiless = self.code in {204, 304}
         self.length: int | None = None
         self.date = True
-        """A Date header is to be added."""
+        """A Date header is added."""
         self.keep = True
-        """The application does not wish the connection to end."""
-        # RFC 9112, 4: the space stays where the reason is empty.
+        """The application did not send Connection: close."""
+        # RFC 9112, section 4: the space stays where the reason is empty.
         lines = [f"HTTP/1.1 {status}\r\n" if len(status) > 3 else f"HTTP/1.1 {status} \r\n"]
         for pair in headers:
             if not isinstance(pair, tuple) or len(pair) != 2:
@@ -77,14 +77,14 @@ class ResponsePlan:
             lines.append(server)
         self.head = "".join(lines).encode("latin-1")
         self.simple = self.keep and self.date and not self.bodiless
-        """Nothing but the Date, whether the connection ends, and the body is to be added."""
+        """Only Date, the end of the head and the body are added."""
 
     def _add(self, lines: list[str], name: str, value: str) -> None:
         if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
             raise ValueError(f"not a header: {name!r}: {value!r}")
         lower = name.lower()
         if lower in _HOP_BY_HOP:
-            # The connection is ours to keep or to close; the wish to close it is heard.
+            # The server decides about the connection; close is honoured, RFC 9110, section 7.6.1.
             if lower == "connection" and value.lower() == "close":
                 self.keep = False
             return
@@ -102,22 +102,22 @@ class ResponsePlan:
 
 
 class Renderer:
-    """What all responses of a worker have in common: the plans made so far, and the Date.
+    """What all responses of a worker share: the cache of plans, and the Date.
 
-    Most answers of an application begin as an earlier one did, so that a plan is judged and rendered
-    once. ``server`` is the value of the Server header; empty: none.
+    Most answers of an application have the head of an earlier one, so that it is checked and rendered once.
+    ``server`` is the value of the Server header; empty: none.
     """
 
     def __init__(self, server: str) -> None:
         self._server = f"Server: {server}\r\n" if server else ""
         self._plans: BoundedCache[object, ResponsePlan] = BoundedCache(_MAX_PLANS)
         self.date = Date().line
-        """Returns the Date header's line."""
+        """Return the Date header's line."""
 
     def plan(self, status: str, headers: Headers) -> ResponsePlan:
-        """Return how an answer with this status and these headers begins.
+        """Return the plan of an answer with this status and these headers.
 
-        Raises ValueError for what cannot be a status or a header.
+        Raises ValueError for an invalid status or header.
         """
         try:
             if headers.__class__ is not list:
@@ -134,11 +134,11 @@ class Renderer:
         return plan
 
     def plain_error(self, status: str, reason: str) -> bytes:
-        """Return a whole answer to a request that did not reach the application."""
+        """Return a complete error answer of the server's own."""
         return self.plain(status, f"{status}: {reason}\n", keep=False)
 
     def plain(self, status: str, text: str, *, keep: bool, head_only: bool = False) -> bytes:
-        """Return a whole answer in plain text."""
+        """Return a complete answer in plain text."""
         body = text.encode()
         headers = [
             ("Content-Type", "text/plain; charset=utf-8"),
@@ -150,15 +150,15 @@ class Renderer:
 
 
 class Response:
-    """The answer to one request; ``keep`` tells afterwards whether the connection may go on."""
+    """The answer to one request; ``keep``: whether the connection stays open afterwards."""
 
     head_sent = False
     complete = False
-    """All of it was given; what the application does afterwards does not change it."""
+    """The answer is complete; what the application does afterwards does not change it."""
     length = 0
     """Bytes of the body that were sent so far."""
     flaw = ""
-    """``less`` or ``more``: what the application gave of what it had said."""
+    """``less`` or ``more``: the application sent that, compared with its Content-Length."""
     _plan: ResponsePlan | None = None
     _chunked = False
     _expected: int | None = None
@@ -180,21 +180,21 @@ class Response:
 
     @property
     def started(self) -> bool:
-        """Tell whether `start_response` was called."""
+        """Return whether `start_response` was called."""
         return self._plan is not None
 
     @property
     def over(self) -> bool:
-        """Tell whether nothing that the application may still give would be sent."""
+        """Return whether further parts of the application would not be sent."""
         plan = self._plan
         return plan is not None and (self._without_body or plan.bodiless or bool(self.flaw))
 
     def start_response(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
-        """Take the status line and the headers; they are sent with the first of the body.
+        """Take the status line and the headers; they are sent with the first part of the body.
 
-        Raises ValueError for what cannot be a status or a header.
+        Raises ValueError for an invalid status or header.
         """
         if exc_info is not None:
             if self.head_sent:
@@ -205,7 +205,7 @@ class Response:
         return self.write
 
     def whole(self, data: bytes) -> None:
-        """Send a body that is complete, with its head. Raises ClientGoneError."""
+        """Send a complete body with its head. Raises ClientGoneError."""
         plan = self._plan
         if plan is None:
             raise AssertionError("the application did not call start_response")
@@ -266,17 +266,17 @@ class Response:
         if plan is None:
             raise AssertionError("the application did not call start_response")
         if plan.length is not None and count > plan.length:
-            # As servers do: the application has said how much of the file is meant.
+            # The application's Content-Length bounds the part of the file that is meant.
             count = plan.length
         self._sink.send_nowait(self._head(plan, count))
         if not self._without_body:
-            self.length = count  # before it is sent: what remains unsent is subtracted
+            self.length = count  # set before sending: the unsent rest is subtracted later
             self._sink.send_file(file, offset, count)
             self._check_length()
         self.complete = True
 
     def finish(self) -> None:
-        """End the body; one that is shorter than was said ends the connection."""
+        """End the body; one that is shorter than its Content-Length ends the connection."""
         if not self.head_sent:
             self.whole(b"")
         elif self._chunked and not self._without_body:
@@ -312,7 +312,7 @@ class Response:
         if plan.length is None and not plan.bodiless:
             if whole_length is not None:
                 if not whole_length and self._without_body:
-                    return self._head_end(plan, head)  # HEAD: how long it would be is not known
+                    return self._head_end(plan, head)  # HEAD: the length of the body is not known
                 self._expected = whole_length
                 head += b"Content-Length: %d\r\n" % whole_length
             elif self._http11:

@@ -73,7 +73,7 @@ def test_which_file_a_module_was(home):
     with pytest.raises(ConfigurationError) as caught:
         load("wsgi:site:app")
     assert f"site ({sys.modules['site'].__file__}) has no attribute 'app'" in caught.value.message
-    assert caught.value.hint.startswith(f"{home}/site.py is hidden by a module of the same name")
+    assert caught.value.hint.startswith(f"{home}/site.py is shadowed by a module of the same name")
     with pytest.raises(ConfigurationError, match=r"'site.app' \(site is /.*/site.py\)"):
         load("wsgi:site.app:app")
     with pytest.raises(ConfigurationError, match=r"sys \(built into the interpreter\) has no"):
@@ -136,7 +136,7 @@ def test_a_current_directory_that_was_deleted(home, monkeypatch):
     monkeypatch.chdir(home / "gone")
     (home / "gone").rmdir()
     with pytest.raises(
-        ConfigurationError, match="in which preforkd was started is no more"
+        ConfigurationError, match="in which preforkd was started does not exist any more"
     ) as caught:
         loader.prepare("")
     assert caught.value.problems[0].setting == "app.directory"

@@ -92,7 +92,11 @@ def test_functions_are_called(module):
             r"KeyError: 'cache' \(in broken, .*warm_site.py:3\)",
         ),
         ("warm_site:x", ConfigurationError, "is not callable, it is of type int"),
-        ("warm_site:later", ConfigurationError, "later is asynchronous: nobody would await it"),
+        (
+            "warm_site:later",
+            ConfigurationError,
+            "later is asynchronous; warm-up functions are not awaited",
+        ),
         ("warm_site:y", ConfigurationError, "no attribute 'y'"),
         ("warm_sight:y", ConfigurationError, "no module named 'warm_sight'"),
         ("/", ApplicationError, "GET / was answered with 503 Gone Fishing"),

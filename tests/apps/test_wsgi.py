@@ -257,7 +257,7 @@ def test_a_body_that_is_not_what_was_said_is_told(caplog):
     wsgi.call(one, {}, Short())
     wsgi.call(lambda environ, start_response: iter(one(environ, start_response)), {}, Short())
     assert [record.message for record in caplog.records] == [
-        "the application sent less than its Content-Length; the connection ends"
+        "the application sent less than its Content-Length; closing the connection"
     ] * 2
 
 

@@ -152,7 +152,7 @@ def test_a_lifespan_that_fails_ends_the_start(asgi, tmp_path):
     asgi.stop()
     asgi.start("--config", str(asgi.config), ready=False)
     assert asgi.wait() == 69
-    assert "lifespan start-up failed" in asgi.log
+    assert "lifespan startup failed" in asgi.log
     assert "no database" in asgi.log
 
 

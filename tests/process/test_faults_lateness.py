@@ -155,7 +155,7 @@ def test_an_asgi_request_that_holds_up_a_drain_is_logged_with_its_task(service):
     with begun(service, address, "/hang"):
         assert service.control("reload", "--fresh").returncode == 0
         whole_again(service, 1, set())
-    text = service.log[service.log.index("and are cancelled; GET '/hang'") :]
+    text = service.log[service.log.index("cancelled; GET '/hang'") :]
     assert "in wait_for_nobody" in text
 
 

@@ -265,7 +265,7 @@ def test_a_full_disk_below_the_spool_directory(service, tmp_path):
         assert b" 503 " in post(1_000_000)
         assert b" 200 " in post(1000)
         assert b" 200 " in post(100_000)
-    assert "a request's body cannot be kept: No space left on device" in service.log
+    assert "cannot spool a request body: No space left on device" in service.log
     (worker,) = service.workers()
     assert descriptors(worker) < 30
 

@@ -77,7 +77,10 @@ def test_a_directory_that_was_deleted_before_the_start(service, tmp_path):
     environ = {"LINK": str(tmp_path / "gone")}
     service.start("--config", str(service.config), environ=environ, command=command, ready=False)
     assert service.wait() == 78
-    assert "app.directory: the directory in which preforkd was started is no more" in service.log
+    assert (
+        "app.directory: the directory in which preforkd was started does not exist any more"
+        in service.log
+    )
     assert "Traceback" not in service.log
 
 

@@ -413,7 +413,7 @@ def test_bodies_of_one_worker_have_room_together(caplog):
             ask_until(503)
             ask_until(503)
         ask_until(200)
-    assert caplog.text.count("take all of http.spool_total") == 1
+    assert caplog.text.count("request bodies use all of http.spool_total") == 1
 
 
 def test_a_disk_that_is_full_fails_one_request(monkeypatch, caplog):

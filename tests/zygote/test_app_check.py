@@ -225,4 +225,4 @@ def test_an_asgi_application_is_asked_within_its_lifespan(load, capfd):
 def test_a_worker_that_does_not_become_ready_says_why(load):
     """A lifespan that fails is told as it would be of any worker."""
     failure = load(ASGI, "/health", kind="asgi", environment={"BREAK": "1"}).answer().failure
-    assert failure.reason == "the application's lifespan start-up failed"
+    assert failure.reason == "the application's lifespan startup failed"

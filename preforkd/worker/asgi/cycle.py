@@ -1,8 +1,8 @@
-"""One ASGI request and its answer: uvicorn's cycle, with heads that are made once and sent with the body.
+"""One ASGI request and its answer: uvicorn's cycle, with cached heads that are sent with the body.
 
-Most answers of an application begin as an earlier one did, so that a head is judged and rendered once.
-It is kept until the first part of the body comes, as the ASGI specification asks: one packet instead of
-two, and an application that fails between the two is answered for with 500.
+Most answers of an application have the head of an earlier one, so that a head is checked and rendered once.
+It is sent with the first part of the body, as the ASGI specification demands: one packet instead of two, and
+an application that fails between the two is answered with 500.
 """
 
 import asyncio
@@ -26,24 +26,24 @@ _Headers = Iterable[tuple[bytes, bytes]]
 _MAX_HEADS = 256
 _MAX_CACHED_SIZE = 2048
 _MAX_JOINED = 64 * 1024
-"""Bytes of a body up to which it is copied behind its head."""
+"""Largest body, in bytes, that is copied behind its head."""
 
 
 class ResponseHead:
-    """A status and headers as they are sent; all but what one answer may add."""
+    """A status and headers, rendered; one answer may add Date, Connection and Transfer-Encoding."""
 
     __slots__ = ("bodiless", "chunked", "close", "date", "length", "status", "text")
 
     def __init__(self, status: int, headers: _Headers, server: bytes) -> None:
         self.status = status
         self.bodiless = status in {204, 304}
-        """No body follows, whatever a Content-Length says."""
+        """No body follows, whatever the Content-Length."""
         self.length: int | None = None
         self.chunked = False
-        """The application frames its answer so, and lets us do it."""
+        """The application asked for chunked framing, which the server then does."""
         self.close = False
         self.date = True
-        """A Date header is to be added."""
+        """A Date header is added."""
         try:
             phrase = HTTPStatus(status).phrase
         except ValueError:
@@ -78,17 +78,17 @@ class ResponseHead:
 
 
 class ResponseHeads:
-    """The heads that a worker has made so far, and the Date. ``server``: the Server header; empty: none."""
+    """The cache of rendered heads, and the Date. ``server``: the Server header; empty: none."""
 
     def __init__(self, server: str) -> None:
         self._server = b"server: %b\r\n" % server.encode("latin-1") if server else b""
         self._cached: BoundedCache[tuple[int, tuple[tuple[bytes, bytes], ...]], ResponseHead]
         self._cached = BoundedCache(_MAX_HEADS)
         self.date = Date(b"date: %b\r\n").line
-        """Returns the Date header's line."""
+        """Return the Date header's line."""
 
     def head(self, status: int, headers: _Headers) -> ResponseHead:
-        """Return how an answer begins. Raises RuntimeError for what cannot be a header."""
+        """Return the rendered head. Raises RuntimeError for an invalid header."""
         fields = tuple(headers)
         try:
             head = self._cached.get((status, fields))
@@ -104,12 +104,12 @@ class ResponseHeads:
 
 
 class Cycle(RequestResponseCycle):  # type: ignore[misc]
-    """See the module. ``response_started`` tells whether some of the answer was sent."""
+    """See the module. ``response_started`` is true when a part of the answer was sent."""
 
     def __init__(
         self, protocol: Any, heads: ResponseHeads, tracker: RequestTracker, *, keep_alive: bool
     ) -> None:
-        # What uvicorn's own would set, without looking anything up again.
+        # The attributes that uvicorn's constructor would set, without its look-ups.
         self.scope = protocol.scope
         self.transport = protocol.transport
         self._protocol = protocol
@@ -127,20 +127,20 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         self.chunked_encoding = False
         self.expected_content_length = 0
         self.sent = 0
-        """Bytes of the body that were given to the transport."""
+        """Bytes of the body that were passed to the transport."""
         self.record: tuple[Any, float] | None = None
-        """What the access log is to say: the scope as the application sees it, and when it began."""
+        """For the access log: the scope as the application sees it, and its start (monotonic)."""
         self.refused: tuple[int, int] | None = None
-        """Status and length of what the client was told in place of an answer: its body is at fault."""
+        """Status and length of an answer of the server's own: the request's body was refused."""
         self._bodiless = False
         self.over = False
-        """The answer has no body, and was complete before the application had given all of one."""
-        self._head: Any = None  # a Head, once the application has given it
+        """The answer has no body and is complete; parts that the application still sends are dropped."""
+        self._head: Any = None  # a ResponseHead, once the application has sent it
         self._heads = heads
         self._tracker = tracker
 
     async def run_asgi(self, app: Any) -> None:
-        """Let the application answer, and the slot know of it."""
+        """Call the application, and count the request in the slot."""
         tracker = self._tracker
         if tracker.is_probe(self.scope):
             await super().run_asgi(app)
@@ -163,19 +163,19 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         return answered(scope, status, self.sent, seconds)
 
     async def send_500_response(self) -> None:
-        """Answer for an application that has failed; nothing was sent."""
+        """Answer 500: the application failed before a part of the answer was sent."""
         self._head = None
         self.sent = 0
         await super().send_500_response()
 
     async def send(self, message: Any) -> None:
-        """Take a part of the answer from the application."""
+        """Send a part of the answer; called by the application."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected:
             return
         if self.over:
-            await asyncio.sleep(0)  # nobody gets it; http.disconnect tells the application
+            await asyncio.sleep(0)  # dropped; http.disconnect informs the application
             return
         kind = message["type"]
         if self._head is None:
@@ -198,7 +198,7 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         if not self.response_started:
             head = self._begin(self._head)
         if self._bodiless:
-            body, more, self.over = b"", False, more  # it may be without end
+            body, more, self.over = b"", False, more  # it may be endless
         self.sent += len(body)
         if self.chunked_encoding:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
@@ -229,7 +229,7 @@ class Cycle(RequestResponseCycle):  # type: ignore[misc]
         text: bytes = head.text
         if head.date:
             text += self._heads.date()
-        # A client with a kept connection learns here that the worker leaves, not by a reset.
+        # The client learns that the worker retires by this header, not by a reset.
         self.keep_alive = self.keep_alive and not head.close and not self._tracker.leaving()
         if not self.keep_alive and not head.close:
             text += b"connection: close\r\n"

@@ -1,6 +1,6 @@
-"""What surrounds an ASGI application: slot counters, health paths, the proxy's word, the access log.
+"""Middleware around an ASGI application: slot counters, probes, forwarded headers, the access log.
 
-All of it reads the scope and passes on what the application sends.
+All of it reads the scope and passes the application's messages on.
 """
 
 import asyncio
@@ -23,31 +23,31 @@ from preforkd.worker.acceptor import Acceptor
 Application = Callable[[Any, Any, Any], Any]
 
 _MAX_DEPTH = 100
-"""Calls of one task that are described."""
+"""Awaited calls of one task that are listed."""
 
 
 class RunningRequest(Protocol):
-    """A request that runs."""
+    """A running request."""
 
     scope: Any
 
 
 class RequestTracker:
-    """Tells the slot which requests run. ``probes``: the paths of our own health, which are not counted."""
+    """The running requests, counted in the slot. ``probes``: paths of health checks, which are not counted."""
 
     def __init__(self, acceptor: Acceptor, probes: dict[str, bool]) -> None:
         self._acceptor = acceptor
         self._slot_writer = acceptor.slot_writer
         self._probes = probes
         self._running: dict[RunningRequest, int] = {}
-        """When each request began, the oldest first."""
+        """The start of each request, monotonic in ns, the oldest first."""
 
     def leaving(self) -> bool:
-        """Tell whether the worker is to leave."""
+        """Return whether the worker retires."""
         return self._acceptor.retiring
 
     def is_probe(self, scope: Any) -> bool:
-        """Tell whether a request is not the application's."""
+        """Return whether a request is a probe, which the application does not get."""
         return (
             bool(self._probes)
             and scope["path"] in self._probes
@@ -55,23 +55,23 @@ class RequestTracker:
         )
 
     def running(self) -> list[str]:
-        """Return method and path of the requests that run, the oldest first."""
+        """Return method and path of the running requests, the oldest first."""
         scopes = [request.scope for request in self._running]
         return [f"{scope['method']} {scope['path']!r}" for scope in scopes]
 
     def begin(self, request: RunningRequest) -> None:
-        """Let a request run."""
+        """Count a request that begins."""
         self._running[request] = since = time.monotonic_ns()
         if len(self._running) == 1:
             self._slot_writer.set_busy(since)
 
     def end(self, request: RunningRequest) -> None:
-        """Count a request that has run."""
+        """Count a request that has ended."""
         del self._running[request]
         self.count()
 
     def count(self) -> None:
-        """Count what has ended: a WebSocket too, which may stay for days, and is no request that is late."""
+        """Count the end of a request or a WebSocket; the latter may last for days and is never overdue."""
         self._slot_writer.request_done()
         for since in self._running.values():
             self._slot_writer.set_busy(since)
@@ -79,21 +79,21 @@ class RequestTracker:
 
 
 def describe_loop(loop: asyncio.AbstractEventLoop, tracker: RequestTracker) -> Iterator[str]:
-    """Yield lines on what the loop is at: each request, and each task with where it waits."""
+    """Yield lines about each running request and each task with its stack."""
     for request in tracker.running():
         yield f"Request {request}\n"
     yield from describe_tasks(asyncio.all_tasks(loop))
 
 
 def describe_tasks(tasks: Iterable["asyncio.Task[Any]"]) -> Iterator[str]:
-    """Yield lines on where each of these tasks waits."""
+    """Yield lines with the stack of each task."""
     for task in tasks:
         yield f"Task {task.get_name()} (most recent call first):\n"
         yield from reversed(list(_awaits(task.get_coro())))
 
 
 def _awaits(coroutine: Any) -> Iterator[str]:
-    # A task that waits has no stack but this chain, from the outermost call to the innermost.
+    # A waiting task has no frames on a stack, only this chain from the outermost call to the innermost.
     for _ in range(_MAX_DEPTH):
         kind = next((one for one in ("cr", "gi", "ag") if hasattr(coroutine, f"{one}_frame")), None)
         if kind is None:
@@ -106,7 +106,7 @@ def _awaits(coroutine: Any) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class WrappedApplication:
-    """An application, as its requests and as its WebSockets and lifespan reach it."""
+    """The wrapped application: for its requests, and for its WebSockets and lifespan."""
 
     requests: Application
     others: Application
@@ -117,7 +117,7 @@ class WrappedApplication:
 def wrap_application(
     application: Application, acceptor: Acceptor, settings: Settings, trust: forwarded.Trust
 ) -> WrappedApplication:
-    """Return the application with what the settings put around it. Raises SystemFailure."""
+    """Return the application with the middleware that the settings ask for. Raises SystemFailure."""
     log = open_access_log(settings.access_log)
     probes = {settings.http.healthy: False, settings.http.ready: True}
     probes.pop("", None)
@@ -138,7 +138,7 @@ def wrap_application(
 
 
 class _WebSocketCounter:
-    """Counts what is not counted with its request: WebSockets."""
+    """Count WebSockets, which are not counted by `Cycle`."""
 
     def __init__(self, application: Application, tracker: RequestTracker) -> None:
         self._application = application
@@ -153,7 +153,7 @@ class _WebSocketCounter:
 
 
 class _ProbeResponder:
-    """Answers for our own health; ``probes``: path, and whether it is about readiness."""
+    """Answer probes; ``probes``: path, and whether it asks for readiness."""
 
     def __init__(
         self, application: Application, acceptor: Acceptor, probes: dict[str, bool]
@@ -179,7 +179,7 @@ class _ProbeResponder:
 
 
 class _ForwardedScope:
-    """Believes a trusted proxy about the client, and hides from the application what others claim."""
+    """Apply forwarded headers of a trusted proxy, and remove those of any other peer."""
 
     def __init__(self, application: Application, style: str, trust: forwarded.Trust) -> None:
         self._application = application
@@ -208,7 +208,7 @@ class _ForwardedScope:
 
 
 class _AccessLogger:
-    """Has requests logged when they have ended, and logs WebSockets."""
+    """Log requests by their `Cycle` when they end, and WebSockets here."""
 
     def __init__(self, application: Application, log: AccessLog) -> None:
         self._application = application
@@ -249,14 +249,14 @@ class _AccessLogger:
 
 
 def log_soon(log: AccessLog, entry: CompletedRequest) -> None:
-    """Log this, to be written in the loop's next turn."""
-    if not log.pending:
+    """Add an entry to the access log, to be written in the loop's next turn."""
+    if not log.gathered:
         asyncio.get_running_loop().call_soon(log.flush)
     log.log(entry)
 
 
 def answered(scope: Any, status: int, length: int, seconds: float) -> CompletedRequest:
-    """Return what the log says of a scope."""
+    """Return the access log's entry for a scope."""
     client = scope.get("client")
     return CompletedRequest(client[0] if client else "", _head(scope), status, length, seconds)
 

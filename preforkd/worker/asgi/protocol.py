@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with the limits that it does not have: of sizes, and of time.
+"""uvicorn's HTTP protocol with the limits that it lacks: sizes and timeouts.
 
-A client that sends nothing, half a head, or a head without end would otherwise stay for ever. The
-settings are those of the WSGI worker and mean the same.
+Without them a client that sends nothing, half a head, or an endless head keeps its connection for ever. The
+settings are those of the WSGI server and mean the same.
 """
 
 import asyncio
@@ -30,28 +30,28 @@ from preforkd.worker.asgi.cycle import Cycle, ResponseHeads
 from preforkd.worker.asgi.middleware import Application, RequestTracker, log_soon
 
 _MAX_CACHED_TARGET = 256
-"""Bytes of a target up to which its parts are remembered."""
+"""Longest target, in bytes, whose parts are cached."""
 _MAX_LOGGED = 2048
-"""Bytes of a request that cannot be parsed that a log may show."""
+"""Bytes of a malformed request that the log shows."""
 _ACKED = struct.Struct("120xQ")
-"""tcpi_bytes_acked in the kernel's struct tcp_info."""
+"""tcpi_bytes_acked in the kernel's struct tcp_info, tcp(7)."""
 
 
 @lru_cache(maxsize=256)
 def _split(target: bytes) -> tuple[str, bytes, bytes]:
-    """Return path, raw path and query of a request's target. Raises what httptools does."""
+    """Return path, raw path and query of a request's target. Raises what httptools raises."""
     parts = httptools.parse_url(target)
     path = parts.path.decode("ascii")
     return unquote(path) if "%" in path else path, parts.path, parts.query or b""
 
 
 class _RefusedError(Exception):
-    """Ends the parsing; `HttpProtocol.send_400_response` says why."""
+    """End the parsing; `HttpProtocol.send_400_response` sends the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProxiedPeer:
-    """A client as the PROXY protocol has named it; the shape of uvicorn's ``client``."""
+    """The client that a PROXY header named; it has the shape of uvicorn's ``client``."""
 
     address: str
     port: int
@@ -59,7 +59,7 @@ class ProxiedPeer:
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """What the connections of a worker have in common."""
+    """What the connections of a worker share."""
 
     limits: HttpSettings
     application: Application
@@ -69,7 +69,7 @@ class SharedState:
 
 
 class _Flow(FlowControl):  # type: ignore[misc]
-    """Says when reading goes on that had paused."""
+    """uvicorn's flow control with a callback for the end of a pause in reading."""
 
     def __init__(self, transport: Any, again: Callable[[], None]) -> None:
         super().__init__(transport)
@@ -82,10 +82,10 @@ class _Flow(FlowControl):  # type: ignore[misc]
 
 
 class SendTimeout:
-    """Ends a connection whose client takes too little of what is to be sent to it.
+    """The timeout for sending: it aborts a connection whose client takes too little.
 
-    While something is unsent, the client must take http.min_rate bytes a second, judged every
-    http.body_timeout. ``always``: look also when nobody has called `watch`.
+    While output is unsent, the client must take ``http.min_rate`` bytes a second, checked every
+    ``http.body_timeout`` seconds. ``always``: check without a call of `watch` as well.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class SendTimeout:
         self._progress_before = (0, 0)
 
     def watch(self) -> None:
-        """Begin to judge, if something is unsent and it is not judged already."""
+        """Start the timer, if output is unsent and it does not run."""
         if self._timer is not None or self._lost:
             return
         self._unsent = self._transport.get_write_buffer_size()
@@ -111,7 +111,7 @@ class SendTimeout:
             self._timer = self._loop.call_later(self._timeout, self._check)
 
     def stop(self) -> None:
-        """Judge no more: the connection is lost."""
+        """Stop the timer: the connection is lost."""
         self._lost = True
         if self._timer is not None:
             self._timer.cancel()
@@ -127,7 +127,7 @@ class SendTimeout:
         self.watch()
 
     def acked(self) -> int | None:
-        """Return the bytes that the client has acknowledged; None where nobody counts them."""
+        """Return the bytes that the client has acknowledged; None where the kernel does not count them."""
         sock = self._transport.get_extra_info("socket")
         try:
             if sock.family != socket.AF_UNIX:
@@ -138,7 +138,7 @@ class SendTimeout:
         return None
 
     def _progress(self) -> tuple[int, int]:
-        """Return the bytes that were acknowledged; without them, what changes as a client reads."""
+        """Return the acknowledged bytes; where not counted, a number that changes as the client reads."""
         if (acked := self.acked()) is not None:
             return acked, 0
         sock = self._transport.get_extra_info("socket")
@@ -151,12 +151,12 @@ class SendTimeout:
 
 @lru_cache(maxsize=8)
 def _websocket_class(base: Any) -> Any:
-    """Return uvicorn's protocol for WebSockets with what it lacks."""
+    """Return uvicorn's WebSocket protocol with a timeout for sending."""
 
     class WebSocketProtocol(base):  # type: ignore[misc]
         send_timeout: SendTimeout
         names: tuple[Any, Any]
-        """Server and client, where we know them better than the socket."""
+        """Server and client addresses; the socket's own may be a proxy's."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -167,11 +167,11 @@ def _websocket_class(base: Any) -> Any:
             self.send_timeout.stop()
             super().connection_lost(exc)
 
-        if not hasattr(base, "asgi_send"):  # where send() is the application's
+        if not hasattr(base, "asgi_send"):  # where send() is called by the application
 
             async def send(self, message: Any) -> None:
                 if message["type"] == "websocket.send" and self.transport.is_closing():
-                    # Not the application's fault, which would be logged for each such client.
+                    # The client has left: an exception of the application would be logged for each of them.
                     raise ClientDisconnected
                 await super().send(message)
 
@@ -179,7 +179,7 @@ def _websocket_class(base: Any) -> Any:
 
 
 class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
-    """One connection. ``peer``: who the client is, where the socket does not say it."""
+    """One connection. ``peer``: the client that a PROXY header named."""
 
     parser: Any
     server: Any
@@ -191,13 +191,13 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._limits = shared.limits
         self._peer = peer
         self._due = 0.0
-        """By the loop's clock, when what is waited for is late; 0: nothing is waited for."""
+        """The deadline by the loop's clock; 0: none."""
         self._on_timeout: Callable[[], None] = self._on_head_timeout
         self._timer: asyncio.TimerHandle | None = None
-        """Goes off at `_due` or before; not made anew for each request of a kept connection."""
+        """Fires at `_due` or before; reused by the requests of a connection."""
         self._timer_at = 0.0
         self._idle = False
-        """Another request is waited for, on a kept connection."""
+        """The connection waits for its next request."""
         self._refusal = "400 Bad Request"
         self._head_begun = False
         self._head_size = 0
@@ -205,30 +205,30 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._has_body = False
         self._body_size = 0
         self._body_came = 0.0
-        """When the last part of a body came, by the loop's clock; 0: none is due."""
+        """When the last part of a body arrived, by the loop's clock; 0: none is due."""
         self._window = (0.0, 0)
-        """When the present judgement of the body's pace began, and the size that it had then."""
+        """The start of the current window of the body's rate, and the bytes received by then."""
         self.cycle: Cycle | None = None
         self._requests = 0
         self.written = 0
         """Bytes of all answers so far."""
         self._lost = False
         self._missing = 0
-        """Bytes of them that the client has not got; known when it is gone."""
+        """Bytes of them that the client did not acknowledge; known when the connection is lost."""
         self._unlogged: CompletedRequest | None = None
-        """What is logged when it has been sent, or the client is gone."""
+        """The access log's entry, until the answer is sent or the connection is lost."""
         self._upgraded = False
         """The connection belongs to a WebSocket."""
         self._websocket: Any = None
         self._refused_data = b""
         """The beginning of a first request that could not be parsed."""
         self._ignored = False
-        """The head that has just been read asks for a protocol that we do not speak."""
+        """The last head asks for an upgrade to a protocol that is not supported."""
 
-    # --- what arrives ----------------------------------------------------------------------------
+    # --- input -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for a request."""
+        """Start the timeout for the first request."""
         super().connection_made(transport)
         self.flow = _Flow(transport, self._on_reading_resumed)
         self.send_timeout = SendTimeout(self.loop, transport, self._limits)
@@ -240,7 +240,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._start_timer(self._limits.header_timeout, self._on_head_timeout)
 
     def data_received(self, data: bytes) -> None:
-        """Take what arrived."""
+        """Parse input."""
         if self._idle:
             self._idle = False
             self._due = 0.0
@@ -255,7 +255,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
                 self._start_timer(self._limits.header_timeout, self._on_head_timeout)
 
     def _feed(self, data: Any) -> Any:
-        """Take apart what arrived; return what is left after a head that has to be read again."""
+        """Parse input; return the rest behind a head that is parsed again."""
         try:
             if self._ignored:
                 self._read_again()
@@ -271,9 +271,9 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         return None
 
     def _read_again(self) -> None:
-        """Read a head without the Upgrade that we ignore: the parser takes it for the head's end.
+        """Parse a head again without the Upgrade that is ignored, RFC 9110, section 7.8.
 
-        RFC 9110, section 7.8. What follows is the request's body, and not another request.
+        llhttp ends the message at such a head; what follows is the request's body, not another request.
         """
         headers, target = self.headers, self.url
         method, version = self.scope["method"].encode(), self.parser.get_http_version().encode()
@@ -285,7 +285,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self.headers[:] = headers
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Stop all timers, and log what is not logged yet."""
         self._stop_timer()
         self.send_timeout.stop()
         self._lost = True
@@ -303,14 +303,14 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         super().connection_lost(exc)
 
     def log(self, answered: CompletedRequest) -> None:
-        """Log a request when it is known how much of its answer the client has got."""
+        """Log a request when it is known how much of its answer was sent."""
         if not self._lost and (self.flow.write_paused or self.transport.is_closing()):
             self._unlogged = answered
         else:
             self._log_now(answered)
 
     def resume_writing(self) -> None:
-        """Go on: the client has taken most of what was kept for it."""
+        """Resume writing: the client has taken most of the buffered output."""
         super().resume_writing()
         if self._unlogged is not None:
             self._log_now(self._unlogged)
@@ -323,7 +323,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         log_soon(self._shared.log, answered)
 
     def _log_incomplete(self, status: int, length: int) -> None:
-        """Log a request whose head was not taken, as far as it is known."""
+        """Log a request that was refused before the application was called."""
         if self._shared.log is None:
             return
         head = unparsed_head(self._refused_data)
@@ -336,20 +336,20 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         log_soon(self._shared.log, CompletedRequest(remote, head, status, length, 0.0))
 
     def on_message_begin(self) -> None:
-        """Begin to count."""
+        """Reset the counters of a request."""
         super().on_message_begin()
         self._head_begun = True
         self._head_size = self._field_count = self._body_size = 0
         self._has_body = False
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the target."""
+        """Take a part of the target; called by llhttp."""
         self.url += url
         if len(self.url) > self._limits.max_line:
             self._refuse("414 URI Too Long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one field."""
+        """Take a header field, or a trailer; called by llhttp."""
         limits = self._limits
         self._field_count += 1
         size = len(name) + len(value) + 4
@@ -361,7 +361,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         ):
             self._refuse("431 Request Header Fields Too Large")
         if not self._head_begun:
-            return  # a trailer: it comes from whoever wrote the body, and is no header
+            return  # a trailer, which must not be treated as a header
         name = name.lower()
         if name == b"content-length":
             if int(value) > limits.max_body:
@@ -374,7 +374,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Let the application begin, and wait for the body."""
+        """Call the application, and start the timeout for the body."""
         parser, scope = self.parser, self.scope
         scope["method"] = parser.get_method().decode("ascii")
         version = parser.get_http_version()
@@ -385,7 +385,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
             return
         self._due = 0.0
         self._head_begun = False
-        self._head_size = self._field_count = 0  # of the trailers, from here on
+        self._head_size = self._field_count = 0  # counts trailers from here on
         split = _split if len(self.url) <= _MAX_CACHED_TARGET else _split.__wrapped__
         scope["path"], scope["raw_path"], scope["query_string"] = split(self.url)
         self._requests += 1
@@ -414,7 +414,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         if self._ignored:
             return
         if self._has_body:
-            self._refuse("400 Bad Request")  # a handshake has none
+            self._refuse("400 Bad Request")  # a WebSocket handshake has no body
         if self.cycle is not None and not self.cycle.response_complete:
             self._refuse("400 Bad Request")  # the connection still belongs to an answer
 
@@ -424,14 +424,14 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Take a part of the body; called by llhttp."""
         self._body_size += len(body)
         if self._body_size > self._limits.max_body:
             self._refuse("413 Content Too Large")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Wait for the application."""
+        """Stop the timeout of the body."""
         if self.parser.should_upgrade():
             return
         if self._body_came:
@@ -439,7 +439,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Begin with what the client has sent ahead, or wait for its next request."""
+        """Serve the next pipelined request, or start the keep-alive timeout."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -450,7 +450,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self._idle = True
             self._start_timer(self._limits.keep_alive, self._close)
 
-    # --- what does not arrive --------------------------------------------------------------------
+    # --- timeouts --------------------------------------------------------------------------------
 
     def _start_timer(self, seconds: float, on_timeout: Callable[[], None]) -> None:
         self._due = due = self.loop.time() + seconds
@@ -484,7 +484,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self.transport.close()
 
     def _on_reading_resumed(self) -> None:
-        # While the application does not take what has come, more is not read: not the client's fault.
+        # Reading was paused by the application, not by the client.
         if self._body_came:
             self._restart_body()
 
@@ -503,7 +503,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
             came = began = now
         elif now - began >= timeout:
             if self._body_size - size < self._limits.min_rate * timeout:
-                self.transport.abort()  # the application is told http.disconnect
+                self.transport.abort()  # the application gets http.disconnect
                 return
             began = now
             self._window = (now, self._body_size)
@@ -514,7 +514,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Let the application wait for the client, and the client not for ever."""
+        """Pause the application, and start the timeout for sending."""
         super().pause_writing()
         self.send_timeout.watch()
 
@@ -525,12 +525,12 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         raise _RefusedError
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be parsed, or is too large; the connection ends."""
+        """Refuse a malformed or too large request; the connection ends."""
         self.logger.debug("%s %s", self._refusal, msg)
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if self._head_begun or cycle.response_started or self.pipeline:
-                # Another answer is on its way: nothing may be put into it.
+                # Another answer is being sent: no bytes may be inserted into it.
                 self.transport.abort()
                 return
             cycle.disconnected = True
@@ -556,15 +556,15 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self.send_timeout.watch()
 
     def shutdown(self) -> None:
-        """Part from an idle client; one from whom a request is due is served first."""
+        """Close an idle connection; a request that has begun is answered first."""
         if self.cycle is None or self._head_begun:
-            return  # its answer says Connection: close, and the time for its head is bounded
+            return  # its answer has Connection: close, and its head has a deadline
         super().shutdown()
 
     # --- WebSockets ------------------------------------------------------------------------------
 
     def handle_websocket_upgrade(self) -> None:
-        """Let uvicorn's WebSocket protocol go on, with the server and the client that we know."""
+        """Pass the connection to uvicorn's WebSocket protocol."""
         self._due = 0.0
         self._head_begun = False
         self.ws_protocol_class = self._make_websocket
@@ -580,7 +580,7 @@ class HttpProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self._refuse_handshake()
 
     def _refuse_handshake(self) -> None:
-        # The library cannot read the head (a header is too long for it), and would say nothing for ever.
+        # The WebSocket library cannot parse the head (a header is too long for it) and would never answer.
         if (protocol := self._websocket) is not None:
             protocol.send_timeout.stop()
             self.connections.discard(protocol)

@@ -1,11 +1,10 @@
-"""The ASGI worker: uvicorn's protocols on the worker's own gate.
+"""The ASGI server: uvicorn's protocols on the worker's own acceptor.
 
-uvicorn speaks HTTP and WebSockets and runs the lifespan; accepting is done here, one connection a
-wake-up and in turn with the other workers, because uvicorn's own accept loop empties the kernel's
-queue into the worker that wakes first. Its ticker, which keeps the Date header fresh ten times a
-second, is replaced as well: an idle worker sleeps. What else uvicorn has not (limits, times, the PROXY
-protocol) is in `preforkd.worker.asgi.protocol`; what surrounds the application in
-`preforkd.worker.asgi.middleware`.
+uvicorn speaks HTTP and WebSockets and runs the lifespan; accepting is done here, one connection for each
+wake-up and in turn with the other workers, because uvicorn's own accept loop empties the backlog into the
+worker that wakes first. Its ticker, which renews the Date header ten times a second, is replaced as well: an
+idle worker sleeps. Limits, timeouts and the PROXY protocol, which uvicorn lacks, are in
+`preforkd.worker.asgi.protocol`; what wraps the application is in `preforkd.worker.asgi.middleware`.
 """
 
 import asyncio
@@ -33,15 +32,15 @@ logger = logging.getLogger("preforkd.worker")
 
 _Headers = list[tuple[bytes, bytes]]
 _CANCEL_TIME = 5.0
-"""Seconds before it is killed when a worker cancels what still runs; a quarter of its time at the most."""
+"""Seconds before the end of the drain at which running requests are cancelled; at most a quarter of it."""
 _LINGER_SHARE = 0.8
-"""The part of the time before that for which idle connections, and WebSockets, may stay."""
+"""The part of the time before that for which idle connections and WebSockets are kept."""
 _LOGGED_REQUESTS = 5
-"""Requests that are named when they are cancelled."""
+"""Cancelled requests that are named in the log."""
 
 
 class _Connections(set[Any]):
-    """uvicorn's set of open connections, which tells when it changes."""
+    """uvicorn's set of open connections, with a callback for changes."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         super().__init__()
@@ -61,21 +60,21 @@ class _Connections(set[Any]):
 
 
 class _UvicornLogFilter(logging.Filter):
-    """Keeps tracebacks of what is no fault of anybody here out of uvicorn's log."""
+    """Drop tracebacks from uvicorn's log that clients, or the drain, cause."""
 
     cancelled = False
-    """Requests were cancelled, and that was said."""
+    """Requests were cancelled by the drain, and that was logged."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a record is to be logged."""
+        """Return whether a record is logged."""
         if record.msg == "Invalid UTF-8 sequence received from client.":
-            return False  # which any client can send, and whose connection ends with 1007
+            return False  # any client can send that; the connection is closed with 1007
         error = record.exc_info[1] if record.exc_info else None
         return not (self.cancelled and isinstance(error, asyncio.CancelledError))
 
 
 class _ServerState:
-    """What uvicorn's protocols share (its ``ServerState``), with a Date header made on demand."""
+    """uvicorn's ``ServerState``, which its protocols share, with a Date header made on demand."""
 
     def __init__(self, changed: Callable[[], None], server: str) -> None:
         self.total_requests = 0
@@ -90,7 +89,7 @@ class _ServerState:
 
 
 def require_uvicorn() -> None:
-    """Raise ApplicationError if uvicorn, or what it needs, is not installed where the application is."""
+    """Raise ApplicationError if uvicorn is not installed in the application's environment."""
     try:
         importlib.import_module("preforkd.worker.asgi.protocol")
     except ImportError as error:
@@ -139,7 +138,7 @@ class AsgiServer:
         self._changed = asyncio.Event()
         self._state = _ServerState(self._connections_changed, http.server)
         self._handshakes: set[asyncio.Task[None]] = set()
-        """Connections that do not speak HTTP yet."""
+        """Tasks of connections that do not speak HTTP yet (PROXY header, TLS)."""
         wrapped = middleware.wrap_application(application, acceptor, settings, self._trust)
         self._shared = SharedState(
             http, wrapped.requests, ResponseHeads(http.server), wrapped.tracker, wrapped.log
@@ -149,19 +148,19 @@ class AsgiServer:
             interface="asgi3",
             http="httptools",
             log_config=None,
-            log_level="error",  # what clients do wrong would fill the log
+            log_level="error",  # errors of clients would fill the log
             access_log=False,
             timeout_keep_alive=http.keep_alive,
             proxy_headers=False,
         )
-        logs.keep_enabled("uvicorn.error")  # it tells of an application's exceptions
+        logs.keep_enabled("uvicorn.error")  # it logs the application's exceptions
         logging.getLogger("uvicorn.error").addFilter(self._log_filter)
         self._loop = _new_loop()
         asyncio.set_event_loop(self._loop)
         stacks.append(lambda: middleware.describe_loop(self._loop, wrapped.tracker))
 
     def prepare(self) -> None:
-        """Load uvicorn's side and run the lifespan's start-up.
+        """Load uvicorn's protocols and run the lifespan's startup.
 
         Raises ApplicationError when that fails.
         """
@@ -170,12 +169,12 @@ class AsgiServer:
         self._loop.run_until_complete(self._lifespan.startup())
         if self._lifespan.should_exit:
             raise ApplicationError(
-                "the application's lifespan start-up failed",
-                hint="its own traceback is in the log, just above",
+                "the application's lifespan startup failed",
+                hint="the application's traceback is in the log, just above",
             )
 
     def descriptors(self) -> list[int]:
-        """Return the connections and the loop's: what a child of the application must not keep."""
+        """Return the connections and the loop's selector, which are closed in a child of the application."""
         transports = [protocol.transport for protocol in self._state.connections]
         socks = [transport.get_extra_info("socket") for transport in transports]
         found = [sock.fileno() for sock in socks if sock is not None]
@@ -185,7 +184,7 @@ class AsgiServer:
         return found
 
     def serve(self) -> None:
-        """Serve until the worker is to leave; drain, then run the lifespan's shutdown."""
+        """Serve until the worker retires; drain, then run the lifespan's shutdown."""
         pid, interrupted = os.getpid(), False
         try:
             task = self._loop.create_task(self._serve())
@@ -196,7 +195,7 @@ class AsgiServer:
                     retire_if_interrupted(error, self._acceptor, pid)
                     self._changed.set()
                     if task.done() and not interrupted:
-                        # It was this task that a signal handler's exception has come to.
+                        # The signal handler's exception was raised in this task and ended it.
                         interrupted, task = True, self._loop.create_task(self._serve())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
@@ -210,7 +209,7 @@ class AsgiServer:
 
     async def _serve(self) -> None:
         acceptor, loop = self._acceptor, self._loop
-        # An epoll is itself pollable: the gate keeps its exclusive wake-ups, asyncio waits for it.
+        # An epoll is itself pollable: the acceptor keeps its exclusive wake-ups, and asyncio waits for it.
         loop.add_reader(acceptor.epoll.fileno(), self._changed.set)
         while not acceptor.retiring:
             if len(self._state.connections) + len(self._handshakes) < self._http.connections:
@@ -224,10 +223,10 @@ class AsgiServer:
                 try:
                     await self._begin(accepted)
                 except Exception as error:
-                    # A client that has left already ends nothing but its connection.
+                    # An error of the client ends its connection only.
                     accepted.sock.close()
                     level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR
-                    logger.log(level, "a connection failed at its start", exc_info=error)
+                    logger.log(level, "cannot start a connection", exc_info=error)
         loop.remove_reader(acceptor.epoll.fileno())
         await self._drain()
         await self._lifespan.shutdown()
@@ -240,7 +239,7 @@ class AsgiServer:
         if name not in self._proxied and name not in self._secure:
             await self._connect(accepted.sock, None, name)
             return
-        # What comes before HTTP is not waited for: the others go on.
+        # In a task, so that a slow handshake does not delay other connections.
         task = self._loop.create_task(self._handshake(accepted))
         self._handshakes.add(task)
         task.add_done_callback(self._on_handshake_done)
@@ -249,7 +248,7 @@ class AsgiServer:
         self._handshakes.discard(task)
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a connection failed at its start", exc_info=error)
+            logger.error("cannot start a connection", exc_info=error)
 
     async def _handshake(self, accepted: Accepted) -> None:
         sock, name, peer = accepted.sock, accepted.listener.name, None
@@ -311,7 +310,7 @@ class AsgiServer:
             await self._loop.connect_accepted_socket(protocol, sock, **how)
         except (OSError, TimeoutError) as error:
             sock.close()
-            logger.debug("connection lost at its start: %s", error)
+            logger.debug("connection lost before its first request: %s", error)
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -328,14 +327,14 @@ class AsgiServer:
                     min(self._acceptor.linger, _LINGER_SHARE * (drain_timeout - cancel_time))
                 )
                 return
-        # What has no end of its own (events for a browser, a long poll) must not keep the
-        # application from its shutdown.
+        # Requests that never end (server-sent events, a long poll) must not prevent the lifespan's
+        # shutdown.
         self._log_filter.cancelled = True
         tasks = self._handshakes | self._state.tasks
         requests = self._shared.tracker.running()
         if tasks:
             logger.warning(
-                "%d requests were not finished %g s before the end of timeouts.drain, and are cancelled%s\n%s",
+                "%d requests are still running %g s before the end of timeouts.drain; cancelled%s\n%s",
                 len(tasks),
                 cancel_time,
                 "".join(f"; {request}" for request in requests[:_LOGGED_REQUESTS]),

@@ -523,7 +523,7 @@ def test_what_has_no_end_is_cancelled_before_the_worker_is_killed(caplog):
         assert read_all(sock).endswith(b"data: x\n\n\r\n")
     assert events == ["cancelled", "shutdown"]
     (record,) = caplog.records
-    assert "1 requests were not finished 0.25 s before" in record.getMessage()
+    assert "1 requests are still running 0.25 s before" in record.getMessage()
     assert "GET '/events'" in record.getMessage()
 
 
