@@ -40,8 +40,8 @@ to the event loop.  Kind stream: to the handshake, and then to the handler.
 While the application runs, code of the worker may not touch the running request's connection, the
 `Response` that it writes to, or anything else without holding ``loop_lock``; the SIGTERM handler only sets
 ``retiring``, and the wake-up descriptor ends the poll.  The slot has one writer at a time; the master reads
-its words without a lock.  The application may fork: `preforkd.linux.atfork.ApplicationChildren` replaces the worker's descriptors
-in such a child, and a child that returns from its call is ended.
+its words without a lock.  The application may fork: `preforkd.linux.atfork.ApplicationChildren` replaces the
+worker's descriptors in such a child, and a child that returns from its call is ended.
 
 Draining.  `messages.Retire`, SIGTERM sent to the worker itself, a `SystemExit` of the application, and the
 end of the master set ``Acceptor.retiring``.  The listeners are disabled, so that other workers get what

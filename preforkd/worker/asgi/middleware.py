@@ -250,7 +250,7 @@ class _AccessLogger:
 
 def log_soon(log: AccessLog, entry: CompletedRequest) -> None:
     """Add an entry to the access log, to be written in the loop's next turn."""
-    if not log.gathered:
+    if not log.pending:
         asyncio.get_running_loop().call_soon(log.flush)
     log.log(entry)
 
