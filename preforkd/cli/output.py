@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 def run_printing(command: Callable[[], int]) -> int:
@@ -21,3 +21,9 @@ def run_printing(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
+
+
+def exit_statuses(meanings: Iterable[tuple[int, str]]) -> str:
+    """Return the section of a help text that lists exit statuses; those without a meaning are left out."""
+    rows = "".join(f"  {status:<3} {meaning}\n" for status, meaning in meanings if meaning)
+    return f"exit statuses:\n{rows}"

@@ -14,17 +14,13 @@ from datetime import datetime
 from typing import Any
 
 import preforkd
-from preforkd.cli.output import run_printing
+from preforkd.cli.output import exit_statuses, run_printing
 from preforkd.control import path
 from preforkd.control.client import Client, NotRunningError, ReloadFailedError
 from preforkd.core.text import printable, printable_lines
-from preforkd.errors import ExitStatus, PreforkdError
+from preforkd.errors import EXIT_STATUSES, ExitStatus, PreforkdError
 
-_EPILOG = """\
-exit statuses: 0 done, 2 wrong usage, 75 no preforkd runs there, 77 permission denied; if a reload or a
-refork failed: 69 the application, 70 preforkd, 71 the system, 78 the configuration.
-See preforkctl(1).
-"""
+_EPILOG = exit_statuses((status, meaning.preforkctl) for status, meaning in EXIT_STATUSES.items())
 _LAST_SIGNAL = 1.0
 """Seconds after which systemd, at a stop, has sent the signal to the process of ExecReload= as well."""
 

@@ -17,11 +17,18 @@ from typing import TYPE_CHECKING
 
 import preforkd
 from preforkd.cli import lean  # noqa: F401 - before anything else loads msgspec
-from preforkd.cli.output import run_printing
+from preforkd.cli.output import exit_statuses, run_printing
 from preforkd.config import reader_process
 from preforkd.config.configuration import DEFAULT_PATH, Configuration
 from preforkd.core.text import printable, printable_lines
-from preforkd.errors import ConfigurationError, ExitStatus, PreforkdError, refused, shortage
+from preforkd.errors import (
+    EXIT_STATUSES,
+    ConfigurationError,
+    ExitStatus,
+    PreforkdError,
+    refused,
+    shortage,
+)
 from preforkd.linux import cgroup, environment
 from preforkd.linux.sd_notify import Notifier
 from preforkd.logs import catalog, logs, streams
@@ -33,11 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("preforkd.master")
 
-_EPILOG = """\
-exit statuses: 0 ended as requested, 69 the application failed, 70 preforkd failed, 71 the system
-refused something, 78 the configuration is wrong.  signals: TERM and INT drain (a second one stops
-quickly), HUP reloads, QUIT stops quickly, USR1 logs the status.  See preforkd(8).
-"""
 _WHY_KILLED = {
     "watchdog": ": it sent no watchdog ping within WatchdogSec=",
     "timeout": ": a step exceeded its timeout in the unit",
@@ -227,7 +229,7 @@ def _parser() -> "argparse.ArgumentParser":
     parser = argparse.ArgumentParser(
         prog="preforkd",
         description="A preforking server for Python under systemd.",
-        epilog=_EPILOG,
+        epilog=_epilog(),
         # Without a width, argparse imports shutil to find it, and with that every compression module.
         formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=_width()),
     )
@@ -260,6 +262,11 @@ def _parser() -> "argparse.ArgumentParser":
     # The former name, not listed: units of an administrator or of an older package may call it.
     commands.add_parser("farewell").set_defaults(command=_wait_workers)
     return parser
+
+
+def _epilog() -> str:
+    statuses = [(status, meaning.preforkd) for status, meaning in EXIT_STATUSES.items()]
+    return exit_statuses(statuses) + "signals: see preforkd(8)"
 
 
 def _width() -> int:

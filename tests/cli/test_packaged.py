@@ -8,6 +8,8 @@ import pytest
 
 from preforkd.cli import preforkctl, preforkd
 from preforkd.cli.generate import _ROOT
+from preforkd.control import path
+from preforkd.errors import EXIT_STATUSES
 
 PROGRAMS = {"preforkd": (preforkd, 8), "preforkctl": (preforkctl, 1)}
 
@@ -56,3 +58,28 @@ def test_the_manual_names_every_command_and_option(program):
     known, general = commands(module)
     wanted = set(known).union(general, *known.values()) - {"--help", "--version"}
     assert {word for word in wanted if not re.search(rf"(?<![\w-]){word}\b", text)} == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "instance"),
+    [
+        ("systemd/preforkd.service", ""),
+        ("systemd/preforkd@.service", "%i"),
+        ("packaging/restart-services", "${name:+-$name}"),
+    ],
+)
+def test_the_control_socket_is_where_preforkctl_looks_for_it(file, instance):
+    """Units and scripts, which cannot import the rule, repeat its result."""
+    wanted = path.of_service(instance)
+    if instance.startswith("$"):
+        wanted = wanted.replace(f"-{instance}", instance)
+    assert wanted in (_ROOT / file).read_text()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_help_lists_each_exit_status_with_its_meaning(program):
+    """As declared, on one line each."""
+    shown = PROGRAMS[program][0]._parser().format_help().splitlines()
+    meanings = {status: getattr(each, program) for status, each in EXIT_STATUSES.items()}
+    listed = {line.strip() for line in shown}
+    assert {f"{status:<3} {meaning}" for status, meaning in meanings.items() if meaning} <= listed

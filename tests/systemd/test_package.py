@@ -49,10 +49,10 @@ def test_an_upgrade_restarts_only_what_would_start(machine):
     (machine.root / "srv/blog.py").write_text("import gone\n")
     said = machine.run(f"dpkg --force-confold -i {PACKAGE}")
     assert "/etc/preforkd.yaml:2:1: wrokers" in said
-    assert "preforkd.service is not restarted" in said
+    assert "preforkd.service was not restarted" in said
     assert machine.show("preforkd", "MainPID") == before["preforkd"]
     assert "No module named 'gone'" in said
-    assert "preforkd@blog.service is not restarted: a reload with the new code failed" in said
+    assert "preforkd@blog.service was not restarted: a reload with the new code failed" in said
     assert machine.show("preforkd@blog", "MainPID") == before["preforkd@blog"]
     assert machine.show("preforkd@shop", "MainPID") != before["preforkd@shop"]
     assert "id=1" in machine.run("curl -sf '127.0.0.1:8080/?id=1'")
