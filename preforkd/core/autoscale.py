@@ -1,12 +1,11 @@
-"""Rules for the size of an elastic pool: it grows on evidence that somebody waits, and shrinks slowly.
+"""Rules for the size of an elastic pool: it grows at once on evidence of waiting, and shrinks slowly.
 
-It grows when connections wait in the kernel's queue and no worker is idle, at two looks in a row: by two, four,
-eight … as long as that lasts, and never by more than wait. It grows as well, where ``spare`` asks for it,
-when fewer than so many workers are left beside those that are busy with one request for long.
+It grows when connections wait in the backlog and no worker is idle, in two samples in a row: by 2, 4, 8 …
+workers while that lasts, and by no more workers than connections wait. With ``spare`` it also grows when fewer
+than ``spare`` workers are free of long requests.
 
-It shrinks when it has not been needed for half a minute: by a quarter of what is too much, every ten seconds,
-and only by workers that are idle. So what was forked is not retired within seconds: load that is steady moves
-nothing.
+It shrinks when it was larger than needed for half a minute: by a quarter of the excess, every ten seconds, and
+only by idle workers. So no worker is retired seconds after its fork, and steady load leaves the size unchanged.
 """
 
 from collections.abc import Iterator
@@ -19,13 +18,13 @@ SHRINK_EVERY = 10.0
 
 
 def grow(view: PoolView) -> Iterator[ev.Action]:
-    """Wish for more workers when the last look gave a reason for it."""
+    """Enlarge the pool when the last sample gives a reason."""
     board, limits = view.board, view.limits
     demand, current, size = board.demand, board.current, view.size
     if current is None or size >= limits.maximum or demand.sampled_at <= demand.grown_at:
         return
     if current.failure_streak.retry_at > view.now:
-        return  # more of what does not start
+        return  # more workers would fail to start as well
     need = 0
     if demand.waiting_since is not None and demand.sampled_at > demand.waiting_since:
         coming = board.count(current.generation, BOOTING)
@@ -37,14 +36,14 @@ def grow(view: PoolView) -> Iterator[ev.Action]:
     if wanted <= size:
         return
     if need > 0:
-        reason = f"no worker is idle, and {demand.sample.waiting} connections wait"
+        reason = f"no worker is idle and {demand.sample.waiting} connections wait"
     else:
-        reason = f"{demand.sample.long_busy} busy for long, and {limits.spare} are to be spare"
+        reason = f"{demand.sample.long_busy} workers have long requests and workers.spare is {limits.spare}"
     yield ev.Resize(wanted, size, reason)
 
 
 def shrink_to_busy(view: PoolView) -> Iterator[ev.Action]:
-    """Wish for no more workers than are busy when memory is short."""
+    """Reduce the pool to its busy workers under memory pressure."""
     demand = view.board.demand
     if demand.memory_short and view.limits.elastic and view.board.current is not None:
         least = max(view.limits.floor, len(demand.sample.busy))
@@ -52,7 +51,7 @@ def shrink_to_busy(view: PoolView) -> Iterator[ev.Action]:
 
 
 def shrink(view: PoolView) -> Iterator[ev.Action]:
-    """Wish for fewer workers when those that there are have not been needed for long."""
+    """Reduce the pool when it was larger than needed for `demand.WINDOW`."""
     due = shrink_due(view)
     if due is None or due > view.now:
         return
@@ -60,7 +59,7 @@ def shrink(view: PoolView) -> Iterator[ev.Action]:
     least = max(view.limits.floor, _peak(view) + view.limits.spare)
     if size > least:
         smaller = size - max(1, (size - least) // 4)
-        yield ev.Resize(smaller, size, f"{least} have been enough for {dm.WINDOW:.0f} s")
+        yield ev.Resize(smaller, size, f"{least} workers were enough for {dm.WINDOW:.0f} s")
 
 
 def _peak(view: PoolView) -> int:
@@ -69,7 +68,7 @@ def _peak(view: PoolView) -> int:
 
 
 def shrink_due(view: PoolView) -> float | None:
-    """Return when the pool may shrink if nothing happens until then; None: it may not."""
+    """Return the earliest time at which the pool may shrink; None: it cannot."""
     board, limits, size = view.board, view.limits, view.size
     if board.current is None or board.candidate is not None or size <= limits.floor:
         return None

@@ -1,8 +1,8 @@
-"""How long to wait before the next start after starts that failed.
+"""Delays before the next start after failed ones.
 
-A worker that dies in service is replaced at once: one bad request must not cost capacity.  Two things are
-slowed down: starts that fail, from the first (the next would fail as well), and lives too short to have
-been of use, from the sixth in a row (a crash at the first request, again and again).
+A worker that dies in service is replaced at once: one bad request must not cost capacity. Two things are delayed:
+a start after a failed one (it would probably fail as well), and a replacement after the sixth short life in a row
+(a crash at the first request, again and again).
 """
 
 from msgspec import Struct
@@ -13,11 +13,11 @@ SHORT_LIFE = 1.0
 """Seconds in service below which a life counts as short."""
 FREE_SHORT_LIVES = 5
 FORGOTTEN_AFTER = 60.0
-"""Seconds after which strikes are forgotten."""
+"""Seconds without a failure after which the earlier ones no longer count."""
 
 
 class FailureStreak(Struct, frozen=True):
-    """Failures of late, and the time (monotonic seconds) before which nothing is started."""
+    """Consecutive failures, and the time (monotonic seconds) before which nothing is started."""
 
     failed_starts: int = 0
     short_lives: int = 0
@@ -25,9 +25,9 @@ class FailureStreak(Struct, frozen=True):
     retry_at: float = float("-inf")
 
     def after_failed_start(self, now: float, *, begun: float = float("inf")) -> "FailureStreak":
-        """Return the strikes after a start that failed now.
+        """Return the streak after a start that failed now.
 
-        One that had ``begun`` before the last failure was part of the same attempt: when many are
+        A start that had ``begun`` before the last failure belongs to the same attempt: when many workers are
         started at once and one cause ends them all, that is one failure.
         """
         if begun <= self.last:
@@ -35,14 +35,19 @@ class FailureStreak(Struct, frozen=True):
         return self._forgetting(now)._grown(now, failed_starts=1, short_lives=0)
 
     def after_death(self, now: float, *, short: bool) -> "FailureStreak":
-        """Return the strikes after the end of a worker that had been ready."""
+        """Return the streak after a worker that had been ready exited unexpectedly."""
         if not short:
             return replace(self, short_lives=0)
         return self._forgetting(now)._grown(now, failed_starts=0, short_lives=1)
 
     def after_successful_start(self) -> "FailureStreak":
-        """Return the strikes after a start that succeeded."""
+        """Return the streak after a start that succeeded."""
         return replace(self, failed_starts=0)
+
+    def describe(self) -> str:
+        """Return the number of consecutive failures in words."""
+        count = self.failed_starts + self.short_lives
+        return f"{count} consecutive start failures" if count > 1 else "1 start failure"
 
     def _forgetting(self, now: float) -> "FailureStreak":
         forgotten = now - self.last > max(FORGOTTEN_AFTER, 2 * LONGEST_DELAY)
@@ -55,8 +60,8 @@ class FailureStreak(Struct, frozen=True):
         return FailureStreak(failed_starts, short_lives, now, max(self.retry_at, now + delay))
 
 
-def delay_after(strikes: int) -> float:
-    """Return the seconds to wait after this many failures in a row: 0, 0.25, 0.5, 1 … 30."""
-    if strikes < 1:
+def delay_after(failures: int) -> float:
+    """Return the delay in seconds after this many consecutive failures: 0, 0.25, 0.5, 1 … 30."""
+    if failures < 1:
         return 0.0
-    return float(min(LONGEST_DELAY, FIRST_DELAY * FACTOR ** min(strikes - 1, 16)))
+    return float(min(LONGEST_DELAY, FIRST_DELAY * FACTOR ** min(failures - 1, 16)))

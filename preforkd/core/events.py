@@ -1,7 +1,7 @@
-"""Facts that reach the scoreboard, and the actions that the policy wishes for.
+"""Facts, the input of the scoreboard, and actions, the output of the policy.
 
-An action that was performed is a fact too, so `Scoreboard.apply` takes both.  Workers and zygotes are known by
-numbers that are never used twice; a *slot* is the seat of a worker, a small number that is.
+`Scoreboard.apply` takes both: an action changes the scoreboard as well. Workers and zygotes have numbers that are
+never reused; a *slot* is a small number that the next worker reuses. A ``reason`` is text for the log.
 """
 
 from msgspec import Struct
@@ -18,42 +18,42 @@ class GenerationRequested(Struct, frozen=True):
 
 
 class ZygoteSpawned(Struct, frozen=True):
-    """The zygote's process lives; it loads the application."""
+    """The zygote's process exists; it loads the application."""
 
     zygote: int
     pid: int
 
 
 class ZygoteLoaded(Struct, frozen=True):
-    """The zygote has loaded the application, from this directory if it says so, and can fork."""
+    """The zygote has loaded the application, from this directory if it reported one, and can fork."""
 
     zygote: int
     directory: str = ""
 
 
 class ZygoteFailed(Struct, frozen=True):
-    """The zygote could not be started, or could not load the application; it leaves by itself."""
+    """The zygote could not be started, or could not load the application; it exits by itself."""
 
     zygote: int
     failure: Failure
 
 
 class ZygoteExited(Struct, frozen=True):
-    """The zygote's process has ended; ``reason`` says how, for people."""
+    """The zygote's process has ended; ``reason``: its exit status or signal."""
 
     zygote: int
     reason: str
 
 
 class ZygoteStopped(Struct, frozen=True):
-    """The zygote's process was stopped (SIGSTOP), or goes on (``stopped`` is false)."""
+    """The zygote's process was stopped (SIGSTOP), or continued (``stopped`` is false)."""
 
     zygote: int
     stopped: bool = True
 
 
 class WorkerForked(Struct, frozen=True):
-    """The worker's process lives and is proven to be our child."""
+    """The worker's process exists and is verified to be a child of the master."""
 
     worker: int
     pid: int
@@ -66,20 +66,20 @@ class WorkerReady(Struct, frozen=True):
 
 
 class WorkerFailed(Struct, frozen=True):
-    """The worker says that it cannot start; it leaves by itself."""
+    """The worker reported that it cannot start; it exits by itself."""
 
     worker: int
     failure: Failure
 
 
 class WorkerLeaving(Struct, frozen=True):
-    """The worker says that it leaves of its own accord, or at a signal that was not ours."""
+    """The worker retires by itself: a SIGTERM that the master did not send, or the application's request."""
 
     worker: int
 
 
 class WorkerExited(Struct, frozen=True):
-    """The worker's process has ended, or was never born; ``reason`` says how, for people."""
+    """The worker's process has ended, or was never forked; ``reason``: its exit status, signal or error."""
 
     worker: int
     reason: str
@@ -87,9 +87,9 @@ class WorkerExited(Struct, frozen=True):
 
 
 class WorkerLimitReached(Struct, frozen=True):
-    """The worker has reached a limit and is to be replaced; ``reason`` says which, for people.
+    """The worker has reached a limit and will be replaced; ``reason``: which limit.
 
-    ``planned``: every worker reaches that one, sooner or later.
+    ``planned``: a limit that every worker reaches in time, as a number of requests.
     """
 
     worker: int
@@ -98,30 +98,29 @@ class WorkerLimitReached(Struct, frozen=True):
 
 
 class WorkerOverdue(Struct, frozen=True):
-    """The worker's request takes longer than it may; ``reason`` says what and how long, for people."""
+    """The worker's request takes longer than allowed; ``reason``: which request and how long."""
 
     worker: int
     reason: str
 
 
 class WorkerRecovered(Struct, frozen=True):
-    """The worker's request that took too long has ended after all."""
+    """The worker's overdue request has ended."""
 
     worker: int
 
 
 class WorkerStopped(Struct, frozen=True):
-    """The worker's process was stopped (SIGSTOP), or goes on (``stopped`` is false)."""
+    """The worker's process was stopped (SIGSTOP), or continued (``stopped`` is false)."""
 
     worker: int
     stopped: bool = True
 
 
 class PoolObserved(Struct, frozen=True):
-    """A look at the pool: the workers that are in the application, and what waits.
+    """A sample of the pool: the workers that are busy, and the connections that wait.
 
-    ``held`` counts those that are there with one request for long. ``waiting`` counts connections in
-    the kernel's queues that no worker has taken.
+    ``long_busy`` counts workers with a long request. ``waiting`` counts connections in the backlogs.
     """
 
     busy: frozenset[int] = frozenset()
@@ -130,20 +129,20 @@ class PoolObserved(Struct, frozen=True):
 
 
 class MemoryShort(Struct, frozen=True):
-    """Memory is short: what is not needed now is to go."""
+    """The system reports memory pressure: idle workers of an elastic pool are retired."""
 
 
 class ReforkRequested(Struct, frozen=True):
-    """The current generation's zygote is to be forked anew from a warm worker, best from this one."""
+    """The next zygote of the current generation is to be forked from a warm worker, preferably this one."""
 
     warmest: int
     reason: str
     urgent: bool = False
-    """A person asks for it: failures of late do not delay it."""
+    """Requested by the administrator: earlier failures do not delay it."""
 
 
 class StopRequested(Struct, frozen=True):
-    """The service is to end: by draining, or quickly."""
+    """The service is to stop: by draining, or at once (``quick``)."""
 
     quick: bool = False
 
@@ -159,7 +158,7 @@ class SpawnZygote(Struct, frozen=True):
 
 
 class ForkZygote(Struct, frozen=True):
-    """Ask this worker to fork the next zygote of its generation from itself."""
+    """Request that this worker forks the next zygote of its generation from itself."""
 
     zygote: int
     generation: int
@@ -167,15 +166,15 @@ class ForkZygote(Struct, frozen=True):
 
 
 class AdoptZygote(Struct, frozen=True):
-    """The zygote that was forked from a worker has proven itself: its generation forks from it."""
+    """The zygote that was forked from a worker works: its generation forks from it from now on."""
 
     zygote: int
 
 
 class GiveUpRefork(Struct, frozen=True):
-    """The zygote that was forked from a worker is of no use; the one before it goes on.
+    """The zygote that was forked from a worker failed; its predecessor stays in use.
 
-    ``stacks``: it is late, so what it is doing is logged before it is killed.
+    ``stacks``: it missed a deadline, so its stacks are logged before it is killed.
     """
 
     zygote: int
@@ -184,17 +183,17 @@ class GiveUpRefork(Struct, frozen=True):
 
 
 class DismissZygote(Struct, frozen=True):
-    """Ask the zygote to leave."""
+    """Request that the zygote exits."""
 
     zygote: int
     followed: bool = False
-    """Another zygote of its generation goes on with what this one has loaded."""
+    """Another zygote of its generation uses what this one has loaded."""
 
 
 class KillZygote(Struct, frozen=True):
-    """Send SIGKILL to the zygote; ``reason`` says why, for people.
+    """Send SIGKILL to the zygote.
 
-    ``stacks``: it is late, so what it is doing is logged before.
+    ``stacks``: it missed a deadline, so its stacks are logged first.
     """
 
     zygote: int
@@ -203,7 +202,7 @@ class KillZygote(Struct, frozen=True):
 
 
 class ForkWorker(Struct, frozen=True):
-    """Ask this zygote for a worker in this slot."""
+    """Request a worker in this slot from this zygote."""
 
     worker: int
     slot: int
@@ -212,21 +211,21 @@ class ForkWorker(Struct, frozen=True):
 
 
 class ServeWorker(Struct, frozen=True):
-    """Tell a worker that is ready to accept connections."""
+    """Let a ready worker accept connections."""
 
     worker: int
 
 
 class RetireWorker(Struct, frozen=True):
-    """Tell a worker to finish what it is doing and leave."""
+    """Request that a worker drains and exits."""
 
     worker: int
 
 
 class KillWorker(Struct, frozen=True):
-    """Send SIGKILL to a worker; ``reason`` says why, for people.
+    """Send SIGKILL to a worker.
 
-    ``stacks``: it is late, so what it is doing is logged before.
+    ``stacks``: it missed a deadline, so its stacks are logged first.
     """
 
     worker: int
@@ -235,20 +234,20 @@ class KillWorker(Struct, frozen=True):
 
 
 class RecycleWorker(Struct, frozen=True):
-    """The worker is to be replaced: it has reached a limit that is the policy's to watch."""
+    """Replace a worker that has reached a limit which the policy itself watches: its age."""
 
     worker: int
     reason: str
 
 
 class DumpWorker(Struct, frozen=True):
-    """Have the worker write its stacks; it is killed soon."""
+    """Request the stacks of a worker that is about to be killed."""
 
     worker: int
 
 
 class Resize(Struct, frozen=True):
-    """The pool is to have this size instead of the one before; ``reason`` says why, for people."""
+    """Set the size of the pool; ``before`` is the size that it had."""
 
     size: int
     before: int
@@ -262,14 +261,14 @@ class Promote(Struct, frozen=True):
 
 
 class Abandon(Struct, frozen=True):
-    """The candidate is given up."""
+    """The candidate has failed and never serves."""
 
     generation: int
     failure: Failure
 
 
 class Finish(Struct, frozen=True):
-    """Nothing is left; the master may end."""
+    """No process is left; the master may exit."""
 
 
 Action = (
@@ -315,7 +314,7 @@ Fact = (
 
 
 class Plan(Struct, frozen=True):
-    """What to do now, and when to ask again at the latest (`None`: only after the next event)."""
+    """The actions to perform now, in order, and when to call `decide` next (None: at the next fact)."""
 
     actions: tuple[Action, ...]
     wake_at: float | None

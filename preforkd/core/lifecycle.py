@@ -1,15 +1,15 @@
-"""The daemon's own life, as a table of states and events.
+"""The lifecycle of the service, as a table of states and events.
 
-`TABLE[state, event]` names the next state and the effects, in the order in which they are to be carried out; the
-supervisor has one method for each effect and decides nothing itself.  A pair that is not in the table is one that
-cannot happen, and `step` says so.
+`TABLE[state, event]` has the next state and the effects, in the order in which they are performed. The supervisor
+has one method for each effect and decides nothing itself. A pair that is not in the table cannot happen: `step`
+raises.
 """
 
 from enum import StrEnum
 
 
 class State(StrEnum):
-    """What the service as a whole is doing."""
+    """The state of the service as a whole."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -19,24 +19,24 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to the service as a whole."""
+    """An event of the service as a whole."""
 
     PROMOTED = "promoted"
-    """A generation is ready and has taken over."""
+    """A generation is ready and has become the current one."""
     ABANDONED = "abandoned"
-    """The candidate was given up."""
+    """The candidate was abandoned."""
     RELOAD = "reload"
-    """A reload is asked for."""
+    """A reload was requested."""
     SETTLED = "settled"
-    """The reload needed no new generation: it was refused, or what it changed was changed live."""
+    """The reload needed no new generation: it was refused, or all changes were live settings."""
     STOP = "stop"
-    """A stop is asked for."""
+    """A stop was requested."""
     EMPTY = "empty"
     """No process is left."""
 
 
 class Effect(StrEnum):
-    """What the supervisor does at a step."""
+    """A step of the supervisor."""
 
     ANNOUNCE_READY = "announce_ready"
     ANNOUNCE_RELOADING = "announce_reloading"
@@ -44,19 +44,19 @@ class Effect(StrEnum):
     PREPARE_RELOAD = "prepare_reload"
     """Read the configuration again and begin a generation, or end in SETTLED."""
     REMEMBER_RELOAD = "remember_reload"
-    """Another reload is to follow this one; however many ask, it is one."""
+    """Queue one more reload after this one; further requests are merged into it."""
     COMMIT = "commit"
-    """What the candidate was started with is now what is."""
+    """Adopt the candidate's settings and sockets."""
     ROLL_BACK = "roll_back"
-    """What the candidate was started with is forgotten, its new sockets are closed."""
+    """Discard the candidate's settings and close its new sockets."""
     ANSWER = "answer"
-    """Tell those who asked for the reload how it ended."""
+    """Send the result of the reload to the clients that requested it."""
     NEXT_RELOAD = "next_reload"
-    """Begin the reload that was remembered, if any."""
+    """Begin the queued reload, if there is one."""
     REFUSE_RELOADS = "refuse_reloads"
-    """Tell those who ask for a reload, and those who wait for one, that the service is stopping."""
+    """Refuse the waiting requests for a reload: the service is stopping."""
     FAIL = "fail"
-    """The start failed: remember the exit status."""
+    """The start failed: log it and set the exit status."""
     DRAIN = "drain"
     HURRY = "hurry"
     EXIT = "exit"

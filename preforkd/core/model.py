@@ -1,4 +1,4 @@
-"""The nouns of the pool: states of workers, zygotes and generations, and the policy's limits."""
+"""The states of workers, zygotes and generations, and the limits of the policy."""
 
 import math
 from enum import StrEnum
@@ -7,18 +7,18 @@ from msgspec import Struct
 
 
 class WorkerState(StrEnum):
-    """A worker's way through life, in order."""
+    """The states of a worker, in order."""
 
     FORKING = "forking"
-    """The zygote was asked; no process is known yet."""
+    """Requested from the zygote; no process is known yet."""
     STARTING = "starting"
-    """The process lives and has not said that it can serve."""
+    """The process exists and is not ready."""
     READY = "ready"
     """It can serve; whether it does depends on its generation having been promoted."""
     RETIRING = "retiring"
-    """It was told to leave, or said that it does; it may be finishing a request."""
+    """It drains: it finishes its requests, accepts no more, and exits."""
     KILLED = "killed"
-    """SIGKILL was sent; the kernel has yet to report the end."""
+    """SIGKILL was sent; the kernel has not reported the end yet."""
 
 
 BOOTING = frozenset({WorkerState.FORKING, WorkerState.STARTING})
@@ -26,7 +26,7 @@ ALIVE = BOOTING | {WorkerState.READY}
 
 
 class ZygoteState(StrEnum):
-    """A zygote's way through life, in order."""
+    """The states of a zygote, in order."""
 
     LOADING = "loading"
     READY = "ready"
@@ -38,25 +38,24 @@ USABLE = frozenset({ZygoteState.LOADING, ZygoteState.READY})
 
 
 class Role(StrEnum):
-    """What a generation is to the service."""
+    """The role of a generation."""
 
     CANDIDATE = "candidate"
-    """It is being brought up; none of its workers serves yet."""
+    """It is starting; none of its workers serves yet."""
     CURRENT = "current"
     """The newest that serves; exactly one, once the first was promoted."""
     OLD = "old"
-    """It serves only until the current one has taken over."""
+    """Its workers serve until those of the current one have replaced them."""
     ABANDONED = "abandoned"
     """It was a candidate and failed; it never served."""
 
 
 class Limits(Struct, frozen=True):
-    """What the policy may do. Numbers of workers, and seconds.
+    """The limits of the policy: numbers of workers, and seconds.
 
-    ``floor`` workers make the service ready; ``target`` is the size to begin with, ``maximum`` the most it
-    may ever be, ``surge`` how many more may run beside them while generations or workers change places.
-    ``spare`` idle workers are kept beside those that are busy. A pool whose ``floor`` is its ``maximum``
-    has a fixed size.
+    With ``floor`` ready workers the service is ready. ``target`` is the initial size, ``maximum`` the largest;
+    ``surge`` more workers may exist during a rollout or while workers are replaced. ``spare`` workers are kept in
+    addition to those with long requests. A pool whose ``floor`` is its ``maximum`` has a fixed size.
     """
 
     floor: int
@@ -69,13 +68,13 @@ class Limits(Struct, frozen=True):
     drain: float = 30.0
     dismiss: float = 5.0
     age: float = math.inf
-    """How old a worker may become before another takes its place."""
+    """Age after which a worker is replaced."""
     stopped: float = 10.0
-    """How long a worker or a zygote may be stopped (SIGSTOP)."""
+    """Longest time that a worker or zygote may be stopped (SIGSTOP)."""
     stacks_timeout: float = 0.3
-    """How long a worker whose request is overdue has to write its stacks."""
+    """Time that a worker with an overdue request has to write its stacks."""
     candidate: "Limits | None" = None
-    """Those that hold as soon as the candidate is promoted; None: the same."""
+    """The limits from the promotion of the candidate on; None: the same."""
 
     def __post_init__(self) -> None:
         sizes = self.spare <= self.floor or not self.elastic
@@ -84,5 +83,5 @@ class Limits(Struct, frozen=True):
 
     @property
     def elastic(self) -> bool:
-        """Tell whether the size may change by itself."""
+        """Return whether the policy may change the size."""
         return self.floor < self.maximum

@@ -1,11 +1,9 @@
-"""The policy: what should be done about the scoreboard, now.
+"""The policy: from the scoreboard to the actions that are due now.
 
-`decide` is level-triggered: it may be called at any time, must be called after each change, and what
-it wishes for it wishes for once: an action that was applied is not wished for again.  It reads no
-clock.  `preforkd.supervisor.pool` carries the wishes out.
+`decide` is level-triggered and reads no clock; see the package. `preforkd.supervisor.pool` performs the actions.
 
-No rule below edits a row.  A rule only yields actions; `decide` applies them to a copy, so that a
-rule sees what the rules before it have wished for.
+A rule edits no row: it yields actions, and `decide` applies them to a copy, so that the next rule sees the
+effects of those before it. `_SERVING_RULES` and `_STOPPING_RULES` have the order.
 """
 
 from collections.abc import Iterator
@@ -23,30 +21,30 @@ _UNWANTED = "its generation is no longer wanted"
 
 
 def decide(board: Scoreboard, limits: Limits, now: float) -> ev.Plan:
-    """Return what to do about this scoreboard, and when to ask again.
+    """Return the actions for this scoreboard, in the order in which to perform them, and the next wake-up.
 
-    The actions are in the order in which they are to be performed.  ``now`` is monotonic seconds.
+    ``now`` is monotonic seconds. The scoreboard is not changed.
     """
-    trial = board.copy()
+    planned = board.copy()
     candidate = board.candidate
-    view = PoolView(trial, limits, now)
+    view = PoolView(planned, limits, now)
     actions: list[ev.Action] = []
-    while wishes := _first_wishes(view):
-        for action in wishes:
-            trial.apply(action, now)
-        actions.extend(wishes)
-        if limits.candidate and candidate and ev.Promote(candidate.generation) in wishes:
-            view = PoolView(trial, limits.candidate, now)
+    while step := _next_step(view):
+        for action in step:
+            planned.apply(action, now)
+        actions.extend(step)
+        if limits.candidate and candidate and ev.Promote(candidate.generation) in step:
+            view = PoolView(planned, limits.candidate, now)
     return ev.Plan(tuple(actions), _wake_at(view))
 
 
-def _first_wishes(view: PoolView) -> list[ev.Action]:
+def _next_step(view: PoolView) -> list[ev.Action]:
     if view.board.finished:
         return []
     rules = _STOPPING_RULES if view.board.stopping else _SERVING_RULES
     for rule in rules:
-        if wishes := list(rule(view)):
-            return wishes
+        if actions := list(rule(view)):
+            return actions
     return []
 
 
@@ -58,7 +56,7 @@ def _worker_deadline(row: WorkerRow, limits: Limits) -> float | None:
 
 
 class _Due(Struct, frozen=True, order=True):
-    """When a process is to be killed, what is said then, and whether its stacks are to be logged."""
+    """The time at which a process is killed, the reason, and whether its stacks are logged."""
 
     when: float
     reason: str
@@ -70,19 +68,19 @@ def _worker_deadlines(row: WorkerRow, limits: Limits) -> Iterator[_Due]:
         return
     name = f"worker {row.slot}"
     if row.state is WorkerState.FORKING:
-        said = f"{name} was not forked within {limits.boot:g} s: its zygote does not answer"
-        yield _Due(row.since + limits.boot, said)
+        reason = f"{name} was not forked within {limits.boot:g} s: its zygote does not answer"
+        yield _Due(row.since + limits.boot, reason)
     if row.state is WorkerState.STARTING:
-        said = f"{name} was not ready within {limits.boot:g} s"
-        yield _Due(row.since + limits.boot, said, stacks=True)
+        reason = f"{name} was not ready within {limits.boot:g} s"
+        yield _Due(row.since + limits.boot, reason, stacks=True)
     if row.state is WorkerState.RETIRING:
-        said = f"{name} did not leave within {limits.drain:g} s"
-        yield _Due(row.since + limits.drain, said, stacks=True)
+        reason = f"{name} did not exit within {limits.drain:g} s"
+        yield _Due(row.since + limits.drain, reason, stacks=True)
     if row.dumped_at is not None:
         yield _Due(row.dumped_at + limits.stacks_timeout, row.overdue)
     if row.stopped_at is not None:
-        said = f"{name} was stopped by a signal for {limits.stopped:g} s"
-        yield _Due(row.stopped_at + limits.stopped, said)
+        reason = f"{name} was stopped by a signal for {limits.stopped:g} s"
+        yield _Due(row.stopped_at + limits.stopped, reason)
 
 
 def _kill_late_workers(view: PoolView) -> Iterator[ev.Action]:
@@ -90,7 +88,7 @@ def _kill_late_workers(view: PoolView) -> Iterator[ev.Action]:
         deadline = _worker_deadline(row, view.limits)
         if deadline is not None and deadline <= view.now:
             due = min(_worker_deadlines(row, view.limits))
-            # One that is stopped writes nothing.
+            # A stopped process cannot write its stacks.
             stacks = due.stacks and row.stopped_at is None
             yield ev.KillWorker(row.worker, due.reason, stacks)
 
@@ -100,24 +98,24 @@ def _zygote_deadlines(view: PoolView, row: ZygoteRow) -> Iterator[_Due]:
     if row.state is ZygoteState.KILLED:
         return
     if row.state is ZygoteState.DISMISSED:
-        said = f"it did not leave within {limits.dismiss:g} s"
-        yield _Due(row.since + limits.dismiss, said, stacks=True)
+        reason = f"it did not exit within {limits.dismiss:g} s"
+        yield _Due(row.since + limits.dismiss, reason, stacks=True)
     elif row.parent is not None and not row.adopted:
-        # It is judged by a rule of its own.
+        # For recycling.judge_refork.
         if row.state is ZygoteState.LOADING:
             yield _Due(row.since + limits.boot, f"it was not ready within {limits.boot:g} s")
         return
     if row.state is ZygoteState.LOADING:
-        said = f"loading the application took longer than {limits.start:g} s"
-        yield _Due(row.since + limits.start, said, stacks=True)
+        reason = f"loading the application took longer than {limits.start:g} s"
+        yield _Due(row.since + limits.start, reason, stacks=True)
     if row.state is ZygoteState.READY:
         for worker in view.board.workers.values():
             if worker.zygote == row.zygote and worker.state is WorkerState.FORKING:
-                said = f"it did not fork worker {worker.slot} within {limits.boot:g} s"
-                yield _Due(worker.since + limits.boot, said, stacks=True)
+                reason = f"it did not fork worker {worker.slot} within {limits.boot:g} s"
+                yield _Due(worker.since + limits.boot, reason, stacks=True)
     if row.stopped_at is not None:
-        said = f"it was stopped by a signal for {limits.stopped:g} s"
-        yield _Due(row.stopped_at + limits.stopped, said)
+        reason = f"it was stopped by a signal for {limits.stopped:g} s"
+        yield _Due(row.stopped_at + limits.stopped, reason)
 
 
 def _kill_late_zygotes(view: PoolView) -> Iterator[ev.Action]:
@@ -173,7 +171,7 @@ def _judge_candidate(view: PoolView) -> Iterator[ev.Action]:
         return
     number = candidate.generation
     alone = board.current is None
-    if board.count(number, READY) >= _wave(view, candidate, required=True):
+    if board.count(number, READY) >= _wanted_workers(view, candidate, required=True):
         yield ev.Promote(number)
     elif candidate.fatal and candidate.failure and not (alone and _may_retry(board, candidate)):
         yield ev.Abandon(number, candidate.failure)
@@ -191,7 +189,7 @@ def _may_retry(board: Scoreboard, candidate: GenerationRow) -> bool:
 def _too_slow(view: PoolView, candidate: GenerationRow) -> Failure:
     number = candidate.generation
     ready = view.board.count(number, READY)
-    wanted = _wave(view, candidate, required=True)
+    wanted = _wanted_workers(view, candidate, required=True)
     zygote = view.board.usable_zygote(number)
     leaving = sum(row.state not in ALIVE for row in view.board.workers.values())
     if candidate.failure:
@@ -202,7 +200,7 @@ def _too_slow(view: PoolView, candidate: GenerationRow) -> Failure:
             candidate.failure.hint,
         )
     if zygote is None or zygote.state is ZygoteState.LOADING:
-        doing = "the application was still being loaded"
+        doing = "the application was still loading"
     elif leaving and not _room(view):
         doing = f"{leaving} workers of earlier generations were still draining and left no room"
     else:
@@ -210,16 +208,16 @@ def _too_slow(view: PoolView, candidate: GenerationRow) -> Failure:
     return Failure(
         Blame.APPLICATION,
         f"generation {number} was not ready within {view.limits.start:g} s: {doing}",
-        hint="a start that needs longer is given it by timeouts.start",
+        hint="if the application needs longer to start, raise timeouts.start",
     )
 
 
-def _wave(view: PoolView, generation: GenerationRow, *, required: bool = False) -> int:
-    # How many workers a candidate brings up before it is promoted.
+def _wanted_workers(view: PoolView, generation: GenerationRow, *, required: bool = False) -> int:
+    # For a candidate: as many as it starts before it is promoted.
     limits = view.limits
     if view.board.current is None or generation.role is not Role.CANDIDATE:
         return limits.floor if required else view.size
-    # No more than it will need: those would leave as soon as they serve.
+    # No more than it will need: further ones would retire at once.
     return min(view.size, size_of(view.board, limits.candidate or limits), limits.surge)
 
 
@@ -250,7 +248,7 @@ def _dismiss_zygotes(view: PoolView) -> Iterator[ev.Action]:
 
 
 def _may_leave(view: PoolView, row: ZygoteRow) -> bool:
-    # Its exit handlers take away what the workers use (temporary directories, helper processes).
+    # Its exit handlers remove what the workers use (temporary directories, helper processes).
     in_use = any(view.board.workers_of(row.generation))
     return row.state is ZygoteState.READY and not in_use
 
@@ -267,7 +265,7 @@ def _room(view: PoolView) -> int:
 
 
 def _lacking(view: PoolView, generation: GenerationRow) -> int:
-    wanted = _wave(view, generation)
+    wanted = _wanted_workers(view, generation)
     if generation.role is Role.CURRENT:
         wanted += recycling.replacing(view, generation)
     return max(0, wanted - view.board.count(generation.generation, ALIVE))
@@ -298,7 +296,7 @@ def _serve(view: PoolView) -> Iterator[ev.Action]:
 
 
 def _remove_unwanted(view: PoolView) -> Iterator[ev.Action]:
-    # What was never to serve: nobody loses anything when it goes at once.
+    # These workers never served: no client loses a connection.
     for row in view.board.workers.values():
         generation = view.board.generations.get(row.generation)
         role = generation.role if generation else Role.OLD
@@ -329,17 +327,17 @@ def _retire_surplus(view: PoolView) -> Iterator[ev.Action]:
     mine = [row for row in board.workers_of(number) if row.state in ALIVE]
     extra = len(mine) - view.size - recycling.replacing(view, current)
     if view.limits.elastic:
-        # Who shrinks by himself takes nobody from his work.
+        # An elastic pool shrinks by idle workers only.
         busy = board.demand.sample.busy
         mine = [row for row in mine if row.worker not in busy]
-    # Those that do not serve yet go first, then the youngest: the eldest are the warmest, and what
-    # they have dirtied of the shared memory, the next ones would dirty again.
+    # First those that do not serve yet, then the youngest: the oldest are the warmest, and the shared pages
+    # that they have written to, their replacements would copy again.
     mine.sort(key=lambda row: (row.state is WorkerState.READY, -row.worker))
     for row in mine[: max(0, extra)]:
         yield ev.RetireWorker(row.worker)
 
 
-# --- the end -------------------------------------------------------------------------------------
+# --- stopping ------------------------------------------------------------------------------------
 
 
 def _end_zygotes(view: PoolView) -> Iterator[ev.Action]:

@@ -1,4 +1,4 @@
-"""What a rule of the policy may look at, and questions that several rules ask."""
+"""The input of a rule of the policy, and queries that several rules share."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,7 +21,7 @@ class PoolView(Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """The number of workers that the pool is to have now."""
+        """The wanted number of workers."""
         return size_of(self.board, self.limits)
 
 
@@ -29,14 +29,14 @@ Rule = Callable[[PoolView], Iterator[ev.Action]]
 
 
 def size_of(board: Scoreboard, limits: Limits) -> int:
-    """Return the number of workers that the pool is to have now, within its limits."""
-    wished = board.demand.size or limits.target
-    return min(max(wished, limits.floor), limits.maximum)
+    """Return the wanted number of workers, within the limits."""
+    wanted = board.demand.size or limits.target
+    return min(max(wanted, limits.floor), limits.maximum)
 
 
 def wanted_generations(board: Scoreboard) -> list[GenerationRow]:
-    """Return the generations that are to have workers.
+    """Return the generations that need workers.
 
-    The current one first: who serves is replaced before the candidate gets the room.
+    The current one first: a serving worker is replaced before the candidate uses the room.
     """
     return [row for row in (board.current, board.candidate) if row is not None]

@@ -1,9 +1,8 @@
-"""Rules that renew a generation from within: workers that are spent, and zygotes forked from warm workers.
+"""Rules that replace the processes of a generation: workers at a limit, and the zygote by a refork.
 
-A worker that has reached a limit serves on until another that takes its place does: capacity is
-never lost, and where starts fail, nobody leaves. A zygote that was forked from a worker has to prove
-itself by a first worker of its own; until then the zygote before it stays. Then all workers of
-earlier zygotes are spent.
+A worker that has reached a limit serves until its replacement does, so that capacity is never lost; while starts
+fail, no worker retires. A zygote that was forked from a worker is on trial until a first worker of its own is
+ready; until then its predecessor stays. Then all workers of earlier zygotes are replaced.
 """
 
 from collections.abc import Iterator
@@ -16,21 +15,21 @@ from preforkd.core.scoreboard import Scoreboard
 from preforkd.errors import Blame, Failure
 
 _SHARE = 8
-"""One worker of so many is replaced at a time."""
+"""One worker in `_SHARE` is replaced at a time."""
 _GOLDEN = 0.6180339887498949
 
 
 def spread(worker: int) -> float:
-    """Return the share (0.8 to 1) of a limit that holds for this worker.
+    """Return the share (0.8 to 1) of a limit that applies to this worker.
 
-    Multiples of the golden ratio lie apart from each other, so that workers of the same age never all
-    reach a limit together; and no random source is needed.
+    Multiples of the golden ratio are evenly spread, so that workers of the same age do not reach a limit at the
+    same time, and no random source is needed.
     """
     return 0.8 + 0.2 * ((worker * _GOLDEN) % 1.0)
 
 
 def to_recycle(board: Scoreboard, generation: GenerationRow) -> list[WorkerRow]:
-    """Return the workers that serve and are to be replaced, those of the oldest zygotes first."""
+    """Return the serving workers that will be replaced, those of the oldest zygotes first."""
     newest = board.usable_zygote(generation.generation)
     reforked = newest is not None and newest.parent is not None
     rows = [
@@ -44,11 +43,11 @@ def to_recycle(board: Scoreboard, generation: GenerationRow) -> list[WorkerRow]:
 
 
 def replacing(view: PoolView, generation: GenerationRow) -> int:
-    """Return how many workers may run beside those that they are to replace."""
+    """Return the number of workers that may run in addition, as replacements."""
     newest = view.board.usable_zygote(generation.generation)
     at_once = max(1, view.size // _SHARE)
     if newest is not None and newest.parent is not None and not newest.adopted:
-        at_once = 1  # it has yet to prove itself
+        at_once = 1  # it is on trial
     return min(len(to_recycle(view.board, generation)), at_once)
 
 
@@ -56,7 +55,7 @@ def replacing(view: PoolView, generation: GenerationRow) -> int:
 
 
 def age_due(view: PoolView, row: WorkerRow) -> float | None:
-    """Return when a worker is too old; None if it never is, or is spent already."""
+    """Return the time at which a worker reaches its age limit; None: never, or it is being replaced."""
     if row.state is not WorkerState.READY or row.limit_reached or not row.serving:
         return None
     due = row.since + view.limits.age * spread(row.worker)
@@ -64,7 +63,7 @@ def age_due(view: PoolView, row: WorkerRow) -> float | None:
 
 
 def recycle_aged(view: PoolView) -> Iterator[ev.Action]:
-    """Wish that workers which have become too old are replaced."""
+    """Replace workers that have reached their age limit."""
     for row in view.board.workers.values():
         due = age_due(view, row)
         if due is not None and due <= view.now:
@@ -72,7 +71,7 @@ def recycle_aged(view: PoolView) -> Iterator[ev.Action]:
 
 
 def retire_replaced(view: PoolView) -> Iterator[ev.Action]:
-    """Wish that a spent worker leaves when one that replaces it serves."""
+    """Retire workers at a limit as their replacements serve."""
     current = view.board.current
     if current is None:
         return
@@ -82,7 +81,7 @@ def retire_replaced(view: PoolView) -> Iterator[ev.Action]:
 
 
 def dump_overdue(view: PoolView) -> Iterator[ev.Action]:
-    """Wish for the stacks of workers whose request takes too long."""
+    """Request the stacks of workers with an overdue request."""
     for row in view.board.workers.values():
         if row.overdue and row.dumped_at is None and row.state is not WorkerState.KILLED:
             yield ev.DumpWorker(row.worker)
@@ -92,7 +91,7 @@ def dump_overdue(view: PoolView) -> Iterator[ev.Action]:
 
 
 def refork(view: PoolView) -> Iterator[ev.Action]:
-    """Wish that a warm worker forks the next zygote, when that was asked for."""
+    """Fork the next zygote from a warm worker, when a refork was requested."""
     board, current = view.board, view.board.current
     if current is None or board.candidate is not None or not current.refork.reason:
         return
@@ -127,12 +126,12 @@ def _on_trial(board: Scoreboard) -> list[ZygoteRow]:
 
 
 def judge_refork(view: PoolView) -> Iterator[ev.Action]:
-    """Adopt a zygote whose first worker can serve; give up one that failed or took too long."""
+    """Adopt a zygote whose first worker is ready; give up one that failed or missed its deadline."""
     board = view.board
     wanted = {row.generation for row in wanted_generations(board)}
     for zygote in _on_trial(board):
         if zygote.generation not in wanted:
-            continue  # it goes with its generation
+            continue  # it is removed with its generation
         children = [row for row in board.workers.values() if row.zygote == zygote.zygote]
         failure = zygote.failure or _lateness(view, zygote)
         if failure is not None:
@@ -148,19 +147,19 @@ def _lateness(view: PoolView, zygote: ZygoteRow) -> Failure | None:
     late = zygote.state is ZygoteState.LOADING and trial_due(view, zygote) <= view.now
     if not late:
         return None
-    patience = f"{view.limits.boot:g} s"
+    limit = f"{view.limits.boot:g} s"
     return Failure(
-        Blame.APPLICATION, f"the zygote forked from a worker was not ready within {patience}"
+        Blame.APPLICATION, f"the zygote forked from a worker was not ready within {limit}"
     )
 
 
 def trial_due(view: PoolView, zygote: ZygoteRow) -> float:
-    """Return until when a zygote that is forked from a worker has to be ready."""
+    """Return the deadline of a zygote that is being forked from a worker."""
     return zygote.since + view.limits.boot
 
 
 def dismiss_predecessors(view: PoolView) -> Iterator[ev.Action]:
-    """Wish that zygotes leave which another of their generation has followed."""
+    """Dismiss zygotes that were replaced by an adopted one."""
     for row in view.board.zygotes.values():
         newest = view.board.usable_zygote(row.generation)
         if (

@@ -10,13 +10,13 @@ from preforkd.core.model import Role, WorkerState, ZygoteState
 from preforkd.errors import Failure
 
 REFORK_PAUSE = 10.0
-"""Seconds before the next attempt to fork a zygote from a worker, twice as many after each failure."""
+"""Seconds before the next refork after a failed one; doubled at each failure."""
 
 
 class WorkerRow(Struct):
-    """One worker; ``since`` is when its state began, ``born`` when its fork was asked for.
+    """One worker; ``since`` is when its state began, ``born`` when its fork was requested.
 
-    While the fork is not answered, ``since`` is when its zygote has last answered another, if that is later.
+    While it is FORKING, ``since`` moves to the time at which its zygote forked another worker: forks are serial.
     """
 
     worker: int
@@ -30,13 +30,13 @@ class WorkerRow(Struct):
     serving: bool = False
     was_ready: bool = False
     end_expected: bool = False
-    """It was retired or killed by us, so that its end is no failure."""
+    """It retires or was killed, so that its end is no failure."""
     limit_reached: str = ""
-    """The limit that it has reached, for people; it serves until another takes its place."""
+    """The limit that it has reached, as text; it serves until its replacement does. Empty: none."""
     overdue: str = ""
-    """What takes too long in it, for people."""
+    """Which request is overdue, and for how long, as text. Empty: none."""
     dumped_at: float | None = None
-    """When it was asked for its stacks, before it is killed."""
+    """When its stacks were requested, before it is killed."""
     stopped_at: float | None = None
     """Since when its process has been stopped."""
 
@@ -50,21 +50,22 @@ class ZygoteRow(Struct):
     since: float
     pid: int | None = None
     parent: int | None = None
-    """The worker that it was forked from; None: it has loaded the application itself."""
+    """The worker that forked it; None: the master executed it."""
     adopted: bool = False
-    """It was forked from a worker, and has proven itself."""
+    """It was forked from a worker, and a worker of its own has been ready."""
     failure: Failure | None = None
-    """Why it did not prove itself."""
+    """Why its trial failed."""
     stopped_at: float | None = None
     """Since when its process has been stopped."""
 
 
 class ReforkAttempt(Struct, frozen=True):
-    """What is wanted of a generation's next zygote, and how the last attempts failed."""
+    """A requested refork, and how often the last ones failed."""
 
     reason: str = ""
-    """Why the zygote is to be forked anew; empty: it is not."""
+    """Why a refork was requested; empty: none is."""
     warmest: int = 0
+    """The worker that is preferred as the parent."""
     failures: int = 0
     retry_at: float = float("-inf")
 
@@ -76,14 +77,14 @@ class ReforkAttempt(Struct, frozen=True):
 
 
 class GenerationRow(Struct):
-    """One generation: its role, when it began, and how its starts have failed of late."""
+    """One generation: its role, when it was requested, and its recent failures."""
 
     generation: int
     role: Role
     since: float
     failure_streak: backoff.FailureStreak = backoff.FailureStreak()
     failure: Failure | None = None
-    """The last failure of a start; what a candidate is abandoned for."""
+    """The last failure of a start; the reason if a candidate is abandoned."""
     fatal: bool = False
-    """The failure is one that a candidate does not retry."""
+    """The failure is one after which a candidate is abandoned."""
     refork: ReforkAttempt = ReforkAttempt()

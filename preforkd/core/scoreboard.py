@@ -1,8 +1,8 @@
 """The scoreboard: what is known of every generation, zygote and worker.
 
-`Scoreboard.apply` takes facts and performed actions and only writes down.  It wishes for nothing: that
-is `preforkd.core.policy`.  It copes with unknown numbers and with messages from workers that have
-already left: what children say is gossip, and arrives late.
+`Scoreboard.apply` takes facts and actions, and only records; `preforkd.core.policy` decides. Unknown numbers and
+events that do not fit a row's state change nothing: messages of children are not trusted, and may arrive after
+the child has gone.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from preforkd.errors import Blame, Failure
 
 
 class Scoreboard:
-    """Rows of the pool; see the module."""
+    """The rows of the pool, and its demand."""
 
     def __init__(self) -> None:
         self.workers: dict[int, WorkerRow] = {}
@@ -32,7 +32,7 @@ class Scoreboard:
         self.serving_lost_at: float | None = None
         """Since when the current generation has had no serving worker; None while it has one."""
         self.fewer_since: dict[int, float] = {}
-        """Since when fewer than so many workers have served, for each number that once did."""
+        """For each number of workers that once served: since when fewer have."""
         self._served = 0
 
     def copy(self) -> "Scoreboard":
@@ -44,7 +44,7 @@ class Scoreboard:
         twin.generations = {key: replace(row) for key, row in self.generations.items()}
         return twin
 
-    # --- questions -------------------------------------------------------------------------------
+    # --- queries ---------------------------------------------------------------------------------
 
     def with_role(self, role: Role) -> GenerationRow | None:
         """Return the newest generation in this role."""
@@ -53,12 +53,12 @@ class Scoreboard:
 
     @property
     def current(self) -> GenerationRow | None:
-        """The newest generation that serves."""
+        """The generation whose workers serve."""
         return self.with_role(Role.CURRENT)
 
     @property
     def candidate(self) -> GenerationRow | None:
-        """The generation that is being brought up."""
+        """The generation that is starting."""
         return self.with_role(Role.CANDIDATE)
 
     def workers_of(self, generation: int) -> Iterator[WorkerRow]:
@@ -70,25 +70,25 @@ class Scoreboard:
         return sum(row.state in states for row in self.workers_of(generation))
 
     def usable_zygote(self, generation: int) -> ZygoteRow | None:
-        """Return the generation's newest zygote that is ready, or else the one that loads."""
+        """Return the generation's newest zygote that is ready, or else its newest that is loading."""
         rows = [row for row in self.zygotes.values() if row.generation == generation]
         usable = [row for row in rows if row.state in USABLE]
         usable.sort(key=lambda row: (row.state is ZygoteState.READY, row.zygote))
         return usable[-1] if usable else None
 
     def serving(self) -> int:
-        """Count the workers that were told to serve and not yet to leave, of every generation."""
+        """Count the serving workers of every generation; a draining one no longer counts."""
         return sum(row.serving and row.state is WorkerState.READY for row in self.workers.values())
 
     def free_slot(self) -> int:
-        """Return the lowest slot (from 1) that no worker sits in, the dying included."""
+        """Return the lowest slot (from 1) that no worker occupies, killed ones included."""
         taken = {row.slot for row in self.workers.values()}
         return next(slot for slot in range(1, len(taken) + 2) if slot not in taken)
 
     # --- facts -----------------------------------------------------------------------------------
 
     def apply(self, event: ev.Fact | ev.Action, now: float) -> None:
-        """Write down one fact or one performed action; ``now`` is monotonic seconds."""
+        """Record one fact or action; ``now`` is monotonic seconds."""
         _APPLY[type(event)](self, event, now)
         self._prune()
         self._track_serving(now)
@@ -108,7 +108,7 @@ class Scoreboard:
         self._track_losses(now)
 
     def _track_losses(self, now: float) -> None:
-        # Never changed in place: copies share it.
+        # A new dict: copies of the scoreboard share this one.
         serving = self.serving()
         if serving == self._served:
             return
@@ -142,7 +142,7 @@ class Scoreboard:
             self._count_failed_start(row.generation, event.failure, now, fatal=True)
         elif row.state in USABLE:
             row.failure = event.failure
-            return  # the policy gives it up
+            return  # for recycling.judge_refork
         if row.pid is None:
             del self.zygotes[event.zygote]
         elif row.state is not ZygoteState.KILLED:
@@ -153,8 +153,8 @@ class Scoreboard:
         if not row:
             return
         if row.parent is not None and not row.adopted and row.state in USABLE:
-            # The policy gives it up; there is nobody to wait for any more.
-            reason = f"the zygote forked from a worker ended: {event.reason}"
+            # For recycling.judge_refork; there is no process to wait for any more.
+            reason = f"the zygote forked from a worker exited: {event.reason}"
             row.failure = row.failure or Failure(Blame.APPLICATION, reason)
             row.state, row.pid = ZygoteState.LOADING, None
             return
@@ -164,7 +164,7 @@ class Scoreboard:
         loading = row.state is ZygoteState.LOADING
         if loading or now - row.since < backoff.SHORT_LIFE:
             doing = "loading the application" if loading else "forking"
-            failure = Failure(Blame.APPLICATION, f"the zygote ended while {doing}: {event.reason}")
+            failure = Failure(Blame.APPLICATION, f"the zygote exited while {doing}: {event.reason}")
             self._count_failed_start(row.generation, failure, now, fatal=loading)
 
     def _dismiss_zygote(self, event: ev.DismissZygote, now: float) -> None:
@@ -186,7 +186,7 @@ class Scoreboard:
 
     def _end_zygote(self, row: ZygoteRow, now: float) -> None:
         if row.pid is None:
-            # Nobody to wait for: should it still be born, it is killed then.
+            # No process to wait for; if it is forked after all, it is killed then.
             del self.zygotes[row.zygote]
         else:
             row.state, row.since = ZygoteState.KILLED, now
@@ -274,7 +274,7 @@ class Scoreboard:
         if row.state in BOOTING and not row.end_expected and not self.stopping:
             self._start_failed(row, Failure(Blame.APPLICATION, event.reason), now)
         if row.pid is None:
-            # Nobody to kill: its channel is closed, and should it still be born, it leaves at once.
+            # No process to kill: its channel is closed; if it is forked after all, it exits at once.
             del self.workers[event.worker]
         else:
             row.state, row.since, row.end_expected = WorkerState.KILLED, now, True
@@ -285,7 +285,7 @@ class Scoreboard:
             return
         if not row.was_ready:
             failure = Failure(
-                Blame.APPLICATION, f"worker {row.slot} ended before it was ready: {event.reason}"
+                Blame.APPLICATION, f"worker {row.slot} exited before it was ready: {event.reason}"
             )
             self._start_failed(row, failure, now)
         elif generation := self.generations.get(row.generation):

@@ -1,7 +1,7 @@
-"""Text that others made (an application, a client), made fit to be logged and shown.
+"""Text of an application or a client, made fit for the log and the terminal.
 
-Control characters would reach the terminal of whoever reads it, and a line break would begin a line that
-looks like another message.
+Control characters would reach the terminal of a reader of the log, and a line break would begin a line that looks
+like another message.
 """
 
 import re
@@ -14,27 +14,27 @@ from preforkd.errors import ConfigurationError, Failure, Place, PreforkdError
 LINE_LIMIT = 2000
 """Characters of a child's text that are shown in one line."""
 HIDDEN = "(credential)"
-"""What stands for a value that is not to be shown."""
+"""Replaces a secret value."""
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f"
 _INVISIBLE = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-"""What orders text anew, ends a line in some terminals, or is no character."""
+"""Bidirectional controls, line ends of some terminals, and lone surrogates."""
 _UNSAFE = re.compile(f"[{_CONTROLS}{_INVISIBLE}]")
 _UNSAFE_IN_LINE = re.compile(f"[\t\n{_CONTROLS}{_INVISIBLE}]")
 
 
 def printable(text: str) -> str:
-    """Return one line: colours are left out, other control characters are written as escapes."""
+    """Return the text as one line, without colours, other control characters escaped."""
     return _UNSAFE_IN_LINE.sub(_escaped, _without_colours(text))
 
 
 def printable_lines(text: str) -> str:
-    """Return lines: as `printable`, but line breaks and tabs stay."""
+    """Return the text as by `printable`, but with its line breaks and tabs."""
     return _UNSAFE.sub(_escaped, _without_colours(text).replace("\r\n", "\n"))
 
 
 def masked(text: str, secrets: Collection[str]) -> str:
-    """Return a text in which these values are not shown, as they are or quoted, where they stand alone."""
+    """Return the text with these values replaced, plain or quoted, where they are whole words."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         for form in {secret, repr(secret)[1:-1]}:
             text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", HIDDEN, text)
@@ -58,7 +58,7 @@ def presentable(
 
 
 def hide(error: PreforkdError, secrets: Collection[str]) -> None:
-    """Have an error not show these values."""
+    """Replace these values in an error's texts."""
     error.message, error.hint, error.detail = (
         masked(text, secrets) for text in (error.message, error.hint, error.detail)
     )

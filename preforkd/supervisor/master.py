@@ -331,8 +331,7 @@ class Master:
         self._delay_logged = row.failure_streak.retry_at
         failures = row.failure_streak.failed_starts + row.failure_streak.short_lives
         if failures and (wait := row.failure_streak.retry_at - self.loop.time()) > 0:
-            many = "failures" if failures > 1 else "failure"
-            text = f"{failures} consecutive start {many}; retrying in {wait:.2g} s"
+            text = f"{row.failure_streak.describe()}; retrying in {wait:.2g} s"
             number = row.generation
             eventlog.log_entry(
                 catalog.CRASH_LOOP, logging.WARNING, text, PREFORKD_GENERATION=number

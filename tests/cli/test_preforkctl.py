@@ -20,7 +20,7 @@ preforkd 1.2, serving: 2 of 2 workers ready, 1 busy, generation 3
   Listener: [::]:80 (http, from systemd)
   Listener: unix:/x (bound by preforkd)
 Generation: 3, current, 2 workers, zygote 100 ready
-   Problem: only 1 of 2 workers serve, since 14:03:12; 1 is starting
+   Problem: only 1 of 2 workers serve since 14:03:12; 1 is starting
     Reload: TIME failed: it broke; see the log, fix the cause and reload again
 
 SLOT  PID  GEN  STATE            AGE  REQUESTS  CONNECTIONS

@@ -36,7 +36,7 @@ VIEW = ServiceStatus(
     waiting=0,
     uptime_seconds=93784.0,
     configuration="/etc/preforkd.yaml",
-    problems=["only 1 of 2 workers serve, since 14:03:12; 1 is starting"],
+    problems=["only 1 of 2 workers serve since 14:03:12; 1 is starting"],
     workers=[
         WorkerStatus(1, 101, 3, "ready", True, 2.34, 10401, 12, 40, 18420.0, "GET /a", ""),
         WorkerStatus(2, None, 3, "forking", False, None, 0, 0, 0, 0.1, "", ""),

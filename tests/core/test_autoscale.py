@@ -34,7 +34,7 @@ def test_it_grows_at_the_second_look_that_finds_somebody_waiting():
     assert pool.tell(full(9, 1, 2)) == []
     pool.now += 0.04
     actions = pool.tell(full(9, 1, 2))
-    assert actions[0] == ev.Resize(4, 2, "no worker is idle, and 9 connections wait")
+    assert actions[0] == ev.Resize(4, 2, "no worker is idle and 9 connections wait")
     assert len(kinds(actions, ev.ForkWorker)) == 2
     pool.now += 0.04
     assert (
@@ -118,7 +118,7 @@ WAITED = Demand(sample=full(9, 1, 2, 3, 4), sampled_at=NOW, waiting_since=NOW - 
 
 
 def grown(size, waiting):
-    return ev.Resize(size, 4, f"no worker is idle, and {waiting} connections wait")
+    return ev.Resize(size, 4, f"no worker is idle and {waiting} connections wait")
 
 
 GROWN = grown(6, 9)
@@ -162,7 +162,7 @@ def test_spare_workers_are_added_to_those_that_are_busy_for_long(held, spare, si
     """Up to the maximum; none is added where no worker is busy for long."""
     demand = Demand(sample=full(0, 1, 2, long_busy=held), sampled_at=NOW)
     limits = replace(LIMITS, spare=spare)
-    reason = f"{held} busy for long, and {spare} are to be spare"
+    reason = f"{held} workers have long requests and workers.spare is {spare}"
     expected = [ev.Resize(size, 4, reason)] if size else []
     assert list(autoscale.grow(view(demand, limits=limits))) == expected
 
@@ -243,6 +243,6 @@ def test_a_pool_does_not_shrink_below_its_floor_or_during_a_reload():
 def test_how_far_a_pool_shrinks(demand, size, shrunk):
     """Towards the most that were busy in the last half a minute, in steps."""
     least = max([2, *(most for when, most in demand.peaks if when > NOW - 35.0)])
-    reason = f"{least} have been enough for 30 s"
+    reason = f"{least} workers were enough for 30 s"
     expected = [ev.Resize(shrunk, size, reason)] if shrunk else []
     assert list(autoscale.shrink(view(demand, size=size))) == expected

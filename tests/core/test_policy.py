@@ -273,7 +273,7 @@ def test_what_takes_too_long_is_killed_with_its_stacks():
     pool = Pool().serve()
     pool.wait(10.0)
     pool.tell(ev.WorkerExited(1, "killed by SIGKILL"), ev.WorkerForked(3, 23), ev.WorkerLeaving(2))
-    assert ev.KillWorker(2, "worker 2 did not leave within 3 s", stacks=True) in pool.wait(3.0)
+    assert ev.KillWorker(2, "worker 2 did not exit within 3 s", stacks=True) in pool.wait(3.0)
     assert ev.KillWorker(3, "worker 1 was not ready within 5 s", stacks=True) in pool.wait(2.0)
     pool.tell(ev.GenerationRequested(2), ev.ZygoteSpawned(2, 11))
     pool.tell(ev.ZygoteLoaded(2), ev.WorkerForked(5, 25))

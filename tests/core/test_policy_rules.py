@@ -26,7 +26,7 @@ def decided(board, limits=ONE, now=NOW):
 # --- deadlines ------------------------------------------------------------------------------------
 
 READY_LATE = "worker 1 was not ready within 30 s"
-LEAVES_LATE = "worker 1 did not leave within 20 s"
+LEAVES_LATE = "worker 1 did not exit within 20 s"
 STOPPED = "worker 1 was stopped by a signal for 10 s"
 
 
@@ -60,7 +60,7 @@ def test_a_killed_worker_has_no_deadline():
 
 
 LOADS_LATE = "loading the application took longer than 60 s"
-ZYGOTE_LEAVES_LATE = "it did not leave within 5 s"
+ZYGOTE_LEAVES_LATE = "it did not exit within 5 s"
 ZYGOTE_STOPPED = "it was stopped by a signal for 10 s"
 
 
@@ -156,10 +156,10 @@ def test_at_the_first_start_a_failed_worker_is_retried_if_the_application_was_lo
 @pytest.mark.parametrize(
     ("rows", "doing"),
     [
-        ([], "the application was still being loaded"),
+        ([], "the application was still loading"),
         (
             [zygote_row(2, generation=2, state=Z.LOADING, since=NOW)],
-            "the application was still being loaded",
+            "the application was still loading",
         ),
         (
             [zygote_row(2, generation=2), worker_row(2, state=W.RETIRING, since=NOW)],

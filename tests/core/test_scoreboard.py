@@ -260,14 +260,14 @@ def test_a_failure_names_what_ended_and_how():
     board.apply(ev.WorkerExited(1, "exit status 3"), NOW)
     failure = board.generations[1].failure
     assert failure == Failure(
-        Blame.APPLICATION, "worker 7 ended before it was ready: exit status 3"
+        Blame.APPLICATION, "worker 7 exited before it was ready: exit status 3"
     )
     for state, doing in ((Z.LOADING, "loading the application"), (Z.READY, "forking")):
         board = scoreboard(zygote_row(state=state, since=NOW))
         board.apply(ev.ZygoteExited(1, "exit status 3"), NOW)
         failure = board.generations[1].failure
         assert failure == Failure(
-            Blame.APPLICATION, f"the zygote ended while {doing}: exit status 3"
+            Blame.APPLICATION, f"the zygote exited while {doing}: exit status 3"
         )
 
 

@@ -51,16 +51,16 @@ def test_too_few_workers():
     start = pool.now
     pool.wait(10)
     pool.tell(ev.WorkerExited(1, "killed by SIGKILL"))
-    assert said(pool) == [f"only 1 of 2 workers serve, since T{start + 10:g}; 1 is starting"]
+    assert said(pool) == [f"only 1 of 2 workers serve since T{start + 10:g}; 1 is starting"]
     pool.wait(1)
     pool.tell(ev.WorkerExited(2, "killed by SIGKILL"), ev.WorkerForked(3, 30))
-    queue = "connections wait in the kernel's queue"
-    assert said(pool) == [f"no worker serves, since T{start + 11:g}; {queue}; 2 are starting"]
+    queue = "connections wait in the backlog"
+    assert said(pool) == [f"no worker is serving since T{start + 11:g}; {queue}; 2 are starting"]
     pool.tell(ev.WorkerFailed(3, Failure(Blame.APPLICATION, "no database")))
     first, second = said(pool)
-    assert first.startswith("no worker serves")
-    when = f"the last at T{pool.now:g}, the next is at T{pool.now + 0.25:g}"
-    assert second == f"starts failed 1 times, {when}: no database"
+    assert first.startswith("no worker is serving")
+    when = f"last at T{pool.now:g}, next attempt at T{pool.now + 0.25:g}"
+    assert second == f"1 start failure, {when}: no database"
 
 
 def test_a_shortage_begins_where_the_number_fell():
@@ -73,7 +73,7 @@ def test_a_shortage_begins_where_the_number_fell():
     pool.tell(ev.WorkerExited(2, "x"))
     pool.wait(1)
     pool.tell(ev.WorkerForked(3, 30), ev.WorkerReady(3))
-    assert said(pool)[0].startswith(f"only 1 of 2 workers serve, since T{lost:g}")
+    assert said(pool)[0].startswith(f"only 1 of 2 workers serve since T{lost:g}")
     pool.tell(ev.WorkerForked(4, 31), ev.WorkerReady(4))
     assert said(pool) == []
     assert pool.board.fewer_since == {}
@@ -85,17 +85,17 @@ def test_troubles_of_one_worker():
     pool.wait(10)
     pool.tell(ev.WorkerStopped(1, True))
     end = f"T{pool.now + LIMITS.stopped:g}"
-    stopped = f"worker 1 was stopped by a signal at T{pool.now:g}, and is killed at {end}"
-    assert said(pool) == [f"{stopped} unless it goes on"]
+    stopped = f"worker 1 was stopped by a signal at T{pool.now:g}; it is killed at {end}"
+    assert said(pool) == [f"{stopped} unless it is continued"]
     pool.tell(ev.WorkerStopped(1, False), ev.WorkerLeaving(2), ev.WorkerForked(3, 30))
     left = pool.now
     assert all("worker" not in line.partition(" ")[0] for line in said(pool))
     pool.wait(LIMITS.drain / 3)
     end = f"T{left + LIMITS.drain:g}"
-    line = f"worker 2 was told to leave at T{left:g} and is busy still; it is killed at {end}"
+    line = f"worker 2 has been draining since T{left:g} and is still busy; it is killed at {end}"
     assert line in said(pool)
     pool.wait(LIMITS.boot / 2 - LIMITS.drain / 3)
-    line = f"worker 3 has been starting since T{left:g}, and is killed at T{left + LIMITS.boot:g}"
+    line = f"worker 3 has been starting since T{left:g}; it is killed at T{left + LIMITS.boot:g}"
     assert line in said(pool)
 
 
@@ -125,8 +125,8 @@ def test_a_zygote_that_loads_again():
     pool.wait(10)
     pool.tell(ev.ZygoteExited(1, "killed by SIGKILL"))
     (line,) = said(pool)
-    assert line.startswith("the zygote was lost, and another loads the application since T")
-    assert f"at T{pool.now + LIMITS.start:g} it is given up" in line
+    assert line.startswith("the zygote was lost; another has been loading the application since T")
+    assert line.endswith(f"; given up at T{pool.now + LIMITS.start:g}")
 
 
 def test_a_pool_that_is_too_small():
@@ -138,8 +138,8 @@ def test_a_pool_that_is_too_small():
     pool.wait(3)
     pool.tell(busy)
     (line,) = said(pool)
-    assert line.startswith(f"all workers have been busy since T{since:g}, and 7 connections wait; ")
-    assert line.endswith("its size of 2 is reached, so they wait until a request ends")
+    assert line.startswith(f"all workers have been busy since T{since:g} and 7 connections wait; ")
+    assert line.endswith("the pool has 2 workers and does not grow (workers.count)")
 
 
 def test_health_is_patient_and_ends():
@@ -175,7 +175,7 @@ def test_a_pool_without_a_current_generation_has_no_problems_yet():
 
 @pytest.mark.parametrize(
     ("retry_at", "listed_as"),
-    [(NOW + 1, "starts failed 3 times"), (NOW, "the last start failed at T499")],
+    [(NOW + 1, "3 consecutive start failures"), (NOW, "the last start failed at T499")],
 )
 def test_failed_starts_are_listed_with_the_next_attempt_or_the_last_one(retry_at, listed_as):
     """The next attempt while it is waited for; the last one as long as workers are missing."""
@@ -195,7 +195,7 @@ def test_lives_that_are_too_short_are_listed_without_a_failure():
     rows = [zygote_row(), serving(1), serving(2)]
     streak = FailureStreak(short_lives=7, last=NOW - 1, retry_at=NOW + 1)
     (line,) = listed(GenerationRow(1, Role.CURRENT, 100.0, failure_streak=streak), *rows)
-    assert "7 times" in line
+    assert line.startswith("7 consecutive start failures, ")
     assert line.endswith(": workers end soon after their start")
     calm = replace(streak, short_lives=0)
     assert listed(GenerationRow(1, Role.CURRENT, 100.0, failure_streak=calm), *rows) == []
@@ -206,7 +206,7 @@ def test_lives_that_are_too_short_are_listed_without_a_failure():
     [
         ({"state": W.FORKING}, 5.0, ["has not forked worker 3", "at T100", "at T125"]),
         ({"state": W.STARTING}, 5.0, ["worker 3 has been starting", "T100", "at T125"]),
-        ({"state": W.RETIRING}, 4.0, ["worker 3", "at T110", "at T122"]),
+        ({"state": W.RETIRING}, 4.0, ["worker 3", "since T110", "at T122"]),
     ],
 )
 def test_a_worker_is_listed_after_a_third_of_its_time(fields, after, words):
@@ -270,20 +270,20 @@ def test_a_shortage_begins_when_as_many_were_first_wanted():
     board.fewer_since = {2: NOW - 5}
     board.demand = Demand(grown_at=NOW - 3)
     (line,) = problems(board, LIMITS, NOW, lambda when: f"T{when:g}")
-    assert line == f"only 1 of 2 workers serve, since T{NOW - 3:g}; 1 is starting"
+    assert line == f"only 1 of 2 workers serve since T{NOW - 3:g}; 1 is starting"
     board.fewer_since = {}
     board.demand = Demand()
     (line,) = problems(board, LIMITS, NOW, lambda when: f"T{when:g}")
-    assert line == "only 1 of 2 workers serve, since T100; 1 is starting"
+    assert line == "only 1 of 2 workers serve since T100; 1 is starting"
 
 
 @pytest.mark.parametrize(
     ("maximum", "size", "end"),
     [
-        (8, 0, "; the pool grows, up to 8"),
-        (8, 7, "; the pool grows, up to 8"),
-        (8, 8, "; its maximum of 8 is reached, so they wait until a request ends"),
-        (2, 0, "; its size of 2 is reached, so they wait until a request ends"),
+        (8, 0, "; the pool grows up to 8 workers"),
+        (8, 7, "; the pool grows up to 8 workers"),
+        (8, 8, "; the pool has 8 workers and does not grow (workers.max)"),
+        (2, 0, "; the pool has 2 workers and does not grow (workers.count)"),
     ],
 )
 def test_waiting_connections_are_listed_after_two_seconds(maximum, size, end):
@@ -293,7 +293,7 @@ def test_waiting_connections_are_listed_after_two_seconds(maximum, size, end):
     demand = Demand(size=size, sample=ev.PoolObserved(waiting=7), waiting_since=NOW - 2.0)
     assert listed(*rows, demand=demand, limits=limits, now=NOW - 0.01) == []
     (line,) = listed(*rows, demand=demand, limits=limits)
-    assert line == f"all workers have been busy since T{NOW - 2:g}, and 7 connections wait{end}"
+    assert line == f"all workers have been busy since T{NOW - 2:g} and 7 connections wait{end}"
 
 
 def test_a_pool_is_unhealthy_when_a_start_has_taken_too_long():

@@ -248,7 +248,7 @@ def test_an_interpreter_that_cannot_be_used(service, tmp_path):
         ready=False,
     )
     assert service.wait() in {69, 78}
-    assert "/bin/false" in service.log or "ended while loading" in service.log
+    assert "/bin/false" in service.log or "exited while loading" in service.log
 
 
 def test_stream_connections_lose_nothing_at_reloads(service):

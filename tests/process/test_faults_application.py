@@ -52,7 +52,7 @@ def test_what_an_application_must_not_do_at_import(service, how):
     serve(service, variables={"BREAK": how}, ready=False)
     assert service.wait() == 69
     words = {
-        "_exit": "ended while loading the application: exit status 5",
+        "_exit": "exited while loading the application: exit status 5",
         "exit": "importing faulty failed: SystemExit: 0",
         "close-all": "closed",
         "raise": "RuntimeError: the application cannot go on",

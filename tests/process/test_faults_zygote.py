@@ -13,7 +13,7 @@ def test_a_zygote_that_dies_while_loading_ends_the_first_start(service):
     """There is nothing to fall back to: the service says what happened and ends with 69."""
     serve(service, variables={"BREAK": "kill-at-import"}, ready=False)
     assert service.wait() == 69
-    assert "the zygote ended while loading the application: killed by SIGKILL" in service.log
+    assert "the zygote exited while loading the application: killed by SIGKILL" in service.log
 
 
 def test_a_zygote_that_dies_while_loading_refuses_the_reload(service):
@@ -25,7 +25,7 @@ def test_a_zygote_that_dies_while_loading_refuses_the_reload(service):
         answer = service.control("reload")
         load.wait_for(10)
     assert answer.returncode == 69
-    assert "the zygote ended while loading the application: killed by SIGKILL" in answer.stderr
+    assert "the zygote exited while loading the application: killed by SIGKILL" in answer.stderr
     assert load.result.lost == 0, load.result.bad
     whole_again(service, 2, set())
     assert set(service.workers()) == before

@@ -109,7 +109,7 @@ def test_a_drain_ends_with_its_timeout(service):
     assert service.stop() == 0
     slow.join()
     assert answers == [b""]
-    assert "did not leave within 0.5 s" in service.log
+    assert "did not exit within 0.5 s" in service.log
 
 
 def test_a_second_signal_is_quick(echo):

@@ -69,7 +69,7 @@ BROKEN = {
     "missing": ("wsgi:no_such_module:application", 78, "no module named 'no_such_module'"),
     "dies": (breaking("worker-dies"), 69, "exit status 7"),
     "hangs": (breaking("worker-hangs"), 69, "was not ready within"),
-    "load-hangs": (breaking("load-hangs"), 69, "the application was still being loaded"),
+    "load-hangs": (breaking("load-hangs"), 69, "the application was still loading"),
     "no python": ("/no/such/python", 78, "/no/such/python cannot be executed"),
     "port": ("", 71, "cannot be bound"),
     "certificate": (

@@ -81,11 +81,11 @@ def test_workers_that_cannot_start(service, started):
     (service.folder / "die").touch()
     for pid in service.workers():
         os.kill(pid, signal.SIGKILL)
-    told(service, "no worker serves, since WHEN; connections wait in the kernel's queue")
+    told(service, "no worker is serving since WHEN; connections wait in the backlog")
     told(
         service,
-        r"starts failed \d+ times, the last at WHEN, the next is at WHEN: "
-        "worker . ended before it was ready: exit status 3",
+        r"\d+ consecutive start failures, last at WHEN, next attempt at WHEN: "
+        "worker . exited before it was ready: exit status 3",
     )
     (service.folder / "die").unlink()
     all_well(service)
@@ -99,7 +99,7 @@ def test_a_worker_that_hangs_at_its_start(service, started):
     said, deadline = "", time.monotonic() + 11
     while "has been starting since" not in said and time.monotonic() < deadline:
         said = (service.manager.listen(0.5) or {}).get("STATUS", said)
-    assert re.search(rf"worker \d has been starting since {WHEN}, and is killed at {WHEN}", said)
+    assert re.search(rf"worker \d has been starting since {WHEN}; it is killed at {WHEN}", said)
     assert "did not" not in service.log
     (service.folder / "hang").unlink()
     all_well(service)
@@ -112,11 +112,11 @@ def test_a_zygote_that_was_lost(service, started):
     os.kill(service.zygote(), signal.SIGKILL)
     told(
         service,
-        "the zygote was lost, and another loads the application since WHEN; "
-        "workers are replaced again when it has, at WHEN it is given up",
+        "the zygote was lost; another has been loading the application since WHEN; "
+        "no worker can be replaced until then; given up at WHEN",
     )
     os.kill(service.workers()[0], signal.SIGKILL)
-    told(service, "only 1 of 2 workers serve, since WHEN")
+    told(service, "only 1 of 2 workers serve since WHEN")
     (service.folder / "slow").unlink()
     all_well(service)
 
@@ -127,7 +127,8 @@ def test_a_worker_that_is_stopped(service, started):
     pid = service.workers()[0]
     os.kill(pid, signal.SIGSTOP)
     told(
-        service, "worker . was stopped by a signal at WHEN, and is killed at WHEN unless it goes on"
+        service,
+        "worker . was stopped by a signal at WHEN; it is killed at WHEN unless it is continued",
     )
     os.kill(pid, signal.SIGCONT)
     all_well(service)
@@ -138,8 +139,8 @@ def test_a_pool_that_is_too_small(service, started):
     threads, answers = ask_in_background(started(), "/wait", 5)
     told(
         service,
-        r"all workers have been busy since WHEN, and \d connections wait; "
-        "its size of 2 is reached, so they wait until a request ends",
+        r"all workers have been busy since WHEN and \d connections wait; "
+        r"the pool has 2 workers and does not grow \(workers\.count\)",
     )
     (service.folder / "answer").touch()
     for thread in threads:
@@ -154,9 +155,11 @@ def test_a_worker_that_does_not_leave(service, started):
     busy = service.until(lambda status: status["busy"] == 1)
     pid = next(row["pid"] for row in busy["workers"] if row["busy_seconds"] is not None)
     os.kill(pid, signal.SIGTERM)
-    service.until(lambda status: any("was told to leave" in line for line in status["problems"]))
+    service.until(
+        lambda status: any("has been draining since" in line for line in status["problems"])
+    )
     text = service.control("status").stdout
-    sentence = rf"worker . was told to leave at {WHEN} and is busy still; it is killed at {WHEN}"
+    sentence = rf"worker . has been draining since {WHEN} and is still busy; it is killed at {WHEN}"
     assert re.search(rf"^ +Problem: {sentence}", text, re.MULTILINE), text
     (service.folder / "answer").touch()
     for thread in threads:

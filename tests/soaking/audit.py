@@ -198,7 +198,7 @@ def _rules(ended: dict[int, set[str]], faults: Faults, paused: set[int]):
         of(r"is killed: .*took longer than", ended, {"hung", "stopped"}),
         of(r"is killed: .*was stopped by a signal", ended, {"stopped"}),
         # It was told to leave before it was stopped, so that its time was over earlier.
-        of(r"is killed: .*did not leave within", ended, {"stopped"}),
+        of(r"is killed: .*did not exit within", ended, {"stopped"}),
         of(r"was stopped by a signal", ended.keys() | paused),
         of(r"zygote .* exited: killed by SIGKILL", zygotes),
         of(r"zygote .* is killed", zygotes),
