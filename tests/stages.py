@@ -31,8 +31,8 @@ from typing import IO
 TREE = Path(__file__).resolve().parent.parent
 LINT = "tests/test_tools.py"
 _OWN_FOLDERS = ("tests/process", "tests/systemd", "tests/bench", "tests/soaking")
-_PARALLEL = f"--numprocesses={min(8, 2 * (os.cpu_count() or 1))}"
-"""Most of the tests wait more than they compute."""
+_PARALLEL = f"--numprocesses={min(8, 1 + (os.cpu_count() or 1))}"
+"""The tests wait about as much as they compute; with more, those with short timeouts would be too slow."""
 
 
 @dataclass(frozen=True)

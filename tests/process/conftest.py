@@ -6,8 +6,8 @@ from tests.process.service import Service
 
 
 @pytest.fixture
-def service(tmp_path):
-    """A preforkd, not yet started."""
+def service(request, tmp_path):
+    """A preforkd, not yet started; exceptions in its log that no mark ``logs`` names fail the test."""
     service = Service(tmp_path)
     yield service
-    service.close()
+    service.finish(request.node)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,15 +14,44 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 30.0
 
 
+_ports = itertools.cycle(range(12000 + os.getpid() % 200 * 100, 12100 + os.getpid() % 200 * 100))
+"""A hundred of this process, below those that clients' sockets get: Linux's ip_local_port_range."""
+
+
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Return a port that is free, and that no test beside this one gets before a service binds it."""
+    for port in _ports:
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
+
+
+def exceptions(log: str, folder: Path) -> list[str]:
+    """Return the tracebacks in a log that are no deed of a test's application, each with its record.
+
+    They went through no line below ``tests`` or ``folder``, or preforkd itself calls them unexpected.
+    """
+    own = tuple(f'File "{place}/' for place in (HERE.parent, folder))
+    records = re.findall(r"^(?!\s).*\n(?:\s.*\n)*", log + "\n", re.MULTILINE)
+    found = []
+    for record, after in itertools.pairwise([*records, ""]):
+        if "Traceback (most recent call last)" not in record:
+            continue
+        unexpected = re.search("internal error|exception in |Exception ignored", record)
+        if unexpected or not any(place in record for place in own):
+            last = after if record.startswith("Traceback") else ""  # the exception is not indented
+            found.append(record + last)
+    return found
 
 
 class Manager:
@@ -172,6 +204,18 @@ class Service:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
+
+    def finish(self, item: pytest.Item) -> None:
+        """Close; demand that the log has no exception but those that a mark ``logs`` of the test names."""
+        self.close()
+        expected = [text for mark in item.iter_markers("logs") for text in mark.args]
+        log = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+        unexpected = [
+            found
+            for found in exceptions(log, self.folder)
+            if not any(re.search(pattern, found) for pattern in expected)
+        ]
+        assert not unexpected, "in the log, and no mark `logs` names it:\n" + "\n".join(unexpected)
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -24,15 +24,17 @@ STATUS = b'{"method":"io.preforkd.Manager.GetStatus"}\0'
 
 
 @pytest.fixture
-def service():
+def service(request):
     """A service in a folder that others may enter."""
     folder = Path(tempfile.mkdtemp(prefix="preforkd-"))
     folder.chmod(0o755)
     service = Service(folder)
     service.socket = str(folder / "io.preforkd.Manager")
     yield service
-    service.close()
-    shutil.rmtree(folder)
+    try:
+        service.finish(request.node)
+    finally:
+        shutil.rmtree(folder)
 
 
 def as_stranger(*command):

@@ -21,12 +21,14 @@ from tests.process.faults import cpu_seconds, descriptors, get, library, serve, 
 from tests.process.load import Load
 from tests.process.service import Service, children_of, free_port
 
-USER = 61337  # nobody's, so that the limit on its processes is this test's alone
+USER = (
+    61000 + os.getpid() % 4000
+)  # nobody's, so that the limit on its processes is this test's alone
 ROOT = os.geteuid() == 0
 
 
 @pytest.fixture
-def unprivileged():
+def unprivileged(request):
     """A service that runs as a user without privileges, in a folder of his."""
     as_user = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups")
     if not ROOT or not shutil.which("setpriv"):
@@ -40,8 +42,10 @@ def unprivileged():
     service.as_user = as_user
     (folder / "notify").chmod(0o777)
     yield service
-    service.close()
-    shutil.rmtree(folder)
+    try:
+        service.finish(request.node)
+    finally:
+        shutil.rmtree(folder)
 
 
 def limit_processes(pid, count):
