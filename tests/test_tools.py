@@ -83,8 +83,6 @@ TESTED_ELSEWHERE = {
     "control/records.py": "records without a line of code",
     "core/events.py": "records without a line of code",
     "supervisor/main.py": "starts the master: tests/process, by its signals and its control socket",
-    "worker/asgi/protocol.py": "uvicorn's protocol with bounds: test_server, over a socket",
-    "worker/asgi/middleware.py": "what is around an application: test_server, over a socket",
 }
 """Modules without tests of their own name, and what proves them."""
 

@@ -1,4 +1,4 @@
-"""A worker's loop in a thread of the test, with a real gate: listener, channel, slot."""
+"""A worker's loop in a thread of the test, with a real acceptor: listener, channel, slot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate: who accepts what, and when nobody does."""
+"""The acceptor: which worker accepts a connection, and when none does."""
 
 import os
 import resource

@@ -309,7 +309,7 @@ class Slow(Recorder):
 
     def __call__(self, environ, start_response):
         if "slow=1" in environ["REQUEST_URI"]:
-            time.sleep(0.015)  # three ticks of the relief
+            time.sleep(0.015)  # three checks of the takeover thread
         body = environ["wsgi.input"].read()
         one = (environ["REQUEST_METHOD"], body)
         self.seen.setdefault(int(environ["REMOTE_PORT"]), []).append(one)

@@ -110,7 +110,7 @@ def test_a_kept_connection_does_not_wait_behind_a_long_request(size, spool):
 
 
 def test_a_request_that_arrives_slowly_meanwhile_goes_as_well():
-    """The relief reads while the application has the worker."""
+    """The takeover thread reads while the application blocks the worker."""
     application = Application()
     with team(application) as workers:
         slow = workers[0].connect()

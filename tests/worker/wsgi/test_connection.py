@@ -198,7 +198,7 @@ def test_all_answers_together_take_so_much_memory():
             assert read_all(sock).partition(b"\r\n\r\n")[2] == BLOCK
         for sock in socks[6:]:
             sock.close()
-        until(lambda: not worker.loop._connections)
+        wait_until(lambda: not worker.loop._connections)
         assert left(worker) == before
 
 
@@ -212,7 +212,7 @@ def test_an_answer_that_finds_no_room_is_waited_for():
         assert in_memory(worker) <= 16 * MIB + 1000
         assert read_all(sock).partition(b"\r\n\r\n")[2] == BLOCK
         assert read_all(first).partition(b"\r\n\r\n")[2] == BLOCK
-        until(lambda: not worker.loop._connections)
+        wait_until(lambda: not worker.loop._connections)
         assert left(worker)["memory"] == 10 * MIB
 
 
@@ -226,7 +226,7 @@ def test_parts_stay_in_order_when_memory_is_taken():
         assert left(worker)["memory"] == MIB // 4
 
 
-def until(condition):
+def wait_until(condition):
     """Wait until this holds."""
     deadline = time.monotonic() + 20
     while not condition():

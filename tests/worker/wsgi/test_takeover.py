@@ -1,4 +1,4 @@
-"""The relief: who looks after the connections while the application has the worker for long."""
+"""The takeover thread: which thread runs the loop while the application blocks the worker."""
 
 import threading
 
@@ -10,7 +10,7 @@ PATIENCE = 20
 
 
 class Worker:
-    """A loop that the test turns by hand, and its relief."""
+    """A loop that the test turns by hand, and its takeover thread."""
 
     def __init__(self):
         self.turn = 0

@@ -27,7 +27,7 @@ class RecordingSlotWriter:
 
 
 def connection(line):
-    """Return what the crew needs of a connection with a request."""
+    """Return the attributes of a connection with a request that the pool uses."""
     return HashedByIdentity(request=SimpleNamespace(cached=SimpleNamespace(line=line)))
 
 
@@ -37,7 +37,7 @@ class HashedByIdentity(SimpleNamespace):
 
 
 class Scene:
-    """A crew whose requests are answered when the test says so."""
+    """A pool whose requests are answered when the test releases them."""
 
     def __init__(self, size):
         self.slot_writer = RecordingSlotWriter()

@@ -1,0 +1,286 @@
+"""What an application may do to the WSGI loop: fail, exit, answer without end; Flask, Django, and hooks."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from preforkd.apps.hooks import Hooks
+from preforkd.config.settings import Settings, WorkersSettings
+from tests.worker.serving import read_answer, serving
+from tests.worker.wsgi.requests import CLOSE, GET, echo, wait_until
+
+
+def test_a_failure_is_answered_with_500_or_cuts_the_answer_off(caplog):
+    """500 if nothing was sent yet, else a visible cut; the worker continues."""
+
+    def fails(environ, start_response):
+        if environ["PATH_INFO"] == "/late":
+            start_response("200 OK", [])
+            yield b"part"
+        raise KeyError("boom")
+
+    with serving(fails) as worker:
+        assert worker.ask(GET % (b"/", b"")).startswith(b"HTTP/1.1 500 ")
+        late = worker.ask(GET % (b"/late", b""))
+        assert late.endswith(b"4\r\npart\r\n")  # and no last chunk
+    assert caplog.text.count("the application failed on GET") == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_exception_ends_its_request_only(error, threads, caplog):
+    """BaseExceptions as well: the answer is 500, and other connections stay open."""
+
+    def fails(environ, start_response):
+        if environ["PATH_INFO"] == "/fails":
+            raise error
+        return echo(environ, start_response)
+
+    whole = Settings(workers=WorkersSettings(threads=threads))
+    with serving(fails, whole=whole) as worker, worker.connect() as other:
+        other.sendall(GET % (b"/a", b""))
+        read_answer(other)
+        for _ in range(3):
+            assert worker.ask(GET % (b"/fails", b"")).startswith(b"HTTP/1.1 500 ")
+        other.sendall(GET % (b"/b", b""))
+        assert read_answer(other)[1] == b"GET /b "
+    assert caplog.text.count("the application failed on GET /fails") == 3
+
+
+class Endless:
+    """An endless body that counts the parts taken from it."""
+
+    def __init__(self, block):
+        self.block, self.given, self.closed = block, 0, 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.given += 1
+        return self.block
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
+@pytest.mark.parametrize("block", [b"x", b""])
+@pytest.mark.parametrize(
+    ("method", "status", "length"),
+    [(b"HEAD", "200 OK", ()), (b"GET", "204 No Content", ()), (b"GET", "304 Not Modified", ()),
+     (b"GET", "200 OK", (("Content-Length", "3"),)), (b"GET", "200 OK", (("Content-Length", "0"),))],
+)  # fmt: skip
+def test_an_endless_body_without_a_receiver_ends_the_request(method, status, length, block, late):
+    """HEAD, 204, 304, and bytes beyond the Content-Length: the worker stops taking parts."""
+    if length and not block:
+        pytest.skip("it may yet give what it has promised")
+    body = Endless(block)
+
+    def application(environ, start_response):
+        if not late:
+            start_response(status, list(length))
+            return body
+
+        def give():
+            start_response(status, list(length))
+            try:
+                for part in body:  # noqa: UP028 - "yield from" would close it itself
+                    yield part
+            finally:
+                body.close()
+
+        return give()
+
+    with serving(application) as worker:
+        answer = worker.ask(method + b" / HTTP/1.1\r\nHost: h\r\n" + CLOSE + b"\r\n")
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        assert status.encode() in head
+        assert rest == (b"xxx" if length == (("Content-Length", "3"),) else b"")
+        wait_until(lambda: body.closed == 1)
+        assert body.given <= 4
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("length", [(), (("Content-Length", "8000000"),)])
+def test_an_exception_in_close_leaves_the_answer_complete(length, threads, caplog):
+    """The answer is delivered however slowly it is read; the exception is logged."""
+
+    class Body:
+        def __iter__(self):
+            for _ in range(80):
+                yield b"x" * 100_000
+
+        def close(self):
+            raise ValueError("close")
+
+    def application(environ, start_response):
+        start_response("200 OK", list(length))
+        return Body()
+
+    whole = Settings(workers=WorkersSettings(threads=threads))
+    with serving(application, whole=whole) as worker, worker.connect() as sock:
+        for _ in range(2):  # on a connection that is kept
+            sock.sendall(GET % (b"/", b""))
+            time.sleep(0.1)
+            data = b""
+            while data.count(b"x") < 8_000_000:
+                data += sock.recv(1 << 20)
+            if not length:
+                while not data.endswith(b"0\r\n\r\n"):
+                    data += sock.recv(100)
+    failed = [record for record in caplog.records if record.exc_info]
+    assert [record.exc_info[0] for record in failed] == [ValueError] * 2
+    assert "after its answer" in failed[0].getMessage()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_close_of_a_sent_file_counts_as_busy(threads, leaves, tmp_path, caplog):
+    """After sending, or when the client left; other connections are served, and a failure is logged."""
+    entered, go = threading.Event(), threading.Event()
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 20_000_000)
+
+    def application(environ, start_response):
+        if environ["PATH_INFO"] != "/file":
+            start_response("200 OK", [("Content-Length", "1")])
+            return [b"y"]
+
+        file = path.open("rb")
+
+        def close():
+            file.close()
+            entered.set()
+            assert go.wait(20)
+            raise ValueError("close")
+
+        start_response("200 OK", [("Content-Length", "20000000")])
+        wrapper = environ["wsgi.file_wrapper"](file)
+        wrapper.close = close
+        return wrapper
+
+    whole = Settings(workers=WorkersSettings(threads=threads))
+    with serving(application, whole=whole) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/file", b""))
+        if leaves:
+            sock.recv(1000)
+            sock.close()
+        else:
+            body = read_answer(sock)[1]
+            assert len(body) == 20_000_000
+            sock.sendall(GET % (b"/", b""))
+        assert entered.wait(20)
+        assert worker.slot.busy_since_ns()
+        if threads > 1:
+            assert worker.ask(GET % (b"/", CLOSE)).endswith(b"y")
+        go.set()
+        if not leaves:
+            assert read_answer(sock)[1] == b"y"
+        assert worker.ask(GET % (b"/", CLOSE)).endswith(b"y")
+    assert "ValueError: close" in caplog.text
+
+
+def test_system_exit_retires_the_worker(caplog):
+    """SystemExit is answered with 500, and the worker retires without an order."""
+
+    def leaves(environ, start_response):
+        raise SystemExit
+
+    with serving(leaves) as worker:
+        assert worker.ask(GET % (b"/", b"")).startswith(b"HTTP/1.1 500 ")
+        assert worker.ended()
+        assert worker.acceptor.self_retired
+
+
+def test_flask():
+    """Forms, JSON, streams and errors of a Flask application."""
+    flask = pytest.importorskip("flask")
+    app = flask.Flask(__name__)
+
+    @app.post("/form")
+    def form():
+        return {"got": flask.request.form["a"]}
+
+    @app.get("/stream")
+    def stream():
+        return flask.Response(str(number) for number in range(3))
+
+    with serving(app) as worker:
+        head = b"POST /form HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n" + CLOSE
+        kind = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+        assert b'{"got":"b"}' in worker.ask(head + kind + b"a=b")
+        assert b"1\r\n0\r\n1\r\n1\r\n1\r\n2\r\n0\r\n\r\n" in worker.ask(GET % (b"/stream", CLOSE))
+        assert worker.ask(GET % (b"/nowhere", CLOSE)).startswith(b"HTTP/1.1 404 ")
+
+
+def test_django():
+    """A Django view reads a POST body and streams an answer."""
+    pytest.importorskip("django")
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="x", DEBUG=False)
+    from django.core.wsgi import get_wsgi_application
+
+    with serving(get_wsgi_application()) as worker:
+        head = b"POST /upper HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n" + CLOSE + b"\r\n"
+        assert b"\r\nABC\r\n" in worker.ask(head + b"abc")
+        assert b"1\r\n0\r\n1\r\n1\r\n0\r\n\r\n" in worker.ask(GET % (b"/stream", CLOSE))
+
+
+def _upper(request):
+    from django.http import HttpResponse
+
+    return HttpResponse(request.body.upper())
+
+
+def _stream(request):
+    from django.http import StreamingHttpResponse
+
+    return StreamingHttpResponse(str(number) for number in range(2))
+
+
+def __getattr__(name):
+    # Django reads the routes of this module when it is configured.
+    if name == "urlpatterns":
+        from django.urls import path
+
+        return [path("upper", _upper), path("stream", _stream)]
+    raise AttributeError(name)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_hooks_around_requests(threads, caplog):
+    """request_begun before the application, request_ended with the status sent; failures are logged."""
+    seen = []
+
+    def begun(environ):
+        seen.append(("begun", environ["PATH_INFO"]))
+        environ["told"] = 1
+        if environ["PATH_INFO"] == "/unlucky":
+            raise OSError("no tracer")
+
+    def ended(environ, status):
+        seen.append(("ended", environ["PATH_INFO"], environ["told"], status))
+
+    def application(environ, start_response):
+        seen.append(("answered", environ["PATH_INFO"]))
+        if environ["PATH_INFO"] == "/broken":
+            raise ValueError("broken")
+        start_response("404 Not Found", [("Content-Length", "0")])
+        return [b""]
+
+    hooks = Hooks({"request_begun": begun, "request_ended": ended})
+    whole = Settings(workers=WorkersSettings(threads=threads))
+    with serving(application, whole=whole, hooks=hooks) as worker:
+        for path, status in (("/lost", "404"), ("/broken", "500"), ("/unlucky", "404")):
+            request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            assert worker.ask(request.encode()).startswith(f"HTTP/1.1 {status}".encode())
+            expected = [("begun", path), ("answered", path), ("ended", path, 1, int(status))]
+            assert seen == expected
+            seen.clear()
+    assert "the hook request_begun failed" in caplog.text
+    assert "no tracer" in caplog.text
