@@ -184,7 +184,7 @@ def test_the_status_that_is_shown_is_what_is_printed():
     reload = records.ReloadStatus(
         generation=3,
         ok=True,
-        message="generation 3 is serving",
+        message="generation 3 is serving, loaded from /srv/shop",
         blame=None,
         detail="",
         hint="",
