@@ -7,7 +7,7 @@ Theory of operation
 setting: name, type, default, bounds, help, and what a reload does with it. `declaration.declare` puts this into
 the type's annotation. `fields` reads it back as `Field` records. The reader, `etc/preforkd.yaml`, the JSON
 Schema and preforkd.yaml(5) are all made from these records (`preforkd.cli.generate`), so no setting is
-described twice. `kinds` has what holds for stream handlers, WSGI and ASGI; code asks the record of a kind and
+described twice. `kinds` has what holds for stream handlers, WSGI and ASGI; code consults the record of a kind and
 does not compare names.
 
 **Reading** (`sources.load`). (1) `document` parses the YAML into a tree of texts, each with file, line and

@@ -1,4 +1,4 @@
-"""Derived files are what their declarations say."""
+"""The derived files match their declarations."""
 
 import json
 from pathlib import Path

@@ -94,14 +94,14 @@ def test_the_commands(tmp_path, capsys):
         assert preforkctl.main(["--socket", path, "reload", "--fresh"]) == 0
         shown = capsys.readouterr().out
         assert shown == "generation 4 serves\nneeds a restart: log.target\n"
-        for size, asked in (
+        for size, requested in (
             ("7", 7),
             ("+1", "by 1"),
             ("-2", "by -2"),
             ("auto", None),
         ):
             assert preforkctl.main(["--socket", path, "scale", size]) == 0
-            assert backend.scaled == asked
+            assert backend.scaled == requested
             assert capsys.readouterr().out == "5 workers\n"
         backend.answer = BAD
         assert preforkctl.main(["--socket", path, "reload"]) == 69
@@ -170,18 +170,18 @@ def test_a_service_must_be_named_unless_only_one_runs(monkeypatch, capsys):
 )
 def test_only_the_named_service_is_called(monkeypatch, options, wanted):
     """Whatever else runs, and whatever $RUNTIME_DIRECTORY is."""
-    asked = []
+    connected = []
 
     class Client:
         def __init__(self, path):
-            asked.append(path)
+            connected.append(path)
             raise NotRunningError(path)
 
     monkeypatch.setattr(preforkctl, "Client", Client)
     monkeypatch.setattr(path, "running", lambda environ: ["/b"])
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/c")
     assert preforkctl.main([*options, "status"]) == 75
-    assert asked == [wanted]
+    assert connected == [wanted]
 
 
 def test_escape_sequences_do_not_reach_the_terminal(tmp_path, capsys):

@@ -16,7 +16,7 @@ from preforkd.config.address import TcpAddress, UnixAddress, as_ipv4, parse_addr
         ("unix:/run/a b.sock", UnixAddress("/run/a b.sock")),
     ],
 )
-def test_addresses_are_taken_apart(text, address):
+def test_addresses_are_parsed(text, address):
     """Every form that the documentation names."""
     assert parse_address(text) == address
 
@@ -39,8 +39,8 @@ def test_addresses_are_taken_apart(text, address):
         ("", "has no port"),
     ],
 )
-def test_what_is_no_address_is_explained(text, words):
-    """The error says what is wrong and what to write."""
+def test_invalid_addresses(text, words):
+    """The error names the fault and shows a valid address."""
     with pytest.raises(ValueError, match=words):
         parse_address(text)
 
@@ -63,7 +63,7 @@ def test_the_first_and_the_last_port(port):
 
 
 @pytest.mark.parametrize("text", [":000080", ":+80", ":8 0", ":", "a b:80", "[a]b:80", "a/b:80"])
-def test_what_looks_nearly_like_an_address(text):
+def test_almost_valid_addresses(text):
     """Python would read some of these numbers."""
     with pytest.raises(ValueError, match=r"port|host|brackets"):
         parse_address(text)
@@ -79,5 +79,5 @@ def test_what_looks_nearly_like_an_address(text):
     ],
 )
 def test_an_ipv4_client_of_an_ipv6_socket(address, plain):
-    """Its address is the one that a socket for IPv4 would have given."""
+    """Its address is the one that an IPv4 socket would report."""
     assert as_ipv4(address) == plain

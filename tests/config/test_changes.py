@@ -1,4 +1,4 @@
-"""What a reload can do about what has changed."""
+"""Differences between configurations, and settings that a reload must not drop."""
 
 import pytest
 from msgspec.structs import replace
@@ -26,7 +26,7 @@ NEW = replace(
 )
 
 
-def test_changes_are_sorted_by_what_they_need():
+def test_changes_are_classified_by_what_they_need():
     """Live, a new generation, or a restart."""
     assert changes(OLD, OLD) == Changes()
     assert changes(OLD, NEW) == Changes(
@@ -36,8 +36,8 @@ def test_changes_are_sorted_by_what_they_need():
     )
 
 
-def test_what_needs_a_restart_keeps_its_value():
-    """All else is new."""
+def test_settings_that_need_a_restart_keep_their_values():
+    """All others have their new values."""
     kept = keep_restart_settings(OLD, NEW)
     assert changes(OLD, kept).restart == ()
     assert changes(kept, NEW) == Changes(restart=("log.target", "control.socket"))
@@ -115,7 +115,7 @@ def test_other_changes_are_allowed(read):
 
 
 def test_a_nested_setting_and_an_unchanged_file_are_compared_as_well():
-    """By the path of the leaf; what an administrator moved to another file is no loss."""
+    """By the whole path; settings with their new values are not lost."""
     new = replace(OLD, memory=replace(OLD.memory, refork=ReforkSettings(after=5)))
     assert changes(OLD, new) == Changes(live=("memory.refork.after",))
     assert keep_restart_settings(OLD, new) == new

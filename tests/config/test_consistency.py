@@ -1,4 +1,4 @@
-"""Settings that contradict each other, or need another one."""
+"""Settings that contradict each other, have no effect, or require another one."""
 
 import pytest
 
@@ -72,7 +72,7 @@ def test_consistent_settings_have_no_problem(tmp_path):
     assert list(contradictions(Settings(), (), {})) == []
 
 
-def test_a_certificate_in_a_credential_is_one():
+def test_a_certificate_from_a_credential_counts():
     """Even if its value is unknown here."""
     settings = Settings(listen=[ListenSettings(address=":1", tls=True)])
     assert [one.setting for one in contradictions(settings, (), {})] == ["listen[0].tls"]
@@ -111,7 +111,7 @@ TRUSTED = "proxy: {trusted: [127.0.0.1]"
         (TRUSTED + "}", ["proxy.trusted"]),
         (TRUSTED + ", headers: forwarded}", []),
         (TRUSTED + "}\nlisten: [':1', {address: ':2', proxy_protocol: true}]", []),
-        # A format of lines that nobody writes as text.
+        # A format that no target uses.
         ("access_log: {target: 'off', format: json}", ["access_log.format"]),
         ("access_log: {target: journal, format: json}", ["access_log.format"]),
         ("access_log: {target: stderr, format: json}", []),
@@ -160,7 +160,7 @@ def test_each_contradiction_and_what_is_none(blamed, text, settings):
 
 
 def test_the_kind_of_an_application_that_the_file_does_not_name_is_unknown(blamed):
-    """The service's command line may name another: nothing is held against the built-in demo."""
+    """The service's command line may set another target, so nothing is checked against the built-in demo."""
     text = "http: {header_timeout: 3s}\nworkers: {threads: 2}"
     assert blamed(text) == []
     options = {"app.target": "stream:a:b"}
@@ -168,7 +168,7 @@ def test_the_kind_of_an_application_that_the_file_does_not_name_is_unknown(blame
 
 
 def test_an_option_for_listen_leaves_the_file_as_it_is(blamed):
-    """An administrator who tries the service on another port need not take the certificate out."""
+    """A trial run on another port does not require the certificate to be removed from the file."""
     text = "tls: {certificate: /c}\nlisten: {address: ':1', tls: true}"
     assert blamed(text) == []
     assert blamed(text, {"listen": [":2"]}) == []

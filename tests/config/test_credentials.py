@@ -1,4 +1,4 @@
-"""Values that are kept out of the file."""
+"""Values that are read from credentials of systemd."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_what_was_not_passed_is_said_with_its_place(folder):
 
 
 def test_a_check_elsewhere_is_no_problem(folder):
-    """Who checks a file by hand has no credentials, and need not."""
+    """An administrator who checks a file has no credentials, and needs none."""
     loaded = sources.load(str(folder / "f"), {}, Credentials(None, checking=True))
     assert loaded.settings.app.environment == {"PLAIN": "x"}
 
@@ -105,9 +105,9 @@ def test_no_problem_shows_the_value(tmp_path, text):
     (tmp_path / "f").write_text(text)
     with pytest.raises(ConfigurationError) as caught:
         sources.load(str(tmp_path / "f"), {}, Credentials(str(tmp_path)))
-    said = caught.value.report()
-    assert f"{tmp_path}/f:1:" in said
-    assert not any(part in said for part in ("s3cr3t", "phrase", "4711", "warning?", "warnin'"))
+    report = caught.value.report()
+    assert f"{tmp_path}/f:1:" in report
+    assert not any(part in report for part in ("s3cr3t", "phrase", "4711", "warning?", "warnin'"))
 
 
 def test_the_settings_in_force_do_not_show_listeners_from_credentials(tmp_path):
@@ -139,15 +139,15 @@ def test_the_largest_credential(tmp_path):
         Credentials(str(tmp_path)).read("key")
 
 
-def test_a_credential_that_is_no_text_is_refused_and_not_shown(tmp_path):
-    """By its name alone."""
+def test_a_credential_that_is_not_text_is_refused_and_not_shown(tmp_path):
+    """The error has its name only."""
     (tmp_path / "key").write_bytes(b"s3cr3t\xff")
     with pytest.raises(ValueError, match="key is not UTF-8 text") as caught:
         Credentials(str(tmp_path)).read("key")
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_a_folder_of_credentials_that_is_gone_has_none(tmp_path):
+def test_a_removed_directory_has_no_credentials(tmp_path):
     """The error lists what was passed: nothing, or everything where no name is near."""
     with pytest.raises(ValueError, match="passed: none"):
         Credentials(str(tmp_path / "gone")).read("key")
@@ -158,7 +158,7 @@ def test_a_folder_of_credentials_that_is_gone_has_none(tmp_path):
 
 
 def test_a_check_with_credentials_reads_them(tmp_path):
-    """Only where there is no folder at all is their absence no problem."""
+    """Their absence is no problem only if there is no directory of credentials."""
     with pytest.raises(ValueError, match="cannot be read"):
         Credentials(str(tmp_path), checking=True).read("key")
     assert Credentials(None, checking=True).read("key") is None

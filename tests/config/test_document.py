@@ -8,7 +8,7 @@ from preforkd.errors import ConfigurationError, Place
 
 
 def problems_of(data):
-    """Return all that is wrong with a text, as lines."""
+    """Return the problems of a text as lines."""
     try:
         _, problems = read_document(data.encode() if isinstance(data, str) else data, "f")
     except ConfigurationError as error:
@@ -33,8 +33,8 @@ def test_scalars_stay_as_they_were_written():
     assert values["b"].place == Place("f", 2, 4)
 
 
-def test_an_empty_file_is_no_mapping():
-    """Nothing, comments, or a null: all defaults."""
+def test_an_empty_file_is_all_defaults():
+    """An empty file, comments, or a null."""
     for data in (b"", b"# nothing\n", b"~\n", b"\xef\xbb\xbf", b"---\n"):
         assert read_document(data, "f") == (None, [])
 
@@ -61,7 +61,7 @@ def test_an_empty_file_is_no_mapping():
         ("x" * (1 << 20) + "y", "larger than 1 MiB"),
     ],
 )
-def test_what_cannot_be_read_is_placed(data, words):
+def test_each_problem_has_its_place(data, words):
     """File, line, column and a reason for each."""
     import re
 
@@ -92,7 +92,7 @@ def test_anything_is_read_or_refused(data):
     problems_of(data)
 
 
-def test_values_without_number_are_refused_while_they_are_parsed():
+def test_too_many_values_are_refused_while_parsing():
     """A megabyte of small values would take the parser half a minute."""
     text = "app: {" + ", ".join(f"a{number}: 1" for number in range(10_001)) + "}"
     assert "more than 20000 values" in problems_of(text)[0]
@@ -130,7 +130,7 @@ def test_the_deepest_nesting(depth, fits):
         assert "too many values by aliases, or nested" in problems[0]
 
 
-def test_what_was_quoted_is_a_text():
+def test_a_quoted_scalar_is_a_text():
     """An empty one, or the word null, is a value; the same without quotes is none."""
     document, _ = read_document(b"a: ''\nb: 'null'\nc: null\nd:\n'e': |\n  x\nf: NULL\n", "f")
     values = [entry.value for entry in document.entries]
@@ -147,7 +147,7 @@ def test_what_was_quoted_is_a_text():
         ("x: &x {a: 1}\n<<: *x\nb: 3\n", ["x", "b"]),
     ],
 )
-def test_a_key_that_cannot_be_taken_is_left_out(text, kept):
+def test_an_invalid_key_is_left_out(text, kept):
     """With one problem; the others are read, so that all problems come at once."""
     document, problems = read_document(text.encode(), "f")
     assert [entry.key.text for entry in document.entries] == kept

@@ -1,4 +1,4 @@
-"""Names between text and bytes, in locales that know ASCII only."""
+"""Conversion of names between text and bytes, in locales that encode ASCII only."""
 
 import os
 import subprocess
@@ -11,15 +11,15 @@ from preforkd.config.encoding import native, utf8
 ASCII = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-def test_what_is_no_utf8_is_refused():
-    """A name of UTF-8 is what it was; one of Latin-1 is said, escaped."""
+def test_a_name_that_is_not_utf8_is_refused():
+    """A UTF-8 name is returned unchanged; the error for a Latin-1 name shows it escaped."""
     assert utf8("caf\xe9 \u20ac") == "caf\xe9 \u20ac"
     with pytest.raises(ValueError, match=r"'caf\\udce9' is not UTF-8"):
         utf8(os.fsdecode(b"caf\xe9"))
 
 
 def test_a_name_of_utf8_is_the_same_file_in_an_ascii_locale(tmp_path):
-    """From the argument to the text that travels, and back to what the system is given."""
+    """From the argument to text, and back to the name that os functions receive."""
     path = tmp_path / "caf\xe9 \u20ac"
     path.mkdir()
     code = (

@@ -5,7 +5,7 @@ from preforkd.config.settings import Settings
 
 
 def test_every_setting_is_declared_in_full():
-    """Each has help that ends with a full stop, a default of its own, and bounds if it is a number."""
+    """Each has help that ends with a full stop, a default, and bounds if it is a number."""
     for leaf in leaves():
         assert leaf.help.endswith("."), leaf
         assert leaf.default == get(Settings(), leaf.path)

@@ -1,4 +1,4 @@
-"""Reading a file that may be anything."""
+"""Reading a file of any type and size."""
 
 import os
 import threading
@@ -23,8 +23,8 @@ def test_no_more_than_the_limit_is_read(tmp_path):
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_fifo_is_waited_for_until_the_limit(tmp_path):
-    """Nobody writes, or somebody writes and never ends: an error, and no empty or half file."""
+def test_a_fifo_without_an_end_times_out(tmp_path):
+    """Without a writer, or with one that never closes it: an error, not an empty or partial file."""
     path = str(tmp_path / "f")
     os.mkfifo(path)
     with pytest.raises(TimeoutError, match=r"no end of file within 0\.05 s"):
@@ -38,8 +38,8 @@ def test_a_fifo_is_waited_for_until_the_limit(tmp_path):
         os.close(holder)
 
 
-def test_a_fifo_that_is_written_is_read_to_its_end(tmp_path):
-    """As a shell's <(command) is: in pieces, as they come."""
+def test_a_fifo_is_read_to_its_end(tmp_path):
+    """In pieces, as a shell's <(command) writes them."""
     path = str(tmp_path / "f")
     os.mkfifo(path)
 

@@ -90,7 +90,7 @@ SETTINGS = {
     "control.mode": (ALL, "0600"),
     "control.group": (ALL, "adm"),
 }
-"""For which kinds a setting has an effect, a value that is not its default, and what that needs."""
+"""The kinds for which a setting has an effect, a value that is not its default, and what it requires."""
 
 UNIX = {"address": "unix:/run/x"}
 OF_LISTENERS = {
@@ -114,7 +114,7 @@ def test_only_a_kind_without_an_event_loop_can_be_reforked():
 
 @pytest.mark.parametrize("kind", ALL)
 def test_every_module_to_preload_exists(kind):
-    """A misspelled name would be passed over in silence, as a library that is not installed is."""
+    """A misspelled name would be ignored, like a library that is not installed."""
     for name in (*KINDS[kind].modules, *KINDS[kind].handshake_modules):
         if name.startswith("preforkd."):
             assert importlib.util.find_spec(name) is not None
@@ -149,7 +149,7 @@ def problems_of(path, text):
 
 
 def test_the_table_has_every_setting():
-    """A new setting has to be judged for each kind, with a value that is not its default."""
+    """A new setting needs a row, with a value that is not its default."""
     assert list(SETTINGS) == [leaf.path for leaf in leaves()]
     assert list(OF_LISTENERS) == [field.name for field in fields_of(ListenSettings)]
 
@@ -177,7 +177,7 @@ def test_a_setting_has_an_effect_or_is_refused(tmp_path, setting, kind):
 
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("name", OF_LISTENERS)
-def test_a_listeners_settings_are_for_every_kind(tmp_path, name, kind):
+def test_settings_of_listeners_apply_to_every_kind(tmp_path, name, kind):
     """TLS and the PROXY protocol of streams included."""
     needs = FOR_LISTENERS if name in {"tls", "proxy_protocol"} else {}
     plain = [{"address": ":82", "tls": True, "proxy_protocol": True}] if needs else []
@@ -217,8 +217,8 @@ def test_a_setting_that_needs_another_one(tmp_path, settings, refused):
     assert all(line for _, line in found)
 
 
-def test_the_kind_that_counts_is_the_one_in_force(tmp_path):
-    """The command line's, over the file's; while nobody names one, nothing is judged by it."""
+def test_the_effective_kind_is_checked(tmp_path):
+    """That of the command line overrides the file's; without a target, nothing is checked by kind."""
     path = tmp_path / "f.yaml"
     path.write_text("http: {max_body: 1M}\napp: {warm_up: [/]}\n")
     sources.load(str(path), {})
@@ -231,7 +231,7 @@ def test_the_kind_that_counts_is_the_one_in_force(tmp_path):
     ]
 
 
-def test_an_option_for_a_moment_leaves_the_file_as_it_is(tmp_path):
+def test_an_option_for_one_run_does_not_require_another_file(tmp_path):
     """Listening elsewhere by --listen, in plain text, needs no other file."""
     path = tmp_path / "f.yaml"
     path.write_text("listen: [{address: ':1', tls: true}]\ntls: {certificate: /c.pem}\n")

@@ -1,4 +1,4 @@
-"""Peers that are trusted."""
+"""The entries of proxy.trusted."""
 
 from ipaddress import ip_network
 
@@ -8,14 +8,14 @@ from preforkd.config.peers import parse_peers
 
 
 def test_an_address_is_a_network_of_one():
-    """Addresses, networks, and everybody on Unix sockets."""
+    """Addresses, networks, and all peers on Unix sockets."""
     assert parse_peers("10.1.2.3") == ip_network("10.1.2.3/32")
     assert parse_peers("fd00::/8") == ip_network("fd00::/8")
     assert parse_peers("unix") is None
 
 
-def test_ipv4_is_ipv4_also_where_it_is_mapped():
-    """A client is known by its IPv4 address on every listener, and so is a network of them."""
+def test_ipv4_mapped_addresses_are_ipv4():
+    """Addresses and networks, so that one entry matches on every listener."""
     assert parse_peers("::ffff:10.1.2.3") == ip_network("10.1.2.3/32")
     assert parse_peers("::ffff:10.0.0.0/104") == ip_network("10.0.0.0/8")
     assert parse_peers("::ffff:0:0/96") == ip_network("0.0.0.0/0")
@@ -23,7 +23,7 @@ def test_ipv4_is_ipv4_also_where_it_is_mapped():
 
 
 @pytest.mark.parametrize("text", ["10.1.2.3/8", "example.org", "unix:", ""])
-def test_what_is_neither_is_explained(text):
-    """Names are not looked up, and a network has no bits beside its mask."""
+def test_invalid_peers(text):
+    """Host names are not resolved, and a network has no bits outside its mask."""
     with pytest.raises(ValueError, match="expected an address, a network or unix"):
         parse_peers(text)

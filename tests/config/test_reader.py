@@ -24,7 +24,7 @@ def read(text):
 
 
 def test_every_form_of_value():
-    """One of each, in the ways in which people write them."""
+    """One of each, in each notation."""
     settings, problems, origins = read(
         """\
         app:
@@ -66,7 +66,7 @@ def test_refork_in_each_way_of_writing_it(text):
     assert origins["memory.refork.after"].line == 1
 
 
-def test_keys_with_nothing_behind_them_leave_the_defaults():
+def test_keys_without_a_value_keep_the_defaults():
     """A section or a setting whose value was deleted is no error."""
     assert read("app:\nworkers:\nlisten: ~\ntimeouts: {drain: }\n")[:2] == (Settings(), [])
 
@@ -110,11 +110,11 @@ def test_keys_with_nothing_behind_them_leave_the_defaults():
     ],
 )  # fmt: skip
 def test_each_problem_is_one_exact_line(text, line):
-    """Place, setting, what is wrong with which value, what is allowed, the nearest name."""
+    """Place, setting, the value and its fault, the allowed values, the nearest name."""
     assert read(text)[1] == [line]
 
 
-def test_all_problems_come_at_once():
+def test_all_problems_are_reported_at_once():
     """Three mistakes in three sections, and a duplicate key, are four problems."""
     _, problems, _ = read("workers: x\nlog: {level: y}\nlog: 3\nhttp: {spool: z}\n")
     assert len(problems) == 4
@@ -159,14 +159,14 @@ def test_any_structure_is_read_or_refused(value):
     ("preforkd", True), ("nginx/1.2 (a b)", True), ("~!\t%", True), ("", True), (" a", False), ("a ", False),
     ("\ta", False), ("é", False), ("a\x7f", False), ("a\0b", False), ("a\nb", False), ("a\n", False),
 ])  # fmt: skip
-def test_what_goes_into_a_header_can_be_sent(text, fine):
+def test_only_valid_header_values_are_accepted(text, fine):
     """Printable ASCII, with blanks inside: nothing that ends a line, and nothing that cannot be encoded."""
     problems = read(f"http: {{server: {json.dumps(text)}}}")[1]
     assert bool(problems) is not fine
 
 
-def test_a_variable_that_the_system_cannot_pass_is_refused():
-    """Linux bounds NAME=value with its NUL: the largest that fits is taken, one byte more is not."""
+def test_a_variable_that_is_too_long_for_execve_is_refused():
+    """Linux limits NAME=value with its NUL: the longest that fits is accepted, one byte more is not."""
     fits = 128 * 1024 - len("A=\0")
     settings, problems, _ = read("app: {environment: {A: " + "x" * fits + "}}")
     assert not problems
@@ -175,8 +175,8 @@ def test_a_variable_that_the_system_cannot_pass_is_refused():
     assert problem.startswith("f:1:24: app.environment.A: 131073 bytes exceed the limit of Linux")
 
 
-def test_a_path_that_the_locale_cannot_name_is_refused(monkeypatch):
-    """Except those that are used as UTF-8 in any locale."""
+def test_a_path_that_the_locale_cannot_encode_is_refused(monkeypatch):
+    """Except those that are encoded as UTF-8 in any locale."""
 
     def ascii_only(text):
         return text.encode("ascii")
@@ -236,8 +236,8 @@ def test_whole_numbers(text):
     assert "is given" in read("workers: " + "9" * 19)[1][0]
 
 
-def test_an_override_takes_the_places_of_the_value_before():
-    """With those of the list's entries; one that has problems leaves the setting as it was."""
+def test_an_override_replaces_the_places_of_the_previous_value():
+    """Those of list entries too; an override with a problem keeps the previous value."""
     reader = Reader()
     document, _ = read_document(b"listen: [':1', ':2']\nworkers: 3\n", "f")
     reader.settings(document)
@@ -277,8 +277,8 @@ def test_which_setting_is_to_blame(text, settings):
     assert [problem.split(": ")[1] for problem in problems] == settings
 
 
-def test_values_without_problems_stand_beside_those_that_have_some():
-    """The defaults stand in for the others, so that every problem can be found."""
+def test_valid_values_are_kept_if_others_have_problems():
+    """The invalid ones have their defaults, so that all problems are found."""
     settings, problems, _ = read("workers: x\ntimeouts: {drain: 7s, boot: y}\n")
     assert len(problems) == 2
     assert settings.workers == Settings().workers

@@ -1,4 +1,4 @@
-"""Reading the configuration in a process of its own gives what reading it here gives."""
+"""Reading the configuration in a child process has the result of reading it directly."""
 
 import os
 import sys
@@ -23,8 +23,8 @@ memory: {refork: {after: 2000 requests}, limit: 1G}
 """
 
 
-def test_the_same_comes_as_from_here(tmp_path):
-    """Settings of every kind, places, the path, what is secret; options win; a relative path is found."""
+def test_the_result_equals_that_of_reading_directly(tmp_path):
+    """Settings of every form, places, the path, secrets; options override; a relative path is found."""
     path = tmp_path / "preforkd.yaml"
     path.write_text(GOOD)
     (tmp_path / "key").write_text("hidden\n")
@@ -40,8 +40,8 @@ def test_the_same_comes_as_from_here(tmp_path):
     )
 
 
-def test_every_problem_comes_with_its_place(tmp_path):
-    """The same error as from here: each problem, its line and its hint."""
+def test_every_problem_has_its_place(tmp_path):
+    """The same error: each problem, its line and its hint."""
     path = tmp_path / "preforkd.yaml"
     path.write_text("worker: 3\napp: {target: nothing}\n")
     with pytest.raises(ConfigurationError) as here:
@@ -53,8 +53,8 @@ def test_every_problem_comes_with_its_place(tmp_path):
     assert len(there.value.problems) == 2
 
 
-def test_a_reader_that_never_ends_is_given_up(tmp_path, monkeypatch):
-    """The system's error, and no process is left."""
+def test_a_child_that_does_not_end_is_killed(tmp_path, monkeypatch):
+    """A SystemFailure, and no process is left."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
     monkeypatch.setattr(reader_process, "_CHILD", f"open({str(path)!r})")
@@ -67,8 +67,8 @@ def test_a_reader_that_never_ends_is_given_up(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_one_that_somebody_else_has_reaped_is_heard(tmp_path, monkeypatch, when):
-    """The master reaps whom it does not know, before its pidfd is opened or after."""
+def test_a_child_that_was_reaped_elsewhere_has_a_result(tmp_path, monkeypatch, when):
+    """The master reaps unknown children, before the pidfd is opened or after."""
     open_pidfd = os.pidfd_open
 
     def open_it(pid):
@@ -84,8 +84,8 @@ def test_one_that_somebody_else_has_reaped_is_heard(tmp_path, monkeypatch, when)
     assert reader_process.load(str(path), {}, None).settings.workers.count == 3
 
 
-def test_no_process_and_one_that_breaks_are_told_apart(monkeypatch):
-    """The first is the system's fault, the second our own."""
+def test_a_failed_start_and_a_failed_child_are_distinguished(monkeypatch):
+    """The first is a SystemFailure, the second an InternalError."""
     monkeypatch.setattr(reader_process, "_CHILD", "raise SystemExit(3)")
     with pytest.raises(InternalError, match="exited without a result"):
         reader_process.load(None, {}, None)
@@ -94,8 +94,8 @@ def test_no_process_and_one_that_breaks_are_told_apart(monkeypatch):
         reader_process.load(None, {}, None)
 
 
-def test_names_that_are_no_utf8_are_refused():
-    """All at once, with what they were given for, instead of a traceback."""
+def test_names_that_are_not_utf8_are_refused():
+    """All at once, with their settings, instead of a traceback."""
     wrong = os.fsdecode(b"/caf\xe9")
     with pytest.raises(ConfigurationError) as caught:
         reader_process.load(wrong, {"app.directory": wrong, "listen": ["unix:" + wrong]}, None)
@@ -107,8 +107,8 @@ def test_names_that_are_no_utf8_are_refused():
     assert "is not UTF-8" in caught.value.message
 
 
-def test_a_thread_of_the_reading_interpreter_is_not_waited_for(tmp_path, monkeypatch):
-    """A tool that watches all of Python starts one by a sitecustomize module: the answer comes all the same."""
+def test_a_thread_of_the_child_does_not_delay_the_result(tmp_path, monkeypatch):
+    """A monitoring tool starts one in a sitecustomize module."""
     (tmp_path / "sitecustomize.py").write_text(
         "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
     )

@@ -1,4 +1,4 @@
-"""Files, options and defaults, one over the other."""
+"""Defaults, overridden by the file, overridden by options."""
 
 import os
 
@@ -11,15 +11,15 @@ from preforkd.errors import ConfigurationError
 
 
 def test_no_file_and_no_options_are_all_defaults(monkeypatch, tmp_path):
-    """The default path need not exist; a path that was asked for must."""
+    """The default path need not exist; an explicit path must."""
     monkeypatch.setattr(sources, "DEFAULT_PATH", str(tmp_path / "none"))
     assert sources.load(None, {}) == sources.Configuration(Settings(), {}, None)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         sources.load(str(tmp_path / "none"), {})
 
 
-def test_options_are_over_the_file(tmp_path):
-    """An option replaces the file's value and its place; problems of both come together."""
+def test_options_override_the_file(tmp_path):
+    """An option replaces the file's value and its place; problems of both are reported at once."""
     path = tmp_path / "f"
     path.write_text("workers: 3\nlisten: [':1', ':2']\nlog: {level: error}\n")
     loaded = sources.load(str(path), {"workers.count": "5", "listen": [":9"]})
@@ -35,8 +35,8 @@ def test_options_are_over_the_file(tmp_path):
     assert [str(problem.place) for problem in caught.value.problems] == [f"{path}:1:1", "--workers"]
 
 
-def test_the_effective_settings_know_where_they_come_from(tmp_path):
-    """Every setting is listed, as people write it, with its place or as a default."""
+def test_the_effective_settings_have_their_origins(tmp_path):
+    """Every setting is listed, as it is written in the file, with its place or as a default."""
     path = tmp_path / "f"
     path.write_text("http: {max_body: 10M}\n")
     entries = {entry.setting: entry for entry in sources.effective(sources.load(str(path), {}))}
@@ -47,8 +47,8 @@ def test_the_effective_settings_know_where_they_come_from(tmp_path):
     assert entries["listen"].value_text == "127.0.0.1:8080"
 
 
-def test_a_default_file_that_cannot_be_had_is_no_missing_one(tmp_path, monkeypatch):
-    """A link that leads nowhere, and a folder: an error that names the path, and no defaults."""
+def test_an_unreadable_default_file_is_not_a_missing_one(tmp_path, monkeypatch):
+    """A dangling link and a directory: an error with the path, instead of the defaults."""
     path = tmp_path / "preforkd.yaml"
     monkeypatch.setattr(sources, "DEFAULT_PATH", str(path))
     path.symlink_to(tmp_path / "nowhere")
@@ -60,8 +60,8 @@ def test_a_default_file_that_cannot_be_had_is_no_missing_one(tmp_path, monkeypat
         sources.load(None, {})
 
 
-def test_a_default_file_in_a_folder_that_may_not_be_entered_is_named(tmp_path, monkeypatch):
-    """With the path and who would have to be able to read it."""
+def test_a_default_file_in_a_directory_without_search_permission(tmp_path, monkeypatch):
+    """The error has the path and the user that needs the permission."""
     path = str(tmp_path / "preforkd.yaml")
     monkeypatch.setattr(sources, "DEFAULT_PATH", path)
 
@@ -77,7 +77,7 @@ def test_a_default_file_in_a_folder_that_may_not_be_entered_is_named(tmp_path, m
 
 @pytest.mark.parametrize("endless", ["/dev/zero", "huge"])
 def test_a_file_is_read_within_bounds(tmp_path, endless):
-    """An endless device, and a file larger than any memory: both are refused as too large."""
+    """An endless device and a file larger than memory are refused as too large."""
     if endless == "huge":
         endless = str(tmp_path / "huge")
         with open(endless, "wb") as file:
@@ -86,8 +86,8 @@ def test_a_file_is_read_within_bounds(tmp_path, endless):
         sources.load(endless, {})
 
 
-def test_problems_without_number_are_cut_off(tmp_path):
-    """Each is logged, answered and kept: the first hundred, and that there are more."""
+def test_the_list_of_problems_is_limited(tmp_path):
+    """The first hundred are listed, and a note that there are more."""
     path = tmp_path / "f"
     path.write_text("".join(f"a{number}: 1\n" for number in range(9000)))
     with pytest.raises(ConfigurationError) as caught:
@@ -98,8 +98,8 @@ def test_problems_without_number_are_cut_off(tmp_path):
     assert str(problems[100]) == f"{path}:101:1: further problems are not listed"
 
 
-def test_a_file_that_is_missing_is_looked_for_beside_it(tmp_path):
-    """The nearest name; and none where there is no folder."""
+def test_the_error_for_a_missing_file_suggests_a_similar_one(tmp_path):
+    """The nearest name in its directory; none if the directory does not exist."""
     (tmp_path / "shop.yaml").touch()
     with pytest.raises(ConfigurationError, match=r"No such file .*did you mean shop\.yaml\?"):
         sources.load(str(tmp_path / "shpo.yaml"), {})
@@ -121,7 +121,7 @@ def test_a_hundred_problems_are_listed_whole(tmp_path, count, kept):
 
 
 def test_problems_come_in_the_order_of_the_file_and_then_of_the_options(tmp_path):
-    """Whatever found them: an administrator mends them from top to bottom."""
+    """Whichever check found them: an administrator fixes them from top to bottom."""
     path = tmp_path / "f"
     path.write_text("log: {level: x}\nworkers: {min: 2}\nlog: 3\nwokers: 3\n")
     with pytest.raises(ConfigurationError) as caught:

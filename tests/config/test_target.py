@@ -13,7 +13,7 @@ from preforkd.config.target import (
 )
 
 
-def test_targets_are_taken_apart():
+def test_targets_are_parsed():
     """Kind, module, dotted attribute, and whether it is a factory."""
     assert parse_target("wsgi:a.b:app") == Target("wsgi", "a.b", "app", False)
     assert parse_target("asgi:a:make.app()") == Target("asgi", "a", "make.app", True)
@@ -32,13 +32,13 @@ def test_targets_are_taken_apart():
         ("wsgi::f", "not the name of a module"),
     ],
 )
-def test_what_is_no_target_is_explained(text, words):
-    """The error says what is wrong and shows what would be right."""
+def test_invalid_targets(text, words):
+    """The error names the fault and shows a valid target."""
     with pytest.raises(ValueError, match=words.replace(".", r"\.")):
         parse_target(text)
 
 
-def test_references_are_taken_apart():
+def test_references_are_parsed():
     """A module alone, an attribute of it, and a factory."""
     assert parse_reference("a.b") == Reference("a.b", "", False)
     assert parse_reference("a.b:c.d") == Reference("a.b", "c.d", False)
@@ -46,7 +46,7 @@ def test_references_are_taken_apart():
 
 
 @pytest.mark.parametrize("text", ["a-b", "a:", ":f", "a:f(1)", "a:b:c", "wsgi:a:b"])
-def test_what_is_no_reference_is_explained(text):
+def test_invalid_references(text):
     """The error names the part that is wrong."""
     with pytest.raises(ValueError, match="is not the name of"):
         parse_reference(text)
@@ -55,7 +55,7 @@ def test_what_is_no_reference_is_explained(text):
 @pytest.mark.parametrize(
     "text", ["/", "/a%20b?c=d", "http://a.example:8000/x", "https://a", "a.b:c"]
 )
-def test_what_may_be_warmed_up(text):
+def test_valid_entries_of_warm_up(text):
     """Paths, URLs and functions."""
     parse_warm_up(text)
 
@@ -72,15 +72,15 @@ def test_what_may_be_warmed_up(text):
         ("", "not the name of a module"),
     ],
 )
-def test_what_may_not_be_warmed_up_is_explained(text, words):
-    """The error says what is wrong."""
+def test_invalid_entries_of_warm_up(text, words):
+    """The error names the fault."""
     with pytest.raises(ValueError, match=words):
         parse_warm_up(text)
 
 
 @pytest.mark.parametrize("text", ["", "/health", "/a?b=c", "http://a.example:8000/x", "http://a"])
-def test_what_may_be_checked(text):
-    """A path or a URL without TLS; nothing is no check."""
+def test_valid_trial_requests(text):
+    """A path or a URL without TLS; an empty text is no trial request."""
     parse_check(text)
 
 
@@ -96,7 +96,7 @@ def test_what_may_be_checked(text):
         ("http://a:99999/", "[Pp]ort"),
     ],
 )
-def test_what_may_not_be_checked_is_explained(text, words):
+def test_invalid_trial_requests(text, words):
     """The error names what is wrong."""
     with pytest.raises(ValueError, match=words):
         parse_check(text)
@@ -106,6 +106,6 @@ def test_what_may_not_be_checked_is_explained(text, words):
     ("entry", "request_"),
     [("/", True), ("http://a", True), ("https://a", True), ("a:b", False), ("ftp://a", False)],
 )
-def test_what_is_a_request(entry, request_):
-    """A path or a URL, and no function."""
+def test_requests_and_functions(entry, request_):
+    """A path or a URL is a request, MODULE:FUNCTION is not."""
     assert is_request(entry) is request_

@@ -25,7 +25,7 @@ def test_durations_as_systemd_writes_them(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "1:30", "on", "-3s", "3x", "3 4", "1min 30", "s", "1_000"])
-def test_what_is_no_duration(text):
+def test_invalid_durations(text):
     """YAML's sexagesimal number, words, signs and unknown units are refused."""
     with pytest.raises(ValueError, match=r"duration|unit|empty"):
         units.parse_duration(text)
@@ -40,22 +40,22 @@ def test_numbers_of_requests(text):
 @pytest.mark.parametrize(
     "text", ["", "requests", "-1", "1.5 requests", "5 minutes", "2 requests 3"]
 )
-def test_what_is_no_number_of_requests(text):
-    """Anything else says what is expected."""
+def test_invalid_numbers_of_requests(text):
+    """The error shows what is expected."""
     with pytest.raises(ValueError, match="for example 2000 requests"):
         units.parse_requests(text)
 
 
 @given(st.integers(min_value=0, max_value=10**7))
-def test_durations_survive_being_written(milliseconds):
-    """What is shown is read as the same again."""
+def test_a_formatted_duration_is_parsed_again(milliseconds):
+    """The formatted text is parsed to the same value."""
     seconds = milliseconds / 1000
     assert units.parse_duration(units.format_duration(seconds)) == pytest.approx(seconds)
 
 
 @given(st.integers(min_value=0, max_value=1 << 50))
-def test_sizes_survive_being_written(size):
-    """What is shown is read as the same again."""
+def test_a_formatted_size_is_parsed_again(size):
+    """The formatted text is parsed to the same value."""
     assert units.parse_size(units.format_size(size)) == size
 
 
@@ -70,7 +70,7 @@ def test_sizes():
 
 
 def test_modes_are_octal_however_written():
-    """0660, 660 and 0o660 are the same; 8 and 9 are no digits."""
+    """0660, 660 and 0o660 are equal; 8 and 9 are refused."""
     assert {units.parse_mode(text) for text in ("0660", "660", "0o660")} == {0o660}
     assert units.format_mode(0o660) == "0660"
     with pytest.raises(ValueError, match="octal"):
