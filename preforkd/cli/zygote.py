@@ -10,13 +10,11 @@ import socket
 import msgspec
 
 from preforkd.ipc import messages
-from preforkd.ipc.channel import Channel
+from preforkd.ipc.channel import CHANNEL_DESCRIPTOR, STACKS_DESCRIPTOR, Channel
 from preforkd.linux import process, stacks
 from preforkd.worker import main as worker
 from preforkd.zygote import zygote
 
-CHANNEL_DESCRIPTOR = 3
-STACKS_DESCRIPTOR = 4
 _to_zygote: "msgspec.msgpack.Decoder[messages.ToZygote]" = msgspec.msgpack.Decoder(
     messages.ToZygote
 )

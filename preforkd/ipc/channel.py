@@ -1,9 +1,8 @@
 """A channel: one end of a SOCK_SEQPACKET pair between the master and a child.
 
-A datagram is one message in MessagePack; file descriptors travel with it (SCM_RIGHTS), and the
-kernel adds who sent it (SCM_CREDENTIALS), so a child cannot give itself another's pid.  End-of-file
-means that the other side is gone: for the master that the child has ended, for a child that the
-master has.  unix(7), socketpair(2).
+A datagram is one message in MessagePack.  File descriptors accompany it (SCM_RIGHTS), and the kernel adds the
+sender's pid (SCM_CREDENTIALS), which a child without privileges cannot forge.  End-of-file means that the process
+at the other end is gone.  unix(7), socketpair(2)
 """
 
 import array
@@ -20,6 +19,10 @@ from preforkd.ipc import scm_rights
 
 T = TypeVar("T")
 
+CHANNEL_DESCRIPTOR = 3
+STACKS_DESCRIPTOR = 4
+"""The descriptors that a zygote inherits when it is executed: its channel, and the memory for its stacks."""
+
 _CREDENTIALS = struct.Struct("3i")
 _MESSAGE_LIMIT = 256 * 1024
 _DESCRIPTOR_LIMIT = 253  # SCM_MAX_FD
@@ -28,19 +31,19 @@ _ANCILLARY = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(_DESCRIPTO
 
 
 class ChannelClosedError(Exception):
-    """The other side is gone."""
+    """The process at the other end is gone."""
 
 
 class UnwantedDescriptorsError(ChannelClosedError):
-    """The other side has sent descriptors where none are due: it is not listened to any more."""
+    """The other end has sent descriptors where none are allowed: the channel is not read any more."""
 
 
 class MalformedMessageError(Exception):
-    """The other side said something that is no message of its language."""
+    """A datagram is not a message of its direction."""
 
 
 class Received(msgspec.Struct, Generic[T], frozen=True):
-    """A message, its descriptors (the receiver's to close), and the sender's pid."""
+    """A message, its descriptors, which the receiver must close, and the sender's pid."""
 
     message: T
     descriptors: tuple[int, ...]
@@ -48,9 +51,9 @@ class Received(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Channel(Generic[T]):
-    """One end; ``T`` is what is received.
+    """One end; ``T`` is the union of the messages that it receives.
 
-    ``takes_descriptors``: whether the other side may send some; see `preforkd.ipc.scm_rights`.
+    ``takes_descriptors``: whether the other end may send descriptors; see `preforkd.ipc.scm_rights`.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Channel(Generic[T]):
     ) -> None:
         self._sock = sock
         self._peeks = not takes_descriptors and not scm_rights.refuse(sock)
-        """Descriptors may come although none are due: the kernel cannot refuse them."""
+        """The kernel cannot refuse descriptors: look for them before each receive."""
         self._decoder = decoder
         self._encoder = msgspec.msgpack.Encoder()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -76,9 +79,8 @@ class Channel(Generic[T]):
     ) -> None:
         """Send one message.
 
-        Raises ChannelClosedError when the other side is gone, and, unless it may ``wait``,
-        BlockingIOError when the other side does not read what it is sent: a master must not
-        wait for its child.
+        Raises ChannelClosedError if the other end is closed, and, without ``wait``, BlockingIOError if the
+        channel is full: the master must not block on a child that does not read.
         """
         ancillary = (
             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
@@ -92,15 +94,15 @@ class Channel(Generic[T]):
             raise ChannelClosedError from error
 
     def receive(self, *, wait: bool) -> Received[T] | None:
-        """Return the next message; None when there is none yet and ``wait`` is false.
+        """Return the next message; None if there is none yet and ``wait`` is false.
 
-        Raises ChannelClosedError at end-of-file, UnwantedDescriptorsError, and MalformedMessageError
-        for what is no message; the channel goes on after the latter.
+        Raises ChannelClosedError at end-of-file, UnwantedDescriptorsError, and MalformedMessageError, after
+        which the channel can still be used.
         """
         how = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
         try:
             if self._peeks:
-                # There is room for credentials only, so what is cut are descriptors.
+                # The buffer has room for the credentials only: MSG_CTRUNC means that there are descriptors.
                 _, _, seen, _ = self._sock.recvmsg(1, _CREDENTIALS_ONLY, how | socket.MSG_PEEK)
                 if seen & socket.MSG_CTRUNC:
                     raise UnwantedDescriptorsError
@@ -118,13 +120,13 @@ class Channel(Generic[T]):
             raise MalformedMessageError(f"from pid {pid}: message too long")
         try:
             message = self._decoder.decode(data)
-        except (ValueError, RecursionError) as error:  # DecodeError, and text that is no UTF-8
+        except (ValueError, RecursionError) as error:  # DecodeError, and text that is not UTF-8
             close_all(descriptors)
             raise MalformedMessageError(f"from pid {pid}: {error}") from error
         return Received(message, descriptors, pid)
 
     def close(self) -> None:
-        """Close this end; the other sees end-of-file. Closing twice is harmless."""
+        """Close this end; the other reads end-of-file. A second call does nothing."""
         if self._peeks and self._sock.fileno() >= 0:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
@@ -145,16 +147,16 @@ def _unpack(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, tuple[int, ..
 
 
 def close_all(descriptors: Iterable[int]) -> None:
-    """Close descriptors that came with a message nobody wants."""
+    """Close the descriptors of a message that is ignored."""
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Return the two ends of a new channel, the master's (non-blocking) first; close-on-exec."""
+    """Return the ends of a new channel: the master's, which is non-blocking, and the child's; close-on-exec."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
-    # A child's first messages may be sent before its master looks; none may lack its sender's pid.
+    # Set before the child can send: a message that arrives earlier would have no credentials.
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     return ours, theirs

@@ -1,8 +1,8 @@
-"""What the three processes say to each other: msgspec structs in tagged unions, one a direction.
+"""The messages between the master, a zygote and a worker: msgspec structs in a tagged union for each direction.
 
-The master decodes what its children say with `FROM_ZYGOTE` and `FROM_WORKER`: an unknown or
-malformed message is gossip, to be logged and ignored.  File descriptors travel beside a message
-(see `preforkd.ipc.channel`).
+The receiver decodes with the union of its direction (`ToZygote`, `FromZygote`, `ToWorker`, `FromWorker`), so
+that an unknown tag, a wrong type or a missing field is a decoding error.  The master logs such a message and
+ignores it.  File descriptors accompany a message as ancillary data; see `preforkd.ipc.channel`.
 """
 
 from msgspec import Struct, field
@@ -13,25 +13,25 @@ from preforkd.errors import Failure
 class Load(Struct, frozen=True, tag="load"):
     """Master to zygote: load the application.
 
-    Descriptors: the listeners, in the order of ``listeners``, and the ends of the handoff queue.
+    Descriptors: the listeners, in the order of ``listeners``, then the two ends of the handoff queue.
 
-    ``settings`` is a `preforkd.config.settings.Settings` in MessagePack: ipc knows no settings.
+    ``settings`` is a `preforkd.config.settings.Settings` in MessagePack: ipc does not depend on settings.
     """
 
     generation: int
     settings: bytes
     listeners: tuple[str, ...]
     handoff: bool = False
-    """The last two descriptors are the ends of the handoff queue between the workers."""
+    """The last two descriptors are the sending and the receiving end of the handoff queue."""
     check: bool = True
-    """Nothing that it loads has served before: the request of the settings (app.check) is tried."""
+    """Send the trial request (app.check). False: the generation has served before."""
 
 
 class Fork(Struct, frozen=True, tag="fork"):
     """Master to zygote: fork a worker.
 
-    Descriptors: its channel, its slot's memory, and if the master reads its standard output and error,
-    those two.
+    Descriptors: its channel, its slot's memory, and, if the master reads its standard output and error,
+    the writing ends of these two pipes.
     """
 
     worker: int
@@ -39,28 +39,28 @@ class Fork(Struct, frozen=True, tag="fork"):
 
 
 class Dismiss(Struct, frozen=True, tag="dismiss"):
-    """Master to zygote: leave."""
+    """Master to zygote: exit."""
 
     followed: bool = False
-    """Another zygote goes on with what this one has loaded: its exit handlers must not take it away."""
+    """A zygote forked from a worker continues with what was loaded: exit handlers must not run here."""
 
 
 class Loaded(Struct, frozen=True, tag="loaded"):
-    """Zygote to master: the application is loaded; it took this many seconds."""
+    """Zygote to master: the application is loaded; ``seconds`` is the time that it took."""
 
     seconds: float
     directory: str = ""
-    """Where it was loaded, without symbolic links."""
+    """The application's directory, without symbolic links."""
 
 
 class LoadFailed(Struct, frozen=True, tag="load-failed"):
-    """Zygote to master: the application could not be loaded; the zygote leaves."""
+    """Zygote to master: the application could not be loaded; the zygote exits."""
 
     failure: Failure = field(name="problem")
 
 
 class Forked(Struct, frozen=True, tag="forked"):
-    """Zygote to master: this worker lives, and has been reparented to the master."""
+    """Zygote to master: the worker was forked and has become the master's child."""
 
     worker: int
     pid: int
@@ -74,31 +74,31 @@ class ForkFailed(Struct, frozen=True, tag="fork-failed"):
 
 
 class Ready(Struct, frozen=True, tag="ready"):
-    """Worker to master: I can serve, as soon as I am told to."""
+    """Worker to master: the worker has started; it accepts connections after `Serve`."""
 
 
 class Failed(Struct, frozen=True, tag="failed"):
-    """Worker to master: I cannot start, and leave."""
+    """Worker to master: the worker could not start; it exits."""
 
     failure: Failure = field(name="problem")
 
 
 class Leaving(Struct, frozen=True, tag="leaving"):
-    """Worker to master: I leave of my own accord."""
+    """Worker to master: the worker exits without having been retired."""
 
     reason: str
 
 
 class ActivityResumed(Struct, frozen=True, tag="activity-resumed"):
-    """Worker to master: something happens again (asked for by the slot's bell)."""
+    """Worker to master: the worker has become busy, and its slot requested a wake-up."""
 
 
 class RequestLimitReached(Struct, frozen=True, tag="request-limit-reached"):
-    """Worker to master: I have answered as many requests as I was to."""
+    """Worker to master: the worker has answered the number of requests that `Serve` set."""
 
 
 class Reforked(Struct, frozen=True, tag="reforked"):
-    """Worker to master: this zygote was forked from me, and has been reparented to the master."""
+    """Worker to master: a zygote was forked from the worker and has become the master's child."""
 
     zygote: int
     pid: int
@@ -114,52 +114,53 @@ class ReforkFailed(Struct, frozen=True, tag="refork-failed"):
 class Serve(Struct, frozen=True, tag="serve"):
     """Master to worker: accept connections.
 
-    After so many ``requests`` (0: any number) the worker says so, and serves on until it is told.
+    After ``requests`` (0: no limit) the worker sends `RequestLimitReached` and continues until it is retired.
     """
 
     requests: int = 0
 
 
 class Retire(Struct, frozen=True, tag="retire"):
-    """Master to worker: accept no more, finish, leave.
+    """Master to worker: drain and exit.
 
-    Idle keep-alive connections may stay for ``linger`` seconds, so that a client's next request
-    meets an answer with ``Connection: close`` instead of a reset.
+    Idle keep-alive connections stay open for ``linger`` seconds, so that a client's next request is
+    answered with ``Connection: close`` instead of a reset.
     """
 
     linger: float = 0.0
     timeout: float | None = None
-    """Seconds until a worker that has not left is killed; None: as its settings say."""
+    """Seconds after which the master kills the worker; None: timeouts.drain."""
 
 
 class DrainNotice(Struct, frozen=True, tag="drain-notice"):
-    """Master to worker: the service stops soon; serve on, but no longer say that you are ready."""
+    """Master to worker: the service stops soon; serve on, but fail the readiness probe (http.ready)."""
 
 
 class Trim(Struct, frozen=True, tag="trim"):
-    """Master to worker: memory is short; give back what is not needed, when you are idle."""
+    """Master to worker: memory is short; collect garbage and free memory when idle."""
 
 
 class ReforkRequest(Struct, frozen=True, tag="refork"):
-    """Master to worker: fork the next zygote from yourself.
+    """Master to worker: fork the next zygote from the worker's own process.
 
-    Descriptors: that zygote's channel, and the memory for its stacks.
+    Descriptors: the zygote's channel, and the memory for its stacks.
     """
 
     zygote: int
 
 
 class Heartbeat(Struct, frozen=True, tag="heartbeat"):
-    """Master to worker: look at the sockets anew, and show in the slot that the loop turns (a beat).
+    """Master to worker: count a heartbeat in the slot, and check all sockets for events again.
 
-    Connections wait, and the worker that was woken for them may be unable to come.
+    The second part is for connections that wait while the worker that the kernel woke for them is stopped
+    or hangs.
     """
 
 
 class RequestTimeout(Struct, frozen=True, tag="request-timeout"):
-    """Master to worker: the request that began then takes too long, and you are killed in a moment.
+    """Master to worker: the request exceeds timeouts.request, and the worker will be killed soon.
 
-    ``since`` is what the slot says, monotonic nanoseconds: by now it may be another request.
+    ``since`` is the value of the slot in monotonic nanoseconds: if it has changed, another request runs.
     """
 
     since: int

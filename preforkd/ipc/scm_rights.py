@@ -1,11 +1,13 @@
-"""Descriptors that nobody asked for: they harm by being closed.
+"""Protection against unwanted file descriptors (SCM_RIGHTS): closing them may block the receiver.
 
-Whoever can send to a Unix socket can send descriptors with the data, and the last close of some waits:
-that of a TCP socket with SO_LINGER for its peer, that of a terminal for its output, that of a file for
-its server. It is the receiver who waits, whether he takes such a descriptor, passes it over, or closes
-his socket with it unread. Linux 6.16 lets a socket refuse them (SO_PASSRIGHTS); before that they are
-found by a peek, which closes nothing, are never received, and a socket that may hold some is closed in
-a thread. unix(7), socket(7)
+A peer that can send to a Unix socket can send descriptors with the data, and the last close(2) of some blocks:
+of a TCP socket with SO_LINGER until its peer answers, of a terminal until its output is written, of a file on a
+network until its server answers.  It is the receiver that blocks, whether it receives such a descriptor,
+discards it, or closes its socket with the descriptor unread.
+
+Since Linux 6.16 a socket can refuse descriptors (SO_PASSRIGHTS).  With older kernels `preforkd.ipc.channel`
+detects them by a peek, which closes nothing, never receives them, and closes a socket that may hold some in a
+thread. unix(7), socket(7)
 """
 
 import contextlib
@@ -17,15 +19,15 @@ _SO_PASSRIGHTS = 83
 
 
 def refuse(sock: socket.socket) -> bool:
-    """Have the kernel refuse descriptors that are sent to this Unix socket; tell whether it does.
+    """Make the kernel refuse descriptors that are sent to this Unix socket; return whether it can.
 
-    What a listening socket accepts inherits that.
+    Connections that a listening socket accepts inherit this.
     """
     return _pass(sock, allowed=False)
 
 
 def allow(sock: socket.socket) -> None:
-    """Let descriptors be sent to this Unix socket again."""
+    """Allow descriptors to be sent to this Unix socket again."""
     _pass(sock, allowed=True)
 
 
@@ -38,9 +40,9 @@ def _pass(sock: socket.socket, *, allowed: bool) -> bool:
 
 
 def close_in_thread(close: Callable[[], None], done: Callable[[], None] = lambda: None) -> None:
-    """Call ``close``, which may wait for long, in a thread, then ``done`` there.
+    """Call ``close``, which may block, and then ``done`` in a daemon thread.
 
-    A process that ends does not wait for it. Where the system grants no thread, the caller waits.
+    The exit of the process does not wait for it. If no thread can be started, the caller blocks.
     """
 
     def run() -> None:

@@ -16,13 +16,11 @@ from preforkd.config.encoding import native
 from preforkd.config.settings import Settings
 from preforkd.errors import Place
 from preforkd.ipc import handoff, messages, slots
-from preforkd.ipc.channel import Channel, pair
+from preforkd.ipc.channel import CHANNEL_DESCRIPTOR, STACKS_DESCRIPTOR, Channel, pair
 from preforkd.ipc.ratelimit import RateLimit
 from preforkd.linux import backlog, process
 from preforkd.supervisor.child_output import Output
 
-CHANNEL_DESCRIPTOR = 3
-STACKS_DESCRIPTOR = 4
 _ROOM = 160
 """Bytes of padding in a zygote's command line: room for its title and those of its workers."""
 
