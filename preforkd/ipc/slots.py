@@ -12,7 +12,7 @@ combination.
 The master uses what it reads for display and for decisions about that worker only, and there is no pid,
 index or length among the fields: a worker that writes garbage harms itself.
 
-The position of the memory file, which both sides share, says where the stacks end.  The size is sealed, so
+The position of the memory file, which both sides share, is where the stacks end.  The size is sealed, so
 that a worker can neither write without end nor truncate the mapping of the master.
 """
 

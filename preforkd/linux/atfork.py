@@ -1,14 +1,14 @@
-"""Children that the application forks are no workers: they lose what makes a process one.
+"""Children that the application forks lose preforkd's descriptors and signal handlers.
 
-fork(2) copies all descriptors. A child that lives on would keep clients waiting for the end of their
-answers and the port bound after the service has ended; one that comes back from the application's
-call would accept, answer and be told to leave in its parent's place, unknown to the master. So each
-descriptor that is the worker's, or the zygote's while it loads, is replaced in the child. Programs that
-are executed are not concerned: all of these are close-on-exec.
+fork(2) copies all descriptors.  A child that keeps running would keep the connections of clients open after
+their responses, and the port bound after the service has stopped; one that returns from the application's call
+would accept connections and read the master's messages in its parent's place.  So each descriptor of the
+worker, or of the zygote while it loads, is replaced in the child.  Executed programs are not affected: all of
+these descriptors are close-on-exec.
 
-Signal handlers are copied as well. With a worker's, a child would survive the SIGTERM of
-``multiprocessing.Process.terminate()``, and by its descriptor for wake-ups what is sent to the child would
-reach its parent. So the child finds the signals that preforkd has handlers for as Python sets them up.
+Signal handlers are copied as well.  With those of a worker, a child would survive the SIGTERM of
+``multiprocessing.Process.terminate()``, and signals to the child would wake its parent through the wake-up
+descriptor.  So the signals that preforkd handles get Python's default handlers in the child.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 
 _OURS = "preforkd."
-"""How the modules are named whose signal handlers are taken away."""
+"""The prefix of modules whose signal handlers are removed."""
 
 
 class ApplicationChildren:
-    """Watches for them from now on; ``ours`` returns the descriptors that are this process's own."""
+    """Acts in children that are forked from now on; ``ours`` returns this process's descriptors."""
 
     def __init__(self, ours: Callable[[], Iterable[int]]) -> None:
         self._ours = ours
@@ -30,7 +30,7 @@ class ApplicationChildren:
         self._exempt = False
         self._done = False
         self._masks: dict[int, set[int]] = {}
-        """What the threads that fork at this moment had blocked before."""
+        """The signal masks of threads that are forking, from before the fork."""
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.register_at_fork(
             before=self._block, after_in_parent=self._unblock, after_in_child=self._disown
@@ -38,12 +38,12 @@ class ApplicationChildren:
 
     @property
     def in_child(self) -> bool:
-        """Tell whether this process is such a child."""
+        """Return whether this process is such a child."""
         return self._parent is not None and os.getpid() != self._parent
 
     @contextlib.contextmanager
     def exempt(self) -> Iterator[None]:
-        """Let what is forked meanwhile keep everything: it is not the application's."""
+        """Leave children that are forked meanwhile unchanged: preforkd forks them."""
         self._exempt = True
         try:
             yield
@@ -51,12 +51,12 @@ class ApplicationChildren:
             self._exempt = False
 
     def disable(self) -> None:
-        """Watch no more: what cannot be undone does nothing."""
+        """Stop; the functions stay registered (os.register_at_fork cannot undo it) and do nothing."""
         os.close(self._null)
         self._parent, self._ours = None, tuple
 
     def _block(self) -> None:
-        # What is sent to the child before its handlers are the default ones would be lost.
+        # A signal that arrives in the child before the handlers are reset would be lost.
         if self._parent is not None and not self._done:
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             self._masks[threading.get_ident()] = {int(number) for number in mask}
@@ -68,8 +68,7 @@ class ApplicationChildren:
 
     def _disown(self) -> None:
         try:
-            # Children of children are the application's own affair: by then it may have closed what was
-            # replaced, and use the numbers.
+            # Not in children of children: the child may have closed the replacements and reused the numbers.
             if self._parent is not None and not (self._exempt or self._done):
                 self._done = True
                 reset_signals()
@@ -78,17 +77,16 @@ class ApplicationChildren:
             self._unblock()
 
     def _replace_descriptors(self) -> None:
-        # Replaced, not closed: the numbers must not become those of files that the child opens, which
-        # objects of the worker would then write to.
+        # Replaced, not closed: objects of the worker would write to files that get the numbers later.
         for descriptor in self._ours():
             if descriptor >= 0:
                 os.dup2(self._null, descriptor, inheritable=False)
 
 
 def reset_signals() -> None:
-    """Set signals that preforkd handles as Python finds them, and no descriptor to be woken by.
+    """Reset signals that preforkd handles to Python's defaults, and remove the wake-up descriptor.
 
-    Handlers of the application's stay. In the main thread only.
+    The application's handlers stay. Call it in the main thread only.
     """
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():

@@ -1,4 +1,4 @@
-"""How many connections wait in the kernel for somebody to accept them, and messages to receive them.
+"""How many connections wait in a listener's backlog, and how many messages at a socket.
 
 tcp(7), TCP_INFO; sock_diag(7), UNIX_DIAG; socket(7), SO_PEEK_OFF
 """
@@ -10,7 +10,7 @@ import socket
 import struct
 
 _UNACKED = 24
-"""Offset of tcpi_unacked in struct tcp_info: for a listening socket, what waits to be accepted."""
+"""Offset of tcpi_unacked in struct tcp_info: for a listening socket, the length of the backlog."""
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
@@ -26,9 +26,9 @@ _LENGTH_ONLY = socket.MSG_PEEK | socket.MSG_TRUNC | socket.MSG_DONTWAIT
 
 
 def waiting(sock: socket.socket) -> int:
-    """Return how many connections wait at a listening socket; 0 when nobody can tell.
+    """Return how many connections wait at a listening socket; 0 if it is unknown.
 
-    For a Unix socket that cannot be asked (AF_NETLINK may be forbidden) it is 1 if any waits.
+    For a Unix socket without sock_diag (AF_NETLINK may be forbidden) it is 1 if any waits.
     """
     if sock.family == socket.AF_UNIX:
         depth = _unix_depth(sock)
@@ -41,24 +41,24 @@ def waiting(sock: socket.socket) -> int:
 
 
 def readable(sock: socket.socket) -> bool:
-    """Tell whether something waits at a socket: a connection, a message."""
+    """Return whether a connection or a message waits at a socket."""
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
     return bool(poll.poll(0))
 
 
 def queued_messages(sock: socket.socket, limit: int) -> int:
-    """Return how many messages wait at a socket of type SOCK_SEQPACKET; at most ``most``.
+    """Return how many messages wait at a socket of type SOCK_SEQPACKET; at most ``limit``.
 
-    They stay there, and descriptors with them. No other process may peek at it.
+    They stay there with their descriptors. No other process may peek at the socket.
     """
     count = offset = 0
-    with contextlib.suppress(OSError):  # BlockingIOError: there are no more
+    with contextlib.suppress(OSError):  # BlockingIOError: no further message
         while count < limit:
             sock.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, offset)
             size = sock.recv_into(bytearray(1), 1, _LENGTH_ONLY)
             if not size:
-                break  # the other end is closed, or somebody has sent nothing
+                break  # the other end is closed, or the message is empty
             offset += size
             count += 1
     return count

@@ -1,4 +1,4 @@
-"""Listening sockets of our own. Errors say in one line what is wrong, and in another what to do.
+"""Listening sockets that preforkd binds itself.
 
 ip(7), ipv6(7), unix(7)
 """
@@ -29,21 +29,21 @@ _ACL_VERSION = 2
 
 
 def bind_tcp(host: str | None, port: int, backlog: int) -> list[socket.socket]:
-    """Return listening sockets for each address that the host has; None: every address, v4 and v6.
+    """Return listening sockets for each address of the host; None: every address, IPv4 and IPv6.
 
     They are non-blocking and close-on-exec. Raises SystemFailure.
     """
     if host is None:
         return [_bind_everywhere(port, backlog)]
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    # A text would be encoded by IDNA, whose tables stay: 0.3 MB, and few have names that need them.
+    # A str would be encoded by the idna codec, whose tables take 0.3 MB; few host names need it.
     name = host.encode() if host.isascii() else host
     try:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise SystemFailure(
-            f"{where}: the host is not known: {error.strerror}",
-            hint="write an address, or a name that this machine can resolve",
+            f"{where}: unknown host: {error.strerror}",
+            hint="use an address, or a name that this machine can resolve",
         ) from error
     bound: list[socket.socket] = []
     failures: list[SystemFailure] = []
@@ -52,7 +52,7 @@ def bind_tcp(host: str | None, port: int, backlog: int) -> list[socket.socket]:
             bound.append(_listen_on(family, address, backlog, where, v6_only=True))
         except SystemFailure as error:
             failures.append(error)
-    # A name may resolve to an address of a family that is switched off here, too.
+    # A name may also resolve to an address of a family that is disabled here.
     fatal = failures if not bound else [error for error in failures if not _is_elsewhere(error)]
     if fatal:
         for sock in bound:
@@ -102,9 +102,9 @@ def _listen_on(
 def bind_unix(path: str, mode: int, owner: str, group: str, backlog: int) -> socket.socket:
     """Return a listening socket at the path, with these permissions from its first moment.
 
-    It is bound with no permission for anybody, listens, and only then is opened: nobody meets a
-    socket that does not answer or lets in too many. A socket file that nobody listens on is
-    replaced, a live one is not. Raises SystemFailure.
+    It is bound with mode 0 and gets its mode once it listens: no client is refused by a socket that does not
+    listen yet, or accepted against its permissions. A socket file without a listener is replaced, one with a
+    listener is not. Raises SystemFailure.
     """
     where = f"unix:{path}"
     uid, gid = _user(owner, where), _group(group, where)
@@ -134,14 +134,14 @@ def bind_unix(path: str, mode: int, owner: str, group: str, backlog: int) -> soc
 
 
 _files: WeakKeyDictionary[socket.socket, tuple[int, int]] = WeakKeyDictionary()
-"""Device and inode of a socket's file, as it was first seen: the kernel does not tell a socket's own."""
+"""Device and inode of a socket's file when it was first opened: no system call returns them for a socket."""
 
 
 @contextlib.contextmanager
 def _file_of(sock: socket.socket) -> Iterator[str]:
-    """Provide a path that is the file of a bound Unix socket, whatever lies at its own by now.
+    """Provide a path to the file of a bound Unix socket that later changes of its directory cannot redirect.
 
-    Who may write to its directory may have put another file there. Raises OSError.
+    Another user with write permission may have replaced the file. Raises OSError.
     """
     descriptor = os.open(sock.getsockname(), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -149,9 +149,9 @@ def _file_of(sock: socket.socket) -> Iterator[str]:
         identity = (there.st_dev, there.st_ino)
         is_ours = stat.S_ISSOCK(there.st_mode) and there.st_nlink == 1
         if not is_ours or _files.setdefault(sock, identity) != identity:
-            raise OSError(errno.EBADF, "the file at its path is another one")
+            raise OSError(errno.EBADF, "another file is at its path")
         path = f"/proc/self/fd/{descriptor}"
-        # Where /proc is not mounted, the file can only be named by its path.
+        # Without /proc there is only the path.
         yield path if os.path.exists(path) else sock.getsockname()
     finally:
         os.close(descriptor)
@@ -165,18 +165,18 @@ def _grant(sock: socket.socket, mode: int, uid: int, gid: int) -> None:
 
 
 def set_access(sock: socket.socket, mode: int, owner: str, group: str) -> None:
-    """Give the file of a Unix socket other permissions and another owner.
+    """Change the mode and the owner of the file of a Unix socket.
 
-    Raises OSError, also where another file lies at its path, and SystemFailure for an unknown name.
+    Raises OSError, also if another file is at its path, and SystemFailure for an unknown name.
     """
     where = f"unix:{sock.getsockname()}"
     _grant(sock, mode, _user(owner, where), _group(group, where))
 
 
 def set_members(sock: socket.socket, mode: int, group: str) -> None:
-    """Give a Unix socket's file these permissions, and its group's also to another one; empty: to none.
+    """Change the mode of a Unix socket's file, and give another group (empty: none) the group's permissions.
 
-    That is an entry of its access control list: the owner need not be a member, as chown demands.
+    This is an entry of its access control list: unlike for chown, the owner need not be a member of the group.
     Raises OSError, and SystemFailure for an unknown group. acl(5)
     """
     members = mode >> 3 & 7
@@ -191,10 +191,10 @@ def set_members(sock: socket.socket, mode: int, group: str) -> None:
 
 
 def close_unix(sock: socket.socket) -> None:
-    """Close a listening socket and remove its file, unless another one lies there by now.
+    """Close a listening socket and remove its file, unless another socket is there now.
 
-    A socket does not know its file's inode; whether the file was this socket's is found out by
-    connecting: once it is closed, nobody answers.
+    No system call returns the inode of a socket's file. After the close, a connection to this socket's file is
+    refused; one to another process's socket is not.
     """
     path = sock.getsockname()
     sock.close()
@@ -207,7 +207,7 @@ def close_unix(sock: socket.socket) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         except OSError:
-            pass  # gone, or somebody listens there whose backlog is full
+            pass  # removed, or another process listens there and its backlog is full
 
 
 def _refuse_if_taken(path: str, where: str) -> None:
@@ -217,16 +217,16 @@ def _refuse_if_taken(path: str, where: str) -> None:
         return
     if not stat.S_ISSOCK(there.st_mode):
         raise SystemFailure(
-            f"{where}: a file that is no socket is there",
+            f"{where}: a file that is not a socket exists there",
             hint=f"move {path} away, or choose another",
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            return  # left behind by a process that has ended
+            return  # left by a process that has exited
         except BlockingIOError:
-            pass  # somebody listens, and is busy
+            pass  # another process listens; its backlog is full
         except OSError as error:
             raise SystemFailure(f"{where}: {error.strerror}") from error
     raise SystemFailure(
@@ -253,7 +253,7 @@ def _user(name: str, where: str) -> int:
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
-        raise SystemFailure(f"{where}: there is no user {name!r}", hint="see owner") from None
+        raise SystemFailure(f"{where}: unknown user {name!r}", hint="see owner") from None
 
 
 def _group(name: str, where: str) -> int:
@@ -262,4 +262,4 @@ def _group(name: str, where: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise SystemFailure(f"{where}: there is no group {name!r}", hint="see group") from None
+        raise SystemFailure(f"{where}: unknown group {name!r}", hint="see group") from None

@@ -1,4 +1,4 @@
-"""What the kernel counts for the service's own cgroup: cgroups(7), version 2."""
+"""The service's cgroup: its processes and its OOM kills. cgroups(7), version 2."""
 
 import os
 import select
@@ -20,17 +20,17 @@ def own_folder(membership: str = MEMBERSHIP, hierarchy: str = HIERARCHY) -> str 
 
 
 def wait_until_alone(timeout: float, folder: str | None = None) -> list[int]:
-    """Wait until no other process is in this process's cgroup, for at most so many seconds.
+    """Wait until no other process is in this process's cgroup, for at most ``timeout`` seconds.
 
-    Returns the pids of those that are still there; empty also without version 2. pidfd_open(2)
+    Returns the pids that are left; empty also without version 2. pidfd_open(2)
     """
     folder = folder or own_folder()
     deadline = time.monotonic() + timeout
     while others := _others(folder):
-        rest = deadline - time.monotonic()
-        if rest <= 0:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
             break
-        _wait_for_one(others, rest)
+        _wait_for_one(others, remaining)
     return others
 
 
@@ -42,7 +42,7 @@ def _others(folder: str | None) -> list[int]:
             pids = [int(line) for line in file]
     except OSError:
         return []
-    # 0 is a process of another pid namespace.
+    # 0: a process of another PID namespace.
     return [pid for pid in pids if pid not in {0, os.getpid()}]
 
 
@@ -63,14 +63,14 @@ def _wait_for_one(pids: list[int], timeout: float) -> None:
 
 
 class OomKills:
-    """How often the kernel has killed in this cgroup for want of memory."""
+    """The number of OOM kills in this cgroup."""
 
     def __init__(self, folder: str | None = None) -> None:
         self._folder = folder or own_folder()
         self._count = self._read()
 
     def increased(self) -> bool:
-        """Tell whether it has done so since this was asked last."""
+        """Return whether there were OOM kills since the last call."""
         before, self._count = self._count, self._read()
         return self._count > before
 

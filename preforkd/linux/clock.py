@@ -1,4 +1,4 @@
-"""Times for people: the time of day.
+"""The time of day, for messages.
 
 clock_gettime(2)
 """
@@ -15,5 +15,5 @@ def time_of_day(unix: float) -> str:
 
 
 def time_of_day_at(monotonic: float) -> str:
-    """Return when a monotonic time was, or will be, by the wall clock as it is set now."""
+    """Return the time of day of a monotonic time, by the present setting of the clock."""
     return time_of_day(time.time() + monotonic - time.monotonic())

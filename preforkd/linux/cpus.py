@@ -17,7 +17,7 @@ def usable_cpus(membership: str = MEMBERSHIP, hierarchy: str = HIERARCHY) -> int
 
 
 def _quota(membership: str, hierarchy: str) -> float | None:
-    # The tightest of our own cgroup and all above it.
+    # The smallest quota of this cgroup and its ancestors.
     folder = own_folder(membership, hierarchy) or ""
     found = []
     while len(folder) >= len(hierarchy):

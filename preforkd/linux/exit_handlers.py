@@ -1,10 +1,10 @@
-"""What processes do at their end about things that others still use, since it was there before a fork.
+"""Exit handlers that must run once, in the process that registered them, and not in each forked process.
 
-A forked process inherits its parent's children as multiprocessing knows them, and its finalizers
-(`weakref.finalize`, which removes `tempfile.TemporaryDirectory`). A worker that ends would terminate the
-helpers and delete the directories of all. Only who has made them may do so, and only when nobody goes on
-with them. multiprocessing has the same rule for the processes that it forks itself. Functions registered
-with `atexit` run in each process that ends, as they do in every forking server.
+A forked process inherits multiprocessing's list of child processes and the finalizers of `weakref.finalize`,
+one of which removes each `tempfile.TemporaryDirectory`.  A worker that exits would terminate the children and
+delete the directories that all workers use.  Only the process that created them may do so, and only if no other
+process continues with them. multiprocessing follows the same rule in processes that it forks itself.  Functions
+registered with `atexit` run in each process that exits, as in other preforking servers.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from typing import Any
 
 
 class DeferredExitHandlers:
-    """Children and finalizers that forked processes do not get; `restore` before this process ends."""
+    """Holds children and finalizers that forked processes must not inherit, until `restore`."""
 
     def __init__(self) -> None:
         self._children: set[Any] = set()
         self._finalizers: list[Any] = []
 
     def defer(self) -> None:
-        """Take them away, until they are given back: to be called before each fork.
+        """Take children and finalizers away; call it before each fork.
 
-        In the process that forks and not in its children: each of these would copy pages for it.
+        The parent does it, not the child: every child would copy pages.
         """
         children = _children()
         self._children |= children
@@ -36,10 +36,10 @@ class DeferredExitHandlers:
                 self._finalizers.append(finalizer)
 
     def restore(self) -> None:
-        """Let this process end them when it ends."""
+        """Put them back, before this process exits."""
         _children().update(self._children)
         for finalizer in self._finalizers:
-            finalizer.atexit = True  # nothing happens if it has been called
+            finalizer.atexit = True  # does nothing if it has been called
         self._children, self._finalizers = set(), []
 
 
@@ -49,22 +49,21 @@ def _children() -> set[Any]:
 
 
 def flush_logging() -> None:
-    """Write what handlers of logging have collected: each forked process would write it once more."""
+    """Flush handlers of logging: each forked process would write their buffers again."""
     for reference in list(logging._handlerList):  # type: ignore[attr-defined]
         with contextlib.suppress(Exception):
             reference().flush()
 
 
 def reset_multiprocessing() -> None:
-    """Do in a newborn process what multiprocessing does in those that it forks itself.
+    """Do in a forked process what multiprocessing does in those that it forks itself.
 
-    Its queues, locks, and proxies of managers are made usable: they would share threads and connections
-    with other processes. The server of the start method ``forkserver`` is the parent's: another one is
-    started when there is need.
+    Queues, locks and proxies of managers get their own threads and connections. The server of the start method
+    ``forkserver`` belongs to the parent: another one is started on demand.
     """
     with contextlib.suppress(Exception):
         sys.modules["multiprocessing.util"]._run_after_forkers()
-        # It is removed by the process that has made it.
+        # The process that created it removes it.
         sys.modules["multiprocessing.process"].current_process()._config.pop("tempdir", None)
     server: Any = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
     if getattr(server, "_forkserver_pid", None) is not None:

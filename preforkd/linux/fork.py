@@ -14,54 +14,54 @@ from msgspec import Struct
 
 
 class ForkedChild(Struct, frozen=True):
-    """In the grandchild: it goes on when its parent is the subreaper, and that one was told."""
+    """In the grandchild: `wait` before it does anything else."""
 
-    go: int
-    middle: int
-    """The process between, which may still be the parent."""
+    start_pipe: int
+    intermediate: int
+    """Pid of the intermediate process, which may still be the parent."""
 
     def wait(self) -> None:
-        """Return when the process that forked has closed its end, or has ended."""
-        os.read(self.go, 1)
-        os.close(self.go)
-        # One that has ended has not waited for the one between, who may still be our parent: until it
-        # is the subreaper, that one would not believe a word of ours.
-        if os.getppid() == self.middle:
-            _wait_for_end(self.middle)
+        """Return when the original process has closed its end of the pipe or has exited."""
+        os.read(self.start_pipe, 1)
+        os.close(self.start_pipe)
+        # An original process that has exited did not wait for the intermediate one, which may still be our
+        # parent. The master ignores messages of a process that is not its child.
+        if os.getppid() == self.intermediate:
+            _wait_for_end(self.intermediate)
 
 
 def double_fork() -> tuple[int, int] | ForkedChild:
-    """Return, in this process, the grandchild's pid and the descriptor whose closing lets it go.
+    """Fork twice; return, in this process, the grandchild's pid and the descriptor whose close starts it.
 
-    Raises OSError when either fork is refused; nothing is left behind then.
+    Raises OSError if a fork is refused; no process is left then.
     """
-    with contextlib.suppress(Exception):  # the application may have put anything in their place
+    with contextlib.suppress(Exception):  # the application may have replaced them
         sys.stdout.flush()
         sys.stderr.flush()
-    go_read, go_write = os.pipe()
+    start_read, start_write = os.pipe()
     pid_read, pid_write = os.pipe()
     try:
-        middle = _fork()
+        intermediate = _fork()
     except OSError:
-        _close((go_read, go_write, pid_read, pid_write))
+        _close((start_read, start_write, pid_read, pid_write))
         raise
-    if middle == 0:
-        _close((pid_read, go_write))
-        between = os.getpid()
-        if _middle(pid_write):
+    if intermediate == 0:
+        _close((pid_read, start_write))
+        own_pid = os.getpid()
+        if _intermediate(pid_write):
             os.close(pid_write)
-            return ForkedChild(go_read, between)
-    _close((pid_write, go_read))
+            return ForkedChild(start_read, own_pid)
+    _close((pid_write, start_read))
     answer = os.read(pid_read, 32)
     os.close(pid_read)
-    _, status = os.waitpid(middle, 0)
+    _, status = os.waitpid(intermediate, 0)
     number = int(answer or b"0")
     if number <= 0:
-        os.close(go_write)
+        os.close(start_write)
         code = os.waitstatus_to_exitcode(status)
-        how = f"the child that was to fork ended with {code}"
+        how = f"the intermediate process ended with {code}"
         raise OSError(-number, os.strerror(-number) if number else how)
-    return number, go_write
+    return number, start_write
 
 
 def _wait_for_end(pid: int) -> None:
@@ -75,14 +75,13 @@ def _wait_for_end(pid: int) -> None:
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        # Python 3.12 and newer warn of threads; who calls this has named them to the administrator.
+        # Python 3.12 and later warn of threads; the caller has logged them.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
 
-def _middle(pid_write: int) -> bool:
-    # Between the forks: tells the first process the grandchild's pid, or the errno as a negative
-    # number, and is gone.
+def _intermediate(pid_write: int) -> bool:
+    # Writes the grandchild's pid, or the errno as a negative number, to the original process, and exits.
     try:
         grandchild = _fork()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a fork does not take along, or makes two processes share: threads, connections, databases.
+"""What a fork does not copy, or makes two processes share: threads, connections, databases.
 
 fork(2), proc(5)
 """
@@ -34,15 +34,15 @@ _SERVICES = {
     11211: "memcached",
     27017: "MongoDB",
 }
-"""Where databases and their like listen by convention."""
+"""Well-known ports of databases and brokers."""
 _PATHS = {".s.PGSQL.": "PostgreSQL", "mysql": "MySQL", "maria": "MariaDB", "redis": "Redis"}
 _MANAGER = "/pymp-"
-"""In the paths at which managers of multiprocessing listen."""
+"""Part of the paths at which managers of multiprocessing listen."""
 _SQLITE = b"SQLite format 3\0"
 
-_STARTED_AGAIN = ("sentry", "raven-sentry", "jemalloc_bg_thd", "QueueFeederThread")
-"""How threads are named that are started again in a forked process when they are needed: Sentry's and
-jemalloc's by themselves, multiprocessing's by `preforkd.linux.exit_handlers`."""
+_RESTARTED = ("sentry", "raven-sentry", "jemalloc_bg_thd", "QueueFeederThread")
+"""Names of threads that are started again in a forked process on demand: those of Sentry and jemalloc by
+themselves, those of multiprocessing through `preforkd.linux.exit_handlers`."""
 _THREADED = {
     "cygrpc": "gRPC",
     "librdkafka": "librdkafka",
@@ -55,23 +55,23 @@ _THREADED = {
     "libiomp5": "OpenMP (libiomp5)",
     "openblas": "OpenBLAS",
 }
-"""Libraries that start threads, by a part of their file's name."""
+"""Libraries that start threads, by part of their file's name."""
 _LIBRARY_THREADS = dict.fromkeys(
     ("event_engine", "grpc_global_tim", "lifeguard", "timer_manager", "resolver-executo"), "grpc"
 )
-"""Whose threads have these names."""
+"""Modules to which threads of these names belong."""
 _PIPE = 65536
-_PATIENCE = 5.0
-"""Seconds that a child has to say which threads it has."""
+_CHILD_TIMEOUT = 5.0
+"""Seconds for a child to report its threads."""
 
 Descriptors = frozenset[tuple[int, int, int]]
 """Number, device and inode of each."""
 
 
 class OpenConnection(Struct, frozen=True):
-    """An open descriptor with somebody or something at its other end.
+    """A connected socket or an open database file.
 
-    ``peer`` is an address or a path; ``service`` is the database that it probably is, or empty.
+    ``peer`` is an address or a path; ``service`` is the probable kind of server, or empty.
     """
 
     descriptor: int
@@ -84,7 +84,7 @@ class OpenConnection(Struct, frozen=True):
 
 
 class RunningThread(Struct, frozen=True):
-    """A thread of this process; ``module`` is where what it runs was defined, empty if that is not known."""
+    """A thread of this process; ``module`` defines the function that it runs, empty if unknown."""
 
     name: str
     module: str = ""
@@ -93,12 +93,11 @@ class RunningThread(Struct, frozen=True):
 def threads() -> list[RunningThread]:
     """Return this process's other threads, in the order of their start.
 
-    Those that Python does not know (of libraries in C) are named as the kernel does, proc(5) comm, or, if
-    they have no name of their own, by the libraries that may have started them; without /proc they are not
-    found.
+    Threads of libraries in C have the name of proc(5) comm or, if it is that of the process, the names of
+    libraries that may have started them; without /proc they are not found.
     """
     own = threading.get_native_id()
-    # The application's module, of which ours may have a copy; and one that was patched may have no numbers.
+    # The application's module, not our copy; a thread of a patched module may have no native_id.
     threads = sys.modules["threading"].enumerate()
     known = {getattr(thread, "native_id", None): thread for thread in threads}
     found = []
@@ -111,7 +110,7 @@ def threads() -> list[RunningThread]:
         if entry in known:
             found.append(_described(known[entry]))
         else:
-            with suppress(OSError):  # it has ended meanwhile
+            with suppress(OSError):  # it has exited meanwhile
                 found.append(_native(entry))
     return found
 
@@ -129,8 +128,8 @@ def _native(thread: int) -> RunningThread:
         return RunningThread(f"{name}, of a library in C", _LIBRARY_THREADS.get(name, ""))
     mapped = Path("/proc/self/maps").read_text()
     libraries = [library for part, library in _THREADED.items() if part in mapped]
-    who = " or ".join(libraries) or "a library in C"
-    return RunningThread(f"one of {who}, without a name")
+    names = " or ".join(libraries) or "a library in C"
+    return RunningThread(f"one of {names}, without a name")
 
 
 def _comm(thread: int) -> str:
@@ -140,8 +139,8 @@ def _comm(thread: int) -> str:
 def lost_threads() -> list[RunningThread]:
     """Return the threads that do not exist in a forked process and are not started there again.
 
-    A child is forked to see: some libraries end their threads before a fork (OpenBLAS), others start them
-    again after it (OpenTelemetry). Those that are known to do so when they are needed are left out.
+    A child is forked to find out: some libraries stop their threads before a fork (OpenBLAS), others start them
+    again after it (OpenTelemetry). Those that are known to be started on demand are left out.
     """
     if not threads():
         return []
@@ -150,7 +149,7 @@ def lost_threads() -> list[RunningThread]:
     for thread in threads():
         if there[thread.name]:
             there[thread.name] -= 1
-        elif not thread.name.startswith(_STARTED_AGAIN):
+        elif not thread.name.startswith(_RESTARTED):
             lost.append(thread)
     return lost
 
@@ -158,7 +157,7 @@ def lost_threads() -> list[RunningThread]:
 def _threads_of_a_child() -> list[str]:
     read, write = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: that is what is looked at
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which are examined here
         child = os.fork()
     if child == 0:
         with suppress(BaseException):
@@ -167,8 +166,10 @@ def _threads_of_a_child() -> list[str]:
     os.close(write)
     poll = select.poll()
     poll.register(read, select.POLLIN)
-    # The child may have to wait for a lock that nobody holds there: that would be an answer, too.
-    names = os.read(read, _PIPE).decode(errors="replace") if poll.poll(_PATIENCE * 1000) else ""
+    # A child that blocks on a lock of a thread that was not copied reports nothing: all threads are lost then.
+    names = (
+        os.read(read, _PIPE).decode(errors="replace") if poll.poll(_CHILD_TIMEOUT * 1000) else ""
+    )
     os.close(read)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -176,13 +177,13 @@ def _threads_of_a_child() -> list[str]:
 
 
 def descriptors() -> Descriptors:
-    """Return what is open in this process; nothing without /proc."""
+    """Return the open descriptors of this process; none without /proc."""
     return frozenset(_descriptors())
 
 
 def _descriptors() -> Iterator[tuple[int, int, int]]:
     for number in _numbers("/proc/self/fd"):
-        with suppress(OSError):  # the one that listed them
+        with suppress(OSError):  # the descriptor of the listing itself
             status = os.fstat(number)
             yield number, status.st_dev, status.st_ino
 
@@ -195,10 +196,9 @@ def _numbers(folder: str) -> list[int]:
 
 
 def connections(excluding: Descriptors = frozenset()) -> list[OpenConnection]:
-    """Return the open connections and the open databases, but those of an earlier `descriptors`.
+    """Return the open connections and databases, except those of an earlier `descriptors`.
 
-    Nothing is read from the sockets, and no file is opened: closing it would drop the locks that
-    SQLite holds on it (fcntl(2)).
+    Nothing is read from sockets, and no file is opened: closing it would drop SQLite's locks (fcntl(2)).
     """
     numbers = sorted(entry[0] for entry in _descriptors() if entry not in excluding)
     return [found for number in numbers if (found := _connection(number)) is not None]
@@ -219,7 +219,7 @@ def _connection(number: int) -> OpenConnection | None:
 def _peer(number: int) -> OpenConnection | None:
     with socket.socket(fileno=os.dup(number)) as sock:
         if sock.type == socket.SOCK_DGRAM:
-            return None  # each datagram goes by itself, to syslog or a collector of metrics
+            return None  # datagrams of several processes do not mix: syslog, statsd
         address = sock.getpeername()
         if sock.family in {socket.AF_INET, socket.AF_INET6}:
             host, port = address[:2]
@@ -228,9 +228,7 @@ def _peer(number: int) -> OpenConnection | None:
         if sock.family == socket.AF_UNIX and address:
             path = os.fsdecode(address).replace("\0", "@")
             if _MANAGER in path:
-                return (
-                    None  # a newborn process has one of its own: see preforkd.linux.exit_handlers
-                )
+                return None  # a forked process connects again: see preforkd.linux.exit_handlers
             service = next((name for part, name in _PATHS.items() if part in path), "")
             return OpenConnection(number, path, service)
-    return None  # a pair of this process's own, or something that has no peer
+    return None  # a socketpair of this process, or a socket without a peer

@@ -1,4 +1,4 @@
-"""Memory: how much a process has, being told when it is short, giving back what is not needed.
+"""Memory: the usage of a process, notification of memory pressure, and freeing what is not needed.
 
 proc(5), smaps_rollup; systemd.exec(5), MEMORY_PRESSURE_WATCH (254 and newer); the kernel's
 documentation of PSI
@@ -20,9 +20,9 @@ from msgspec import Struct
 class Usage(Struct, frozen=True):
     """A process's memory in bytes.
 
-    ``private`` (USS) is what only this process has, ``pss`` adds its share of what several have.
-    ``anonymous`` is what is in no file, whoever shares it: what it would have to itself if nobody had
-    forked. ``pss_files`` is its share of files, None where the kernel does not tell (before 5.9).
+    ``private`` (USS) is memory of this process alone, ``pss`` adds its share of shared pages.
+    ``anonymous`` is memory that is not in a file, shared or not: what the process would use without a fork.
+    ``pss_files`` is its share of files, None if the kernel does not report it (before 5.9).
     """
 
     rss: int
@@ -33,15 +33,15 @@ class Usage(Struct, frozen=True):
 
     @property
     def shared(self) -> int:
-        """Return what others have as well."""
+        """Return the bytes that other processes map, too."""
         return self.rss - self.private
 
 
 def usage(pid: int | str = "self") -> Usage:
     """Return the memory of a process.
 
-    Raises ProcessLookupError when there is no such process (any more), PermissionError when it is
-    another user's, and OSError where there is no /proc or the kernel has no smaps_rollup.
+    Raises ProcessLookupError if there is no such process, PermissionError if it is another
+    user's, and OSError where there is no /proc or the kernel has no smaps_rollup.
     """
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
@@ -54,7 +54,7 @@ def usage(pid: int | str = "self") -> Usage:
         name: int(rest.split()[0]) * 1024
         for name, _, rest in (line.partition(":") for line in text.decode().splitlines()[1:])
     }
-    if "Rss" not in sizes:  # it has ended, and nobody has reaped it
+    if "Rss" not in sizes:  # a zombie
         raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
     parts = ("Private_Clean", "Private_Dirty", "Private_Hugetlb")
     files = sizes["Pss_File"] + sizes["Pss_Shmem"] if "Pss_File" in sizes else None
@@ -68,29 +68,29 @@ def usage(pid: int | str = "self") -> Usage:
 
 
 def trim() -> None:
-    """Collect garbage, and give free pages of the heap back to the kernel."""
+    """Collect garbage, and return free pages of the heap to the kernel."""
     gc.collect()
     release_free()
 
 
 def release_free() -> None:
-    """Give free pages of the heap back to the kernel. malloc_trim(3)."""
-    with contextlib.suppress(OSError, AttributeError):  # another libc has none
+    """Return free pages of the heap to the kernel. malloc_trim(3)."""
+    with contextlib.suppress(OSError, AttributeError):  # not in every libc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class PressureWatch:
-    """Tells when memory is short; readable (`fileno`) when it is, until `acknowledge` is called."""
+    """Watches for memory pressure: `fileno` is readable on pressure, until `acknowledge`."""
 
     def __init__(self, path: str, order: bytes) -> None:
-        """Open what systemd names and write what it says. Raises OSError."""
+        """Open the file that systemd names and write its order. Raises OSError."""
         self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            # A PSI file has an event, a FIFO (a test, a container manager) has data.
+            # A PSI file signals EPOLLPRI; a FIFO (of a test, a container manager) has data.
             self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
             if order:
                 os.write(self._descriptor, order)
-            # An epoll is itself pollable: whoever waits for it need not know of EPOLLPRI.
+            # An epoll can be polled itself: the loop need not handle EPOLLPRI.
             self._epoll = select.epoll()
             events = select.EPOLLPRI if self._regular else select.EPOLLIN
             self._epoll.register(self._descriptor, events)
@@ -100,7 +100,7 @@ class PressureWatch:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "PressureWatch | None":
-        """Return the watch that systemd offers; None if it offers none or it cannot be had."""
+        """Return the watch that systemd offers; None if there is none or it cannot be opened."""
         path = environ.get("MEMORY_PRESSURE_WATCH", "")
         if not path.startswith("/") or path == "/dev/null":
             return None
@@ -113,13 +113,13 @@ class PressureWatch:
         return self._epoll.fileno()
 
     def acknowledge(self) -> None:
-        """Take note of what has happened."""
+        """Clear the notification."""
         self._epoll.poll(0)
         if not self._regular:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._descriptor, 4096)
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._epoll.close()
         os.close(self._descriptor)

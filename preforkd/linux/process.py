@@ -1,4 +1,4 @@
-"""Children by pidfd: found, signalled and reaped, so that no signal goes to a recycled pid.
+"""Children by pidfd: opened, signalled and reaped, so that no signal goes to a reused pid.
 
 pidfd_open(2), waitid(2), prctl(2)
 """
@@ -19,12 +19,12 @@ from msgspec import Struct
 
 logger = logging.getLogger("preforkd.worker")
 
-_STAYS = 1.0
-"""Seconds after which threads that an exit waits for are named."""
+_THREADS_LOGGED_AFTER = 1.0
+"""Seconds after which the threads that delay an exit are logged."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_VICTIM = 200
-"""What is added to a worker's oom_score_adj: a fifth of all memory."""
+_OOM_SCORE = 200
+"""Added to a worker's oom_score_adj; it counts like a fifth of all memory."""
 _ENDED = os.WEXITED | os.WNOHANG
 
 MASTER_SIGNALS = (
@@ -35,8 +35,8 @@ MASTER_SIGNALS = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-"""Signals that are the master's to act on when they are sent to all processes of the service, as systemctl
-kill, logrotate and terminals do. Not SIGTTIN and SIGTTOU: those are the kernel's to send, too."""
+"""Signals on which only the master acts if they are sent to all processes of the service, as systemctl kill,
+logrotate and terminals do. Not SIGTTIN and SIGTTOU, which the kernel sends, too."""
 
 
 class ExitReport(Struct, frozen=True):
@@ -47,7 +47,7 @@ class ExitReport(Struct, frozen=True):
     core: bool = False
 
     def describe(self) -> str:
-        """Return it in words."""
+        """Return a description for a message."""
         if self.signal is not None:
             try:
                 name = signal.Signals(self.signal).name
@@ -55,19 +55,19 @@ class ExitReport(Struct, frozen=True):
                 name = f"signal {self.signal}"
             return f"killed by {name}" + (" (core dumped)" if self.core else "")
         if self.code is None:
-            return "ended, nobody knows how"
+            return "ended; exit status unknown"
         return f"exit status {self.code}"
 
 
 def set_child_subreaper() -> None:
-    """Make this process the parent of its descendants' orphans. Raises OSError."""
+    """Make orphaned descendants children of this process. Raises OSError."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def set_parent_death_signal(number: int) -> None:
-    """Have the kernel send this process a signal when its parent ends; 0: none. Raises OSError.
+    """Make the kernel send this process a signal when its parent exits; 0: none. Raises OSError.
 
-    A child that this process forks does not inherit it.
+    Children of this process do not inherit it.
     """
     _prctl(_PR_SET_PDEATHSIG, number)
 
@@ -80,10 +80,10 @@ def _prctl(option: int, value: int) -> None:
 
 
 def ignore_master_signals() -> None:
-    """Do nothing about the signals that are the master's, and unblock them.
+    """Handle `MASTER_SIGNALS` without effect, and unblock them.
 
-    The master spawns its children with these blocked: none is ended by one before it gets here.
-    Handlers, not SIG_IGN: an ignored signal would stay ignored in programs that the application starts.
+    The master spawns its children with these signals blocked, so that none is killed before this call.
+    Not SIG_IGN, which programs that the application executes would inherit.
     """
     for number in MASTER_SIGNALS:
         signal.signal(number, _do_nothing)
@@ -95,16 +95,16 @@ def _do_nothing(_number: int, _frame: FrameType | None) -> None:
 
 
 def exit_process(status: int, *, run_exit_handlers: bool = True) -> NoReturn:
-    """End this process: the application's exit handlers run, unless they are not to.
+    """Exit after running the application's exit handlers (``run_exit_handlers``).
 
-    The interpreter's own tidying, which would write to every shared page of the heap just before it is
-    given back, does not; nor would it find immortal objects as it expects them.
+    The interpreter is not finalized: that would write to all shared pages of the heap, and does not expect
+    immortal objects.
     """
     if run_exit_handlers:
         with contextlib.suppress(BaseException):
-            _name_those_who_stay()
+            _watch_threads()
         with contextlib.suppress(BaseException):
-            # The application's module, of which ours may have a copy: see preforkd.linux.unpatched.
+            # The application's module, not our copy: see preforkd.linux.unpatched.
             sys.modules["threading"]._shutdown()
         with contextlib.suppress(BaseException):
             atexit._run_exitfuncs()
@@ -114,23 +114,23 @@ def exit_process(status: int, *, run_exit_handlers: bool = True) -> NoReturn:
     os._exit(status)
 
 
-def _name_those_who_stay() -> None:
-    # Threads that are no daemons are waited for. Most end at once, as those of a pool of threads do.
-    if not _staying():
+def _watch_threads() -> None:
+    # Most non-daemon threads end at once, as those of a ThreadPoolExecutor do.
+    if not _non_daemon_threads():
         return
-    watcher = threading.Timer(_STAYS, _log_those_who_stay)
+    watcher = threading.Timer(_THREADS_LOGGED_AFTER, _log_threads)
     watcher.daemon = True
     watcher.start()
 
 
-def _staying() -> list[str]:
-    theirs = sys.modules["threading"]  # as in `leave`
-    main = theirs.main_thread()
-    return [one.name for one in theirs.enumerate() if not one.daemon and one is not main]
+def _non_daemon_threads() -> list[str]:
+    module = sys.modules["threading"]  # as in `leave`
+    main = module.main_thread()
+    return [one.name for one in module.enumerate() if not one.daemon and one is not main]
 
 
-def _log_those_who_stay() -> None:
-    if names := _staying():
+def _log_threads() -> None:
+    if names := _non_daemon_threads():
         logger.warning(
             "the exit waits for %d non-daemon thread(s): %s; end them in the hook worker_leaving, or start "
             "them with daemon=True",
@@ -140,10 +140,10 @@ def _log_those_who_stay() -> None:
 
 
 def open_child(pid: int) -> int:
-    """Return a pidfd of a child of ours, close-on-exec; a child that has ended is still one.
+    """Return a pidfd of a child, which may be a zombie; close-on-exec.
 
-    Raises OSError: ProcessLookupError when there is no such process, ChildProcessError when it is
-    not our child.
+    Raises OSError: ProcessLookupError if there is no such process, ChildProcessError if it is not a child
+    of this process.
     """
     pidfd = os.pidfd_open(pid)
     try:
@@ -155,7 +155,7 @@ def open_child(pid: int) -> int:
 
 
 def send_signal(pidfd: int, number: int) -> bool:
-    """Send a signal; False when the process has ended."""
+    """Send a signal; return False if the process has exited."""
     try:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
@@ -164,14 +164,14 @@ def send_signal(pidfd: int, number: int) -> bool:
 
 
 def stopped(pidfd: int) -> bool | None:
-    """Return whether the child was stopped (True) or goes on (False); None: neither since the last call.
+    """Return True if the child was stopped since the last call, False if it was continued, else None.
 
-    Its parent learns of it by SIGCHLD.
+    SIGCHLD announces both.
     """
     answer = None
     flags = os.WSTOPPED | os.WCONTINUED | os.WNOHANG
     try:
-        # One of each may be waiting, the newer behind the older.
+        # One event of each kind may be pending, the older first.
         while (result := os.waitid(os.P_PIDFD, pidfd, flags)) is not None:
             answer = result.si_code != os.CLD_CONTINUED
     except ChildProcessError:
@@ -180,20 +180,20 @@ def stopped(pidfd: int) -> bool | None:
 
 
 def prefer_for_oom_kill(preferred: bool = True) -> None:
-    """Have the kernel take this process before its parents when memory is used up, or no more.
+    """Make the OOM killer prefer this process to its parents, or (``preferred=False``) undo that.
 
-    Where the score may not be changed, nothing happens. proc(5), /proc/pid/oom_score_adj
+    Does nothing if the score must not be changed. proc(5), /proc/pid/oom_score_adj
     """
     path = "/proc/self/oom_score_adj"
     with contextlib.suppress(OSError, ValueError):
         with open(path) as file:
-            score = int(file.read()) + (_VICTIM if preferred else -_VICTIM)
+            score = int(file.read()) + (_OOM_SCORE if preferred else -_OOM_SCORE)
         with open(path, "w") as file:
             file.write(str(max(-1000, min(1000, score))))
 
 
 def reap(pidfd: int) -> ExitReport | None:
-    """Return how the child ended, and let the kernel forget it; None while it lives."""
+    """Reap a child and return how it ended; None while it runs."""
     try:
         result = os.waitid(os.P_PIDFD, pidfd, _ENDED)
     except ChildProcessError:
@@ -202,10 +202,10 @@ def reap(pidfd: int) -> ExitReport | None:
 
 
 def reap_unknown(known: Collection[int]) -> list[tuple[int, ExitReport]]:
-    """Reap children that have ended and are not known; return each pid and how it ended.
+    """Reap children that have exited and are not in ``known``; return each pid and how it ended.
 
-    The kernel names any one child that has ended, which may be a known one, over and over; then the
-    list of children is gone through.
+    waitid(2) returns any one child that has exited; if it is a known one, which stays a zombie, it would be
+    returned forever: then all children are examined.
     """
     reaped: list[tuple[int, ExitReport]] = []
     while (pid := _ended_child()) is not None:
@@ -240,10 +240,10 @@ def _children() -> list[int]:
     pids: list[int] = []
     try:
         threads = os.listdir("/proc/self/task")
-    except OSError:  # no /proc: those that have ended are found one by one
+    except OSError:  # no /proc: children are found one at a time
         return pids
     for thread in threads:
-        # A thread may have ended meanwhile, and a kernel may keep no such list.
+        # The thread may have exited, and the kernel may be built without this file.
         with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:
             pids += map(int, file.read().split())
     return pids
@@ -252,7 +252,7 @@ def _children() -> list[int]:
 def _reap_pid(pid: int) -> ExitReport:
     try:
         result = os.waitid(os.P_PID, pid, _ENDED)
-    except ChildProcessError:  # who started it, in another thread, was faster
+    except ChildProcessError:  # another thread has reaped it
         return ExitReport(None)
     return ExitReport(None) if result is None else _report(result)
 

@@ -1,13 +1,13 @@
-"""How many descriptors a process may have: getrlimit(2)."""
+"""The limit of open descriptors: getrlimit(2)."""
 
 import contextlib
 import resource
 
 
 def raise_descriptor_limit(wanted: int) -> int:
-    """Raise the soft limit of open descriptors to what is wanted, or to the hard limit.
+    """Raise the soft limit of open descriptors to ``wanted``, or to the hard limit.
 
-    Returns the soft limit that holds then; it is never lowered.
+    Returns the resulting soft limit; it is never lowered.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     goal = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

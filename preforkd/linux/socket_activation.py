@@ -1,4 +1,4 @@
-"""Sockets that systemd passed: checked, named, and left as they were.
+"""Sockets passed by systemd: checked, and left unchanged.
 
 sd_listen_fds(3), systemd.socket(5)
 """
@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from preforkd.errors import SystemFailure
 
-_HINT = "whoever starts preforkd sets these variables: sd_listen_fds(3)"
+_HINT = "the process that starts preforkd sets these variables: sd_listen_fds(3)"
 
 
 class Inherited(Struct, frozen=True):
@@ -23,9 +23,9 @@ class Inherited(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """A descriptor that cannot be served, and why; it stays open and untouched.
+    """A descriptor that cannot be served, and the reason; it stays open.
 
-    ``file``: it is a regular one, and so hardly of a socket unit (OpenFile= in the service unit).
+    ``file``: it is a regular file, probably of OpenFile= in the service unit.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Refused(Struct, frozen=True):
 
 
 class Passed(Struct, frozen=True):
-    """What systemd passed; ``foreign`` says why descriptors that were announced are not ours."""
+    """What systemd passed; ``foreign`` is the reason if the descriptors are for another process."""
 
     good: list[Inherited] = []
     bad: list[Refused] = []
@@ -43,9 +43,9 @@ class Passed(Struct, frozen=True):
 
 
 def inherited_listeners() -> Passed:
-    """Return what systemd passed to this process, in no order that means anything.
+    """Return what systemd passed to this process; the order has no meaning.
 
-    All of them are close-on-exec afterwards; no other property is changed. Raises SystemFailure when
+    All descriptors are close-on-exec afterwards; no other property is changed. Raises SystemFailure if
     $LISTEN_FDS, $LISTEN_PID or $LISTEN_FDNAMES contradict what is there.
     """
     announced, pid = os.environ.get("LISTEN_FDS", ""), os.environ.get("LISTEN_PID", "")
@@ -55,9 +55,9 @@ def inherited_listeners() -> Passed:
         raise SystemFailure(f"LISTEN_FDS={announced!r} is not a number of sockets", hint=_HINT)
     if pid != str(os.getpid()):
         return _for_another(
-            f"process {pid} (LISTEN_PID)" if pid else "nobody: LISTEN_PID is not set"
+            f"process {pid} (LISTEN_PID)" if pid else "no process: LISTEN_PID is not set"
         )
-    # It brings libsystemd, which is of no use where nothing is passed.
+    # Loads libsystemd, which is not needed if nothing is passed.
     from systemd import daemon  # noqa: PLC0415
 
     try:
@@ -65,18 +65,18 @@ def inherited_listeners() -> Passed:
     except (OSError, ValueError) as error:
         names = os.environ.get("LISTEN_FDNAMES")
         given = f"LISTEN_FDS={announced}" + (f", LISTEN_FDNAMES={names}" if names else "")
-        message = f"the sockets that were announced cannot be had: {given}: {error}"
+        message = f"cannot take over the passed sockets: {given}: {error}"
         raise SystemFailure(message, hint=_HINT) from error
     if not descriptors:
-        # 259 and newer know a pid that was used again.
+        # systemd 259 and later recognise a reused pid.
         identity = os.environ.get("LISTEN_PIDFDID")
         return _for_another(f"another process of this pid (LISTEN_PIDFDID={identity})")
     passed = Passed([], [])
     for fd, name in descriptors.items():
         os.set_inheritable(fd, False)
         mode = os.fstat(fd).st_mode
-        no_socket = "it is no socket; only ListenStream= can be served"
-        if reason := _unfit(fd) if stat.S_ISSOCK(mode) else no_socket:
+        not_a_socket = "it is not a socket; only ListenStream= can be served"
+        if reason := _unusable(fd) if stat.S_ISSOCK(mode) else not_a_socket:
             passed.bad.append(Refused(name, fd, reason, stat.S_ISREG(mode)))
         else:
             sock = socket.socket(fileno=fd)
@@ -84,13 +84,13 @@ def inherited_listeners() -> Passed:
     return passed
 
 
-def _for_another(whose: str) -> Passed:
-    text = f"LISTEN_FDS={os.environ['LISTEN_FDS']} is for {whose}; this is process {os.getpid()}"
+def _for_another(process: str) -> Passed:
+    text = f"LISTEN_FDS={os.environ['LISTEN_FDS']} is for {process}; this is process {os.getpid()}"
     cause = "PrivatePIDs=, a container, or a program in between that did not exec"
     return Passed(foreign=f"{text}: those sockets are not served (the cause may be {cause})")
 
 
-def _unfit(fd: int) -> str:
+def _unusable(fd: int) -> str:
     sock = socket.socket(fileno=fd)
     try:
         kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
@@ -99,15 +99,15 @@ def _unfit(fd: int) -> str:
     finally:
         sock.detach()
     if kind == socket.SOCK_SEQPACKET:
-        return "it is a socket of packets; write ListenStream= instead of ListenSequentialPacket="
+        return "it is a sequential-packet socket; write ListenStream= instead of ListenSequentialPacket="
     if kind == socket.SOCK_DGRAM:
         return "it is a datagram socket; write ListenStream= instead of ListenDatagram="
     if kind != socket.SOCK_STREAM:
-        return "it is no stream socket; write ListenStream="
+        return "it is not a stream socket; write ListenStream="
     if family not in {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}:
         return f"its address family {family} is neither IPv4, IPv6 nor Unix"
     if not listening:
-        return "it is a connection and no listener; write Accept=no in the socket unit"
+        return "it is a connected socket, not a listener; write Accept=no in the socket unit"
     return ""
 
 
@@ -122,7 +122,7 @@ def address_of(sock: socket.socket) -> str:
 
 
 def serves_path(sock: socket.socket, path: str) -> bool:
-    """Tell whether a listener is the Unix socket at this path."""
+    """Return whether a listener is the Unix socket at this path."""
     name = sock.getsockname()
     if sock.family != socket.AF_UNIX or not isinstance(name, str):
         return False
@@ -130,7 +130,7 @@ def serves_path(sock: socket.socket, path: str) -> bool:
 
 
 def serves_tcp(sock: socket.socket, host: str | None, port: int) -> bool:
-    """Tell whether a listener takes connections to this host (None: every address) and port."""
+    """Return whether a listener accepts connections to this host (None: every address) and port."""
     if sock.family not in {socket.AF_INET, socket.AF_INET6} or sock.getsockname()[1] != port:
         return False
     own = sock.getsockname()[0]

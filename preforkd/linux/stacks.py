@@ -1,11 +1,10 @@
-"""The stacks of a process's threads, written on a signal, whatever the process is doing.
+"""The stacks of a process's threads, written on a signal, in whatever state the process is.
 
-The signal is a real-time one, which applications do not use, and which nobody sends by accident. The
-kernel gives it to the main thread, whose own stack a handler in C writes at once: even while the GIL is
-held. The stacks of other threads change under the eyes of such a handler while they run, and it would
-crash then; they are written by a handler in Python, as soon as the main thread gets to it: at once where
-it waits for events, as it does while other threads have the requests.
-faulthandler's documentation; signal(7)
+It is a real-time signal, which applications hardly use and no tool sends by default.  The kernel delivers it to
+the main thread, whose stack a handler in C writes at once, even while another thread holds the GIL.  That
+handler must not read the stacks of other threads, which change while they run; a handler in Python writes these
+as soon as the main thread executes bytecode: at once if it waits for events, as it does while other threads
+have the requests. faulthandler's documentation; signal(7)
 """
 
 import contextlib
@@ -19,12 +18,12 @@ from types import FrameType
 
 SIGNAL = signal.SIGRTMIN + 9
 END = b"\0"
-"""What is written last; it does not come while the main thread is held up in C."""
+"""Written last; it is missing while the main thread is blocked in C."""
 _DEPTH = 100
-"""Calls of one thread that are told, as faulthandler does."""
+"""Calls of one thread that are written, as faulthandler does."""
 
 
-_more: Callable[[], Iterable[str]] = tuple
+_additional: Callable[[], Iterable[str]] = tuple
 
 
 def write_on_signal(descriptor: int) -> None:
@@ -35,25 +34,25 @@ def write_on_signal(descriptor: int) -> None:
 
     def write_others(_number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(Exception):
-            text = "".join((*_others(), *_more()))
+            text = "".join((*_others(), *_additional()))
             os.write(descriptor, text.encode("utf-8", "backslashreplace") + END)
 
-    # Registered while it is registered, it would not be called any more.
+    # A second registration without this would disable the handler.
     faulthandler.unregister(SIGNAL)
     signal.signal(SIGNAL, write_others)
     faulthandler.register(SIGNAL, file=descriptor, all_threads=False, chain=True)
 
 
-def append(more: Callable[[], Iterable[str]]) -> None:
-    """Write what this returns behind the stacks; it is called in the main thread, within any other call."""
-    global _more  # noqa: PLW0603
-    _more = more
+def append(lines: Callable[[], Iterable[str]]) -> None:
+    """Write these lines after the stacks; called in the main thread, at any point of its execution."""
+    global _additional  # noqa: PLW0603
+    _additional = lines
 
 
 def _others() -> Iterator[str]:
     for number, frame in sys._current_frames().items():
         if number != threading.get_ident():
-            # Not by enumerate(), whose lock the interrupted main thread may have.
+            # Not by enumerate(), whose lock the interrupted main thread may hold.
             thread = sys.modules["threading"]._active.get(number)
             name = f" {thread.name}" if thread is not None else ""
             yield f"Thread {number:#018x}{name} (most recent call first):\n"
@@ -61,7 +60,7 @@ def _others() -> Iterator[str]:
 
 
 def calls(frame: FrameType | None) -> Iterator[str]:
-    """Yield a line for each call, from this one outwards."""
+    """Yield a line for each call, the innermost first."""
     for _ in range(_DEPTH):
         if frame is None:
             return

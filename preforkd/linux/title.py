@@ -1,7 +1,7 @@
 """The process title that ps, systemd-cgls and systemctl status show.
 
-The kernel shows what lies where the command line was when the program was executed; it is
-overwritten there. proc(5): /proc/pid/cmdline, /proc/pid/stat (arg_start, arg_end)
+The kernel shows the memory that held the command line when the program was executed; it is
+overwritten. proc(5): /proc/pid/cmdline, /proc/pid/stat (arg_start, arg_end)
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import ctypes
 
 _PR_SET_NAME = 15
 _COMM = b"preforkd"
-# Kept: each CDLL makes classes, and a worker would make them anew at each change of its title.
+# Kept: each CDLL creates classes, and a worker would create them at each change of its title.
 _libc = ctypes.CDLL(None)
 
 
@@ -21,9 +21,9 @@ class Title:
         self._shown: str | None = None
 
     def set(self, text: str) -> None:
-        """Show this text, cut to the room that the command line had. Never raises.
+        """Set the title, cut to the length of the command line. Never raises.
 
-        The master says its title at each turn of its loop: what is shown already costs nothing.
+        An unchanged title is free: the master sets it in each turn of its loop.
         """
         if self._room < 2 or text == self._shown:
             return
@@ -34,8 +34,7 @@ class Title:
 
 
 def _area() -> tuple[int, int]:
-    # The process's name stands in parentheses and may contain anything, so the fields are counted
-    # from behind it.
+    # The name in parentheses may contain anything: count the fields after it.
     with contextlib.suppress(OSError, ValueError, IndexError):
         with open("/proc/self/stat", "rb") as stat, open("/proc/self/cmdline", "rb") as line:
             fields = stat.read().rpartition(b")")[2].split()

@@ -1,9 +1,9 @@
-"""The standard library as it was before the application was loaded, for preforkd's own modules.
+"""The unpatched standard library, for preforkd's own modules, after an application has monkey-patched it.
 
-gevent and eventlet replace parts of it in place by such as switch to another greenlet instead of waiting
-(``gevent.monkey.patch_all()``); others replace clocks or sockets. A worker that waits for its clients, and
-watches what the application does, cannot do so with these. So preforkd's modules get copies of the
-modules that were changed; the application and the rest of the library keep what it has put there.
+gevent and eventlet replace functions of the library that block with functions that switch to another greenlet
+(``gevent.monkey.patch_all()``); test tools replace clocks or sockets.  The worker's loop does not work with
+these.  So preforkd's modules get copies of the patched modules with their original contents; the application
+and the rest of the library keep the patched ones.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from typing import Any
 _OURS = "preforkd."
 _WATCHED = (os, select, selectors, signal, socket, threading, time, queue)
 _ALSO = ("_thread", "ssl")
-"""Watched where they are loaded: not imported by name, or not by everybody."""
+"""Recorded if they are loaded."""
 _CLOCKS = {"monotonic", "monotonic_ns", "sleep", "time", "time_ns"}
 _CALLS = {"close", "epoll", "fork", "poll", "read", "signal", "waitid", "waitpid", "write"}
 _SOCKETS = {"DefaultSelector", "EpollSelector", "SSLContext", "socket", "socketpair"}
@@ -34,14 +34,14 @@ _THREADS = {
     "start_joinable_thread",
     "start_new_thread",
 }
-_USED = frozenset(_CLOCKS | _CALLS | _SOCKETS | _LOCKS | _THREADS)
-"""What a replacement is looked for by."""
+_COMPARED = frozenset(_CLOCKS | _CALLS | _SOCKETS | _LOCKS | _THREADS)
+"""The names that are compared."""
 _GREEN = frozenset({"DefaultSelector", "epoll", "start_new_thread", "start_joinable_thread"})
-"""With one of these replaced, asyncio and threads of the operating system are not to be had."""
+"""If one of these is replaced, asyncio and threads of the operating system do not work."""
 
 
 class UnpatchedModules:
-    """The modules as they are at this moment."""
+    """Records the contents of the modules when it is created, before the application is imported."""
 
     def __init__(self) -> None:
         also = [module for name in _ALSO if (module := sys.modules.get(name)) is not None]
@@ -49,25 +49,25 @@ class UnpatchedModules:
         self._copies: dict[ModuleType, ModuleType] = {}
 
     def replaced(self) -> dict[str, str]:
-        """Return what has been replaced since, as ``module.name``, and the package that has done it."""
+        """Return the names that were replaced since, as ``module.name``, with the package that replaced them."""
         return {
             f"{module.__name__}.{name}": _package(vars(module).get(name))
             for module, before in self._before.items()
-            for name in sorted(_USED & before.keys())
+            for name in sorted(_COMPARED & before.keys())
             if vars(module).get(name) is not before[name]
         }
 
-    def greenlets(self) -> str:
-        """Return who has replaced threads or the waiting for descriptors; empty: nobody."""
-        found = {what: who for what, who in self.replaced().items() if what.split(".")[1] in _GREEN}
+    def greenlet_package(self) -> str:
+        """Return the package that replaced threads or selectors; empty: none did."""
+        found = {name: by for name, by in self.replaced().items() if name.split(".")[1] in _GREEN}
         return next(filter(None, found.values()), "the application" if found else "")
 
-    def keep(self) -> None:
-        """Give preforkd's modules copies of the modules of which something has been replaced.
+    def restore(self) -> None:
+        """Give preforkd's modules copies of the patched modules.
 
-        To be called again when more of them have been loaded.
+        Call it again after more modules of preforkd have been imported.
         """
-        changed = {what.split(".")[0] for what in self.replaced()}
+        changed = {name.split(".")[0] for name in self.replaced()}
         if "_thread" in changed:
             changed.add("threading")
         for module in self._before:
@@ -84,13 +84,13 @@ class UnpatchedModules:
         names = vars(copy)
         names.update(self._before[module])
         for name, value in self._before[module].items():
-            # A function finds what it uses in the module that it was made in.
+            # A function looks up globals in the module in which it was defined.
             if type(value) is FunctionType and value.__globals__ is vars(module):
                 names[name] = _rebound(value, names)
         return copy
 
     def _fresh_threading(self) -> ModuleType:
-        # Its classes use each other by their names in the module: they are made anew.
+        # Its classes refer to each other through the module: execute it again.
         spec = threading.__spec__
         assert spec is not None
         assert spec.loader is not None
@@ -125,7 +125,7 @@ def _exchange(names: dict[str, Any], copies: dict[ModuleType, ModuleType]) -> No
 
 
 def _package(value: Any) -> str:
-    # An object of a class of the patcher's, or a class or function of it.
+    # The replacement is a function or class of the package, or an instance of one of its classes.
     for each in (value, type(value)):
         name = str(getattr(each, "__module__", "") or "").partition(".")[0]
         if name and name not in sys.stdlib_module_names:
@@ -134,7 +134,7 @@ def _package(value: Any) -> str:
 
 
 def reset_hubs() -> None:
-    """Let greenlets be switched in a process that was forked: their hubs hold an epoll of the parent's."""
+    """Give the hubs of gevent and eventlet a new epoll after a fork: theirs is shared with the parent."""
     with contextlib.suppress(Exception):
         sys.modules["gevent"].reinit()
     with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""What a process has used: CPU time, descriptors. See proc(5)."""
+"""Resource usage of a process: CPU time and descriptors. See proc(5)."""
 
 import os
 

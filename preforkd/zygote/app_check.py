@@ -1,8 +1,8 @@
 """The trial request of a new generation (``app.check``), answered before any of its workers serves.
 
-A worker is forked as all others will be, with a listener that nobody else knows, and is sent one request.
-Then it leaves as workers leave. So what the request does to the process, connections that it opens for
-example, is not in the zygote, and what hangs is killed. What it does elsewhere, it has done.
+A worker is forked like all others, with a private listener, receives one request and is retired.  So the
+effects of the request on its process, connections that it opens for example, do not reach the zygote, and a
+worker that hangs can be killed.  Effects outside the process, in a database for example, remain.
 """
 
 import contextlib
@@ -28,40 +28,46 @@ logger = logging.getLogger("preforkd.zygote")
 
 SETTING = "app.check"
 LISTENER = "preforkd-check"
-"""The name of the worker's listener; none of the settings' has it."""
-_FAREWELL = 5.0
-"""Seconds for the worker to leave after its answer."""
-_STACKS = 0.2
+"""The name of the worker's listener; no listener of the settings can have it."""
+_EXIT_TIMEOUT = 5.0
+"""Seconds for the worker to exit after the response."""
+_STACKS_TIMEOUT = 0.2
 """Seconds for the worker to write its stacks."""
-_HEAD = 64 * 1024
+_HEAD_LIMIT = 64 * 1024
 
 _from_worker: "msgspec.msgpack.Decoder[messages.FromWorker]" = msgspec.msgpack.Decoder(
     messages.FromWorker
 )
 
-Live = Callable[[socket.socket, int, int], object]
-"""Lives a worker's life with this listener, channel and slot memory."""
+StartWorker = Callable[[socket.socket, int, int], object]
+"""Runs a worker with a listener, a channel and a slot's memory; does not return."""
 
 
-def check(what: str, live: Live, patience: float) -> Failure | None:
-    """Have a worker answer GET for this path or URL; return why the generation is not to serve, or None.
+def check(url: str, start_worker: StartWorker, timeout: float) -> Failure | None:
+    """Send GET for this path or URL to a worker; return why the generation must not serve, or None.
 
-    ``patience``: seconds until the answer must be complete.
+    ``timeout``: seconds until the response must be complete.
     """
     try:
         listener, client = _connection()
         with listener, client:
-            worker = _fork(live, listener, client)
+            worker = _fork(start_worker, listener, client)
             try:
-                return worker.ask(client, what, time.monotonic() + patience, patience)
+                return worker.send_request(client, url, time.monotonic() + timeout, timeout)
             finally:
-                worker.end()
+                worker.kill()
     except OSError as error:
-        return Failure(Blame.SYSTEM, f"{SETTING}: it cannot be tried: {error}", "", "", SETTING)
+        return Failure(
+            Blame.SYSTEM,
+            f"{SETTING}: the trial request could not be sent: {error}",
+            "",
+            "",
+            SETTING,
+        )
 
 
 def _connection() -> tuple[socket.socket, socket.socket]:
-    # By a path that nobody else may look at, and that is gone before anybody listens.
+    # In a directory of mode 0700; the path is removed once the client is connected.
     before = tempfile.tempdir
     try:
         folder = tempfile.mkdtemp(prefix="preforkd-")
@@ -85,21 +91,23 @@ def _connection() -> tuple[socket.socket, socket.socket]:
     return listener, client
 
 
-def _fork(live: Live, listener: socket.socket, client: socket.socket) -> "_Worker":
+def _fork(start_worker: StartWorker, listener: socket.socket, client: socket.socket) -> "_Worker":
     ours, theirs = pair()
     memory = slots.create(LISTENER)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # threads are told of by name
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # threads have been logged with their names
             pid = os.fork()
         if pid == 0:
             try:
                 process.set_parent_death_signal(signal.SIGKILL)
                 ours.close()
                 client.close()
-                live(listener, theirs.detach(), memory)
+                start_worker(listener, theirs.detach(), memory)
             except BaseException:
-                logger.exception("the worker that was to answer %s failed", SETTING)
+                logger.exception("%s: the worker for the trial request failed", SETTING)
             finally:
                 os._exit(1)
         return _Worker(pid, Channel(ours, _from_worker), slots.SlotReader(os.dup(memory)))
@@ -108,12 +116,12 @@ def _fork(live: Live, listener: socket.socket, client: socket.socket) -> "_Worke
         os.close(memory)
 
 
-class _LateError(Exception):
-    """The time is over."""
+class _TimeoutError(Exception):
+    """The deadline has passed."""
 
 
 class _Worker:
-    """The worker, as its master sees it."""
+    """The worker, which has this process for its master."""
 
     def __init__(
         self, pid: int, channel: Channel[messages.FromWorker], slot: slots.SlotReader
@@ -122,32 +130,34 @@ class _Worker:
         self._channel = channel
         self._slot = slot
 
-    def ask(
-        self, client: socket.socket, what: str, deadline: float, patience: float
+    def send_request(
+        self, client: socket.socket, url: str, deadline: float, timeout: float
     ) -> Failure | None:
-        """Let it serve and answer one request."""
+        """Send the request to the worker; return why its response is not accepted, or None."""
         try:
             if (failure := self._wait_until_ready(deadline)) is not None:
                 return failure
             self._channel.send(messages.Serve())
             client.setblocking(False)
-            client.send(_request(what))
+            client.send(_request(url))
             answer = _read(client, deadline)
-        except _LateError:
-            late = f"{SETTING}: GET {what} was not answered within {round(patience, 1):g} s"
+        except _TimeoutError:
+            late = f"{SETTING}: GET {url} was not answered within {round(timeout, 1):g} s"
             return Failure(Blame.APPLICATION, late, self._stacks(), "", SETTING)
         except (ChannelClosedError, ConnectionError):
             answer = b""
-        reason = _judge(answer)
+        reason = _rejection(answer)
         if not reason:
             with contextlib.suppress(ChannelClosedError, OSError):
                 self._channel.send(messages.Retire())
-            self._wait_for_end(_FAREWELL)
+            self._wait_for_exit(_EXIT_TIMEOUT)
             return None
         hint = ""
         if reason.startswith("was answered with 400"):
-            hint = "if it does not know the host localhost, write a URL: http://shop.example/"
-        return Failure(Blame.APPLICATION, f"{SETTING}: GET {what} {reason}", "", hint, SETTING)
+            hint = (
+                "if the application rejects the host localhost, write a URL: http://shop.example/"
+            )
+        return Failure(Blame.APPLICATION, f"{SETTING}: GET {url} {reason}", "", hint, SETTING)
 
     def _wait_until_ready(self, deadline: float) -> Failure | None:
         while True:
@@ -165,25 +175,25 @@ class _Worker:
     def _stacks(self) -> str:
         self._slot.expect_stacks()
         process.send_signal(self._pidfd, stacks.SIGNAL)
-        self._wait_for_end(_STACKS)
+        self._wait_for_exit(_STACKS_TIMEOUT)
         found = self._slot.stacks()
         return f"stacks of the worker:\n{found}" if found else ""
 
-    def _wait_for_end(self, patience: float) -> None:
-        select.select([self._pidfd], [], [], patience)
+    def _wait_for_exit(self, timeout: float) -> None:
+        select.select([self._pidfd], [], [], timeout)
 
-    def end(self) -> None:
-        """Have it be no more."""
+    def kill(self) -> None:
+        """Kill and reap the worker."""
         process.send_signal(self._pidfd, signal.SIGKILL)
-        self._wait_for_end(_FAREWELL)
+        self._wait_for_exit(_EXIT_TIMEOUT)
         process.reap(self._pidfd)
         os.close(self._pidfd)
         self._channel.close()
         self._slot.close()
 
 
-def _request(what: str) -> bytes:
-    parts = urlsplit(what)
+def _request(url: str) -> bytes:
+    parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return (
         f"GET {target} HTTP/1.1\r\nHost: {parts.netloc or 'localhost'}\r\nUser-Agent: preforkd\r\n"
@@ -192,7 +202,7 @@ def _request(what: str) -> bytes:
 
 
 def _read(client: socket.socket, deadline: float) -> bytes:
-    """Return the beginning of the answer, when all of it has come."""
+    """Return the beginning of the response, once it is complete."""
     answer = b""
     while True:
         _wait_for(client.fileno(), deadline)
@@ -200,20 +210,22 @@ def _read(client: socket.socket, deadline: float) -> bytes:
             piece = client.recv(65536)
             if not piece:
                 return answer
-            if len(answer) < _HEAD:
+            if len(answer) < _HEAD_LIMIT:
                 answer += piece
 
 
 def _wait_for(descriptor: int, deadline: float) -> None:
     rest = deadline - time.monotonic()
     if rest <= 0 or not select.select([descriptor], [], [], rest)[0]:
-        raise _LateError
+        raise _TimeoutError
 
 
-def _judge(answer: bytes) -> str:
-    """Return what is wrong with an answer; empty: nothing."""
+def _rejection(answer: bytes) -> str:
+    """Return why a response is not accepted; empty if it is."""
     line = answer.partition(b"\r\n")[0].decode("latin-1")
     version, _, status = line.partition(" ")
     if not version.startswith("HTTP/1.") or not status[:3].isdigit():
-        return "was not answered: the worker has closed the connection; the log has its words"
+        return (
+            "was not answered: the worker closed the connection; its log messages have the reason"
+        )
     return f"was answered with {status}" if int(status[:3]) >= 400 else ""

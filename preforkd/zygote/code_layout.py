@@ -1,15 +1,13 @@
-"""Gathering: code that requests run, laid side by side before the fork.
+"""Code layout: code that requests execute is copied to adjacent memory before the fork.
 
-CPython 3.11 and newer write into code while they run it: counters, the history of branches, and faster
-instructions in the place of others (PEP 659). That objects are immortal does not change it. What a
-request runs is some hundred code objects of many thousand, most of them smaller than 1 KiB, each on
-another page that every worker then copies. So the code that a second round of the warm-up has
-written into, and preforkd's own, is copied to memory where nothing else lies, and the functions take
-the copies.
+CPython 3.11 and later write into code while executing it: counters, the history of branches, specialised
+instructions (PEP 659).  Immortality does not change that.  A request executes some hundred of many thousand
+code objects, most of them smaller than 1 KiB and each on a different page, which every worker would copy.  So
+the code that a second warm-up writes into, and preforkd's own, is copied to memory that contains nothing else,
+and the functions are given the copies.
 
-Code is compared by its value, so a copy is equal to what it was made of. What anything else than
-functions and other code refers to, and be it weakly, is left alone: somebody may ask whether it is the
-same.
+Code objects compare by value, so a copy is equal to its original.  Code that anything but functions and other
+code refers to, even weakly, is not replaced: its identity may matter.
 """
 
 import contextlib
@@ -25,15 +23,15 @@ from typing import Any
 from preforkd.zygote import padding
 
 _OWN = "preforkd."
-"""The modules whose code workers run, without having been warmed up."""
+"""The prefix of modules that workers execute and the warm-up may not have."""
 _HOLDERS = 3
-"""References to code while it is looked at: ours, the loop's and that of the argument."""
+"""References to a code object while it is examined: the dictionary, the loop variable and the argument."""
 
 
 def group_hot_code(rerun: Callable[[], None]) -> int:
-    """Lay side by side what ``again`` runs, and preforkd's own; return how many code objects those are.
+    """Copy the code that ``rerun`` executes, and preforkd's own, to adjacent memory; return the number of copies.
 
-    ``again`` is to do what has been done before: what is run for the first time writes more.
+    ``rerun`` must repeat what was executed before: the first execution writes more.
     """
     before = {key: _written(code) for key, code in _code_of(_functions()).items()}
     rerun()
@@ -43,7 +41,7 @@ def group_hot_code(rerun: Callable[[], None]) -> int:
     hot = {key for key, code in codes.items() if before.get(key, _written(code)) != _written(code)}
     own = [function for function in functions if str(function.__module__).startswith(_OWN)]
     hot |= _code_of(own).keys()
-    hot |= _makers_of(hot, codes)
+    hot |= _containing(hot, codes)
     hot -= _held_by_others(functions, codes)
     del before
     copies = _copies(codes, hot)
@@ -65,7 +63,7 @@ def _written(code: Any) -> int:
 
 
 def _code_of(functions: Iterable[FunctionType]) -> dict[int, CodeType]:
-    """Return the code of these functions and what is nested in it, by its address."""
+    """Return the code of these functions and the code nested in it, by address."""
     found: dict[int, CodeType] = {}
     waiting = [function.__code__ for function in functions]
     while waiting:
@@ -80,16 +78,16 @@ def _nested(code: CodeType) -> list[CodeType]:
     return [each for each in code.co_consts if type(each) is CodeType]
 
 
-def _makers_of(hot: set[int], codes: dict[int, CodeType]) -> set[int]:
-    # Code in which other is nested makes functions of it each time that it runs.
-    makers: dict[int, list[int]] = {}
+def _containing(hot: set[int], codes: dict[int, CodeType]) -> set[int]:
+    # Code that contains nested code creates functions from it whenever it runs: copy it, too.
+    containers: dict[int, list[int]] = {}
     for code in codes.values():
         for nested in _nested(code):
-            makers.setdefault(id(nested), []).append(id(code))
+            containers.setdefault(id(nested), []).append(id(code))
     found: set[int] = set()
     waiting = list(hot)
     while waiting:
-        new = set(makers.get(waiting.pop(), ())) - found
+        new = set(containers.get(waiting.pop(), ())) - found
         found |= new
         waiting += new
     return found
@@ -107,7 +105,7 @@ def _held_by_others(functions: list[FunctionType], codes: dict[int, CodeType]) -
 
 
 def _copies(codes: dict[int, CodeType], hot: set[int]) -> dict[int, CodeType]:
-    """Return a copy of each that is hot, by the address of what it was made of."""
+    """Return a copy of each hot code object, by the address of the original."""
     copies: dict[int, CodeType] = {}
 
     def copy(code: CodeType) -> CodeType:
@@ -120,14 +118,14 @@ def _copies(codes: dict[int, CodeType], hot: set[int]) -> dict[int, CodeType]:
             copies[id(code)] = code.replace(co_consts=constants)
         return copies[id(code)]
 
-    def work() -> None:
+    def copy_all() -> None:
         for key in hot:
             copy(codes[key])
 
-    # CPython's allocator takes what is free in pools that are in use first, malloc(3) what is free in
-    # the heap; but a thread has a heap of its own.
+    # Fill free blocks of pools, which the allocator would use first; larger copies are allocated in a
+    # thread, for which malloc(3) uses another heap.
     padding.fill_free_blocks()
-    thread = threading.Thread(target=work, name="preforkd-gathering")
+    thread = threading.Thread(target=copy_all, name="preforkd-code-layout")
     thread.start()
     thread.join()
     return copies

@@ -1,4 +1,4 @@
-"""The zygote's heap, made ready to be shared: what a fork copies lazily is not to be written to."""
+"""The preparation of the zygote's heap for the fork: a page that no process writes to stays shared."""
 
 import contextlib
 import gc
@@ -17,7 +17,7 @@ SETTING = "memory.immortal"
 
 
 def check(*, immortal_heap: bool) -> None:
-    """Refuse an immortal heap where it does not hold, before the application is loaded.
+    """Refuse an immortal heap where it does not work, before the application is loaded.
 
     Raises ConfigurationError.
     """
@@ -28,23 +28,22 @@ def check(*, immortal_heap: bool) -> None:
         try:
             reason = immortal.self_test()
         except OSError as error:
-            reason = f"it could not be tried: {error}"
+            reason = f"the self-test could not run: {error}"
     if reason:
         raise _refused(reason)
 
 
 def prepare(*, immortal_heap: bool) -> None:
-    """Make all that is loaded ready to be shared; again before each fork of a zygote's first worker.
+    """Prepare the heap for sharing: called once in each zygote, before it forks its first worker.
 
-    A collection in a worker writes to the header of every object that it visits, and so copies the
-    page: what is there by now is moved out of the collector's sight, once the garbage is gone. Free
-    memory goes back to the kernel, or is filled where it lies between objects. Raises
-    ConfigurationError when the heap cannot be made immortal.
+    A garbage collection writes to the header of every object that it visits, which would copy the page in each
+    worker: after garbage is collected, all objects are frozen. Free memory is returned to the kernel, or filled
+    if it lies between live objects. Raises ConfigurationError if the heap cannot be made immortal.
     """
     with _collector_off():
         if immortal_heap:
-            _look_something_up_in_each_type()
-        # Empties the lists of free tuples and the like as well, which padding.fill_free_blocks() would not see.
+            _assign_type_versions()
+        # Also empties the free lists of tuples, floats and others, which padding does not fill.
         gc.collect()
         padding.fill_free_blocks()
         gc.freeze()
@@ -65,9 +64,9 @@ def _immortalise() -> None:
     logger.info("%d objects are immortal now, in %.2f s", count, time.monotonic() - begun)
 
 
-def _look_something_up_in_each_type() -> None:
-    # A type is given a version when something is first looked up in it, and that is written into it
-    # (Objects/typeobject.c). By type's own method: no code of the application runs.
+def _assign_type_versions() -> None:
+    # CPython writes a version tag into a type at the first lookup of an attribute (Objects/typeobject.c).
+    # type.__getattribute__ runs no code of the application.
     objects = gc.get_objects()
     metaclasses = {kind for kind in set(map(type, objects)) if issubclass(kind, type)}
     for each in objects:

@@ -1,16 +1,17 @@
 """The immortal heap: objects whose reference counts are never written again (PEP 683).
 
-CPython 3.12 and later neither count nor free an object whose reference count has one certain value.
-Given to all that the zygote has loaded, it keeps workers from writing to shared pages by mere use.
-What is immortal is never freed, is never finalized, and its weak references never die.
+CPython 3.12 and later neither count references to nor free an object whose reference count has a certain
+value.  If all objects of the zygote have it, workers do not write to shared pages by using them.
+Immortal objects are never freed or finalized, and weak references to them stay alive.
 
-All containers that the collector knows are marked, then what they refer to (``tp_traverse`` by
-`gc.get_referents`), until nothing unmarked is found. The mark is the immortality itself: there is no
-table of what was seen. What ``tp_traverse`` does not show is asked for by type: `_HIDDEN_REFERENTS`.
+All containers that the collector tracks are marked, then the objects that they refer to (``tp_traverse``,
+through `gc.get_referents`), until no unmarked object is found.  The mark is the immortal count itself: no table
+of visited objects is needed.  References that ``tp_traverse`` does not visit are followed by type:
+`_HIDDEN_REFERENTS`.
 
-Reading and writing millions of counts in Python would be slow; here the kernel does it. One
-preadv(2) scatters a file of ready counts over 1024 objects, one pwritev(2) gathers theirs; a wrong
-address would be an error (EFAULT) and no crash. The addresses are those in a tuple of the objects.
+Reading and writing millions of counts in Python would be slow; the kernel does it.  One preadv(2) writes
+the immortal count from a file to 1024 objects, one pwritev(2) reads theirs into another; a wrong address is an
+error (EFAULT) and not a crash.  The addresses are taken from a tuple of the objects.
 """
 
 import ctypes
@@ -32,13 +33,13 @@ from preforkd.linux import memory
 COUNT = 0xFFFFFFFF
 """The reference count of an immortal object: CPython 3.12 and 3.13, 64 bits (Include/object.h)."""
 TESTED = ((3, 12), (3, 13))
-"""The versions whose layout and meaning are known; 3.14 has other ones."""
+"""The versions with which this was tested; 3.14 has another layout."""
 
 _IOV_MAX = 1024
 _CHUNK = 64 * _IOV_MAX
-"""Objects that are looked at in one go."""
+"""Objects whose counts are read or written together."""
 _BATCH = 16 * 1024
-"""Containers whose referents are taken in one go."""
+"""Containers whose referents are requested together."""
 _HAVE_GC = 1 << 14
 """Py_TPFLAGS_HAVE_GC (Include/object.h)."""
 _IS_MORTAL = b"\0".rjust(256, b"\1")
@@ -65,9 +66,9 @@ def _unsupported_reasons() -> Iterator[str]:
     if hasattr(sys, "gettotalrefcount") or hasattr(sys, "getobjects"):
         yield "this is a debug build of CPython, which counts all references"
     if (object.__basicsize__, tuple.__basicsize__, sys.byteorder) != (16, 24, "little"):
-        yield "objects are laid out in another way here than where it was tested, 64-bit little-endian"
+        yield "the layout of objects differs from the tested one (64-bit, little-endian)"
     if _interpreters() != 1:
-        yield "there are subinterpreters, whose objects are not seen from here"
+        yield "there are subinterpreters, whose objects cannot be found"
 
 
 def _interpreters() -> int:
@@ -82,10 +83,10 @@ def _interpreters() -> int:
 
 
 def immortalise() -> int:
-    """Make every object that can be reached immortal; return how many there are now beyond before.
+    """Make every reachable object immortal; return the number of objects that were not before.
 
-    The collector must be disabled, and `unsupported_reason` empty. Objects that the collector was told to ignore
-    (`gc.freeze`) are included, and all are in that state afterwards. Raises OSError.
+    The collector must be disabled, and `unsupported_reason` empty. Frozen objects (`gc.freeze`) are included,
+    and all are frozen afterwards. Raises OSError.
     """
     gc.unfreeze()
     known = gc.get_objects()
@@ -102,7 +103,7 @@ def immortalise() -> int:
 
 
 class _Traversal:
-    """The traversal; ``marked`` counts the objects that it has made immortal."""
+    """The traversal of the heap; ``marked`` is the number of objects that it made immortal."""
 
     def __init__(self, counts: "_Counts") -> None:
         self.marked = 0
@@ -110,14 +111,14 @@ class _Traversal:
         self._types = _TypeTable()
 
     def mark(self, objects: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Make these immortal and return those that were not; at most `_CHUNK` of them."""
+        """Make at most `_CHUNK` objects immortal and return those that were not before."""
         mortal = tuple(compress(objects, self._counts.mortal(objects)))
         self._counts.write(mortal)
         self.marked += len(mortal)
         return mortal
 
     def follow(self, containers: list[Any]) -> None:
-        """Make immortal what these refer to, and what that refers to, and so on."""
+        """Make immortal all objects that can be reached from these."""
         found = containers
         while found:
             batch = found[-_BATCH:]
@@ -131,7 +132,7 @@ class _Traversal:
             mortal = self.mark(tuple(referents[start : start + _CHUNK]))
             types = map(self._types.__getitem__, map(id, map(type, mortal)))
             more = list(compress(mortal, types))
-            # The same object may have come more than once before it was marked.
+            # An object may occur more than once among those that were not marked yet.
             found += dict(zip(map(id, more), more, strict=True)).values()
 
     def _hidden(self, batch: list[Any]) -> Iterator[Iterable[Any]]:
@@ -146,9 +147,9 @@ _LEAF, _CONTAINER = 0, 1
 
 
 class _TypeTable(dict[int, int]):
-    """From the id of a type: nothing to follow, a container, or an index of its ``hidden_referents``.
+    """From the id of a type: `_LEAF`, `_CONTAINER`, or an index into ``hidden_referents``.
 
-    Nothing is asked of the objects themselves: that might run the application's code.
+    It looks at types only, through the slots of ``type``: no code of the application runs.
     """
 
     def __init__(self) -> None:
@@ -164,7 +165,7 @@ class _TypeTable(dict[int, int]):
         }
 
     def __missing__(self, key: int) -> int:
-        cls = ctypes.cast(key, ctypes.py_object).value  # it has an instance in hand, so it is there
+        cls = ctypes.cast(key, ctypes.py_object).value  # an instance is alive, so the type is
         number = _CONTAINER if type.__dict__["__flags__"].__get__(cls) & _HAVE_GC else _LEAF
         mro = type.__dict__["__mro__"].__get__(cls)
         for index, base in enumerate(self._bases, _CONTAINER + 1):
@@ -175,7 +176,7 @@ class _TypeTable(dict[int, int]):
 
 
 def _of_dicts(dicts: Iterable[Any]) -> Iterable[Any]:
-    # A dictionary shows its keys to the collector only if they are not all strings.
+    # tp_traverse of a dictionary does not visit the keys if all are strings.
     return chain.from_iterable(map(dict.keys, dicts))
 
 
@@ -208,7 +209,7 @@ def _of_ranges(ranges: Iterable[Any]) -> Iterable[Any]:
 
 
 def _of_arrays(arrays: Iterable[Any], exact: Any) -> Iterable[Any]:
-    # numpy's arrays of objects (pandas keeps texts in them) are unknown to the collector.
+    # The collector does not track numpy's arrays of objects, in which pandas keeps strings.
     return chain.from_iterable(
         each.ravel(order="K").tolist()
         for each in arrays
@@ -223,7 +224,7 @@ _HIDDEN_REFERENTS: tuple[tuple[type, Callable[[Iterable[Any]], Iterable[Any]]], 
     (re.Pattern, _of_patterns),
     (range, _of_ranges),
 )
-"""What objects of a type refer to and do not tell the collector."""
+"""References that ``tp_traverse`` of a type does not visit."""
 
 
 # --- counts --------------------------------------------------------------------------------------
@@ -242,7 +243,7 @@ class _Counts:
     """Reads and writes the reference counts of many objects; see the module. memfd_create(2)."""
 
     def __init__(self) -> None:
-        libc = ctypes.PyDLL(None, use_errno=True)  # which keeps the GIL: no other thread counts
+        libc = ctypes.PyDLL(None, use_errno=True)  # keeps the GIL: no other thread changes counts
         self._preadv, self._pwritev = libc.preadv, libc.pwritev
         for function in (self._preadv, self._pwritev):
             function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_long]
@@ -293,7 +294,7 @@ class _Vector:
         self._address = ctypes.addressof(entries)
         self._entries = memoryview(entries).cast("B").cast("Q")
         self._entries[1::2] = memoryview(array("Q", [size]) * _CHUNK)
-        # All of the memory as numbers: a tuple's part of it is a slice.
+        # All of the address space as integers: the items of a tuple are a slice of it.
         everything = (ctypes.c_uint64 * (1 << 53)).from_address(0)
         self._memory = memoryview(everything).cast("B").cast("Q")
 
@@ -308,18 +309,18 @@ class _Vector:
         return self._address + 16 * index
 
 
-# --- does it hold? -------------------------------------------------------------------------------
+# --- self-test ------------------------------------------------------------------------------------
 
 
 _TEST_OBJECTS = 8192
-"""Numbers that are tried: 32 bytes each, together 64 pages."""
+"""Floats that are used: 32 bytes each, 64 pages in total."""
 
 
 def self_test() -> str:
-    """Try it, in a forked child: return why immortality does not hold here, empty if it does.
+    """Test immortality in a forked child: return why it does not work here, empty if it does.
 
-    A child of that child uses some immortal and as many mortal objects; the counts of the first must
-    not change, nor must their pages become its own. `unsupported_reason` must be empty. Raises OSError.
+    A child of that child uses as many immortal as mortal objects; the counts of the immortal ones must not
+    change, and their pages must stay shared. `unsupported_reason` must be empty. Raises OSError.
     """
     read, write = os.pipe()
     child = os.fork()
@@ -336,7 +337,7 @@ def self_test() -> str:
         verdict = answers.read()
     _, status = os.waitpid(child, 0)
     if not verdict:
-        return f"the process that tried it ended with {os.waitstatus_to_exitcode(status)}"
+        return f"the process of the self-test ended with {os.waitstatus_to_exitcode(status)}"
     return "" if verdict == "holds" else verdict
 
 
@@ -355,7 +356,7 @@ def _verify() -> str:
         counts.write(tuple(immortal))
         counts.write(tuple(others))
         if any(counts.mortal(tuple(others))) or not all(counts.mortal(tuple(mortal))):
-            return "what is written to the reference counts is not what is read"
+            return "reference counts do not have the value that was written"
     child = os.fork()
     if child == 0:
         os._exit(_use_and_measure(immortal, mortal, others))
@@ -373,7 +374,7 @@ _VERDICTS = {
 
 def _use_and_measure(immortal: list[Any], mortal: list[Any], others: list[Any]) -> int:
     objects = [*immortal, *others]
-    # What this process has to write to at first is written to by using the objects that are few.
+    # Pages that any first use copies are copied by using the few objects, twice.
     private = [_private_after_using(each) for each in (others, others, immortal, mortal)]
     copies = [list(objects) for _ in range(3)]
     copies.clear()

@@ -1,10 +1,10 @@
-"""Holes: free blocks between objects that live, filled before the fork.
+"""Padding: free blocks between live objects are filled before the fork.
 
-CPython's allocator divides pools of memory into blocks of one size, and takes what is free in pools
-that are partly used first (Objects/obmalloc.c). After an application has been loaded, many pools have
-a few free blocks each: what a worker then creates would lie here and there on pages that it shares,
-and copy each. With the holes filled, it creates its objects side by side on pages of its own. What is larger
-than 512 bytes lies in malloc(3)'s heap, whose holes are filled likewise, where they are smaller than a page.
+CPython's allocator divides pools of memory into blocks of one size and uses the free blocks of partly used
+pools first (Objects/obmalloc.c).  After an application has been loaded, many pools have a few free blocks: the
+objects that a worker creates would be scattered over shared pages and copy each.  With these blocks filled, a
+worker allocates its objects in new pools, on pages of its own.  Objects of more than 512 bytes are in the heap
+of malloc(3), whose free chunks are filled as well, where they are smaller than a page.
 """
 
 import os
@@ -17,35 +17,35 @@ _HEADER = 48
 _SIZES = range(16, 512 + 1, 16)
 _BATCH = 256
 _RUN = 16
-"""Blocks side by side, from a pool's first one on, that tell a new pool."""
-_MOST = 256
-"""Batches of one size after which it is given up: this allocator is not the one that is known."""
+"""Adjacent blocks, from a pool's first one on, by which a new pool is recognised."""
+_MAX_BATCHES = 256
+"""Batches of one size after which filling stops: the allocator is not the one described above."""
 
 _CHUNKS = (4096, 2048, 1536, 1024, 768, 640, 576, 528)
-"""Sizes of malloc's chunks that are tried; smaller ones are for pymalloc."""
+"""Sizes of malloc's chunks that are filled; smaller objects are in pools."""
 _ADJACENT = 16
-"""Chunks one after the other that tell a large hole: its pages are given back, and none of them is shared."""
-_MOST_CHUNKS = 16384
+"""Adjacent chunks by which a large free area is recognised: its pages go back to the kernel."""
+_MAX_CHUNKS = 16384
 
-_fillings: list[list[object]] = []
+_fillers: list[list[object]] = []
 
 
 def fill_free_blocks() -> int:
-    """Fill the holes and return how many bytes that took; what fills them stays.
+    """Fill free blocks with objects that stay, and return their size in bytes.
 
-    May be called again: what filled holes before is let go first, so that it does not add up, but for
-    some pools each time (70 KB with CPython 3.13). Does nothing where another allocator is in use.
+    May be called again: the objects of the previous call are freed first, so that they do not accumulate, except
+    for some pools each time (70 KB with CPython 3.13). Does nothing if another allocator is in use.
     """
-    _fillings.clear()
+    _fillers.clear()
     if os.environ.get("PYTHONMALLOC", "pymalloc") != "pymalloc" or sys.flags.dev_mode:
         return 0
-    return sum(size * _fill(_maker(size), size) for size in _SIZES) + sum(
+    return sum(size * _fill_pools(_maker(size), size) for size in _SIZES) + sum(
         map(_fill_chunks, _CHUNKS)
     )
 
 
 def _maker(size: int) -> Callable[[int], object]:
-    # Objects that refer to nothing, which the collector does not know.
+    # Objects without references, which the collector does not track.
     if size == 16:
         return lambda _number: object()
     if size == 32:
@@ -54,20 +54,20 @@ def _maker(size: int) -> Callable[[int], object]:
     return lambda _number: bytes(rest)
 
 
-def _fill(make: Callable[[int], object], size: int) -> int:
-    filling: list[object] = []
-    for _ in range(_MOST):
+def _fill_pools(make: Callable[[int], object], size: int) -> int:
+    filler: list[object] = []
+    for _ in range(_MAX_BATCHES):
         batch = [make(number) for number in range(_BATCH)]
         new = _new_pool(list(map(id, batch)), size)
-        filling += batch[:new]
+        filler += batch[:new]
         if new is not None:
-            _fillings.append(filling)
-            return len(filling)
+            _fillers.append(filler)
+            return len(filler)
     return 0
 
 
 def _new_pool(addresses: list[int], size: int) -> int | None:
-    """Return where a pool begins that was unused before, which is when there are no holes left."""
+    """Return the index at which a new pool begins, None if there is none: free blocks are left."""
     run = min(_RUN, (_POOL - _HEADER) // size)
     for index in range(len(addresses) - run):
         first = addresses[index]
@@ -79,19 +79,19 @@ def _new_pool(addresses: list[int], size: int) -> int | None:
 
 
 def _fill_chunks(size: int) -> int:
-    """Fill holes of malloc's that take a chunk of this size; return how many bytes that took.
+    """Fill free areas of malloc's heap with chunks of this size; return the bytes that were filled.
 
-    Ends where chunks come side by side, which is in a large hole or beyond the last chunk.
+    Stops when chunks become adjacent: in a large free area, or beyond the last chunk.
     """
-    length = size - 8 - sys.getsizeof(b"")  # 8: malloc's own
-    filling: list[object] = []
+    length = size - 8 - sys.getsizeof(b"")  # 8: the header of a chunk
+    filler: list[object] = []
     run = 0
     last = 0
-    while run < _ADJACENT and len(filling) < _MOST_CHUNKS:
-        filling.append(bytes(length))
-        address = id(filling[-1])
+    while run < _ADJACENT and len(filler) < _MAX_CHUNKS:
+        filler.append(bytes(length))
+        address = id(filler[-1])
         run = run + 1 if address - last == size else 0
         last = address
-    del filling[len(filling) - run - 1 :]
-    _fillings.append(filling)
-    return size * len(filling)
+    del filler[len(filler) - run - 1 :]
+    _fillers.append(filler)
+    return size * len(filler)

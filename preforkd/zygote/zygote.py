@@ -1,10 +1,10 @@
-"""The zygote's loop: load the application once, then fork workers as the master asks.
+"""The zygote's loop: load the application once, then fork workers on request.
 
-"Load the application" and "already loaded" are two ways into one loop: `from_scratch` is the
-first, `from_worker` the second, for a process that was forked from a warm worker.
+There are two entries to the loop: `from_scratch` loads the application; `from_worker` is called in a process
+that was forked from a warm worker and has it loaded.
 
-A worker is born by a double fork, so that its parent is the master (the nearest subreaper) and not
-the zygote: a zygote that ends orphans nobody.
+Workers are created by a double fork, so that their parent is the master (the nearest subreaper): the exit of a
+zygote does not affect them.
 """
 
 import contextlib
@@ -39,15 +39,15 @@ from preforkd.zygote import app_check, code_layout, fork_hazards, heap
 
 logger = logging.getLogger("preforkd.zygote")
 
-_BEFORE_THE_END = 1.0
-"""Seconds before timeouts.start is over, by which the request of app.check is to be answered."""
-_LEAST_PATIENCE = 0.5
-"""Seconds that it has in any case."""
+_CHECK_MARGIN = 1.0
+"""Seconds before the end of timeouts.start at which the trial request times out."""
+_MIN_CHECK_TIMEOUT = 0.5
+"""Seconds that the trial request has in any case."""
 
 
 @dataclass(slots=True)
 class LoadedApplication:
-    """A loaded application with all that its workers need."""
+    """A loaded application and what its workers need."""
 
     generation: int
     settings: Settings
@@ -57,20 +57,20 @@ class LoadedApplication:
     listeners: list[tuple[str, socket.socket]]
     title: Title
     handoff: tuple[socket.socket, socket.socket] | None
-    """Where the workers of this zygote leave connections for each other."""
+    """The sending and the receiving end of the handoff queue."""
     directory: str
-    """Where it was loaded, without symbolic links."""
+    """The application's directory, without symbolic links."""
 
     def close(self) -> None:
-        """Close all sockets: this process, which has no worker's part, is to end."""
+        """Close all sockets, before this process exits."""
         _close([*(sock for _, sock in self.listeners), *(self.handoff or ())])
 
 
 @dataclass(slots=True)
 class WorkerStart:
-    """What a newborn worker starts with.
+    """What a forked worker starts with.
 
-    It is returned down the stack, so that generations pile up no frames.
+    It is returned to the bottom of the stack: a chain of reforks does not accumulate frames.
     """
 
     loaded: LoadedApplication
@@ -79,29 +79,28 @@ class WorkerStart:
     channel: int
     memory: int
     output: tuple[int, ...]
-    """What is to be its standard output and error; empty: the zygote's."""
+    """Its standard output and error; empty: those of the zygote."""
 
 
 def from_scratch(
     channel: Channel[messages.ToZygote],
     preload: Callable[[str, Settings], None],
-    work: Callable[[WorkerStart], object],
+    run_worker: Callable[[WorkerStart], object],
 ) -> WorkerStart | None:
-    """Load what the master asks for and serve.
+    """Load the application that the master requests, and serve.
 
-    ``preload`` imports what the workers of a kind run beside the application, and raises PreforkdError
-    for settings with which none of them would start. ``work`` lives a worker's life, and does not return.
+    ``preload`` imports the modules that workers of a kind need, and raises PreforkdError for settings with which
+    no worker would start. ``run_worker`` runs a worker and does not return.
 
-    Returns None when this process is to end, a Birth in a new worker.
+    Returns None when this process must exit, a WorkerStart in a new worker.
     """
     process.ignore_master_signals()
-    # While it loads it does not see that its master has gone, and whoever waits for the end of a killed
-    # master's processes would wait for it.
+    # While loading it does not notice that the master is gone: systemd would wait for it after a kill.
     process.set_parent_death_signal(signal.SIGKILL)
     title = Title()
     title.set("preforkd: zygote starting")
     try:
-        loaded = _load(channel, preload, work, title)
+        loaded = _load(channel, preload, run_worker, title)
     except ChannelClosedError:
         return None
     if loaded is None:
@@ -113,9 +112,9 @@ def from_scratch(
 def from_worker(
     channel: Channel[messages.ToZygote], loaded: LoadedApplication
 ) -> WorkerStart | None:
-    """Serve with what a worker, from which this process was forked, has loaded and warmed up.
+    """Serve with the application of the worker from which this process was forked.
 
-    Returns None when this process is to end, a Birth in a new worker.
+    Returns None when this process must exit, a WorkerStart in a new worker.
     """
     process.ignore_master_signals()
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, forked from a worker")
@@ -125,17 +124,17 @@ def from_worker(
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except (PreforkdError, OSError) as caught:
         error = refused("the zygote", caught) if isinstance(caught, OSError) else caught
-        _tell(channel, messages.LoadFailed(error.failure()))
+        _send(channel, messages.LoadFailed(error.failure()))
         loaded.close()
         return None
-    _tell(channel, messages.Loaded(time.monotonic() - begun))
+    _send(channel, messages.Loaded(time.monotonic() - begun))
     return serve(channel, loaded)
 
 
 def serve(channel: Channel[messages.ToZygote], loaded: LoadedApplication) -> WorkerStart | None:
     """Fork workers until dismissed.
 
-    Returns None when this process is to end, a Birth in a new worker.
+    Returns None when this process must exit, a WorkerStart in a new worker.
     """
     loaded.title.set(f"preforkd: zygote, generation {loaded.generation}")
     deferred = exit_handlers.DeferredExitHandlers()
@@ -156,9 +155,9 @@ def serve(channel: Channel[messages.ToZygote], loaded: LoadedApplication) -> Wor
             return None
         if isinstance(message, messages.Fork):
             deferred.defer()
-            birth = _fork(channel, loaded, message, received.descriptors)
-            if birth is not None:
-                return birth
+            start = _fork(channel, loaded, message, received.descriptors)
+            if start is not None:
+                return start
         close_all(received.descriptors)
 
 
@@ -168,7 +167,7 @@ def serve(channel: Channel[messages.ToZygote], loaded: LoadedApplication) -> Wor
 def _load(
     channel: Channel[messages.ToZygote],
     preload: Callable[[str, Settings], None],
-    work: Callable[[WorkerStart], object],
+    run_worker: Callable[[WorkerStart], object],
     title: Title,
 ) -> LoadedApplication | None:
     received = channel.receive(wait=True)
@@ -182,88 +181,88 @@ def _load(
     children = ApplicationChildren(lambda: [channel.fileno(), *received.descriptors])
     before = inventory.descriptors()
     ours = _identities([channel.fileno(), *received.descriptors])
-    library = UnpatchedModules()
+    unpatched_modules = UnpatchedModules()
     socks = [socket.socket(fileno=descriptor) for descriptor in received.descriptors]
     try:
-        loaded = _load_order(order, socks, title, library)
-        _end_stray(children)
-        # After the application, which may replace modules that they import.
+        loaded = _load_order(order, socks, title, unpatched_modules)
+        _exit_in_stray_child(children)
+        # After the application, which may have replaced modules that these import.
         preload(loaded.kind, loaded.settings)
-        library.keep()
-        _demand_threads(loaded.kind, loaded.settings, library)
+        unpatched_modules.restore()
+        _refuse_greenlets(loaded.kind, loaded.settings, unpatched_modules)
         if loaded.settings.memory.immortal:
             entries, application = loaded.settings.app.warm_up, loaded.application
             code_layout.group_hot_code(lambda: warmup.repeat(entries, application))
-            _end_stray(children)
-        _demand_descriptors(ours)
+            _exit_in_stray_child(children)
+        _check_descriptors(ours)
         children.disable()
-        # Again: an application that configures logging takes away what is not its own.
+        # Again: the application may have configured logging.
         logs.configure(loaded.settings.log.level, loaded.settings.log.target)
         exit_handlers.flush_logging()
-        _warn_before_fork(before)
+        _warn_of_fork_hazards(before)
         heap.prepare(immortal_heap=loaded.settings.memory.immortal)
     except (PreforkdError, OSError) as caught:
-        # What the application's code raises has been made a PreforkdError.
+        # Exceptions of the application have been converted to PreforkdError.
         error = refused("the zygote", caught) if isinstance(caught, OSError) else caught
         if _identities([channel.fileno()])[0] != ours[0]:
-            # Nobody can be told by a channel that is closed, and its number may be another's by now.
+            # The application has closed the channel, and its number may be that of another file.
             logger.critical("%s", error.report())
             _close(socks)
             sys.exit(1)
-        _tell(channel, messages.LoadFailed(error.failure()))
+        _send(channel, messages.LoadFailed(error.failure()))
         _close(socks)
         return None
-    failure = _check(channel, loaded, work, begun) if order.check else None
+    failure = _check(channel, loaded, run_worker, begun) if order.check else None
     if failure is not None:
-        _tell(channel, messages.LoadFailed(failure))
+        _send(channel, messages.LoadFailed(failure))
         _close(socks)
         return None
-    _tell(channel, messages.Loaded(time.monotonic() - begun, loaded.directory))
+    _send(channel, messages.Loaded(time.monotonic() - begun, loaded.directory))
     return loaded
 
 
 def _check(
     channel: Channel[messages.ToZygote],
     loaded: LoadedApplication,
-    work: Callable[[WorkerStart], object],
+    run_worker: Callable[[WorkerStart], object],
     begun: float,
 ) -> Failure | None:
     settings = loaded.settings
     if not settings.app.check or not KINDS[loaded.kind].http:
         return None
 
-    def live(listener: socket.socket, descriptor: int, memory: int) -> None:
+    def start_worker(listener: socket.socket, descriptor: int, memory: int) -> None:
         channel.close()
-        _begin_anew()
-        # The request is not a client's; and who tries a configuration may not be the service's user.
+        _reset_after_fork()
+        # Without the access log: no client sent the request, and `preforkd --check` may run as another user.
         trial = replace(
             loaded,
             settings=msgspec.structs.replace(settings, access_log=AccessLogSettings()),
             listeners=[(app_check.LISTENER, listener)],
             handoff=None,
         )
-        work(WorkerStart(trial, 0, 0, descriptor, memory, ()))
+        run_worker(WorkerStart(trial, 0, 0, descriptor, memory, ()))
 
-    loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, trying a request")
-    # Told before the master gives the whole start up.
-    rest = settings.timeouts.start - (time.monotonic() - begun) - _BEFORE_THE_END
-    patience = max(_LEAST_PATIENCE, min(settings.timeouts.boot, rest))
+    loaded.title.set(f"preforkd: zygote, generation {loaded.generation}, sending the trial request")
+    # The timeout must be reported before the master gives up the start.
+    rest = settings.timeouts.start - (time.monotonic() - begun) - _CHECK_MARGIN
+    timeout = max(_MIN_CHECK_TIMEOUT, min(settings.timeouts.boot, rest))
     deferred = exit_handlers.DeferredExitHandlers()
     deferred.defer()
     try:
-        return app_check.check(settings.app.check, live, patience)
+        return app_check.check(settings.app.check, start_worker, timeout)
     finally:
         deferred.restore()
 
 
-def _begin_anew() -> None:
+def _reset_after_fork() -> None:
     exit_handlers.reset_multiprocessing()
     unpatched.reset_hubs()
 
 
-def _end_stray(children: ApplicationChildren) -> None:
+def _exit_in_stray_child(children: ApplicationChildren) -> None:
     if children.in_child:
-        logger.warning("a process that the application forked while it was loaded is ended")
+        logger.warning("ending a process that the application forked while it was loaded")
         os._exit(0)
 
 
@@ -274,7 +273,10 @@ def _close(socks: list[socket.socket]) -> None:
 
 
 def _load_order(
-    order: messages.Load, socks: list[socket.socket], title: Title, library: UnpatchedModules
+    order: messages.Load,
+    socks: list[socket.socket],
+    title: Title,
+    unpatched_modules: UnpatchedModules,
 ) -> LoadedApplication:
     settings = msgspec.msgpack.decode(order.settings, type=Settings)
     logs.configure(settings.log.level, settings.log.target)
@@ -287,11 +289,11 @@ def _load_order(
     target = parse_target(app.target)
     directory = loader.prepare(app.directory)
     application = loader.load(target)
-    library.keep()
+    unpatched_modules.restore()
     found = hooks.load(settings.hooks, target.kind)
     warmup.run(app.warm_up, application, required=app.warm_up_required)
     found.call("zygote_loaded")
-    # The application may have installed its own.
+    # The application may have installed handlers of its own.
     process.ignore_master_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return LoadedApplication(
@@ -307,32 +309,32 @@ def _load_order(
     )
 
 
-def _demand_threads(kind: str, settings: Settings, library: UnpatchedModules) -> None:
-    """Raise ApplicationError if the application has replaced what its workers cannot do without."""
-    who = library.greenlets()
-    if not who:
+def _refuse_greenlets(kind: str, settings: Settings, unpatched_modules: UnpatchedModules) -> None:
+    """Raise ApplicationError if greenlets replace the threads that the workers need."""
+    package = unpatched_modules.greenlet_package()
+    if not package:
         return
     if KINDS[kind].event_loop:
         raise ApplicationError(
-            f"{who} has replaced threads and selectors of the standard library (a monkey patch): asyncio, "
+            f"{package} has replaced threads and selectors of the standard library (a monkey patch): asyncio, "
             "which an ASGI application runs in, does not work with them",
-            hint=f"remove the patch, or serve a WSGI application with {who} (app.target: wsgi:…)",
+            hint=f"remove the patch, or serve a WSGI application with {package} (app.target: wsgi:…)",
         )
     if settings.workers.threads > 1:
         raise ApplicationError(
-            f"{who} has replaced threads of the standard library (a monkey patch): its greenlets cannot be "
+            f"{package} has replaced threads of the standard library (a monkey patch): its greenlets cannot be "
             f"used by the {settings.workers.threads} threads of workers.threads",
             hint="leave workers.threads out and let workers.count be larger, or remove the patch",
         )
     logger.info(
         "%s has replaced parts of the standard library: its greenlets run while a request waits, and a "
         "worker answers one request at a time",
-        who,
+        package,
     )
 
 
 def _identities(descriptors: list[int]) -> list[tuple[int, int, int]]:
-    # Number, device and inode of each; zeros for one that is closed.
+    # Number, device and inode of each; zeros if it is closed.
     found = []
     for descriptor in descriptors:
         try:
@@ -344,8 +346,8 @@ def _identities(descriptors: list[int]) -> list[tuple[int, int, int]]:
     return found
 
 
-def _demand_descriptors(ours: list[tuple[int, int, int]]) -> None:
-    """Raise ApplicationError if what was open before the application was loaded is not any more."""
+def _check_descriptors(ours: list[tuple[int, int, int]]) -> None:
+    """Raise ApplicationError if the application has closed or replaced the zygote's descriptors."""
     if _identities([descriptor for descriptor, _, _ in ours]) != ours:
         raise ApplicationError(
             "the application has closed descriptors that are not its own while it was loaded",
@@ -353,14 +355,14 @@ def _demand_descriptors(ours: list[tuple[int, int, int]]) -> None:
         )
 
 
-def _warn_before_fork(before: Descriptors) -> None:
-    # fork(2) copies the calling thread only; what another one held locked stays locked for ever.
+def _warn_of_fork_hazards(before: Descriptors) -> None:
+    # fork(2) copies the calling thread only; locks that other threads hold stay locked in the child.
     found = fork_hazards.find()
     for each in found:
         logger.warning(
             "the application has made %s while it was loaded: it cannot be used in the workers; make it in "
             "the hook worker_started, or when the first request comes",
-            each.words,
+            each.description,
         )
     lost = inventory.lost_threads()
     threads = [thread.name for thread in lost if not fork_hazards.belongs(thread.module, found)]
@@ -379,7 +381,7 @@ def _warn_before_fork(before: Descriptors) -> None:
         )
 
 
-def _tell(channel: Channel[messages.ToZygote], message: messages.FromZygote) -> None:
+def _send(channel: Channel[messages.ToZygote], message: messages.FromZygote) -> None:
     with contextlib.suppress(ChannelClosedError):
         channel.send(message, wait=True)
 
@@ -396,15 +398,15 @@ def _fork(
     try:
         pid = fork.double_fork()
     except OSError as error:
-        _tell(channel, messages.ForkFailed(order.worker, f"fork: {error.strerror}"))
+        _send(channel, messages.ForkFailed(order.worker, f"fork: {error.strerror}"))
         return None
     if isinstance(pid, fork.ForkedChild):
         channel.close()
         pid.wait()
-        _begin_anew()
-        seat_channel, memory, *output = descriptors
-        return WorkerStart(loaded, order.worker, order.slot, seat_channel, memory, tuple(output))
-    born, go = pid
-    _tell(channel, messages.Forked(order.worker, born))
-    os.close(go)
+        _reset_after_fork()
+        worker_channel, memory, *output = descriptors
+        return WorkerStart(loaded, order.worker, order.slot, worker_channel, memory, tuple(output))
+    worker_pid, start_pipe = pid
+    _send(channel, messages.Forked(order.worker, worker_pid))
+    os.close(start_pipe)
     return None

@@ -57,13 +57,13 @@ def test_it_goes_on_when_the_one_that_forked_has_ended(subreaper):
     """Nobody closes the descriptor: the end of the process does, and the parent is the subreaper then."""
     reader, writer = os.pipe()
     parent = os.getpid()
-    middle = os.fork()
-    if middle == 0:
+    intermediate = os.fork()
+    if intermediate == 0:
         pid, _go = forked(lambda: 7 if os.getppid() == parent else 1)
         os.write(writer, str(pid).encode())
         os.kill(os.getpid(), signal.SIGKILL)
     pid = int(os.read(reader, 32))
-    os.waitpid(middle, 0)
+    os.waitpid(intermediate, 0)
     assert os.waitpid(pid, 0) == (pid, 7 << 8)
     os.close(reader)
     os.close(writer)
@@ -125,7 +125,7 @@ def test_a_fork_that_the_kernel_refuses_leaves_nothing_behind(monkeypatch, refus
             os.waitpid(pid, os.WNOHANG)
 
 
-def test_a_middle_that_is_killed_is_an_error(monkeypatch):
+def test_a_killed_intermediate_process_is_an_error(monkeypatch):
     """For want of memory, for example: no pid was told, and how it ended is."""
     ours, real = os.getpid(), os.fork
 
@@ -136,6 +136,6 @@ def test_a_middle_that_is_killed_is_an_error(monkeypatch):
 
     monkeypatch.setattr(os, "fork", dying)
     before = descriptors()
-    with pytest.raises(OSError, match="the child that was to fork ended with -9"):
+    with pytest.raises(OSError, match="the intermediate process ended with -9"):
         fork.double_fork()
     assert descriptors() == before

@@ -106,8 +106,8 @@ def test_packets_and_files_are_told_apart(tmp_path):
         said = inherit([packets, file, fifo], ["a", "b", "c"])
     (_, _, reason, *_), (_, _, other, _), (_, _, third, _) = said["bad"]
     assert "ListenStream= instead of ListenSequentialPacket=" in reason
-    assert "it is no socket" in other
-    assert "it is no socket" in third
+    assert "it is not a socket" in other
+    assert "it is not a socket" in third
     assert [is_file for *_, is_file in said["bad"]] == [False, True, False]
 
 

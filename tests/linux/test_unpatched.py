@@ -45,8 +45,8 @@ def run(code):
 def test_nothing_is_copied_where_nothing_was_replaced():
     """The modules stay what they are."""
     run(
-        "library.keep()\nassert ours.socket is socket\nassert ours.threading is threading\n"
-        "assert not library.replaced()\nassert library.greenlets() == ''\n"
+        "library.restore()\nassert ours.socket is socket\nassert ours.threading is threading\n"
+        "assert not library.replaced()\nassert library.greenlet_package() == ''\n"
     )
 
 
@@ -54,14 +54,14 @@ def test_nothing_is_copied_where_nothing_was_replaced():
 def test_what_was_replaced_is_as_it_was_for_us(early):
     """Threads, locks, sockets, epolls, clocks, forks; also in modules that are loaded later."""
     later = (
-        "library.keep()\nagain = ModuleType('preforkd.later')\nagain.select = select\n"
+        "library.restore()\nagain = ModuleType('preforkd.later')\nagain.select = select\n"
         "sys.modules['preforkd.later'] = again\n"
     )
     run(
         PATCH
         + (later if early else "")
         + """
-library.keep()
+library.restore()
 assert ours.select.epoll is epoll and not hasattr(select, "epoll")
 if "preforkd.later" in sys.modules:
     assert sys.modules["preforkd.later"].select.epoll is epoll
@@ -83,7 +83,7 @@ if pid == 0:
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 assert time.sleep is never and threading.Lock is never
 assert library.replaced()["time.sleep"] == "greens"
-assert library.greenlets() == "greens"
+assert library.greenlet_package() == "greens"
 assert ours.os.environ is os.environ
 left.close(); right.close()
 """
@@ -93,14 +93,14 @@ left.close(); right.close()
 def test_a_clock_that_is_replaced_is_no_matter_of_greenlets():
     """It is kept from us, and nothing is refused for it."""
     run(
-        "time.monotonic = never\nlibrary.keep()\nassert ours.time.monotonic() > 0\n"
-        "assert library.greenlets() == ''\nassert ours.socket is socket\n"
+        "time.monotonic = never\nlibrary.restore()\nassert ours.time.monotonic() > 0\n"
+        "assert library.greenlet_package() == ''\nassert ours.socket is socket\n"
     )
 
 
 def test_one_who_replaces_without_a_name():
     """Then it is the application."""
-    run("del select.epoll\nassert library.greenlets() == 'the application'\n")
+    run("del select.epoll\nassert library.greenlet_package() == 'the application'\n")
 
 
 def test_hubs_are_renewed_where_there_are_any():

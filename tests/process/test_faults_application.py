@@ -131,7 +131,7 @@ def test_a_child_that_is_forked_at_import(service, how):
     assert service.control("reload", "--fresh").returncode == 0
     assert get(service.address, "/?id=1")[0] == 200
     if how == "fork-and-return":
-        ended = "forked while it was loaded is ended"
+        ended = "ending a process that the application forked while it was loaded"
         service.until(lambda _: service.log.count(ended) == 2)
     assert service.stop() == 0
     if how == "fork-and-stay":

@@ -133,7 +133,7 @@ def test_nothing_is_bound_in_place_of_sockets_that_cannot_be_served():
     assert "passed no socket that can be served" in told
     assert "'dns' from systemd (descriptor 3) is not served: it is a datagram socket" in told
     assert "'seq' from systemd (descriptor 4)" in told
-    Listeners(Passed([], [Refused("words", 3, "it is no socket", file=True)]), Store())
+    Listeners(Passed([], [Refused("words", 3, "it is not a socket", file=True)]), Store())
 
 
 def test_stored_sockets_do_not_stand_for_those_of_the_socket_unit(port):

@@ -143,7 +143,7 @@ def test_one_worker_is_asked_and_ends(load, tmp_path, check, host, target):
         ("/unknown", "app.check: GET /unknown was answered with 404 Not Found", ""),
         ("/strange", "was answered with 400 Bad Request", "http://shop.example/"),
         ("/raises", "was answered with 500 Internal Server Error", ""),
-        ("/ends", "was not answered: the worker has closed the connection", ""),
+        ("/ends", "was not answered: the worker closed the connection", ""),
     ],
 )
 def test_what_is_no_answer_refuses_the_generation(load, check, words, hint):

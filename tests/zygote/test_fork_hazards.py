@@ -12,7 +12,7 @@ from preforkd.zygote import fork_hazards
 
 
 def words():
-    return {found.words for found in fork_hazards.find()}
+    return {found.description for found in fork_hazards.find()}
 
 
 def test_what_is_in_use_is_found():
@@ -71,5 +71,5 @@ def test_objects_of_libraries_that_are_not_installed(monkeypatch):
 )
 def test_threads_of_what_was_found(module, belongs):
     """By the module in which they run; a loop has none."""
-    found = [fork_hazards.Found("a channel", "grpc"), fork_hazards.Found("a loop", "")]
+    found = [fork_hazards.ForkHazard("a channel", "grpc"), fork_hazards.ForkHazard("a loop", "")]
     assert fork_hazards.belongs(module, found) is belongs

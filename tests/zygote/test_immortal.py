@@ -225,10 +225,10 @@ def test_the_trial_notices_what_does_not_hold(python):
         "print(immortal.self_test())\n"
     )
     assert run(python, code).splitlines() == [
-        "what is written to the reference counts is not what is read",
+        "reference counts do not have the value that was written",
         "a process that used immortal objects ended with -11",
         "pages with immortal objects are written to when the objects are used",
-        "the process that tried it ended with 5",
+        "the process of the self-test ended with 5",
     ]
 
 
@@ -260,7 +260,7 @@ def test_311_is_refused():
         ({"version_info": (3, 14, 0)}, "not tested with CPython 3.14.0, only with 3.12, 3.13"),
         ({"gettotalrefcount": int}, "debug build"),
         ({"getobjects": list}, "debug build"),
-        ({"byteorder": "big"}, "laid out in another way"),
+        ({"byteorder": "big"}, "layout of objects differs"),
         ({"interpreters": 2}, "subinterpreters"),
         ({"free": 1}, "free-threaded"),
     ],
@@ -290,6 +290,6 @@ def test_subinterpreters_are_counted(python):
     )
     assert run(python, code).splitlines() == [
         "''",
-        "there are subinterpreters, whose objects are not seen from here",
+        "there are subinterpreters, whose objects cannot be found",
         "''",
     ]

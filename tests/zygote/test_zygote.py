@@ -166,7 +166,7 @@ def test_what_a_fork_does_not_take_along_is_named(caplog):
         connection = socket.create_connection(server.getsockname())
         peer = "{}:{}".format(*server.getsockname())
         try:
-            zygote._warn_before_fork(before)
+            zygote._warn_of_fork_hazards(before)
         finally:
             go_on.set()
             thread.join()
@@ -180,11 +180,11 @@ def test_descriptors_of_our_own_are_demanded_back():
     """Closed, or with something else at their number: the application is to blame."""
     reader, writer = os.pipe()
     ours = zygote._identities([reader, writer])
-    zygote._demand_descriptors(ours)
+    zygote._check_descriptors(ours)
     os.dup2(0, writer)
     with pytest.raises(ApplicationError, match="has closed descriptors that are not its own"):
-        zygote._demand_descriptors(ours)
+        zygote._check_descriptors(ours)
     os.close(writer)
     with pytest.raises(ApplicationError):
-        zygote._demand_descriptors(ours)
+        zygote._check_descriptors(ours)
     os.close(reader)
