@@ -29,7 +29,7 @@ class NotAllowedError(PreforkdError):
 
 
 class ReloadFailedError(PreforkdError):
-    """The reload or the refork failed; the exit status tells what has to be fixed."""
+    """The reload or the refork failed; the exit status shows what has to be fixed."""
 
     def __init__(self, blame: str, reason: str, detail: str, hint: str) -> None:
         super().__init__(reason, detail=detail, hint=hint)

@@ -100,7 +100,7 @@ class ServiceStatus(msgspec.Struct, frozen=True):
     """The size was asked for by hand."""
     busy: int
     waiting: int
-    """Connections that wait for a worker, at the last look."""
+    """Connections that wait for a worker, in the last sample."""
     uptime_seconds: float
     configuration: str | None
     problems: list[str]

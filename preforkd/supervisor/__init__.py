@@ -26,7 +26,7 @@ this order:
 **A reload.** (1) SIGHUP or the control socket calls `Reloads.request`; requests that arrive while one runs
 are merged into one that follows. (2) The configuration is read and checked by another process, awaited in a
 thread. (3) If only live settings changed, they are adopted, and that is all. (4) Otherwise
-`Listeners.propose` binds what is new beside what is open, and a candidate generation is started: its zygote
+`Listeners.propose` binds what is new and keeps what is open, and a candidate generation is started: its zygote
 is executed, loads the application, answers the trial request, and forks workers. (5) When enough of them are
 ready, the policy promotes the candidate: its workers are ordered to serve, those of the old generation to
 drain. (6) `Listeners.commit` closes what is no longer wanted, the settings are adopted, clients are answered.

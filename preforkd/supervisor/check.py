@@ -29,9 +29,9 @@ _POLL = 0.05
 _OF_TLS = frozenset({"tls.certificate", "tls.key"})
 
 
-def check_application(loaded: Configuration, environment: dict[str, str]) -> Failure | None:
+def check_application(configuration: Configuration, environment: dict[str, str]) -> Failure | None:
     """Load the application in a zygote that ends afterwards; return why it failed, or None."""
-    settings = _without_missing_tls(loaded)
+    settings = _without_missing_tls(configuration)
     launch = Launch(1, settings, (), {**environment, **settings.app.environment})
     try:
         zygote = children.new_zygote(1, launch)
@@ -40,7 +40,7 @@ def check_application(loaded: Configuration, environment: dict[str, str]) -> Fai
     pidfd = zygote.pidfd
     try:
         try:
-            failure, reported = _request_load(zygote, loaded, settings)
+            failure, reported = _request_load(zygote, configuration, settings)
         except TimeoutError:
             detail = _stacks(zygote)
             process.send_signal(pidfd, signal.SIGKILL)
@@ -63,16 +63,16 @@ def check_application(loaded: Configuration, environment: dict[str, str]) -> Fai
         os.close(pidfd)
 
 
-def _without_missing_tls(loaded: Configuration) -> Settings:
+def _without_missing_tls(configuration: Configuration) -> Settings:
     # A certificate that only systemd passes to the service (a credential) is not there.
-    settings = loaded.settings
-    if all(get(settings, name) for name in loaded.secrets & _OF_TLS):
+    settings = configuration.settings
+    if all(get(settings, name) for name in configuration.secrets & _OF_TLS):
         return settings
     return replace(settings, listen=[replace(entry, tls=False) for entry in settings.listen])
 
 
 def _request_load(
-    zygote: ZygoteHandle, loaded: Configuration, settings: Settings
+    zygote: ZygoteHandle, configuration: Configuration, settings: Settings
 ) -> tuple[Failure | None, bool]:
     # Return the failure, and whether the zygote reported a result. Raises TimeoutError.
     deadline = time.monotonic() + settings.timeouts.start
@@ -86,8 +86,8 @@ def _request_load(
                 case messages.Loaded():
                     return None, True
                 case messages.LoadFailed(failure=failure):
-                    place = loaded.origins.get(failure.setting)
-                    return presentable(failure, loaded.secret_texts, place), True
+                    place = configuration.origins.get(failure.setting)
+                    return presentable(failure, configuration.secret_texts, place), True
     except (ChannelClosedError, MalformedMessageError):
         return None, False
     raise TimeoutError

@@ -34,8 +34,8 @@ def run(read: Callable[[], Configuration]) -> int:
     try:
         # Before the configuration is read: an instance that Accept=yes has started has none.
         listeners = Listeners(socket_activation.inherited_listeners(), notifier)
-        loaded = read()
-        logs.configure(loaded.settings.log.level, loaded.settings.log.target)
+        configuration = read()
+        logs.configure(configuration.settings.log.level, configuration.settings.log.target)
         process.set_child_subreaper()
         # A master that hangs is ended by the watchdog's SIGABRT: where it hung is then in the log.
         faulthandler.enable()
@@ -45,9 +45,9 @@ def run(read: Callable[[], Configuration]) -> int:
         os.environ.update(clean)
         memory.trim()
         try:
-            return _run(read, loaded, listeners, notifier, original)
+            return _run(read, configuration, listeners, notifier, original)
         except PreforkdError as error:
-            hide(error, loaded.secret_texts)
+            hide(error, configuration.secret_texts)
             raise
     finally:
         notifier.close()
@@ -55,20 +55,20 @@ def run(read: Callable[[], Configuration]) -> int:
 
 def _run(
     read: Callable[[], Configuration],
-    loaded: Configuration,
+    configuration: Configuration,
     listeners: Listeners,
     notifier: Notifier,
     environ: Mapping[str, str],
 ) -> int:
     loop = Loop()
-    master = Master(loop, read, loaded, listeners, notifier, environment=dict(os.environ))
+    master = Master(loop, read, configuration, listeners, notifier, environment=dict(os.environ))
     server: control.ControlServer | None = None
     pressure = PressureWatch.from_environment(environ)
     try:
         signals.receive(loop, master)
         if pressure is not None:
             loop.add_reader(pressure.fileno(), _memory_pressure, master, pressure)
-        server = _open_control(loop, master, loaded.settings, environ)
+        server = _open_control(loop, master, configuration.settings, environ)
         master.start()
         loop.run()
     finally:

@@ -58,7 +58,7 @@ class Candidate(msgspec.Struct, frozen=True):
     """What a generation was started with, until it is promoted or abandoned."""
 
     generation: int
-    loaded: Configuration
+    configuration: Configuration
     proposal: Proposal
     changes: changes.Changes
 
@@ -74,25 +74,25 @@ class Master:
         self,
         loop: Loop,
         read: Callable[[], Configuration],
-        loaded: Configuration,
+        configuration: Configuration,
         listeners: Listeners,
         notifier: Notifier,
         *,
         environment: dict[str, str],
     ) -> None:
         self.loop = loop
-        self.loaded = loaded
+        self.configuration = configuration
         self.board = Scoreboard()
-        self.life = State.STARTING
+        self.state = State.STARTING
         self.exit_status = ExitStatus.OK
         self.restarting = False
         """The manager starts the service again at once (RestartKillSignal=SIGUSR2)."""
-        self.began = time.monotonic()
+        self.started_at = time.monotonic()
         self.listeners = listeners
         self.reloads = reloads.Reloads()
         self.by_hand: int | None = None
         """The size that an administrator has set in place of that of the settings."""
-        self.limits = self._limits(loaded.settings)
+        self.limits = self._limits(configuration.settings)
         self.memory_sampler = MemorySampler(loop)
         self.pool = Pool(self.loop, self.feed, self._activity_resumed)
         self.pool.on_overdue_stacks = self._log_overdue_stacks
@@ -128,38 +128,36 @@ class Master:
 
     def _limits(self, settings: Settings) -> Limits:
         # A size that was given by hand holds until the settings of workers change.
-        by_hand = self.by_hand if settings.workers == self.loaded.settings.workers else None
+        by_hand = self.by_hand if settings.workers == self.configuration.settings.workers else None
         return limits.limits_of(settings, cpus.usable_cpus(), by_hand)
 
     def _limits_now(self) -> Limits:
         current = self._limits(self.settings)
         if self._candidate is None:
             return current
-        wanted = self._limits(self._candidate.loaded.settings)
+        wanted = self._limits(self._candidate.configuration.settings)
         return wanted if self.board.current is None else limits.while_reloading(current, wanted)
 
     @property
     def settings(self) -> Settings:
         """The settings in force."""
-        return self.loaded.settings
+        return self.configuration.settings
 
     # --- commands ----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the first generation. Raises PreforkdError if its sockets cannot be opened."""
-        proposal = self.listeners.propose(self.loaded.settings, self.loaded.origins)
-        text = (
-            f"preforkd {preforkd.VERSION} starting: {self.loaded.path or 'built-in configuration'}"
-        )
+        proposal = self.listeners.propose(self.configuration.settings, self.configuration.origins)
+        text = f"preforkd {preforkd.VERSION} starting: {self.configuration.path or 'built-in configuration'}"
         eventlog.log_entry(catalog.STARTED, logging.INFO, text)
-        if "app.target" not in self.loaded.origins:
-            _warn_demo(self.loaded.path)
+        if "app.target" not in self.configuration.origins:
+            _warn_demo(self.configuration.path)
         if not os.path.exists("/proc/self"):
             names = "limits.cpu, limits.descriptors and memory.limit"
             logger.warning("/proc is not mounted: %s have no effect", names)
         for served in proposal.served:
             eventlog.log_listener(served.name, served.address, served.origin)
-        self._begin(Candidate(0, self.loaded, proposal, changes.Changes()))
+        self._begin(Candidate(0, self.configuration, proposal, changes.Changes()))
         self._timeout_extender.begin(self.limits.start + _MARGIN)
         self._watchdog.start()
 
@@ -173,16 +171,16 @@ class Master:
 
     def _request_reload(self, waiter: reloads.ReloadCallback | None, *, fresh: bool) -> None:
         self.reloads.request(waiter, fresh=fresh)
-        if self.life is State.ENDED:
+        if self.state is State.ENDED:
             self.reloads.refuse()
         else:
             self._transition(Event.RELOAD)
 
     def stop(self, *, quick: bool = False) -> None:
         """Stop: drain first; quickly at the second call, or if ``quick``."""
-        if self.life is State.ENDED:
+        if self.state is State.ENDED:
             return
-        first = self.life is not State.STOPPING
+        first = self.state is not State.STOPPING
         self._transition(Event.STOP)
         if quick and first:
             self._transition(Event.STOP)
@@ -210,8 +208,8 @@ class Master:
         """Fork a zygote from the warmest worker; call ``callback`` with a message, or the failure."""
         self._refork_waiters.add(callback)
         current, kind = self.board.current, kind_of(self.settings.app.target)
-        if self.life is not State.SERVING or current is None:
-            reason = f"the service is {self.life.value}; refork requires a serving service"
+        if self.state is not State.SERVING or current is None:
+            reason = f"the service is {self.state.value}; refork requires a serving service"
             self._refork_waiters.resolve(Failure(Blame.SYSTEM, reason))
         elif kind.refork_refusal:
             self._refork_waiters.resolve(Failure(Blame.CONFIGURATION, kind.refork_refusal))
@@ -230,10 +228,10 @@ class Master:
             snapshot.SnapshotSource(
                 version=preforkd.VERSION,
                 pid=os.getpid(),
-                state=self.life,
+                state=self.state,
                 status=self._status_line,
-                uptime=time.monotonic() - self.began,
-                configuration=self.loaded.path,
+                uptime=time.monotonic() - self.started_at,
+                configuration=self.configuration.path,
                 last_reload=self.reloads.last,
                 served=self.listeners.current.served,
                 notes=list(self.listeners.current.notes),
@@ -251,7 +249,7 @@ class Master:
 
     def quiet_since(self) -> float | None:
         """Return since when no worker has been busy (loop time); None while one is."""
-        return self._monitor.sampler.quiet_since() if self.life is State.SERVING else None
+        return self._monitor.sampler.quiet_since() if self.state is State.SERVING else None
 
     def open_connections(self) -> int:
         """Return how many connections are open in all workers."""
@@ -269,7 +267,7 @@ class Master:
         self.feed(ev.MemoryShort())
 
     def _exit_idle(self) -> None:
-        text = f"idle for {self.loaded.settings.idle_exit:g} s: exiting until the next connection"
+        text = f"idle for {self.configuration.settings.idle_exit:g} s: exiting until the next connection"
         eventlog.log_entry(catalog.IDLE_EXIT, logging.INFO, text)
         self._exiting_idle = True
         self.stop()
@@ -310,7 +308,7 @@ class Master:
         plan = policy.decide(self.board, self.limits, self.loop.time())
         # A worker that is retired by a reload may keep idle connections for a while.
         stopping = self.board.stopping is not None
-        self.pool.linger = 0.0 if stopping else limits.linger_of(self.loaded.settings)
+        self.pool.linger = 0.0 if stopping else limits.linger_of(self.configuration.settings)
         self.pool.drain = self.limits.drain
         for action in plan.actions:
             self._record(action)
@@ -413,20 +411,20 @@ class Master:
         self._status_notifier.refresh()
         row = self.board.current
         generation = f", generation {row.generation}" if row else ""
-        self._title.set(f"preforkd: master, {self.life.value}{generation}")
+        self._title.set(f"preforkd: master, {self.state.value}{generation}")
 
     def _status_line(self, busy: int | None = None) -> str:
         if busy is None:
             busy = len(self.pool.sample(self.loop.time()).busy)
         if self.exit_status and self._abandoned is not None:
             return f"cannot start: {self._abandoned.reason}"
-        if self.life is State.ENDED:
+        if self.state is State.ENDED:
             return (
                 "idle; the next connection starts the service again"
                 if self._exiting_idle
                 else "stopped"
             )
-        parts = [status.summary(self.board, self.limits, self.life, busy)]
+        parts = [status.summary(self.board, self.limits, self.state, busy)]
         now = self.loop.time()
         parts += status.problems(self.board, self.limits, now, clock.time_of_day_at)
         last = self.reloads.last
@@ -439,7 +437,7 @@ class Master:
     # --- lifecycle ---------------------------------------------------------------------------------
 
     def _transition(self, event: Event) -> None:
-        self.life, effects = lifecycle.step(self.life, event)
+        self.state, effects = lifecycle.step(self.state, event)
         for effect in effects:
             try:
                 _EFFECTS[effect](self)
@@ -463,7 +461,7 @@ class Master:
     def _announce_stopping(self) -> None:
         self._notifier.stopping(self._status_notifier.line())
         longest = self.limits.drain + self.limits.dismiss
-        longest += self.loaded.settings.timeouts.drain_notice
+        longest += self.configuration.settings.timeouts.drain_notice
         self._timeout_extender.begin(longest + _MARGIN)
 
     def _prepare_reload(self) -> None:
@@ -477,27 +475,29 @@ class Master:
         )
 
     def _configuration_read(self, read: Callable[[], Configuration], *, fresh: bool) -> None:
-        if self.life is not State.RELOADING:
+        if self.state is not State.RELOADING:
             return  # the service was stopped meanwhile
         secrets: tuple[str, ...] = ()
         try:
-            loaded = read()
-            secrets = loaded.secret_texts
-            self._apply_configuration(loaded, fresh=fresh)
+            configuration = read()
+            secrets = configuration.secret_texts
+            self._apply_configuration(configuration, fresh=fresh)
         except PreforkdError as error:
             hide(error, secrets)
             self._refuse_reload(error.failure())
         except Exception as error:
             # The reload must end in any case: clients wait for the answer.
             logger.exception("internal error: a reload failed")
-            if self.life is State.RELOADING:
+            if self.state is State.RELOADING:
                 self._refuse_reload(_internal(error))
 
-    def _apply_configuration(self, loaded: Configuration, *, fresh: bool) -> None:
-        self._require_nothing_removed(loaded)
-        old = self.loaded.settings
-        differences = changes.changes(old, loaded.settings)
-        kept = replace(loaded, settings=changes.keep_restart_settings(old, loaded.settings))
+    def _apply_configuration(self, configuration: Configuration, *, fresh: bool) -> None:
+        self._require_nothing_removed(configuration)
+        old = self.configuration.settings
+        differences = changes.changes(old, configuration.settings)
+        kept = replace(
+            configuration, settings=changes.keep_restart_settings(old, configuration.settings)
+        )
         for setting in differences.restart:
             logger.warning("%s has changed; only a restart of the service applies it", setting)
         if differences.live and not differences.generation and not fresh:
@@ -512,13 +512,13 @@ class Master:
             self.listeners.roll_back(proposal)
             raise
 
-    def _require_nothing_removed(self, loaded: Configuration) -> None:
+    def _require_nothing_removed(self, configuration: Configuration) -> None:
         depends = self.listeners.current.entries > 0
-        if problems := changes.lost_settings(self.loaded, loaded, listen=depends):
+        if problems := changes.lost_settings(self.configuration, configuration, listen=depends):
             raise ConfigurationError(problems)
 
-    def _change_live(self, loaded: Configuration, differences: changes.Changes) -> None:
-        self._adopt(loaded)
+    def _change_live(self, configuration: Configuration, differences: changes.Changes) -> None:
+        self._adopt(configuration)
         names = ", ".join(differences.live)
         current = self.board.current
         self._outcome = reloads.success(
@@ -548,7 +548,7 @@ class Master:
         self._generation += 1
         number = self._generation
         self._candidate = replace(candidate, generation=number)
-        settings = candidate.loaded.settings
+        settings = candidate.configuration.settings
         environment = {**self._environment, **settings.app.environment}
         settings = with_absolute_paths(settings, self._home)
         handoff = _handoff_sockets(settings)
@@ -558,8 +558,8 @@ class Master:
             candidate.proposal.pairs(),
             environment,
             handoff,
-            candidate.loaded.origins,
-            candidate.loaded.secret_texts,
+            candidate.configuration.origins,
+            candidate.configuration.secret_texts,
         )
         self.limits = self._limits_now()
         self.feed(ev.GenerationRequested(number))
@@ -577,10 +577,10 @@ class Master:
             eventlog.log_entry(catalog.RELOADED, logging.INFO, text, PREFORKD_GENERATION=number)
         self._monitor.sampler.unwatch()
         self.listeners.commit(candidate.proposal)
-        self._adopt(candidate.loaded)
+        self._adopt(candidate.configuration)
         directory = self.pool.directories.get(candidate.generation)
         loaded_from = f", loaded from {directory}" if directory else ""
-        if candidate.loaded.settings.app.directory in {"", "."}:
+        if candidate.configuration.settings.app.directory in {"", "."}:
             loaded_from += ", where preforkd was started"
         self._outcome = reloads.success(
             candidate.generation,
@@ -590,11 +590,11 @@ class Master:
         )
         self._monitor.sampler.wake()
 
-    def _adopt(self, loaded: Configuration) -> None:
-        settings = loaded.settings
-        if settings.workers != self.loaded.settings.workers:
+    def _adopt(self, configuration: Configuration) -> None:
+        settings = configuration.settings
+        if settings.workers != self.configuration.settings.workers:
             self.by_hand = None
-        self.loaded = loaded
+        self.configuration = configuration
         self.pool.limit_requests(settings.limits.requests)
         self.limits = self._limits(settings)
         logs.configure(settings.log.level, settings.log.target)
@@ -605,8 +605,8 @@ class Master:
             known = replace(
                 launch,
                 settings=with_absolute_paths(settings, self._home),
-                origins=loaded.origins,
-                secret_texts=loaded.secret_texts,
+                origins=configuration.origins,
+                secret_texts=configuration.secret_texts,
                 proven=True,
             )
             self.pool.launches[current.generation] = known
@@ -635,7 +635,7 @@ class Master:
             self.loop.call_soon(self._reload_again)
 
     def _reload_again(self) -> None:
-        if self.life is State.SERVING and self.reloads.pending:
+        if self.state is State.SERVING and self.reloads.pending:
             self._transition(Event.RELOAD)
 
     def _refuse_reloads(self) -> None:
@@ -649,7 +649,7 @@ class Master:
         self.exit_status = self._abandoned.blame.exit_status
 
     def _drain(self) -> None:
-        notice = self.loaded.settings.timeouts.drain_notice
+        notice = self.configuration.settings.timeouts.drain_notice
         if not notice or self.restarting or self._exiting_idle or self.board.current is None:
             self._drain_now()
             return

@@ -51,7 +51,7 @@ def master(monkeypatch):
         master.board.apply(ev.WorkerReady(worker), 0.0)
         master.board.apply(ev.ServeWorker(worker), 0.0)
     master.board.generations[1].role = Role.CURRENT
-    master.life, master._generation = State.SERVING, 1
+    master.state, master._generation = State.SERVING, 1
     yield master
     loop.close()
 
@@ -74,14 +74,14 @@ def test_a_reload_that_fails_by_a_fault_of_ours_ends(master, monkeypatch):
     (answer,) = reload(master, fail, monkeypatch)
     assert (answer.ok, answer.blame) == (False, "internal")
     assert "TypeError: of no use" in answer.message
-    assert master.life is State.SERVING
+    assert master.state is State.SERVING
     monkeypatch.setattr(module, "pair", fail)
     other = Configuration(
         Settings(app=AppSettings(target="wsgi:site:other"), workers=WorkersSettings(count=7))
     )
     (answer,) = reload(master, lambda: other, monkeypatch)
     assert (answer.ok, answer.blame) == (False, "internal")
-    assert master.life is State.SERVING
+    assert master.state is State.SERVING
     assert master.limits.target == 2
     assert "of no use; fix that, then reload again" in master._status_line()
 
@@ -99,7 +99,7 @@ def test_sockets_that_cannot_be_had_end_a_reload(master, monkeypatch):
     (answer,) = reload(master, lambda: other, monkeypatch)
     assert (answer.ok, answer.blame) == (False, "system")
     assert "Too many open files" in answer.message
-    assert master.life is State.SERVING
+    assert master.state is State.SERVING
 
 
 def test_an_effect_that_fails_does_not_keep_the_others_from_happening(master, monkeypatch):
@@ -108,7 +108,7 @@ def test_an_effect_that_fails_does_not_keep_the_others_from_happening(master, mo
     monkeypatch.setitem(module._EFFECTS, module.Effect.ANNOUNCE_READY, fail)
     (answer,) = reload(master, fail, monkeypatch)
     assert not answer.ok
-    assert master.life is State.SERVING
+    assert master.state is State.SERVING
 
 
 def test_what_cannot_be_logged_is_written_down(master, monkeypatch):
