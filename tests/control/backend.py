@@ -58,7 +58,7 @@ MEMORY = MemoryStatus(
     unrelated=120 << 20,
     problems=["worker 102: Permission denied"],
 )
-GOOD = ReloadAnswer(True, 4, "generation 4 serves", None, "", "", ["workers"], ["log.target"])
+GOOD = ReloadAnswer(True, 4, "generation 4 is serving", None, "", "", ["workers"], ["log.target"])
 BAD = ReloadAnswer(False, None, "it broke", "application", "Traceback", "mend it", [], [])
 
 

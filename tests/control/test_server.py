@@ -58,7 +58,7 @@ def test_status_reload_and_stop(path):
         assert service["workers"][0]["requests"] == 10401
         assert call(path, "Reload", fresh=True) == {
             "generation": 4,
-            "message": "generation 4 serves",
+            "message": "generation 4 is serving",
             "live": ["workers"],
             "restart": ["log.target"],
         }
@@ -195,7 +195,7 @@ def test_answers_come_in_the_order_of_the_calls(path):
         assert call(path, "GetStatus")
         backend.call(backend.release)
         first, *others = read_answers(sock, 4)
-        assert first["parameters"]["message"] == "generation 4 serves"
+        assert first["parameters"]["message"] == "generation 4 is serving"
         assert all("interfaces" in answer["parameters"] for answer in others)
         sock.sendall(b'Manager.GetMemory"}\0')
         assert "memory" in read_answers(sock, 1)[0]["parameters"]
@@ -332,7 +332,7 @@ def test_a_waiting_client_does_not_keep_others_waiting(path):
             leaving.close()
             assert call(path, "GetStatus")
             backend.call(backend.release)
-            assert b"generation 4 serves" in waiting.recv(65536)
+            assert b"generation 4 is serving" in waiting.recv(65536)
 
 
 def test_a_second_master_does_not_take_the_socket(path):

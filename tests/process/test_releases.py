@@ -58,7 +58,7 @@ def test_a_reload_follows_the_link_to_the_current_release(service, tmp_path, dir
     shutil.rmtree(first)
     answer = service.control("reload")
     assert answer.returncode == 0, answer.stderr
-    assert f"generation 2 serves, loaded from {second}" in answer.stdout
+    assert f"generation 2 is serving, loaded from {second}" in answer.stdout
     assert ("where preforkd was started" in answer.stdout) is (directory in {"", "."})
     assert ask(address).endswith(b"release 2")
     # What is gone is said, and changes nothing.

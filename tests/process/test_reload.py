@@ -257,7 +257,7 @@ def test_an_application_of_the_command_line_needs_no_file(service):
     service.start(*arguments)
     answer = service.control("reload", "--fresh")
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.startswith("generation 2 serves, loaded from ")
+    assert answer.stdout.startswith("generation 2 is serving, loaded from ")
     service.manager.forget()
     os.kill(service.pid, signal.SIGHUP)
     assert "generation 3" in service.manager.wait_for("READY", "1")["STATUS"]
