@@ -93,7 +93,7 @@ def test_the_commands(tmp_path, capsys):
         assert json.loads(capsys.readouterr().out)["pss"] == 66 << 20
         assert preforkctl.main(["--socket", path, "reload", "--fresh"]) == 0
         shown = capsys.readouterr().out
-        assert shown == "generation 4 serves\nneeds a restart: log.target\n"
+        assert shown == "generation 4 is serving\nneeds a restart: log.target\n"
         for size, requested in (
             ("7", 7),
             ("+1", "by 1"),

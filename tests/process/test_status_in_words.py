@@ -174,7 +174,7 @@ def test_a_reload_that_has_failed(service, started):
     (service.folder / "broken").touch()
     assert service.control("reload", "--fresh").returncode == 69
     status = service.manager.wait_for("READY", "1")["STATUS"]
-    reason = "the last reload failed at WHEN, nothing was changed: .*RuntimeError: no database"
+    reason = "the last reload failed at WHEN, and nothing was changed: .*RuntimeError: no database"
     assert re.search(reason.replace("WHEN", WHEN), status), status
     assert re.search(
         r"Reload: [-\d]+ [:\d]+ failed: .*no database", service.control("status").stdout

@@ -32,7 +32,7 @@ def failure(tmp_path):
 
 
 def test_an_application_that_loads(failure):
-    """There is nothing to say."""
+    """There is no failure."""
     assert failure("app = print") is None
 
 

@@ -1,4 +1,4 @@
-"""What children write below Python: read from pipes, told to the journal with who it was."""
+"""What children write below Python: read from pipes, forwarded to the journal with its writer."""
 
 import itertools
 import os
@@ -52,13 +52,13 @@ def read_until(output, done):
     """Let the loop run until it is done, looking every few milliseconds."""
     loop = output._loop
 
-    def look():
+    def poll():
         if done():
             loop.stop()
         else:
-            loop.call_later(0.005, look)
+            loop.call_later(0.005, poll)
 
-    loop.call_soon(look)
+    loop.call_soon(poll)
     loop.run()
 
 
@@ -73,7 +73,7 @@ def shell(output, script):
 
 
 def test_lines_have_priority_and_who_wrote_them():
-    """Standard output informs, standard error warns, and a prefix of sd-daemon(3) says otherwise."""
+    """Standard output informs, standard error warns, unless a prefix of sd-daemon(3) sets the level."""
     pids = []
 
     def scene(output):
@@ -116,7 +116,7 @@ def test_letters_are_whole_though_they_come_in_pieces():
 
 
 def test_a_journal_that_does_not_read_stops_nobody():
-    """A child that writes more than all buffers hold ends; its lines are lost, counted, and told."""
+    """A child that writes more than all buffers hold ends; its lines are lost, counted, and logged."""
 
     def scene(output):
         out, err = output.child_ends
@@ -131,9 +131,9 @@ def test_a_journal_that_does_not_read_stops_nobody():
         journal.reads = True
         read_until(output, lambda: journal.entries)
 
-    (told,) = play(scene, reads=False)
-    assert told["MESSAGE"] == "3000 lines of worker 3 were lost: the journal did not take them"
-    assert (told["PREFORKD_MISSED"], told["PREFORKD_WORKER"]) == ("3000", "3")
+    (entry,) = play(scene, reads=False)
+    assert entry["MESSAGE"] == "3000 lines of worker 3 were lost: the journal did not take them"
+    assert (entry["PREFORKD_MISSED"], entry["PREFORKD_WORKER"]) == ("3000", "3")
 
 
 def test_a_journal_that_is_behind_loses_nothing():
@@ -156,7 +156,7 @@ def test_a_journal_that_is_behind_loses_nothing():
 
 
 def test_who_writes_without_end_has_a_ration(monkeypatch):
-    """A few lines of each in a turn, in a second what all have together; and others are told at once."""
+    """A few lines of each in a turn, per second a number for all; others are forwarded at once."""
     loop, journal = Loop(), Journal()
     outputs = Outputs(loop, journal)
     outputs.ratelimit.limit = 300
@@ -167,7 +167,7 @@ def test_who_writes_without_end_has_a_ration(monkeypatch):
     children = []
     turns = []
 
-    def look():
+    def poll():
         turns.append(len(journal.entries))
         loop.stop()
 
@@ -180,14 +180,14 @@ def test_who_writes_without_end_has_a_ration(monkeypatch):
         for turn in range(40):
             if turn == 20:
                 os.write(quiet.child_ends[0], b"quiet\n")
-            loop.call_soon(look)
+            loop.call_soon(poll)
             loop.run()
         assert max(after - before for before, after in itertools.pairwise(turns)) <= 4 * 64 + 1
         assert 300 <= turns[-1] <= 300 + 4 * 64 + 1
         assert "9" in {entry["PREFORKD_WORKER"] for entry in journal.entries}
         now = 101.5
         for _ in range(3):
-            loop.call_soon(look)
+            loop.call_soon(poll)
             loop.run()
         assert turns[-1] > turns[-4]
     finally:
@@ -199,7 +199,7 @@ def test_who_writes_without_end_has_a_ration(monkeypatch):
 
 
 def test_what_is_left_at_the_end_is_told(monkeypatch):
-    """Closing tells the lines that were written, also one without an end."""
+    """Closing forwards the lines that were written, also one without an end."""
     loop, journal = Loop(), Journal()
     outputs = Outputs(loop, journal)
     output = outputs.open_to_journal({"PREFORKD_WORKER": 3})

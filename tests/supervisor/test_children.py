@@ -41,7 +41,7 @@ def leave(launch):
 
 
 def test_who_waits_is_counted_in_the_kernel_and_between_workers(launches, listener):
-    """Connections that nobody has accepted, and those that a worker has left for another."""
+    """Connections in the backlog, and those in the handoff."""
     first, _ = launches
     assert first.waiting() == 0
     with socket.create_connection(listener.getsockname()), leave(first):
@@ -49,7 +49,7 @@ def test_who_waits_is_counted_in_the_kernel_and_between_workers(launches, listen
 
 
 def test_what_waits_between_workers_goes_to_the_next_generation(launches):
-    """The client is answered by that one; without an successor he is cut off, and nobody is left waiting."""
+    """The successor answers the client; without one the connection is closed."""
     first, second = launches
     client = leave(first)
     assert first.hand_over(second) == (1, 0)
@@ -114,7 +114,7 @@ def test_a_python_without_our_libraries_says_so_by_its_status(tmp_path, capfd):
 
 
 def test_a_worker_is_asked_for_a_zygote_over_its_channel():
-    """It is told the number, and given the channel and the memory of the one that is to be."""
+    """It is sent the number, the channel and the memory of the zygote to fork."""
     from tests.supervisor.test_refork import Scene
 
     scene = Scene()

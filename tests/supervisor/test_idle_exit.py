@@ -1,4 +1,4 @@
-"""Leaving when nobody needs the service."""
+"""Exit of an idle service."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.supervisor.test_notify import Loop
 
 
 class Watched:
-    """A service that is busy or quiet as the test says."""
+    """A service that is busy or idle as the test sets it."""
 
     def __init__(self, loop):
         self.loop, self.since, self.connections = loop, loop.time(), 0

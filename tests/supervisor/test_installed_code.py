@@ -39,5 +39,5 @@ def test_a_change_of_any_file_is_seen(package):
 
 
 def test_this_preforkd_was_not_changed():
-    """As long as nobody edits it while its tests run."""
+    """Unless it is edited while its tests run."""
     assert not installed_code.changed()

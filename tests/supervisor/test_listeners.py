@@ -50,7 +50,7 @@ def names(proposal):
 
 
 def test_all_that_systemd_passes_is_served_unless_names_choose(passed, caplog):
-    """Without names all; with names those, and the rest is said to be unwanted."""
+    """Without names all; with names those, and the rest is reported."""
     listeners = Listeners(Passed(passed), Store())
     assert names(listeners.propose(Settings(), {})) == ["http", "admin"]
     chosen = Settings(listen=(ListenSettings(name="admin"),))
@@ -71,7 +71,7 @@ def test_a_name_that_was_not_passed_is_an_error_with_its_place(passed):
 
 
 def test_an_address_is_not_bound_where_systemd_passes_sockets(passed, caplog, port):
-    """It is told, if it was written; the default is not worth a word."""
+    """It is reported if it was written; the default is not."""
     settings = Settings(listen=(ListenSettings(address=f"127.0.0.1:{port}"),))
     listeners = Listeners(Passed(passed), Store())
     assert listeners.propose(settings, {}).notes == ()
@@ -113,7 +113,7 @@ def test_what_the_socket_unit_decides_is_told(passed):
 
 
 def test_what_cannot_be_served_is_told(passed, caplog):
-    """Descriptor, name and reason, beside what is served."""
+    """Descriptor, name and reason, besides what is served."""
     refused = Refused("dns", 5, "it is a datagram socket")
     listeners = Listeners(Passed(passed, [refused]), Store())
     (note,) = listeners.propose(Settings(), {}).notes
@@ -125,7 +125,7 @@ def test_what_cannot_be_served_is_told(passed, caplog):
 
 
 def test_nothing_is_bound_in_place_of_sockets_that_cannot_be_served():
-    """Each is named with its reason; a file (OpenFile=) is no socket, and stands in nobody's way."""
+    """Each is named with its reason; a file (OpenFile=) is no socket, and is ignored."""
     refused = [Refused("dns", 3, "it is a datagram socket"), Refused("seq", 4, "it has packets")]
     with pytest.raises(ConfigurationError) as caught:
         Listeners(Passed([], refused), Store())
@@ -145,7 +145,7 @@ def test_stored_sockets_do_not_stand_for_those_of_the_socket_unit(port):
 
 
 def test_sockets_for_another_process_explain_why_a_port_is_taken(port):
-    """They are told among the notes, and as the hint where binding fails."""
+    """They are among the notes, and the hint if binding fails."""
     listeners = Listeners(Passed(foreign="LISTEN_FDS=1 is for process 7"), Store())
     settings = Settings(listen=(ListenSettings(address=f"127.0.0.1:{port}"),))
     with (
@@ -185,7 +185,7 @@ def test_a_proposal_that_fails_takes_nothing_away(port):
 
 
 def test_a_reload_keeps_what_it_wants_and_closes_the_rest(port, tmp_path):
-    """The same socket serves on; one that is wanted no more is closed, its file removed."""
+    """A socket that is kept stays open; one that is not is closed, its file removed."""
     web, unix = (
         ListenSettings(address=f"127.0.0.1:{port}"),
         ListenSettings(address=f"unix:{tmp_path}/s"),
@@ -238,7 +238,7 @@ def test_what_we_bound_survives_us(port, tmp_path):
 
 
 def test_a_stored_unix_socket_without_its_file_is_bound_anew(tmp_path, caplog):
-    """Nobody could connect to it any more: the new one is reachable, and stored in its place."""
+    """No client could connect to it: the new one is reachable, and stored in its place."""
     path = tmp_path / "web.sock"
     unix = ListenSettings(address=f"unix:{path}")
     store = Store()
@@ -261,7 +261,7 @@ def test_a_stored_unix_socket_without_its_file_is_bound_anew(tmp_path, caplog):
 
 
 def test_an_idle_exit_needs_sockets_from_systemd(passed, port, caplog):
-    """With sockets of our own nobody would start the service again: it does not leave, and that is said."""
+    """Without sockets from systemd nothing would start the service again: it does not exit, and warns."""
     settings = Settings(listen=(ListenSettings(address=f"127.0.0.1:{port}"),), idle_exit=5.0)
     listeners = Listeners(Passed([]), Store())
     proposal = listeners.propose(settings, {"idle_exit": Place("/f.yaml", 3, 12)})

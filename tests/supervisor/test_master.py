@@ -1,4 +1,4 @@
-"""What the master does when its own parts fail; what it does when they do not is proven with real processes."""
+"""What the master does when its own parts fail; the rest is proven with real processes."""
 
 from types import SimpleNamespace
 
@@ -69,8 +69,8 @@ def fail(*_arguments, **_more):
     raise TypeError("of no use")
 
 
-def test_a_reload_that_fails_by_a_fault_of_ours_ends(master, monkeypatch):
-    """While the file is read, or when the generation begins: who asked is answered, and what serves serves on."""
+def test_a_reload_that_fails_by_a_bug_ends(master, monkeypatch):
+    """While the file is read, or when the generation begins: there is an answer, and nothing else changes."""
     (answer,) = reload(master, fail, monkeypatch)
     assert (answer.ok, answer.blame) == (False, "internal")
     assert "TypeError: of no use" in answer.message
@@ -86,7 +86,7 @@ def test_a_reload_that_fails_by_a_fault_of_ours_ends(master, monkeypatch):
     assert "of no use; fix that, then reload again" in master._status_line()
 
 
-def test_sockets_that_cannot_be_had_end_a_reload(master, monkeypatch):
+def test_sockets_that_cannot_be_created_end_a_reload(master, monkeypatch):
     """Without descriptors left, a generation cannot begin; that is the system's."""
 
     def exhausted():
@@ -103,7 +103,7 @@ def test_sockets_that_cannot_be_had_end_a_reload(master, monkeypatch):
 
 
 def test_an_effect_that_fails_does_not_keep_the_others_from_happening(master, monkeypatch):
-    """Who asked for the reload is told, though the manager could not be."""
+    """The client is answered, though the service manager could not be notified."""
     monkeypatch.setitem(module._EFFECTS, module.Effect.ANNOUNCE_RELOADING, fail)
     monkeypatch.setitem(module._EFFECTS, module.Effect.ANNOUNCE_READY, fail)
     (answer,) = reload(master, fail, monkeypatch)
@@ -111,7 +111,7 @@ def test_an_effect_that_fails_does_not_keep_the_others_from_happening(master, mo
     assert master.state is State.SERVING
 
 
-def test_what_cannot_be_logged_is_written_down(master, monkeypatch):
+def test_what_cannot_be_logged_is_recorded(master, monkeypatch):
     """A fact is never lost for its line in the log."""
     monkeypatch.setattr(eventlog, "log_event", fail)
     master._record(ev.WorkerExited(1, "killed by SIGKILL"))
@@ -119,10 +119,10 @@ def test_what_cannot_be_logged_is_written_down(master, monkeypatch):
 
 
 def test_a_smaller_size_is_announced_when_it_is_true(master, monkeypatch):
-    """From two workers to one, live: STATUS never says that 2 of 1 are ready."""
-    said = []
-    monkeypatch.setattr(master._notifier, "ready", said.append)
+    """From two workers to one, live: STATUS never shows that 2 of 1 are ready."""
+    sent = []
+    monkeypatch.setattr(master._notifier, "ready", sent.append)
     one = Configuration(Settings(app=SETTINGS.app, workers=WorkersSettings(count=1)))
     (answer,) = reload(master, lambda: one, monkeypatch)
     assert answer.ok
-    assert said == ["1 of 1 workers ready, 0 busy, generation 1; 1 draining"]
+    assert sent == ["1 of 1 workers ready, 0 busy, generation 1; 1 draining"]

@@ -1,4 +1,4 @@
-"""The memory_sampler: readings beside the loop, one at a time, and shared by all who ask at once."""
+"""Readings of memory in a thread, one batch at a time, shared by requests within a second."""
 
 import os
 import subprocess
@@ -15,22 +15,22 @@ from preforkd.supervisor.memory_sampler import MemorySampler
 
 
 class Scene(MemorySampler):
-    """A memory_sampler, and a loop that runs until somebody has been told."""
+    """A sampler, and a loop that runs until a callback is called."""
 
     def __init__(self):
         self.loop = Loop()
         super().__init__(self.loop)
-        self.loop.call_later(20, pytest.fail, "nobody was told")
+        self.loop.call_later(20, pytest.fail, "no callback was called")
 
-    def told(self, pids):
-        """Return what is told to one who asks."""
+    def readings_of(self, pids):
+        """Return the readings that a request gets."""
         readings = []
 
-        def hear(reading):
+        def callback(reading):
             readings.append(reading)
             self.loop.stop()
 
-        self.read(pids, hear)
+        self.read(pids, callback)
         self.loop.run()
         (reading,) = readings
         return reading
@@ -80,11 +80,11 @@ def test_a_process_that_grows(memory_sampler):
     ) as child:
         assert child.stdout.readline() == b"begun\n"
         memory_sampler.watch(child.pid)
-        before = memory_sampler.told([child.pid])[child.pid]
+        before = memory_sampler.readings_of([child.pid])[child.pid]
         child.stdin.write(b"\n")
         assert child.stdout.readline() == b"grown\n"
         memory_sampler._latest.clear()
-        after = memory_sampler.told([child.pid])[child.pid]
+        after = memory_sampler.readings_of([child.pid])[child.pid]
         child.stdin.close()
     assert memory_sampler.growth(child.pid, before) < 1 << 20
     assert memory_sampler.growth(child.pid, after) >= 15 << 20
@@ -94,7 +94,7 @@ def test_the_loop_goes_on_while_a_reading_takes_long(slow, memory_sampler):
     """The kernel may take its time: what else the loop has to do is done meanwhile."""
     may, _, reads = slow
     memory_sampler.loop.call_later(0.01, may.set)
-    readings = memory_sampler.told([1, 2])
+    readings = memory_sampler.readings_of([1, 2])
     assert {pid: reading.private for pid, reading in readings.items()} == {1: 1, 2: 2}
     assert threading.main_thread() not in {thread for _, thread in reads}
 
@@ -108,7 +108,7 @@ def test_many_who_ask_at_once_cost_two_readings(slow, memory_sampler):
     for _ in range(100):
         memory_sampler.read([1, 2], answers.append)
     may.set()
-    memory_sampler.told([2])
+    memory_sampler.readings_of([2])
     assert len(answers) == 101
     assert all(answer[1].private == 1 for answer in answers)
     memory_sampler.read([1, 2], answers.append)
@@ -120,15 +120,15 @@ def test_what_was_fresh_is_told_with_what_had_to_be_read(slow, memory_sampler, m
     """Also where it is not fresh any more when the rest has been read."""
     may, _, reads = slow
     may.set()
-    memory_sampler.told([1])
+    memory_sampler.readings_of([1])
     now = memory_sampler.loop.time()
     monkeypatch.setattr(memory_sampler.loop, "time", lambda: now)
     memory_sampler.read(
-        [1, 2], lambda readings: told.append(readings) or memory_sampler.loop.stop()
+        [1, 2], lambda readings: results.append(readings) or memory_sampler.loop.stop()
     )
-    now, told = now + 2 * module.FRESH, []
+    now, results = now + 2 * module.FRESH, []
     memory_sampler.loop.run()
-    assert {pid: reading.private for pid, reading in told[0].items()} == {1: 1, 2: 2}
+    assert {pid: reading.private for pid, reading in results[0].items()} == {1: 1, 2: 2}
     assert [pid for pid, _ in reads] == [1, 2]
 
 
@@ -136,7 +136,7 @@ def test_what_has_ended_is_told_as_such(slow, memory_sampler):
     """Beside it, what lives is read."""
     may, _, _ = slow
     may.set()
-    readings = memory_sampler.told([404, 7])
+    readings = memory_sampler.readings_of([404, 7])
     assert isinstance(readings[404], ProcessLookupError)
     assert readings[7].private == 7
 
@@ -150,7 +150,7 @@ def test_a_number_that_comes_again_begins_anew(slow, memory_sampler):
     memory_sampler._first[7] = 100
     assert memory_sampler.growth(7, usage) == 7
     memory_sampler.watch(7)
-    memory_sampler.told([8])
+    memory_sampler.readings_of([8])
     assert memory_sampler.growth(7, usage) == 100
 
 
@@ -161,5 +161,5 @@ def test_first_readings_do_not_gather_for_ever(slow, memory_sampler, monkeypatch
     monkeypatch.setattr(module, "_MANY", 3)
     memory_sampler._first = {os.getpid(): 1, 2**22 + 1: 1, 2**22 + 2: 1, 2**22 + 3: 1}
     memory_sampler.watch(os.getpid())
-    memory_sampler.told([8])
+    memory_sampler.readings_of([8])
     assert set(memory_sampler._first) == {os.getpid()}

@@ -43,11 +43,11 @@ class Timer:
 
 class Notifier:
     def __init__(self):
-        self.said, self.full, self.watchdog_interval, self.pings = [], False, None, 0
+        self.sent, self.full, self.watchdog_interval, self.pings = [], False, None, 0
 
     def status(self, text):
         if not self.full:
-            self.said.append(text)
+            self.sent.append(text)
         return not self.full
 
     def watchdog(self):
@@ -57,36 +57,36 @@ class Notifier:
 @pytest.fixture
 def scene():
     loop, notifier = Loop(), Notifier()
-    words = {"state": "a"}
-    return loop, notifier, words, StatusNotifier(loop, notifier, lambda: words["state"])
+    texts = {"state": "a"}
+    return loop, notifier, texts, StatusNotifier(loop, notifier, lambda: texts["state"])
 
 
 def test_changes_are_said_once_a_second_at_the_most(scene):
     """The first at once, the last of a flurry when the second is over, nothing twice."""
-    loop, notifier, words, herald = scene
-    herald.refresh()
+    loop, notifier, texts, status = scene
+    status.refresh()
     for letter in "bcd":
-        words["state"] = letter
+        texts["state"] = letter
         loop.run(0.1)
-        herald.refresh()
-    assert notifier.said == ["a"]
+        status.refresh()
+    assert notifier.sent == ["a"]
     loop.run(5)
-    assert notifier.said == ["a", "d"]
-    herald.refresh()
+    assert notifier.sent == ["a", "d"]
+    status.refresh()
     loop.run(5)
-    assert len(notifier.said) == 2
+    assert len(notifier.sent) == 2
     assert not loop.timers
 
 
 def test_what_was_not_taken_is_said_again(scene):
     """A manager with no room now gets the status later."""
-    loop, notifier, _, herald = scene
+    loop, notifier, _, status = scene
     notifier.full = True
-    herald.refresh()
+    status.refresh()
     loop.run(2)
     notifier.full = False
     loop.run(2)
-    assert notifier.said == ["a"]
+    assert notifier.sent == ["a"]
     assert not loop.timers
 
 
@@ -110,7 +110,7 @@ def test_the_watchdog_vouches_for_a_healthy_pool_only():
 
 
 class Manager:
-    """Remembers until when it has granted time, and forgets it when told to."""
+    """Records until when it has granted time; a daemon-reload makes it forget."""
 
     active = True
 
@@ -134,16 +134,16 @@ def test_time_is_asked_for_in_pieces_for_as_long_as_the_step_may_last():
 
 
 def test_no_time_is_asked_for_when_the_step_is_over():
-    """The end of a step, another step, and a service that nobody manages end the asking."""
+    """The end of a step, another step, or a service without a manager end the extensions."""
     loop = Loop()
     manager = Manager(loop)
-    patience = TimeoutExtender(loop, manager)
-    patience.begin(60)
-    patience.begin(30)
+    extender = TimeoutExtender(loop, manager)
+    extender.begin(60)
+    extender.begin(30)
     assert len(loop.timers) == 1
-    patience.end()
+    extender.end()
     loop.run(100)
     assert len(manager.granted) == 2
     manager.active = False
-    patience.begin(60)
+    extender.begin(60)
     assert not loop.timers

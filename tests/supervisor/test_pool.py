@@ -1,4 +1,4 @@
-"""What the pool makes of what children say; what it does to them is proven with real processes."""
+"""Messages of children, and actions that fail; the rest is proven with real processes."""
 
 import errno
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ def fail(*_arguments):
 
 @pytest.mark.parametrize("action", [ev.SpawnZygote(1, 1), ev.ForkZygote(1, 1, 1)])
 def test_a_zygote_that_cannot_be_made_by_a_fault_of_ours_has_failed(pool, monkeypatch, action):
-    """Whatever is raised: nobody waits for it, and the blame is ours."""
+    """Any exception is reported as a failure, blamed on preforkd."""
     monkeypatch.setattr(children, "new_zygote", fail)
     monkeypatch.setattr(pool._pending_reforks, "request", fail)
     pool.perform(action)
@@ -41,7 +41,7 @@ def test_a_zygote_that_cannot_be_made_by_a_fault_of_ours_has_failed(pool, monkey
 
 
 def test_a_worker_that_cannot_be_made_by_a_fault_of_ours_has_ended(pool, monkeypatch):
-    """It is known to nobody, so its seat is free."""
+    """It has no handle, so its slot is free."""
     monkeypatch.setattr(children, "new_worker", fail)
     pool._zygotes[1] = SimpleNamespace()
     pool.perform(ev.ForkWorker(1, 1, 1, 1))

@@ -1,4 +1,4 @@
-"""Zygotes that are forked from workers: who waits for one, and those that are not born yet."""
+"""Zygotes that workers were ordered to fork, and the callbacks that wait for them."""
 
 import os
 
@@ -17,15 +17,15 @@ FAILURE = Failure(Blame.APPLICATION, "not now")
 
 
 def test_all_who_wait_are_told_once():
-    """How it ended, in words or as a failure."""
-    waiters, told = ReforkWaiters(), []
-    waiters.add(lambda outcome: told.append(("first", outcome)))
-    waiters.add(lambda outcome: told.append(("second", outcome)))
+    """With a message or a failure, once."""
+    waiters, results = ReforkWaiters(), []
+    waiters.add(lambda outcome: results.append(("first", outcome)))
+    waiters.add(lambda outcome: results.append(("second", outcome)))
     waiters.resolve("it is done")
-    waiters.resolve(FAILURE)  # of nobody's refork
-    waiters.add(lambda outcome: told.append(("third", outcome)))
+    waiters.resolve(FAILURE)  # no callback waits
+    waiters.add(lambda outcome: results.append(("third", outcome)))
     waiters.resolve(FAILURE)
-    assert told == [("first", "it is done"), ("second", "it is done"), ("third", FAILURE)]
+    assert results == [("first", "it is done"), ("second", "it is done"), ("third", FAILURE)]
 
 
 def claim(pid):
@@ -34,7 +34,7 @@ def claim(pid):
 
 
 class Scene:
-    """A pending, and a worker of whom the test holds the other end."""
+    """PendingReforks, and a worker; the test holds the other end of its channel."""
 
     def __init__(self):
         self.facts = []
@@ -85,14 +85,14 @@ def scene(monkeypatch):
 
 
 def test_a_zygote_is_born(scene):
-    """What its worker says is true: it is a child of ours, and belongs to the worker's generation."""
+    """The reported pid is that of a child, which gets the generation of the worker."""
     scene.request()
-    born = scene.pending.forked(scene.handle, messages.Reforked(9, 4711), claim)
-    assert (born.zygote, born.generation, born.pid) == (9, 3, 4711)
-    os.close(born.pidfd)
+    handle = scene.pending.forked(scene.handle, messages.Reforked(9, 4711), claim)
+    assert (handle.zygote, handle.generation, handle.pid) == (9, 3, 4711)
+    os.close(handle.pidfd)
     assert scene.facts == []
     assert not scene.pending.drop(9)
-    born.channel.close()
+    handle.channel.close()
 
 
 def test_one_that_nobody_asked_for_is_ended(scene):
@@ -111,9 +111,9 @@ def test_only_the_worker_that_was_asked_is_believed(scene):
     other = WorkerHandle(6, 1, 3, 1, scene.handle.channel, scene.handle.slot_memory)
     assert scene.pending.forked(other, messages.Reforked(9, 4711), claim) is None
     assert len(scene.killed) == 1
-    born = scene.pending.forked(scene.handle, messages.Reforked(9, 4711), claim)
-    os.close(born.pidfd)
-    born.channel.close()
+    handle = scene.pending.forked(scene.handle, messages.Reforked(9, 4711), claim)
+    os.close(handle.pidfd)
+    handle.channel.close()
 
 
 def test_one_that_ended_at_once_is_a_failure(scene):

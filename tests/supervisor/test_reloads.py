@@ -6,28 +6,28 @@ from preforkd.supervisor import reloads
 
 def test_requests_are_merged_and_answered_together():
     """Those who ask before it begins share it; those who ask during it share the next."""
-    book, told = reloads.Reloads(), []
-    book.request(told.append, fresh=False)
-    book.request(told.append, fresh=True)
-    assert book.begin()
-    assert not book.pending
-    book.request(told.append, fresh=False)
+    queue, answers = reloads.Reloads(), []
+    queue.request(answers.append, fresh=False)
+    queue.request(answers.append, fresh=True)
+    assert queue.begin()
+    assert not queue.pending
+    queue.request(answers.append, fresh=False)
     done = reloads.success(2, "done", ("workers",))
-    book.answer(done)
-    assert told == [done, done]
-    assert book.pending
-    assert not book.begin()
+    queue.answer(done)
+    assert answers == [done, done]
+    assert queue.pending
+    assert not queue.begin()
     failed = reloads.refusal(Failure(Blame.SYSTEM, "no", "d", "h"))
-    book.answer(failed)
-    assert told == [done, done, failed]
-    assert (book.last.ok, book.last.blame) == (False, "system")
+    queue.answer(failed)
+    assert answers == [done, done, failed]
+    assert (queue.last.ok, queue.last.blame) == (False, "system")
 
 
 def test_a_stop_refuses_everybody():
     """Who waits for the running one and who waits for the next."""
-    book, told = reloads.Reloads(), []
-    book.request(told.append, fresh=False)
-    book.begin()
-    book.request(told.append, fresh=False)
-    book.refuse()
-    assert [answer.blame for answer in told] == ["stopping", "stopping"]
+    queue, answers = reloads.Reloads(), []
+    queue.request(answers.append, fresh=False)
+    queue.begin()
+    queue.request(answers.append, fresh=False)
+    queue.refuse()
+    assert [answer.blame for answer in answers] == ["stopping", "stopping"]

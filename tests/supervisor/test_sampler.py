@@ -1,4 +1,4 @@
-"""Looks at the slots: from a wake-up until all is quiet, and never else."""
+"""Samples of the slots: from a wake-up until all is idle, and never else."""
 
 import socket
 
@@ -24,11 +24,11 @@ class Loop(Clock):
 
 class Slots:
     def __init__(self):
-        self.now, self.wakeups_requested, self.looks = PoolSample(), 0, 0
+        self.now, self.wakeups_requested, self.samples = PoolSample(), 0, 0
         self.while_arming = None
 
     def sample(self, now):
-        self.looks += 1
+        self.samples += 1
         return self.now
 
     def request_wakeups(self):
@@ -45,7 +45,7 @@ def listener():
 
 @pytest.fixture
 def scene(listener):
-    """A clock, slots, what was seen, and a lookout that looks every half second."""
+    """A clock, slots, the samples, and a sampler whose callback asks for one every half second."""
     loop, slots, seen = Loop(), Slots(), []
 
     def callback(sample):
@@ -56,10 +56,10 @@ def scene(listener):
 
 
 def test_a_bell_starts_the_looking_and_quiet_ends_it(scene):
-    """Nothing is read before a wake-up, nor after a look that finds nobody busy and nothing answered."""
+    """Nothing is read before a wake-up, nor after a sample that finds no worker busy and nothing answered."""
     loop, slots, seen, lookout = scene
     loop.run(10)
-    assert slots.looks == 0
+    assert slots.samples == 0
     assert lookout.quiet_since() == 100.0
     slots.now = PoolSample({1: 109.0}, {1: 0})
     lookout.wake()
@@ -73,14 +73,14 @@ def test_a_bell_starts_the_looking_and_quiet_ends_it(scene):
     loop.run(1)
     assert slots.wakeups_requested == 1
     assert lookout.quiet_since() == loop.now
-    looks = slots.looks
+    samples = slots.samples
     loop.run(100)
-    assert slots.looks == looks
+    assert slots.samples == samples
     assert not loop.timers
 
 
 def test_who_becomes_busy_while_the_bells_are_armed_is_seen(scene):
-    """He has not rung: the look after the arming finds him, and the looking goes on."""
+    """It has sent nothing: the sample after the request finds it, and sampling goes on."""
     loop, slots, seen, lookout = scene
     slots.now = PoolSample({}, {1: 1})
     lookout.wake()
@@ -101,14 +101,14 @@ def test_a_connection_that_nobody_takes_starts_the_looking(scene, listener):
     """A moment after it arrived, without a wake-up; it goes on as long as the connection waits."""
     loop, slots, _, lookout = scene
     quieten(loop, lookout)
-    looks = slots.looks
+    samples = slots.samples
     with socket.create_connection(listener.getsockname()):
         loop.readers[listener.fileno()]()
         assert not loop.readers  # once: a thousand more that arrive cost the master nothing
         loop.run(ARRIVAL_DELAY * 0.9)
-        assert slots.looks == looks
+        assert slots.samples == samples
         loop.run(10)
-        assert slots.looks > looks + 10
+        assert slots.samples > samples + 10
         assert lookout.quiet_since() is None
         listener.accept()[0].close()
         loop.run(1)
@@ -118,7 +118,7 @@ def test_a_connection_that_nobody_takes_starts_the_looking(scene, listener):
 
 
 def test_a_connection_that_is_taken_is_looked_for_once(scene, listener):
-    """And a wake-up that arrives meanwhile has been the reason to look already."""
+    """And a wake-up that arrives meanwhile has caused a sample already."""
     loop, slots, _, lookout = scene
     quieten(loop, lookout)
     loop.readers[listener.fileno()]()
@@ -127,10 +127,10 @@ def test_a_connection_that_is_taken_is_looked_for_once(scene, listener):
     assert len(loop.timers) == 1
     slots.now = PoolSample({}, {1: 0})
     loop.run(10)
-    looks = slots.looks
+    samples = slots.samples
     loop.readers[listener.fileno()]()
     loop.run(10)
-    assert slots.looks == looks + 3  # two, and one after the wake-ups were requested
+    assert slots.samples == samples + 3  # two, and one after the wake-ups were requested
     assert not loop.timers
 
 
@@ -148,13 +148,13 @@ def test_a_listener_can_be_closed(scene, listener):
 
 
 def test_a_look_that_raises_is_followed_by_the_next(listener):
-    """The loop logs it. Were the looks at an end, no hung worker would be noticed any more."""
-    loop, slots, looks = Loop(), Slots(), []
+    """The loop logs it. If sampling ended, no hung worker would be noticed any more."""
+    loop, slots, samples = Loop(), Slots(), []
     slots.now = PoolSample({1: 100.0}, {1: 0})
 
     def callback(sample):
-        looks.append(loop.now)
-        if len(looks) == 1:
+        samples.append(loop.now)
+        if len(samples) == 1:
             raise ValueError("a defect")
         return 0.5
 
@@ -162,8 +162,8 @@ def test_a_look_that_raises_is_followed_by_the_next(listener):
     with pytest.raises(ValueError, match="a defect"):
         sampler.wake()
     loop.run(RETRY_DELAY)
-    assert looks == [100.0, 100.0 + RETRY_DELAY]
-    slots.now = None  # the look itself raises as well
+    assert samples == [100.0, 100.0 + RETRY_DELAY]
+    slots.now = None  # reading the slots raises as well
     with pytest.raises(AttributeError):
         loop.run(0.5)
     slots.now = PoolSample({}, {1: 0})

@@ -69,8 +69,8 @@ def shown(board, pool=None, **more):
     return snapshot.service_status(service, board, LIMITS, pool or Pool(), NOW)
 
 
-def test_workers_are_shown_by_their_seats(board):
-    """With what they say of themselves, where anything is known; times are ages."""
+def test_workers_are_shown_by_their_slots(board):
+    """With the contents of their slots, if there are any; times are ages."""
     seen = shown(board)
     first, second = seen.workers
     assert (first.slot, first.pid, first.state, first.busy_seconds) == (1, None, "forking", None)
@@ -91,8 +91,8 @@ def test_a_generation_is_shown_with_its_latest_zygote(board):
     assert (row.zygote_pid, row.zygote_state) == (None, None)
 
 
-class Gauge:
-    """Readings as the test says."""
+class Readings:
+    """Readings as the test sets them."""
 
     def __init__(self, readings):
         self.readings = readings
@@ -115,9 +115,9 @@ def test_the_memory_of_all_processes(board):
         50: usage(90, 30, 5, 80, 5),
         os.getpid(): usage(30, 20, 15, 16, 4),
     }
-    told = []
-    snapshot.read_memory_status(board, Gauge(readings), told.append)
-    (seen,) = told
+    results = []
+    snapshot.read_memory_status(board, Readings(readings), results.append)
+    (seen,) = results
     worker, zygote, master = seen.processes
     assert (worker.role, worker.slot, worker.generation, worker.pid) == ("worker", 2, 1, 51)
     assert (worker.uss, worker.pss, worker.shared, worker.growth) == (10, 40, 90, 3)
@@ -128,16 +128,16 @@ def test_the_memory_of_all_processes(board):
     assert seen.problems == []
 
 
-def test_what_cannot_be_read_is_said(board):
+def test_what_cannot_be_read_is_reported(board):
     """A process that has ended meanwhile is no problem; an old kernel gives no estimate."""
     readings = {
         51: PermissionError(13, "Permission denied"),
         50: ProcessLookupError(3, "No such process"),
         os.getpid(): usage(30, 20, 15, 16, None),
     }
-    told = []
-    snapshot.read_memory_status(board, Gauge(readings), told.append)
-    (seen,) = told
+    results = []
+    snapshot.read_memory_status(board, Readings(readings), results.append)
+    (seen,) = results
     assert [process.role for process in seen.processes] == ["master"]
     assert seen.problems == ["worker 51: Permission denied"]
     assert seen.unrelated is None
@@ -150,7 +150,7 @@ def test_what_was_decided_at_the_start_is_told_with_the_problems(board):
 
 
 def test_the_line_and_the_table_are_of_one_moment(board):
-    """The slots are read once: the line counts as busy whom the table shows as busy."""
+    """The slots are read once: the line counts as busy what the table shows as busy."""
 
     class Restless(Pool):
         reads = 0

@@ -24,7 +24,7 @@ def test_cpu_time():
 
 
 def test_descriptors_beside_the_connections():
-    """Connections that a worker says it has are not held against it, but never more than there are."""
+    """Connections in the slot do not count as descriptors, but never more than are open."""
     opened = usage.descriptors(os.getpid())
     low = limited(descriptors=opened)
     assert "file descriptors" in reason_to_replace(os.getpid(), low, 0, 1.0)
