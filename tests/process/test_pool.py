@@ -235,5 +235,5 @@ def test_a_worker_that_has_grown_is_replaced(service, started):
         ask(address)
     assert len(first & set(service.workers())) == 1
     line = service.log.partition("will be replaced: ")[2]
-    assert "MB of memory to itself" in line
-    assert "more than after its fork (the most have worker" in line
+    assert "MB of private memory" in line
+    assert "more than after its fork (most: worker" in line
