@@ -1,7 +1,7 @@
-"""What the master executes as the zygote: from here a process goes from role to role.
+"""The program that the master executes as a zygote, in the application's interpreter.
 
-The three processes do not import each other; here, above them, a zygote's newborn becomes a worker, and a
-warm worker's a zygote.
+A process changes its role here: a child that the zygote forked runs as a worker, and a child that a warm worker
+forked runs as the next zygote. The packages of the zygote and the worker do not import each other.
 """
 
 import os
@@ -21,39 +21,39 @@ _to_zygote: "msgspec.msgpack.Decoder[messages.ToZygote]" = msgspec.msgpack.Decod
 
 
 def main() -> None:
-    """Run as a zygote, in each process that it forks as a worker, and so on."""
+    """Run as a zygote, as a worker in each child that it forks, and so on."""
     memory = STACKS_DESCRIPTOR
     stacks.write_on_signal(memory)
     for descriptor in (CHANNEL_DESCRIPTOR, memory):
         os.set_inheritable(descriptor, False)
     channel = _channel(CHANNEL_DESCRIPTOR)
-    birth = zygote.from_scratch(channel, worker.preload, _work)
-    while birth is not None:
-        # At no time without a handler: the signal would end the process.
-        stacks.write_on_signal(birth.memory)
+    start = zygote.from_scratch(channel, worker.preload, _work)
+    while start is not None:
+        # Before the previous memory is closed: without a handler the signal would end the process.
+        stacks.write_on_signal(start.memory)
         os.close(memory)
-        # Comes back only in a process that this worker has forked to be the next zygote.
-        descriptor, memory = worker.run(_worker_context(birth))
+        # Returns only in a process that this worker has forked to be the next zygote.
+        descriptor, memory = worker.run(_worker_context(start))
         stacks.write_on_signal(memory)
         channel = _channel(descriptor)
-        birth = zygote.from_worker(channel, birth.loaded)
+        start = zygote.from_worker(channel, start.loaded)
     process.exit_process(0)
 
 
-def _work(birth: zygote.WorkerStart) -> None:
-    stacks.write_on_signal(birth.memory)
-    worker.run(_worker_context(birth))
+def _work(start: zygote.WorkerStart) -> None:
+    stacks.write_on_signal(start.memory)
+    worker.run(_worker_context(start))
 
 
 def _channel(descriptor: int) -> Channel[messages.ToZygote]:
     return Channel(socket.socket(fileno=descriptor), _to_zygote)
 
 
-def _worker_context(birth: zygote.WorkerStart) -> worker.WorkerContext:
-    loaded = birth.loaded
+def _worker_context(start: zygote.WorkerStart) -> worker.WorkerContext:
+    loaded = start.loaded
     return worker.WorkerContext(
-        worker=birth.worker,
-        slot_number=birth.slot,
+        worker=start.worker,
+        slot_number=start.slot,
         generation=loaded.generation,
         settings=loaded.settings,
         kind=loaded.kind,
@@ -61,9 +61,9 @@ def _worker_context(birth: zygote.WorkerStart) -> worker.WorkerContext:
         hooks=loaded.hooks,
         listeners=loaded.listeners,
         title=loaded.title,
-        channel=birth.channel,
-        memory=birth.memory,
-        output=birth.output,
+        channel=start.channel,
+        memory=start.memory,
+        output=start.output,
         handoff=loaded.handoff,
     )
 
