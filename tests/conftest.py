@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# The same examples each time, on a machine of any speed.
+settings.register_profile(
+    "preforkd", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("preforkd")
 _HERE = Path(__file__).resolve().parent
 
 

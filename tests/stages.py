@@ -53,15 +53,15 @@ STAGES = (
             *("tests", "-m", "not process and not simulation", _PARALLEL, "--dist=worksteal"),
             *(f"--ignore={path}" for path in (LINT, *_OWN_FOLDERS)),
         ),
-        10,
+        20,
     ),
     Stage("simulation", ("tests/core", "-m", "simulation", "--numprocesses=auto"), 10),
     Stage(
         "process",
         ("tests/process", "tests/supervisor", "tests/zygote", "-m", "process", _PARALLEL),
-        30,
+        40,
     ),
-    Stage("systemd", ("tests/systemd", "--numprocesses=2", "--dist=loadgroup"), 60),
+    Stage("systemd", ("tests/systemd",), 60),
     Stage(
         "nightly",
         (
