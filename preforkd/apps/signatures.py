@@ -26,8 +26,8 @@ def fault(application: Any, target: Target) -> tuple[str, str] | None:
             return found
     if (found := _fault_of_manner(application, kind, name)) is not None:
         return found
-    taken = _signature(application)
-    return None if taken is None else _fault_of_arguments(taken, kind, name)
+    signature = _signature(application)
+    return None if signature is None else _fault_of_arguments(signature, kind, name)
 
 
 def is_async(function: Any) -> bool:

@@ -2,13 +2,13 @@
 
 Theory of operation
 
-Life.  The zygote forks a worker; `preforkd.cli.zygote` then calls `main.run`, which does not return: the
-process ends in it.  The order is: log context, standard streams, random state and the hook ``after_fork``;
-the channel to the master, the slot and the acceptor; the server of the application's kind, whose
-``prepare`` may fail (`messages.Failed`, exit status 1); the hook ``worker_started``; `messages.Ready`.
-The worker then waits for `messages.Serve` without accepting, serves until it has to retire, drains, calls
-the hook ``worker_leaving`` and exits.  End-of-file on the channel means that the master has gone: the
-worker retires as if it had been ordered to, without lingering.
+Life.  The zygote forks a worker; `preforkd.cli.zygote` then calls `main.run`, in which the process ends (it
+returns only in a zygote that was forked from the worker, see Refork).  The order is: log context, standard
+streams, random state and the hook ``after_fork``; the channel to the master, the slot and the acceptor; the
+server of the application's kind, whose ``prepare`` may fail (`messages.Failed`, exit status 1); the hook
+``worker_started``; `messages.Ready`.  The worker then waits for `messages.Serve` without accepting, serves
+until it has to retire, drains, calls the hook ``worker_leaving`` and exits.  End-of-file on the channel means
+that the master has gone: the worker retires as if it had been ordered to, without lingering.
 
 Modules.  `acceptor` owns the epoll with the listeners, the channel and the signal wake-up; every server
 polls through it.  `stream`, `wsgi` and `asgi` are the servers, one for each kind.  `handshakes` and `tls`
@@ -34,8 +34,8 @@ from the worker, because only the forking thread exists in the child.
 
 Ownership.  A connection belongs to exactly one thread at a time.  Kind wsgi: to the thread that holds
 ``Takeover.loop_lock``, except for the connection whose request is being answered; that one belongs to the
-thread that called the application, is not registered in the epoll, and has no deadline.  Kind asgi:
-to the event loop.  Kind stream: to the handshake, and then to the handler.
+thread that called the application, and the takeover thread unregisters it, and removes its deadline, before
+it runs the loop.  Kind asgi: to the event loop.  Kind stream: to the handshake, and then to the handler.
 
 While the application runs, code of the worker may not touch the running request's connection, the
 `Response` that it writes to, or anything else without holding ``loop_lock``; the SIGTERM handler only sets
