@@ -32,10 +32,10 @@ def test_a_message_arrives_with_its_sender_and_its_descriptors(ends):
     channel, theirs = ends
     child: Channel[messages.ToWorker] = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
     reader, writer = os.pipe()
-    child.send(messages.Leaving("tired"), (writer,))
+    child.send(messages.Leaving("idle"), (writer,))
     os.close(writer)
     received = channel.receive(wait=False)
-    assert received.message == messages.Leaving("tired")
+    assert received.message == messages.Leaving("idle")
     assert received.pid == os.getpid()
     (descriptor,) = received.descriptors
     assert not os.get_inheritable(descriptor)
@@ -45,7 +45,7 @@ def test_a_message_arrives_with_its_sender_and_its_descriptors(ends):
 
 
 def test_nothing_there_is_none_and_the_end_is_an_error(ends):
-    """A reader that may not wait is told that there is nothing; end-of-file means: gone."""
+    """Without ``wait``, receive returns None; end-of-file is an error."""
     channel, theirs = ends
     assert channel.receive(wait=False) is None
     theirs.close()
@@ -61,15 +61,15 @@ NO_TEXT = b"\x82\xa4type\xa7leaving\xa6reason\xa2\xff\xfe"
 @pytest.mark.parametrize(
     "data", [b"\xc1", b"\x81\xa4type\xa5never", b"x" * 1000, b"\x91" * 5000, NO_TEXT]
 )
-def test_gossip_is_refused_and_the_channel_goes_on(ends, data):
-    """What is no message of the language is an error of its own, its descriptors are closed."""
+def test_a_malformed_message_is_refused_and_the_channel_stays_usable(ends, data):
+    """It raises MalformedMessageError, and its descriptors are closed."""
     channel, theirs = ends
     reader, writer = os.pipe()
     socket.send_fds(theirs, [data], [writer])
     os.close(writer)
     with pytest.raises(MalformedMessageError):
         channel.receive(wait=False)
-    assert os.read(reader, 1) == b""  # nobody holds the other end any more
+    assert os.read(reader, 1) == b""  # no copy of the other end is left
     os.close(reader)
     theirs.send(msgspec.msgpack.encode(messages.Ready()))
     assert channel.receive(wait=False).message == messages.Ready()
@@ -97,7 +97,7 @@ def test_a_master_does_not_wait_for_a_child_that_does_not_read(ends):
 
 
 def test_descriptors_where_none_are_due_are_refused_by_the_kernel():
-    """Linux 6.16: the sender is told that he may not; what he sends without them arrives."""
+    """Linux 6.16: the sender gets EPERM; a message without descriptors arrives."""
     ours, theirs = pair()
     channel = Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker), takes_descriptors=False)
     child: Channel[messages.ToWorker] = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
@@ -112,7 +112,7 @@ def test_descriptors_where_none_are_due_are_refused_by_the_kernel():
 
 
 def test_descriptors_that_the_kernel_lets_pass_are_not_received(monkeypatch):
-    """The channel is at its end then, for its reader; whose last close waits is closed in a thread."""
+    """The reader gets UnwantedDescriptorsError, and the socket is closed in a thread."""
     monkeypatch.setattr(scm_rights, "refuse", lambda sock: False)
     closed = []
     monkeypatch.setattr(scm_rights, "close_in_thread", closed.append)
@@ -121,7 +121,7 @@ def test_descriptors_that_the_kernel_lets_pass_are_not_received(monkeypatch):
     child: Channel[messages.ToWorker] = Channel(theirs, msgspec.msgpack.Decoder(messages.ToWorker))
     assert channel.receive(wait=False) is None
     child.send(messages.Ready())
-    child.send(messages.Leaving("tired"), (0,))
+    child.send(messages.Leaving("idle"), (0,))
     assert channel.receive(wait=False).message == messages.Ready()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(2):

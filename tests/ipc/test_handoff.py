@@ -1,4 +1,4 @@
-"""Connections that workers leave for each other."""
+"""The handoff queue between workers."""
 
 import os
 import socket
@@ -12,8 +12,8 @@ HANDED = HandedConnection(
 )
 
 
-def test_a_gift_arrives_with_its_connection():
-    """What was read of it, and the descriptor itself."""
+def test_a_connection_arrives_with_its_socket():
+    """The request, the buffered bytes, and the descriptor."""
     handoff = HandoffQueue(*pair())
     ours, theirs = socket.socketpair()
     assert handoff.put(HANDED, theirs.fileno(), None)
@@ -30,7 +30,7 @@ def test_a_gift_arrives_with_its_connection():
     assert handoff.descriptors() == (-1, -1)
 
 
-def test_what_is_no_gift_is_dropped():
+def test_a_malformed_message_is_dropped():
     """Garbage from another worker neither ends this one nor leaves a descriptor behind."""
     giving, taking = pair()
     handoff = HandoffQueue(giving, taking)
@@ -47,7 +47,7 @@ def test_what_is_no_gift_is_dropped():
     handoff.close()
 
 
-def test_what_cannot_be_a_gift_is_dropped():
+def test_an_invalid_connection_is_dropped():
     """A negative listener, and a descriptor that is no socket: as garbage."""
     giving, taking = pair()
     handoff = HandoffQueue(giving, taking)
@@ -66,8 +66,8 @@ def test_what_cannot_be_a_gift_is_dropped():
     handoff.close()
 
 
-def test_gifts_are_moved_unread():
-    """With their bodies, in order, whatever they are; nobody waits, and no descriptor stays here."""
+def test_connections_are_moved_undecoded():
+    """With their bodies, in order, even malformed ones; it never blocks, and leaves no descriptor open."""
     source, target = pair(), pair()
     old, new = HandoffQueue(*source), HandoffQueue(target[0], target[1])
     ours, theirs = socket.socketpair()
@@ -92,8 +92,8 @@ def test_gifts_are_moved_unread():
         end.close()
 
 
-def test_what_has_no_room_is_cut_off():
-    """A client hears at once that nobody will answer; those before it are not touched."""
+def test_a_connection_without_room_is_closed():
+    """Its client reads end-of-file at once; connections before it stay open."""
     source, target = pair(), pair()
     target[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     old = HandoffQueue(*source)

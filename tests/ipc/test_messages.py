@@ -1,4 +1,4 @@
-"""The language of the three processes."""
+"""The messages between the processes."""
 
 import contextlib
 
@@ -36,7 +36,7 @@ def test_every_message_survives_the_wire():
 
 
 @given(st.binary(max_size=100))
-def test_noise_is_no_message(data):
+def test_random_bytes_are_no_message(data):
     """Whatever a child sends, decoding ends in a message or in an error of its value."""
     with contextlib.suppress(ValueError):  # msgspec.DecodeError, or UnicodeDecodeError
         msgspec.msgpack.decode(data, type=messages.FromWorker)

@@ -1,4 +1,4 @@
-"""Descriptors that nobody asked for."""
+"""Unwanted descriptors."""
 
 import socket
 import threading
@@ -6,8 +6,8 @@ import threading
 from preforkd.ipc import scm_rights
 
 
-def test_a_close_that_waits_keeps_nobody():
-    """It is in a thread; what is to follow follows it."""
+def test_a_blocking_close_does_not_block_the_caller():
+    """It runs in a thread, and ``done`` is called after it."""
     go_on, done = threading.Event(), threading.Event()
     scm_rights.close_in_thread(lambda: go_on.wait(10), done.set)
     assert not done.is_set()
@@ -16,7 +16,7 @@ def test_a_close_that_waits_keeps_nobody():
 
 
 def test_a_close_that_fails_is_done():
-    """Nobody is there to be told."""
+    """``done`` is called; the error is dropped."""
     done = threading.Event()
 
     def fail():
@@ -27,7 +27,7 @@ def test_a_close_that_fails_is_done():
 
 
 def test_without_a_thread_the_caller_closes(monkeypatch):
-    """Late is better than never."""
+    """It blocks, but the socket is closed."""
 
     def refuse(self):
         raise RuntimeError("can't start new thread")
@@ -39,7 +39,7 @@ def test_without_a_thread_the_caller_closes(monkeypatch):
 
 
 def test_what_is_refused_can_be_allowed_again():
-    """As for a socket that goes back to systemd; where the kernel knows it (Linux 6.16)."""
+    """As for a socket that systemd gets back; the kernel supports it since Linux 6.16."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         refused = scm_rights.refuse(ours)

@@ -41,7 +41,7 @@ def test_what_a_worker_writes_the_master_reads(page):
 
 
 def test_a_time_in_the_future_is_not_believed(page):
-    """A worker cannot say that it has been busy since tomorrow."""
+    """A worker cannot have become busy in the future."""
     _, reader, writer, _ = page
     writer.set_busy()
     assert reader.read(0.0).busy_since is None
@@ -68,8 +68,8 @@ def test_a_worker_cannot_shrink_the_memory(page):
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
 
 
-def test_the_line_is_cut_and_printable(page):
-    """What a worker is busy with: as much as fits, and nothing that a terminal would obey."""
+def test_the_request_line_is_cut_and_printable(page):
+    """The request line is truncated, and has no control characters."""
     _, reader, writer, _ = page
     assert reader.request_line() == ""
     writer.set_request_line(slots.padded_request_line(b"GET /a HTTP/1.1"))
@@ -78,20 +78,20 @@ def test_the_line_is_cut_and_printable(page):
     assert reader.request_line() == "?[2J" + "x" * (slots.REQUEST_LINE_SIZE - 4)
 
 
-def test_the_limit_is_told_once(page):
-    """The request that reaches it, and none before or after."""
+def test_the_request_limit_is_reported_once(page):
+    """By the request that reaches it, and by none before or after."""
     _, _, writer, _ = page
-    told = []
-    writer.on_request_limit = lambda: told.append(1)
+    calls = []
+    writer.on_request_limit = lambda: calls.append(1)
     writer.set_request_limit(3)
     for count in range(1, 7):
         writer.set_busy()
         writer.request_done()
-        assert len(told) == (count >= 3)
+        assert len(calls) == (count >= 3)
     writer.set_request_limit(7)
-    assert len(told) == 1
+    assert len(calls) == 1
     writer.set_request_limit(6)
-    assert len(told) == 2  # it had answered as many before it was told
+    assert len(calls) == 2  # that many had been answered before
 
 
 def test_stacks_are_read_from_where_they_were_asked_for(page):
@@ -119,7 +119,7 @@ def test_stacks_are_read_from_where_they_were_asked_for(page):
 
 
 def test_activity_is_what_read_returns(page):
-    """The short form for looks at all workers."""
+    """It is the short form for samples of all workers."""
     _, reader, writer, _ = page
     writer.set_busy()
     writer.request_done()
@@ -146,8 +146,8 @@ def test_application_code_outside_a_request_is_busy(page):
     assert reader.busy_since_ns() == 7
 
 
-def test_a_beat_shows_that_the_loop_turns(page):
-    """One for each question."""
+def test_heartbeats_are_counted(page):
+    """One for each message; the open connections are read with them."""
     _, reader, writer, _ = page
     assert reader.liveness() == (0, 0)
     writer.heartbeat()

@@ -12,7 +12,7 @@ from tests.linux.forked import in_child
 
 
 def is_null(descriptor):
-    """Tell whether a descriptor is /dev/null, and close-on-exec as it was."""
+    """Return whether a descriptor is /dev/null, and close-on-exec as it was."""
     return os.path.samestat(os.fstat(descriptor), os.stat(os.devnull)) and not os.get_inheritable(
         descriptor
     )

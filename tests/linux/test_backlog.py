@@ -67,7 +67,7 @@ def test_what_waits_at_a_socket_is_readable():
 
 
 def test_messages_are_counted_and_stay():
-    """Of any length, up to so many, with their descriptors where they are."""
+    """Messages of any length are counted up to the limit, and stay with their descriptors."""
     giving, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with giving, taking:
         assert backlog.queued_messages(taking, 10) == 0

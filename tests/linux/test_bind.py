@@ -70,7 +70,7 @@ def test_a_unix_socket_has_its_mode_and_goes(tmp_path):
 
 
 def test_a_stale_socket_is_replaced_and_a_live_one_refused(tmp_path):
-    """Only a file that nobody listens on is taken over."""
+    """A file is replaced only if no process listens on its socket."""
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(path)
@@ -111,7 +111,7 @@ def test_what_cannot_be_bound_leaves_nothing(tmp_path):
 
 
 def test_the_access_is_that_of_the_socket_whatever_lies_at_its_path(tmp_path):
-    """Who may write to the directory puts a link, a file, or another socket there: nothing is changed."""
+    """A link, a file or another socket that replaced the file keeps its mode and owner."""
     path, victim = tmp_path / "s", tmp_path / "victim"
     sock = bind.bind_unix(str(path), 0o660, "", "", 5)
     bind.set_access(sock, 0o600, "", "")

@@ -31,14 +31,14 @@ def test_the_own_folder(tmp_path):
 
 
 def test_alone(tmp_path):
-    """Nobody else there, or no cgroup of version 2: nothing is waited for."""
+    """Without another process, or without version 2, the call returns at once."""
     assert wait_until_alone(60, str(tmp_path)) == []
     (tmp_path / "cgroup.procs").write_text(f"0\n{os.getpid()}\n")
     assert wait_until_alone(60, str(tmp_path)) == []
 
 
 def test_others_are_waited_for_until_they_end(tmp_path):
-    """One that ends is waited for, one that stays is told after the patience."""
+    """It returns when a process exits, and after the timeout returns the pids that are left."""
     command = [sys.executable, "-c", "input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
         procs = tmp_path / "cgroup.procs"

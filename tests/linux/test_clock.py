@@ -15,7 +15,7 @@ def test_a_time_of_today_is_short_and_any_other_has_its_date():
     assert clock.time_of_day((now + timedelta(days=3)).timestamp()) == f"{other} 12:03"
 
 
-def test_a_monotonic_time_is_told_by_the_wall_clock():
+def test_a_monotonic_time_is_shown_as_time_of_day():
     """A day ago is yesterday at this time."""
     yesterday = datetime.now().astimezone() - timedelta(days=1)
     told = clock.time_of_day_at(time.monotonic() - 86400)

@@ -28,7 +28,7 @@ class Thing:
 
 
 def test_finalizers_of_before_the_fork(withheld):
-    """They are called at the exit of nobody but who made them; later ones, and those of objects that die, are."""
+    """At exit they run in their creator only; later ones, and those of objects that die, run anywhere."""
     thing, calls = Thing(), []
     finalizer = weakref.finalize(thing, calls.append, "early")
     never = weakref.finalize(thing, calls.append, "never")

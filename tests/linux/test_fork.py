@@ -54,7 +54,7 @@ def test_the_grandchild_is_a_child_of_the_subreaper(subreaper):
 
 
 def test_it_goes_on_when_the_one_that_forked_has_ended(subreaper):
-    """Nobody closes the descriptor: the end of the process does, and the parent is the subreaper then."""
+    """The original process exits without closing the pipe: the child starts with the subreaper as its parent."""
     reader, writer = os.pipe()
     parent = os.getpid()
     intermediate = os.fork()
@@ -70,7 +70,7 @@ def test_it_goes_on_when_the_one_that_forked_has_ended(subreaper):
 
 
 def test_it_waits_for_the_one_between(subreaper):
-    """Who forked is killed, and the process between still lives: it is no parent that anybody would believe."""
+    """The child does not start while the intermediate process is its parent."""
     pids, telling = os.pipe()
     gate, opening = os.pipe()
     ours, leave = os.getpid(), os._exit
@@ -126,7 +126,7 @@ def test_a_fork_that_the_kernel_refuses_leaves_nothing_behind(monkeypatch, refus
 
 
 def test_a_killed_intermediate_process_is_an_error(monkeypatch):
-    """For want of memory, for example: no pid was told, and how it ended is."""
+    """By the OOM killer, for example: the error has its exit status."""
     ours, real = os.getpid(), os.fork
 
     def dying():

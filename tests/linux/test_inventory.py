@@ -99,7 +99,7 @@ thread.start()
 os.register_at_fork(before=lambda: (ended.set(), thread.join()))
 assert [thread.name for thread in inventory.lost_threads()] == ["poller", "exporter"]
 # One whose child hangs is answered for all the same.
-inventory._PATIENCE = 0.2
+inventory._CHILD_TIMEOUT = 0.2
 parent = os.getpid()
 os.register_at_fork(after_in_child=lambda: threading.Event().wait())
 assert [thread.name for thread in inventory.lost_threads()] == ["poller", "exporter", "exporter"]
@@ -174,7 +174,7 @@ def test_sqlite_by_its_header_and_with_its_locks(before, tmp_path):
         database.close()
 
 
-def test_what_was_open_before_is_not_told(before):
+def test_earlier_descriptors_are_excluded(before):
     """And a number that has been used again for something else is."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
@@ -209,7 +209,7 @@ def test_without_proc_nothing_is_found_but_pythons_own(monkeypatch):
         thread.join()
 
 
-def test_managers_of_multiprocessing_are_not_told(before, tmp_path):
+def test_managers_of_multiprocessing_are_not_reported(before, tmp_path):
     """Each newborn process gets a connection of its own to them."""
     folder = tmp_path / "pymp-x"
     folder.mkdir()

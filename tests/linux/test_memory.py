@@ -1,4 +1,4 @@
-"""How much memory a process has, and being told when memory is short."""
+"""The memory of a process, and notification of memory pressure."""
 
 import os
 import select
@@ -10,11 +10,11 @@ from preforkd.linux.memory import PressureWatch, trim, usage
 
 
 def readable(watch):
-    """Tell whether the watch has something to say."""
+    """Return whether the watch is readable."""
     return bool(select.select([watch], [], [], 0)[0])
 
 
-def test_a_fifo_tells_by_data(tmp_path):
+def test_a_fifo_notifies_by_data(tmp_path):
     """Readable until it was taken note of; what systemd wants written is written."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
@@ -126,8 +126,8 @@ def test_another_users_process_is_not_read():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_without_proc_nobody_is_taken_for_gone(monkeypatch):
-    """The file is missing, the process may well be there: an error that is told."""
+def test_without_proc_no_process_is_taken_for_exited(monkeypatch):
+    """The file is missing, but the process may run: another error is raised."""
 
     def refuse(path, *_arguments):
         raise FileNotFoundError(2, "No such file or directory", path)

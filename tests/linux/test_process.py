@@ -11,7 +11,7 @@ from preforkd.linux import process
 
 
 def child(code):
-    """Return the pid of a child that runs this code, and that nobody else reaps, as Popen would."""
+    """Return the pid of a child that runs this code; unlike with Popen, only the test reaps it."""
     return os.posix_spawn(sys.executable, [sys.executable, "-c", code], os.environ)
 
 
@@ -31,14 +31,14 @@ def wait(pidfd):
         ("pass", "exit status 0"),
     ],
 )
-def test_an_end_is_told_in_words(code, words):
+def test_an_exit_is_described(code, words):
     """Exit statuses and signals; while a child lives there is no report."""
     pidfd = process.open_child(child(code))
     assert wait(pidfd).describe() == words
     os.close(pidfd)
 
 
-def test_signals_reach_the_child_and_nobody_after_it():
+def test_signals_reach_the_child_and_no_later_process():
     """A signal to a child that has ended is refused by the kernel, not misdirected."""
     pidfd = process.open_child(child("import time; time.sleep(60)"))
     assert process.reap(pidfd) is None
@@ -48,30 +48,30 @@ def test_signals_reach_the_child_and_nobody_after_it():
     os.close(pidfd)
 
 
-def test_somebody_elses_process_is_no_child():
-    """A claim that names another process is refused; so is one that names nobody."""
+def test_a_process_of_another_parent_is_no_child():
+    """A pid of another process is refused, as is one without a process."""
     with pytest.raises(ChildProcessError):
         process.open_child(os.getpid())
     with pytest.raises(ProcessLookupError):
         process.open_child(2**22 - 1)
 
 
-def test_strangers_are_reaped_and_those_we_know_are_left():
+def test_unknown_children_are_reaped_and_known_ones_left():
     """A child that we know keeps its status, whichever ended first."""
     known = child("raise SystemExit(5)")
     pidfd = process.open_child(known)
-    strangers = {child("pass") for _ in range(5)}
-    for pid in (known, *strangers):
+    unknown = {child("pass") for _ in range(5)}
+    for pid in (known, *unknown):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     # As process 1 of a container we may have orphans of others besides.
     reaped = {pid for pid, _ in process.reap_unknown({known})}
-    assert reaped & {known, *strangers} == strangers
+    assert reaped & {known, *unknown} == unknown
     assert process.reap(pidfd).code == 5
-    assert not {known, *strangers} & {pid for pid, _ in process.reap_unknown(set())}
+    assert not {known, *unknown} & {pid for pid, _ in process.reap_unknown(set())}
     os.close(pidfd)
 
 
-def test_without_proc_strangers_are_reaped_all_the_same(monkeypatch):
+def test_unknown_children_are_reaped_without_proc(monkeypatch):
     """Those that the kernel names before one that is known; behind it when that one is reaped."""
 
     def refuse(path):
@@ -90,8 +90,8 @@ def test_without_proc_strangers_are_reaped_all_the_same(monkeypatch):
     os.close(pidfd)
 
 
-def test_a_stranger_whom_another_thread_has_reaped(monkeypatch):
-    """Who started it was faster: nobody knows how it ended, and that is no error."""
+def test_an_unknown_child_that_another_thread_has_reaped(monkeypatch):
+    """Its exit status is unknown, which is no error."""
     gone = child("pass")
     os.waitid(os.P_PID, gone, os.WEXITED)
     ended = [gone, None]

@@ -1,4 +1,4 @@
-"""What the manager is told."""
+"""Notifications to the service manager."""
 
 import os
 import socket

@@ -36,7 +36,7 @@ SHELL = 'export LISTEN_PID=$$; exec "$0" -c "$1"'
 
 
 def inherit(socks, names, shell=SHELL, **more):
-    """Return what a process says that inherits these files as systemd passes them."""
+    """Return the output of a process that inherits these files as systemd passes them."""
     saved = {}
     try:
         for number in range(3, 3 + len(socks)):
@@ -92,8 +92,8 @@ def test_listeners_are_known_by_name_and_the_rest_is_refused(tmp_path):
         sock.close()
 
 
-def test_packets_and_files_are_told_apart(tmp_path):
-    """A socket of packets names its way out; a file (OpenFile=) is known from what a socket unit passes."""
+def test_packet_sockets_and_files_are_refused(tmp_path):
+    """A sequential-packet socket gets a hint; a regular file (OpenFile=) is marked as such."""
     packets = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     packets.bind(str(tmp_path / "s"))
     packets.listen()
@@ -113,7 +113,7 @@ def test_packets_and_files_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize("pid", ["1", "", "x"])
 def test_sockets_for_another_process_are_not_taken(pid):
-    """Their number, whose they are, and who this is."""
+    """The number of descriptors, the process that they are for, and this process."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         said = inherit([sock], ["http"], 'echo $$ >&2; exec "$0" -c "$1"', LISTEN_PID=pid)
     assert said["good"] == []
@@ -142,7 +142,7 @@ def test_variables_that_contradict_what_is_there_are_an_error(variables):
         assert value in said["error"]
 
 
-def test_what_libsystemd_takes_for_another_process_is_told(monkeypatch):
+def test_descriptors_of_another_process_are_reported(monkeypatch):
     """It knows from 259 on whether a pid was used again ($LISTEN_PIDFDID)."""
     from systemd import daemon
 
@@ -157,7 +157,7 @@ def test_what_libsystemd_takes_for_another_process_is_told(monkeypatch):
     )
 
 
-def test_no_number_is_an_error_whoever_it_is_for():
+def test_an_invalid_number_is_an_error_for_any_process():
     """Also where no pid is named, which would make a number another process's."""
     said = inherit([], [], 'exec "$0" -c "$1"', LISTEN_FDS="one")
     assert said == {"error": "LISTEN_FDS='one' is not a number of sockets"}

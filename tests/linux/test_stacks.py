@@ -70,7 +70,7 @@ serves_the_last_request()
 """
 
 
-def test_threads_that_run_meanwhile_are_told_of_without_harm():
+def test_threads_that_run_meanwhile_are_written_safely():
     """Their stacks change while they are looked at: hundreds of times, and nothing crashes."""
     reader, writer = os.pipe()
     child = subprocess.Popen(

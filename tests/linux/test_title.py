@@ -48,6 +48,6 @@ def test_what_is_shown_already_is_not_written_again(monkeypatch):
 
 
 def test_without_room_nothing_is_shown(monkeypatch):
-    """The kernel did not say where the command line is: no title, and no error."""
+    """The address of the command line is unknown: no title, and no error."""
     monkeypatch.setattr(title, "_area", lambda: (0, 0))
     title.Title().set("master")

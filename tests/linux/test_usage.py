@@ -11,7 +11,7 @@ from preforkd.linux import usage
 
 
 def test_cpu_time_is_that_of_the_process():
-    """As the kernel tells the process itself, to a tick."""
+    """It equals what the process reads itself, to a tick."""
     while sum(os.times()[:2]) < 0.05:
         sum(range(1000))
     before = sum(os.times()[:2])
@@ -28,7 +28,7 @@ def test_descriptors_are_counted():
 
 
 def test_the_limit_is_the_soft_one():
-    """As getrlimit(2) says."""
+    """It equals getrlimit(2)."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert usage.descriptor_limit(os.getpid()) == soft
 

@@ -57,7 +57,7 @@ def test_each_request_is_one_line(tmp_path):
 
 
 def logged(path, count):
-    """Return status, bytes, method and target of so many lines of a log in JSON."""
+    """Return status, bytes, method and target of this many lines of a log in JSON."""
     deadline = time.monotonic() + 20
     while not path.exists() or path.read_text().count("\n") < count:
         assert time.monotonic() < deadline
@@ -197,7 +197,7 @@ def test_what_went_before_an_error_is_counted(tmp_path, monkeypatch):
 
 
 def test_a_request_that_takes_too_long_is_logged(tmp_path):
-    """Before its worker is killed: 504 is what its client was told."""
+    """Before its worker is killed, with the status 504 that its client got."""
     begun, go = threading.Event(), threading.Event()
 
     def slow(environ, start_response):
@@ -229,7 +229,7 @@ def test_json_lines(tmp_path):
     assert 0 <= entry["seconds"] < 10
 
 
-def test_the_journal_gets_fields_and_what_it_misses_is_told(tmp_path, monkeypatch):
+def test_the_journal_gets_fields_and_losses_are_reported(tmp_path, monkeypatch):
     """A journal that does not read costs entries, which are counted, and a second once."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "socket"))
@@ -321,7 +321,7 @@ def test_pieces_for_a_pipe_are_whole_lines(tmp_path):
 
 
 def test_a_burst_is_not_kept_for_long():
-    """So many lines, and no more, are lost with a worker that is killed."""
+    """A worker that is killed loses the lines of one batch at most."""
     written = []
     log = access_log.AccessLog(lambda answered: b"line\n", written.append)
     for _ in range(100):
@@ -341,7 +341,7 @@ def test_a_client_cannot_write_lines_of_its_own():
 
 
 def test_off_is_nothing_and_a_bad_path_an_error(tmp_path):
-    """The default costs nothing; what cannot be opened is said before the worker is ready."""
+    """The default is off; a file that cannot be opened is an error before the worker is ready."""
     assert open_access_log(AccessLogSettings()) is None
     with pytest.raises(SystemFailure, match=r"access_log\.target: .*No such file"):
         open_access_log(AccessLogSettings(target=str(tmp_path / "no/log")))

@@ -1,4 +1,4 @@
-"""The journal's native protocol, as a journal would read it."""
+"""The journal's native protocol, decoded as the journal does."""
 
 import os
 import signal

@@ -9,7 +9,7 @@ from tests.logs.test_journal import parse
 
 
 class FullJournal:
-    """Takes no encoded entry, and a report only if told so."""
+    """Takes no encoded entry, but reports of losses."""
 
     def __init__(self):
         self.reports = []

@@ -1,4 +1,4 @@
-"""Standard streams that are closed or read by nobody."""
+"""Standard streams that are closed or not read."""
 
 import contextlib
 import os
@@ -42,8 +42,8 @@ def test_closed_streams_become_dev_null(tmp_path, closed):
     assert (inherited, number) == ("True", "0")
 
 
-def test_a_pipe_that_nobody_reads():
-    """Nothing is written that would block; as much as was asked for is waited."""
+def test_a_pipe_that_is_not_read():
+    """Nothing is written that would block, and the timeout is observed."""
     reader, writer = os.pipe()
     assert write_with_timeout(writer, b"first", 0.0)
     os.set_blocking(writer, False)

@@ -1,4 +1,4 @@
-"""The trial request of a new generation: who answers it, and what refuses the generation."""
+"""The trial request of a new generation: which worker answers it, and which responses refuse the generation."""
 
 import os
 import select
@@ -62,7 +62,7 @@ async def app(scope, receive, send):
 
 
 class Zygote:
-    """One that was executed as the master does it, and has been told to load."""
+    """One that was executed as the master does it, and has received Load."""
 
     def __init__(
         self, folder, code, path, *, kind="wsgi", check=True, boot=30.0, start=60.0, **app
@@ -146,7 +146,7 @@ def test_one_worker_is_asked_and_ends(load, tmp_path, check, host, target):
         ("/ends", "was not answered: the worker closed the connection", ""),
     ],
 )
-def test_what_is_no_answer_refuses_the_generation(load, check, words, hint):
+def test_a_rejected_response_refuses_the_generation(load, check, words, hint):
     """With the status, in the setting's name, as the application's fault."""
     failure = load(WSGI, check).answer().failure
     assert words in failure.reason
@@ -164,14 +164,14 @@ def test_a_request_that_hangs_is_given_up_with_its_stacks(load, tmp_path, check)
 
 
 def test_a_request_that_hangs_is_given_up_before_the_start_is(load):
-    """What was waited for is said, where timeouts.start would end first."""
+    """The timeout is reported before timeouts.start ends."""
     failure = load(WSGI, "/hangs", start=4.0).answer().failure
     assert failure.reason.startswith("app.check: GET /hangs was not answered within ")
     assert float(failure.reason.split()[-2]) < 3.1
 
 
 def test_a_zygote_that_is_killed_leaves_no_worker(load, tmp_path):
-    """The master's patience ends while the request hangs: nobody else knows of that worker."""
+    """The zygote is killed while the request hangs: its worker exits, too."""
     zygote = load(WSGI, "/hangs")
     while not asked(tmp_path):
         assert not select.select([zygote.channel], [], [], 0.05)[0]
@@ -222,7 +222,7 @@ def test_an_asgi_application_is_asked_within_its_lifespan(load, capfd):
     assert failure.reason == "app.check: GET / was answered with 500 Internal Server Error"
 
 
-def test_a_worker_that_does_not_become_ready_says_why(load):
-    """A lifespan that fails is told as it would be of any worker."""
+def test_a_worker_that_fails_to_start_reports_why(load):
+    """A failed lifespan is reported as for any worker."""
     failure = load(ASGI, "/health", kind="asgi", environment={"BREAK": "1"}).answer().failure
     assert failure.reason == "the application's lifespan startup failed"

@@ -1,4 +1,4 @@
-"""Code that requests run lies side by side after it was gathered, and is still the same code."""
+"""Code that requests execute is adjacent after it was copied, and behaves as before."""
 
 from tests.zygote.interpreters import run
 
@@ -69,7 +69,7 @@ print(os.read(read, 99).decode())
     assert gathered < 0.75 * scattered
 
 
-def test_what_somebody_else_knows_is_left_alone(python):
+def test_code_with_other_references_is_not_replaced(python):
     """Code in a list, code with a weak reference and code of a running generator stay what they are."""
     script = """
 listed, weakly, free = known[1:4]

@@ -41,7 +41,7 @@ def test_what_is_loaded_is_out_of_the_collectors_sight():
 
 
 def test_garbage_is_gone_before():
-    """A cycle that nobody holds is finalized, and frozen is what is left."""
+    """An unreachable cycle is finalized, and the remaining objects are frozen."""
 
     def child():
         class Cycle:
@@ -71,7 +71,7 @@ def test_a_collector_that_the_application_has_switched_off_stays_off():
 
 
 def test_an_immortal_heap_that_does_not_hold_is_refused(monkeypatch):
-    """The reason, the setting, and what to do; nobody is refused who does not ask."""
+    """With the reason, the setting and a hint; nothing is refused if memory.immortal is off."""
     monkeypatch.setattr(immortal, "unsupported_reason", lambda: "it is Tuesday")
     heap.check(immortal_heap=False)
     for refuse in (heap.check, heap.prepare):

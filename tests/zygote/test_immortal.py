@@ -201,7 +201,7 @@ def test_workers_do_not_write_to_what_they_use(python):
 
 
 def test_the_trial_holds_here_and_leaves_nothing(python):
-    """The child that tries it says yes; the process itself stays mortal."""
+    """The self-test succeeds in a child; objects of this process stay mortal."""
     code = (
         "import sys; from preforkd.zygote import immortal; print(repr(immortal.self_test()));"
         "print(sys.getrefcount(immortal.self_test) < 100)"
@@ -210,7 +210,7 @@ def test_the_trial_holds_here_and_leaves_nothing(python):
 
 
 def test_the_trial_notices_what_does_not_hold(python):
-    """Objects that are not made immortal, counts that change, and a child that dies are told."""
+    """Objects that stay mortal, counts that change, and a child that is killed are reported."""
     code = (
         "from preforkd.zygote import immortal\n"
         "import os, signal\n"
@@ -265,7 +265,7 @@ def test_311_is_refused():
         ({"free": 1}, "free-threaded"),
     ],
 )
-def test_what_was_not_tested_is_refused(monkeypatch, what, words):
+def test_an_untested_interpreter_is_refused(monkeypatch, what, words):
     """Other implementations, versions, builds, machines; and none of these."""
     sound = {"version_info": (3, 13, 5), "interpreters": 1, "free": 0, **what}
     interpreters, free = sound.pop("interpreters"), sound.pop("free")

@@ -1,4 +1,4 @@
-"""What is created after the holes were filled lies on pages of its own."""
+"""Objects that are created after free blocks were filled are on new pages."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def run(script: str, **environ: str) -> str:
 
 
 def test_new_objects_share_no_page_with_those_that_live():
-    """As it is they lie among the survivors on many pages; with the holes filled, on few of their own."""
+    """Without padding they are scattered over many pages of live objects; with it they are on few new ones."""
     script = "new = make(); print(len(pages(new) & pages(survivors)), len(pages(new)))"
     shared, _ = map(int, run(script).split())
     assert shared > 2
@@ -41,7 +41,7 @@ def test_new_objects_share_no_page_with_those_that_live():
 
 
 def test_larger_objects_share_few_pages_with_those_that_live():
-    """Of more than 512 bytes, which malloc(3) has: most lie on pages of their own when holes are filled."""
+    """Of more than 512 bytes, from malloc(3): with padding, most are on new pages."""
     script = """
 survivors = []
 for some in [[b"%0700d" % number for number in range(300)] for _ in range(10)]:
@@ -58,7 +58,7 @@ print(len(pages(new) & pages(survivors)))
 
 
 def test_filling_again_adds_little_up():
-    """What filled holes before is let go first: each time takes a few pools more than the one before, at most."""
+    """The previous filler is freed first: each call takes a few more pools than the one before, at most."""
     script = """
 first = padding.fill_free_blocks()
 for _ in range(9):

@@ -1,4 +1,4 @@
-"""The zygote, driven by hand: what a master says to it, and what it answers."""
+"""The zygote, driven by the test: the messages of a master, and its answers."""
 
 import logging
 import os
@@ -30,7 +30,7 @@ def app(environ, start_response):
 
 
 def heard(channel):
-    """Return the next thing that a child says, with who says it."""
+    """Return the next message of a child, with its pid."""
     assert select.select([channel], [], [], 30)[0], "it says nothing"
     return channel.receive(wait=False)
 
@@ -73,7 +73,7 @@ def execute(tmp_path):
 
 
 @pytest.mark.process
-def test_it_loads_once_and_leaves_when_it_is_told(execute):
+def test_it_loads_once_and_exits_when_dismissed(execute):
     """Or when its master has gone, before and after it has loaded."""
     loaded = execute()
     assert loaded.load().seconds > 0
@@ -97,8 +97,8 @@ def test_it_loads_once_and_leaves_when_it_is_told(execute):
         ("os.closerange(3, 100)", "", ""),
     ],
 )
-def test_what_does_not_load_is_told_and_ends_it(execute, more, blame, words, capfd):
-    """With its blame and its traceback; one that closes the channel cannot tell the master, and ends."""
+def test_a_failed_load_is_reported_and_ends_it(execute, more, blame, words, capfd):
+    """With the blame and the traceback; without its channel it logs the failure and exits."""
     process = execute(more)
     if not blame:
         process.channel.send(messages.Load(1, process.settings, ()))
@@ -112,8 +112,8 @@ def test_what_does_not_load_is_told_and_ends_it(execute, more, blame, words, cap
 
 
 @pytest.mark.process
-def test_it_forks_workers_as_it_is_told(execute):
-    """Each is announced with its pid before it goes on, and says that it is ready by its own channel."""
+def test_it_forks_workers_on_request(execute):
+    """Forked has the pid and is sent before the worker starts, which sends Ready over its own channel."""
     process = execute()
     process.load()
     ours, theirs = pair()
@@ -131,7 +131,7 @@ def test_it_forks_workers_as_it_is_told(execute):
 
 
 class Told:
-    """A channel that only notes what is said."""
+    """A channel that records messages."""
 
     def __init__(self):
         self.said = []
@@ -140,7 +140,7 @@ class Told:
         self.said.append(message)
 
 
-def test_a_fork_that_fails_is_told_and_the_zygote_goes_on(monkeypatch):
+def test_a_failed_fork_is_reported_and_the_zygote_continues(monkeypatch):
     """The kernel's reason travels."""
 
     def refuse():
