@@ -250,7 +250,7 @@ def test_workers_that_die_at_start_are_retried_with_delays(service):
     service.start("--config", str(service.config), ready=False)
     assert service.wait() == 69
     assert 2 <= service.log.count("exited before it was ready") <= 8
-    assert "1 consecutive start failure; retrying in 0.25 s" in service.log
+    assert "1 start failure; retrying in 0.25 s" in service.log
     assert "2 consecutive start failures; retrying in 0.5 s" in service.log
     assert "exit status 7" in service.log
 

@@ -214,7 +214,7 @@ def _rules(ended: dict[int, set[str]], faults: Faults, paused: set[int]):
             r"exited before it was ready: (it was never forked|cannot send the fork request)",
             zygotes,
         ),
-        says(r"\d+ consecutive start failure", zygotes or ended),
+        says(r"\d+ (consecutive )?start failure", zygotes or ended),
         says(r"(worker \d+ \(generation \d+\): )?the application failed on GET /raise\?id="),
         says(r"control socket: \d+ clients are connected; refusing a client"),
         says(
