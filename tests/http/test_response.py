@@ -53,6 +53,31 @@ def test_a_body_of_unknown_length_is_chunked():
     assert not response.keep
 
 
+@pytest.mark.parametrize(
+    ("how", "status", "body", "keep"),
+    [
+        ({}, "200 OK", b"2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n", True),
+        ({"http11": False}, "200 OK", b"abcde", False),
+        ({"head_only": True}, "200 OK", b"", True),
+        ({}, "304 Not Modified", b"", True),
+    ],
+)
+@pytest.mark.parametrize("last", [b"cde", b""])
+def test_a_list_of_one_may_follow_what_was_written(how, status, body, keep, last):
+    """PEP 3333: `write` and then an iterable: its one part is not the whole body, but the body ends there."""
+    sent = []
+    sink = SimpleNamespace(send=sent.append, send_nowait=sent.append)
+    options = {"head_only": False, "http11": True, "keep": True} | how
+    response = Response(sink, Renderer(""), **options)
+    write = response.start_response(status, [])
+    write(b"ab")
+    response.whole(last)
+    expected = body if last else body.replace(b"3\r\ncde\r\n", b"").replace(b"cde", b"")
+    assert b"".join(sent).partition(b"\r\n\r\n")[2] == expected
+    assert response.complete
+    assert response.keep is keep
+
+
 def test_an_old_client_that_keeps_its_connection_is_told_so():
     """HTTP/1.0 closes unless both say otherwise."""
     assert "Connection: keep-alive" in answer(b"abc", whole=True, http11=False)[0]

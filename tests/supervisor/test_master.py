@@ -86,6 +86,37 @@ def test_a_reload_that_fails_by_a_bug_ends(master, monkeypatch):
     assert "of no use; fix that, then reload again" in master._status_line()
 
 
+def test_reloads_that_are_requested_during_one_become_one_that_follows(master, monkeypatch):
+    """Neither lost nor run twice: each request is answered by the reload that began after it."""
+    reads, answered = [], []
+    monkeypatch.setattr(
+        module, "run_in_thread", lambda _loop, _name, work, done: reads.append((work, done))
+    )
+    monkeypatch.setattr(master, "_read", fail)
+
+    def turn():
+        master.loop.call_soon(master.loop.stop)
+        master.loop.run()
+
+    def read(number):
+        work, done = reads[number]
+        done(work)
+
+    for name in ("first", "second", "third"):
+        master.reload(lambda answer, name=name: answered.append((name, answer.ok)), fresh=False)
+    assert len(reads) == 1
+    read(0)
+    assert answered == [("first", False)]
+    turn()
+    assert len(reads) == 2
+    assert master.life is State.RELOADING
+    read(1)
+    assert answered[1:] == [("second", False), ("third", False)]
+    turn()
+    assert len(reads) == 2
+    assert master.life is State.SERVING
+
+
 def test_sockets_that_cannot_be_created_end_a_reload(master, monkeypatch):
     """Without descriptors left, a generation cannot begin; that is the system's."""
 

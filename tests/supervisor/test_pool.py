@@ -1,6 +1,8 @@
 """Messages of children, and actions that fail; the rest is proven with real processes."""
 
+import contextlib
 import errno
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +10,11 @@ import pytest
 from preforkd.config.settings import AppSettings, Settings
 from preforkd.core import events as ev
 from preforkd.errors import Blame
+from preforkd.ipc import messages, slots
 from preforkd.supervisor import children
 from preforkd.supervisor.children import Launch
 from preforkd.supervisor.pool import Pool, not_executable
+from preforkd.supervisor.sampler import PoolSample
 from tests.supervisor.test_notify import Loop
 
 
@@ -64,6 +68,42 @@ def test_who_is_to_be_killed_is_killed_though_its_stacks_cannot_be_had(
     pool._workers[1] = pool._zygotes[1] = handle
     pool.perform(action(1, "late", stacks=stacks))
     assert killed == [(7, 9)]
+
+
+def test_a_sample_is_what_the_workers_have_written(pool):
+    """Of each worker: since when it is busy, its requests, its heartbeats and its connections."""
+    with contextlib.ExitStack() as closed:
+        writers = {}
+        for worker in (1, 2):
+            memory = slots.create("test")
+            reader = slots.SlotReader(os.dup(memory))
+            writers[worker] = slots.SlotWriter(memory, lambda: None)
+            os.close(memory)
+            pool._workers[worker] = SimpleNamespace(worker=worker, slot_memory=reader)
+            closed.callback(reader.close)
+            closed.callback(writers[worker].close)
+        assert pool.sample(1000.0) == PoolSample({}, {1: 0, 2: 0}, {1: 0, 2: 0}, {1: 0, 2: 0})
+        writers[1].set_busy(2_500_000_000)
+        writers[2].set_busy(2_500_000_000)
+        writers[2].request_done()
+        writers[2].heartbeat()
+        writers[2].set_connections(7)
+        sample = pool.sample(1000.0)
+        assert sample == PoolSample({1: 2.5}, {1: 0, 2: 1}, {1: 0, 2: 1}, {1: 0, 2: 7})
+
+
+def test_a_stopped_worker_has_the_others_look_for_what_it_was_woken_for(pool, monkeypatch):
+    """A connection for which the kernel has woken the stopped one alone; workers that start are not asked."""
+    sent, states = [], {7: True, 8: None, 9: None}
+    monkeypatch.setattr("preforkd.linux.process.stopped", states.get)
+    monkeypatch.setattr(
+        pool, "_send", lambda handle, message: sent.append((handle.worker, message))
+    )
+    for worker, pidfd, ready in ((1, 7, True), (2, 8, True), (3, 9, False)):
+        pool._workers[worker] = SimpleNamespace(worker=worker, pidfd=pidfd, ready=ready)
+    pool._note_stops()
+    assert pool.facts == [ev.WorkerStopped(1, True)]
+    assert sent == [(1, messages.Heartbeat()), (2, messages.Heartbeat())]
 
 
 def test_an_environment_that_is_too_large_is_named():

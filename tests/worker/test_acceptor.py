@@ -41,6 +41,24 @@ def test_a_loop_shows_that_it_turns_when_it_is_asked(kind):
                 time.sleep(0.001)
 
 
+@pytest.mark.parametrize("kind", ["stream", "wsgi", "asgi"])
+def test_a_heartbeat_finds_a_connection_that_another_was_woken_for(kind):
+    """The kernel may have woken a worker that was stopped: the message has this one look again."""
+    with serving(greet, kind=kind) as worker:
+        rearmed = threading.Event()
+        rearm = worker.acceptor.rearm
+        listener = worker.listener.fileno()
+
+        def observed(descriptor):
+            rearm(descriptor)
+            assert descriptor == listener
+            rearmed.set()
+
+        worker.acceptor.rearm = observed
+        worker.master.send(messages.Heartbeat())
+        assert rearmed.wait(20)
+
+
 def test_a_retired_worker_accepts_no_more():
     """A connection that comes later waits in the kernel's queue for somebody else."""
     with serving(greet, kind="stream") as worker:

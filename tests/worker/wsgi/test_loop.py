@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from types import SimpleNamespace
 from wsgiref.validate import validator
 
 import pytest
@@ -271,3 +272,46 @@ def test_a_worker_retires_when_the_master_has_gone():
     with serving(echo) as worker:
         worker.master.close()
         assert worker.ended()
+
+
+def test_what_was_written_and_a_list_of_one_are_one_answer():
+    """The last chunk ends it, so that the next request of the connection is answered after it."""
+
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])(b"ab")
+        return [b"cde"]
+
+    request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+    with serving(application) as worker, worker.connect() as sock:
+        for _ in range(2):
+            sock.sendall(request)
+            data = b""
+            while not data.endswith(b"\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n"):
+                piece = sock.recv(65536)
+                assert piece, data
+                data += piece
+            assert data.count(b"HTTP/1.1 200 ") == 1
+
+
+@pytest.mark.parametrize(
+    ("probe", "retiring", "notified", "status"),
+    [
+        ("alive", False, False, b" 200 "),
+        ("alive", True, False, b" 200 "),
+        ("alive", False, True, b" 200 "),
+        ("ready", False, False, b" 200 "),
+        ("ready", True, False, b" 503 "),
+        ("ready", False, True, b" 503 "),
+    ],
+)
+def test_a_new_worker_is_ready_and_one_that_is_to_leave_is_not(probe, retiring, notified, status):
+    """A load balancer sends no more to one that retires or was notified; alive is each that answers."""
+    with serving(None) as worker:
+        worker.retire()
+        assert worker.ended()
+        sent = []
+        worker.loop._acceptor = SimpleNamespace(retiring=retiring, drain_announced=notified)
+        connection = SimpleNamespace(send_nowait=sent.append, served=0)
+        cached = SimpleNamespace(probe=probe, keep=True, head_only=False)
+        worker.loop._answer_probe(connection, cached)
+        assert status in sent[0].partition(b"\r\n")[0]
