@@ -408,6 +408,7 @@ def test_when_a_zygote_is_forked_from_a_worker(retry_at, rows, fork):
     plan = decide(board, ONE, NOW)
     forks = [action for action in plan.actions if isinstance(action, ev.ForkZygote)]
     assert forks == ([ev.ForkZygote(2, 1, 1)] if fork else [])
+    assert plan.wake_at is None or plan.wake_at > NOW
     if retry_at > NOW:
         assert plan.wake_at == retry_at
 
