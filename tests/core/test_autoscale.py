@@ -131,6 +131,7 @@ GROWN = grown(6, 9)
         (replace(WAITED, step=8), grown(12, 9)),
         (replace(WAITED, step=4, sample=full(3, 1, 2, 3, 4)), grown(7, 3)),
         (replace(WAITED, step=16, sample=full(50, 1)), grown(12, 50)),
+        (replace(WAITED, sample=full(1, 1, 2, 3, 4)), grown(5, 1)),
         # One look that found connections waiting is no evidence; nor is a look before the last growth.
         (replace(WAITED, waiting_since=NOW), None),
         (replace(WAITED, waiting_since=None), None),
