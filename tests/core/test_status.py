@@ -248,6 +248,7 @@ def test_the_next_problem_is_the_first_of_those_to_come():
     assert next_problem_at(scoreboard(*rows), LIMITS, 100.0) == 109.0 + LIMITS.drain / 3
     first = GenerationRow(1, Role.CANDIDATE, 100.0)
     assert next_problem_at(scoreboard(first, *rows), LIMITS, 100.0) == math.inf
+    assert next_problem_at(scoreboard(), LIMITS, 100.0) == math.inf
 
 
 def test_the_zygotes_problems():
