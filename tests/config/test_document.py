@@ -108,7 +108,9 @@ def test_the_largest_file():
 def test_the_most_values_that_are_parsed(keys, fits):
     """20,000 with the mapping itself: of that many keys with values, and one more."""
     text = "\n".join(f"k{number}: 1" for number in range(keys))
-    assert bool(problems_of(text)) is not fits
+    problems = problems_of(text)
+    assert bool(problems) is not fits
+    assert all(problem.startswith("f:10000:") for problem in problems)
 
 
 @pytest.mark.parametrize(("others", "fits"), [(258, True), (259, False)])
@@ -132,11 +134,22 @@ def test_the_deepest_nesting(depth, fits):
 
 def test_a_quoted_scalar_is_a_text():
     """An empty one, or the word null, is a value; the same without quotes is none."""
-    document, _ = read_document(b"a: ''\nb: 'null'\nc: null\nd:\n'e': |\n  x\nf: NULL\n", "f")
+    document, _ = read_document(
+        b"a: ''\nb: 'null'\nc: Null\nd:\n'e': |\n  x\nf: NULL\ng: null\nh: ~\n", "f"
+    )
     values = [entry.value for entry in document.entries]
-    assert [value.empty for value in values] == [False, False, True, True, False, True]
-    assert [value.quoted for value in values] == [True, True, False, False, True, False]
-    assert [entry.key.quoted for entry in document.entries] == [False] * 4 + [True, False]
+    assert [value.empty for value in values] == [False, False, True, True, False, True, True, True]
+    assert [value.quoted for value in values] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert [entry.key.quoted for entry in document.entries] == [False] * 4 + [True] + [False] * 3
 
 
 @pytest.mark.parametrize(

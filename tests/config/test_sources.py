@@ -177,3 +177,11 @@ def test_the_effective_settings_show_each_form_of_value(tmp_path):
     ]
     kinds = {entry.setting: entry.on_reload for entry in sources.effective(loaded)}
     assert kinds["log.level"] is OnReload.LIVE
+
+
+@pytest.mark.parametrize("text", ["", "~", "null"])
+def test_an_option_with_nothing_in_it_is_a_value(text):
+    """What leaves the default in a file was written on the command line on purpose, and is refused."""
+    for options in ({"workers.count": text}, {"listen": [text]}):
+        with pytest.raises(ConfigurationError):
+            sources.load(os.devnull, options)
