@@ -79,6 +79,25 @@ def test_each_number_of_serving_workers_is_missed_since_its_own_time():
     assert twin.fewer_since == {2: 200.0}
 
 
+def test_a_number_that_serves_again_is_missed_no_more():
+    """Exactly as many as serve; the ones beyond are missed as long as before."""
+    board = scoreboard(serving(1), serving(2), serving(3))
+    board.apply(ev.MemoryShort(), 100.0)
+    for worker, when in ((3, 200.0), (2, 210.0)):
+        board.apply(ev.WorkerExited(worker, "x"), when)
+    assert board.fewer_since == {2: 210.0, 3: 200.0}
+    board.workers[4] = worker_row(4)
+    board.apply(ev.ServeWorker(4), 220.0)
+    assert board.fewer_since == {3: 200.0}
+
+
+def test_a_new_scoreboard_numbers_from_one_and_misses_nothing():
+    """No number was used, no worker was lost."""
+    board = Scoreboard()
+    board.apply(ev.GenerationRequested(1), NOW)
+    assert (board.last_worker, board.last_zygote, board.fewer_since) == (0, 0, {})
+
+
 # --- one row, one event, what changes of the row --------------------------------------------------
 
 W, Z = WorkerState, ZygoteState
