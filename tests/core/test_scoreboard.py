@@ -217,7 +217,7 @@ def test_a_zygote_on_trial_that_ends_is_kept_with_its_reason():
     board.apply(ev.ZygoteExited(1, "killed by SIGSEGV"), NOW)
     row = board.zygotes[1]
     assert (row.state, row.pid, row.failure.blame) == (Z.LOADING, None, Blame.APPLICATION)
-    assert row.failure.reason.endswith("ended: killed by SIGSEGV")
+    assert row.failure.reason.endswith(": killed by SIGSEGV")
     board = scoreboard(zygote_row(parent=9, failure=FAILURE))
     board.apply(ev.ZygoteExited(1, "killed by SIGSEGV"), NOW)
     assert board.zygotes[1].failure is FAILURE
