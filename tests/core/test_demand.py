@@ -91,3 +91,8 @@ def test_the_time_that_a_peak_is_kept_and_a_growth_is_recent():
     assert grown.after_sample(BUSY, 1, 101.0).step == 8
     assert grown.after_sample(BUSY, 1, 101.01).waiting_since is None
     assert grown.after_sample(BUSY, 1, 101.01).step == FIRST_STEP
+
+
+def test_a_pool_begins_without_a_size_of_its_own():
+    """The target of its limits counts, and memory is not short."""
+    assert (Demand().size, Demand().memory_short) == (0, False)

@@ -404,6 +404,16 @@ def test_a_request_is_overdue_and_slow_exactly_at_its_limit(scene):
         assert [when for _, when in pool.asked] == ([102.5] if "slow" in timeouts else [])
 
 
+def test_after_an_overdue_request_the_next_look_comes_soon(scene):
+    """In 50 ms: before the worker is killed, its request may end; the pool is not looked at without a pause."""
+    loop, pool, _, _, watch = scene(timeouts=TimeoutsSettings(request=2.5))
+    pool.now = PoolSample({1: 100.0})
+    watch.sampler.wake()
+    loop.run(2.5)
+    (timer,) = [timer for timer in loop.timers if timer.callback == watch.sampler._sample]
+    assert timer.when == pytest.approx(102.55)
+
+
 def test_a_worker_of_which_nothing_is_known_is_passed_over(scene):
     """Its end was reported between its last word and this look."""
     loop, pool, _, facts, watch = scene(timeouts=TimeoutsSettings(request=1.0, slow=0.5))
@@ -448,8 +458,8 @@ def test_the_warmest_worker_has_answered_the_most_requests(scene):
     """0, which is no worker's number, where there is none."""
     _, pool, _, _, watch = scene()
     assert watch.warmest() == 0
-    pool.now = PoolSample({}, {1: 5, 2: 9})
-    assert watch.warmest() == 2
+    pool.now = PoolSample({}, {1: 9, 2: 5})
+    assert watch.warmest() == 1
 
 
 REFORK = MemorySettings(refork=ReforkSettings(after=100))
@@ -521,6 +531,17 @@ def test_the_heaviest_workers_are_replaced(scene):
     assert memory.requested[1:] == [[12]]
     memory.callback({12: usage(84 * MB)})
     assert len(of(facts, ev.WorkerLimitReached)) == 2
+
+
+@pytest.mark.parametrize(("private", "replaced"), [(MB, False), (MB + 1, True)])
+def test_a_worker_may_have_as_much_memory_as_its_limit(scene, monkeypatch, private, replaced):
+    """A byte more is too much."""
+    monkeypatch.setattr(monitor, "spread", lambda worker: 1.0)
+    _, pool, service, facts, watch = scene(memory=MemorySettings(limit=MB))
+    pool.now = PoolSample({1: 100.0})
+    watch.sampler.wake()
+    service.memory_sampler.callback({11: usage(private), 12: usage(0)})
+    assert bool(of(facts, ev.WorkerLimitReached)) is replaced
 
 
 def test_only_three_of_the_heaviest_are_named(scene):
