@@ -109,12 +109,12 @@ def test_reloads_that_are_requested_during_one_become_one_that_follows(master, m
     assert answered == [("first", False)]
     turn()
     assert len(reads) == 2
-    assert master.life is State.RELOADING
+    assert master.state is State.RELOADING
     read(1)
     assert answered[1:] == [("second", False), ("third", False)]
     turn()
     assert len(reads) == 2
-    assert master.life is State.SERVING
+    assert master.state is State.SERVING
 
 
 def test_sockets_that_cannot_be_created_end_a_reload(master, monkeypatch):
