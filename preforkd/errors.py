@@ -175,7 +175,7 @@ _SHORTAGES = {
 
 
 def shortage(error: BaseException) -> str:
-    """Return what to do about an error that says, or comes from one that says, that something is used up.
+    """Return what to do about an error, or one among its causes, that reports an exhausted resource.
 
     Empty for any other error.
     """

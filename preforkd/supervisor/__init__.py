@@ -4,7 +4,7 @@ Theory of operation
 ===================
 
 `main` builds a `loop.Loop`, the `master.Master` and the control server, and runs the loop in the main thread
-until the service has ended. Everything below happens in that loop, one callback after another, unless it says
+until the service has ended. Everything below happens in that loop, one callback after another, unless stated
 otherwise.
 
 **A turn** (`Master._turn`). Whatever happens (a message of a child, an end of a process, a timer, a command)

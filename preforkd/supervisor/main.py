@@ -100,7 +100,7 @@ def _open_control(
     except SystemFailure as error:
         if settings_of_control.socket:
             raise _with_setting(error) from error
-        # Nobody settings_of_control for this very path, and serving matters more than being watched.
+        # The path is a default, not a setting, and serving matters more than being observable.
         logger.warning(
             "cannot open the control socket: %s; preforkctl is unavailable", error.message
         )
