@@ -16,23 +16,20 @@ right to change a score), the function does nothing or returns None, as its docs
 Which process calls what:
 
 - master: `socket_activation`, `bind`, `backlog`, `sd_notify`, `process` (pidfds, reaping), `cgroup`, `cpus`,
-`memory`, `usage`,
-  `rlimits`, `environment`, `title`;
+  `memory`, `usage`, `rlimits`, `environment`, `title`;
 - zygote: `fork`, `atfork`, `exit_handlers`, `unpatched`, `inventory`, `process.ignore_master_signals`, `title`,
-`stacks`; - worker: `atfork`, `exit_handlers`, `unpatched`, `memory.trim`, `stacks`, `process.exit_process`,
-`title`.
+  `stacks`;
+- worker: `atfork`, `exit_handlers`, `unpatched`, `memory.trim`, `stacks`, `process.exit_process`, `title`.
 
 Rules that hold everywhere in the package:
 
-- Every descriptor is close-on-exec; those that a program shall inherit are passed to it by name (posix_spawn).
-- Processes are signalled and reaped by pidfd, never by a pid that may have been reused; exceptions are a child
-  that is not reaped yet and is our own.
+- Every descriptor is close-on-exec; a program inherits only those that posix_spawn duplicates for it.
+- Processes are signalled and reaped by pidfd, never by a pid that may have been reused; a pid is used only for a
+  child that is not reaped yet.
 - In the zygote and in workers the application may have replaced functions of the standard library.  `unpatched`
-gives
-  preforkd's modules the originals; code that must act on the application's own threads uses
+  gives preforkd's modules the originals; code that acts on the application's own threads uses
   `sys.modules["threading"]` instead.
-- Handlers of signals and of fork (`atfork`, `stacks`, `process`) run in the main thread and allocate little;
-the one of
-  `os.register_at_fork` runs in the thread that forks, with all signals blocked.
-- Nothing here imports another package of preforkd; `preforkd.errors` only.
+- Signal handlers (`stacks`, `process`) run in the main thread, between any two instructions of the application;
+  those of `os.register_at_fork` (`atfork`) run in the thread that forks, with all signals blocked.
+- Nothing here imports another package of preforkd, except `preforkd.errors`.
 """

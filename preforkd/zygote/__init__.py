@@ -19,14 +19,14 @@ if it returns.
    may replace modules that they import; then they get the unpatched modules back;
 5. with memory.immortal the warm-up runs a second time, and the code that it executes is copied to adjacent memory
    (`code_layout`): what runs for the first time writes more than what runs again;
-6. the process is checked: descriptors that the application closed, threads and connections that a fork would
-break
-   (`preforkd.linux.inventory`, `fork_hazards`);
-7. handlers of logging are flushed: each fork would write their buffers again; 8. `heap.prepare`: garbage is
-collected, free blocks between live objects are filled (`padding`), `gc.freeze` moves all
-   objects out of the collector's reach, and with memory.immortal their reference counts are fixed (`immortal`).
-   In this order: what is freed after the filling would leave new gaps, and what is allocated after the freeze
-   is neither frozen nor immortal;
+6. the application must not have closed the zygote's descriptors; logging is configured again, since the
+   application may have changed it, and its handlers are flushed: each fork would write their buffers again;
+7. threads, connections and other objects that do not survive a fork are logged (`preforkd.linux.inventory`,
+   `fork_hazards`);
+8. `heap.prepare`: garbage is collected, free blocks between live objects are filled (`padding`), `gc.freeze`
+   moves all objects out of the collector's reach, and with memory.immortal their reference counts are fixed
+   (`immortal`).  In this order: what is freed after the filling would leave new gaps, and what is allocated after
+   the freeze is neither frozen nor immortal;
 9. the trial request (`app_check`) is answered by a worker that is forked for it only;
 10. `Loaded` is sent.
 
