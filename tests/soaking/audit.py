@@ -126,7 +126,7 @@ def _judge_reforks(verdict: Verdict, faults: Faults) -> None:
             verdict.unexplained.append(f"refork ({kind}) ended with {status}: {said}")
 
 
-_BROKEN = re.compile(r"this refork is broken|ended: exit status 7|exited as soon as it was forked")
+_BROKEN = re.compile(r"this refork is broken|exited: exit status 7|exited as soon as it was forked")
 _NO_REFORK = ("superseded by a reload", "; refork requires a serving service")
 _KILLED = re.compile(
     r"has exited|exited while it forked|killed by SIGKILL|cannot send the refork request"
