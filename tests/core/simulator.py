@@ -1,7 +1,19 @@
-"""The world outside the policy, on a virtual clock: what zygotes, workers and people do to it.
+"""A simulated world around the policy, on a virtual clock: processes, clients and an administrator.
 
-The simulator drives `Scoreboard.apply` and `policy.decide` as the master does, lets each process meet a
-fate that a seed decides, and checks the invariants of the design after each step.
+`simulate(seed)` lives one life of a service: a start, reloads, resizes, reforks, load, and a stop. The world
+drives `Scoreboard.apply` and `policy.decide` as the master does, performs the actions (a `ForkWorker` is
+followed by a `WorkerForked` a moment later), and checks `Invariants` after each step.
+
+**Chance.** All random numbers come from one generator that the seed initializes, so a seed is a life, the
+same each time. To replay a failure: ``python -c "from tests.core.simulator import simulate;
+simulate(SEED)"``; the exception has the seed, the fates and the limits in a note.
+
+**A fate** is something that goes wrong with a process, with a probability: an application that does not load,
+a worker that ignores its retirement. A life has up to five of them. `World._meets` draws, and counts what
+happened in `World.seen`, by which a test demands that each fate and each action has occurred in some life.
+
+**The end of a life.** With calm (no fates, no load, 20 minutes) comes the state of rest, which has invariants
+of its own; then a stop, which must end. Some lives are stopped in the middle instead.
 """
 
 from __future__ import annotations
@@ -17,35 +29,34 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from preforkd.core import events as ev, policy
-from preforkd.core.model import ALIVE, Limits, Role, WorkerState, ZygoteState
+from preforkd.core.model import Limits, WorkerState, ZygoteState
 from preforkd.core.scoreboard import Scoreboard
 from preforkd.errors import Blame, Failure
+from tests.core.invariants import Invariants, Violation
 
 FAILURE = Failure(Blame.APPLICATION, "simulated")
 
 
-class Violation(AssertionError):
-    """An invariant does not hold; the number is that of the design."""
-
-    def __init__(self, number: int, text: str) -> None:
-        super().__init__(f"invariant {number}: {text}")
-        self.number = number
-
-
 @dataclass
 class Fates:
-    """Probabilities; all zero is a world in which everything works."""
+    """Probabilities of what can go wrong; all zero: everything works."""
 
+    # A zygote: its application fails, hangs or dies while loading; it dies later, or ignores its dismissal.
     load_fails: float = 0.0
     load_hangs: float = 0.0
     load_dies: float = 0.0
     zygote_dies: float = 0.0
     zygote_stays: float = 0.0
+    zygote_is_stopped: float = 0.0
+    # A fork: the kernel refuses it, the news is late, or the zygote never answers.
     fork_fails: float = 0.0
     birth_is_late: float = 0.0
+    fork_is_unanswered: float = 0.0
+    # A worker's start.
     dies_at_start: float = 0.0
     hangs_at_start: float = 0.0
-    says_failed: float = 0.0
+    reports_failure: float = 0.0
+    # A worker in service: it dies soon or later, retires by itself, reaches a limit, hangs, is stopped.
     dies_soon: float = 0.0
     dies_later: float = 0.0
     leaves: float = 0.0
@@ -54,26 +65,27 @@ class Fates:
     is_overdue: float = 0.0
     is_stopped: float = 0.0
     hangs: float = 0.0
+    # A refork: the worker cannot fork the zygote, the zygote hangs, or there is no answer.
     refork_fails: float = 0.0
     refork_hangs: float = 0.0
     refork_is_never_born: float = 0.0
-    fork_is_unanswered: float = 0.0
-    zygote_is_stopped: float = 0.0
+    # The master: several facts arrive before the policy runs.
     turn_is_late: float = 0.0
 
     @staticmethod
     def random(chance: random.Random) -> Fates:
+        """Draw the fates of a life."""
         names = set(Fates.__dataclass_fields__) - {"turn_is_late"}
-        # A few troubles at a time: with all of them at once nothing is ever promoted.
+        # A few at a time: with all of them at once nothing is ever promoted.
         chosen = chance.sample(sorted(names), k=chance.randint(0, 5))
-        troubles = {name: chance.choice([0.05, 0.2, 0.6, 1.0]) for name in chosen}
-        # No trouble of its own: it makes others meet.
-        return Fates(**troubles, turn_is_late=chance.choice([0.0, 0.0, 0.5, 1.0]))
+        drawn = {name: chance.choice([0.05, 0.2, 0.6, 1.0]) for name in chosen}
+        # Not among the five: it does no harm of its own, it lets the others coincide.
+        return Fates(**drawn, turn_is_late=chance.choice([0.0, 0.0, 0.5, 1.0]))
 
 
 @dataclass
 class World:
-    """One scenario; ``seen`` counts what happened, so that a test can tell that it was not empty."""
+    """One life. ``seen`` counts facts, actions and fates, so that a test can demand that they occurred."""
 
     seed: int
     seen: Counter[str] = field(default_factory=Counter)
@@ -96,29 +108,26 @@ class World:
             boot=self.chance.choice([2.0, 10.0]),
             drain=self.chance.choice([0.0, 1.0, 10.0]),
         )
-        self.widest = self.limits
+        self.invariants = Invariants(self)
         self.generation = 0
         self.wake_at: float | None = None
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._retired: dict[int, float] = {}
-        self._killed: set[int] = set()
-        self._hung: set[int] = set()
-        """Zygotes that do not answer."""
         self._pids = itertools.count(100)
+        self._hung: set[int] = set()
+        """Numbers of workers and zygotes that do not react."""
         self.load = 0
         """Requests that are served at a time, or wait."""
-        self._hung: set[int] = set()
-        self._looking = False
-        self._grown_at = -math.inf
+        self._sampling = False
 
     # --- the clock -------------------------------------------------------------------------------
 
     def later(self, delay: float, event: Callable[[], None]) -> None:
+        """Call ``event`` after this many seconds."""
         heapq.heappush(self._queue, (self.now + delay, next(self._order), event))
 
     def run(self, seconds: float) -> None:
-        """Let so much time pass."""
+        """Let time pass: perform what is due, and wake the policy when its plan requested it."""
         end = self.now + seconds
         while True:
             event_at = self._queue[0][0] if self._queue else float("inf")
@@ -137,15 +146,17 @@ class World:
     # --- facts and decisions ---------------------------------------------------------------------
 
     def fact(self, fact: ev.Fact) -> None:
+        """Apply a fact, and run the policy now or a little later."""
         self.seen[type(fact).__name__] += 1
         self.board.apply(fact, self.now)
         if self._meets("turn_is_late"):
-            # The master applies all facts that have arrived before it decides.
+            # The master applies all facts that have arrived before it runs the policy.
             self.later(self.chance.choice([0.0, 0.1, 1.0]), self.decide)
         else:
             self.decide()
 
     def decide(self) -> None:
+        """Run the policy as a turn of the master does, and check the invariants."""
         serving_before = self.board.serving()
         current_before = self.board.current
         backing_off = {
@@ -162,11 +173,9 @@ class World:
         for action in plan.actions:
             self.seen[type(action).__name__] += 1
             self._follow_candidate(action)
-            self._check_action(action, backing_off)
-            if isinstance(action, ev.DismissZygote):
-                self._check_dismissal(self.board.zygotes[action.zygote], action.followed)
+            self.invariants.check_action(action, backing_off)
             self.board.apply(action, self.now)
-        self._check_after(plan, serving_before, current_before is not None)
+        self.invariants.check_plan(plan, serving_before, current_before is not None)
         self.wake_at = plan.wake_at
         for action in plan.actions:
             self._perform(action)
@@ -175,133 +184,21 @@ class World:
         if isinstance(action, ev.Promote) and self.limits.candidate is not None:
             self.seen["promoted to other limits"] += 1
             self.limits = self.limits.candidate
-            self._grown_at = -math.inf
+            self.invariants.allow_shrinking()
         elif isinstance(action, ev.Abandon):
             self.limits = replace(self.limits, candidate=None)
 
-    def _check_action(self, action: ev.Action, backing_off: dict[int, bool]) -> None:
-        match action:
-            case ev.ForkWorker(generation=generation) | ev.SpawnZygote(generation=generation):
-                if self.board.stopping or backing_off.get(generation):
-                    raise Violation(3, f"{action} while stopping or backing off")
-                if isinstance(action, ev.ForkWorker):
-                    self._check_fork(action)
-            case ev.ServeWorker(worker=worker):
-                row = self.board.workers[worker]
-                if self.board.generations[row.generation].role is not Role.CURRENT:
-                    raise Violation(7, f"{action} before its generation was promoted")
-            case ev.KillWorker(worker=worker):
-                self._check_kill(self.board.workers[worker])
-            case ev.ForkZygote(worker=worker):
-                row = self.board.workers[worker]
-                if not row.serving or row.state is not WorkerState.READY or self.board.stopping:
-                    raise Violation(3, f"{action} from {row}")
-            case ev.Resize(size=size, before=before, reason=reason):
-                self._check_size(size, before, reason)
-            case _:
-                pass
-
-    def _check_fork(self, action: ev.ForkWorker) -> None:
-        if action.slot in {row.slot for row in self.board.workers.values()}:
-            raise Violation(2, f"{action}: the seat is taken")
-        candidate = self.board.candidate
-        if candidate is not None and candidate.generation == action.generation:
-            most = (self.limits.candidate or self.limits).maximum
-            if self.board.count(action.generation, ALIVE) >= most:
-                raise Violation(10, f"{action}: {most} are all that are needed")
-
-    def _check_size(self, size: int, before: int, reason: str) -> None:
-        if not self.limits.floor <= size <= self.limits.maximum:
-            raise Violation(2, f"a size of {size}: {self.limits}")
-        if size > before:
-            self._grown_at = self.now
-        elif size < before and reason != "memory is short" and self.now - self._grown_at < 10.0:
-            raise Violation(9, f"shrinks to {size} after {self.now - self._grown_at} s")
-
-    def _check_dismissal(self, row, followed: bool) -> None:
-        newer = any(
-            other.generation == row.generation and other.zygote > row.zygote and other.adopted
-            for other in self.board.zygotes.values()
-        )
-        if followed and not newer:
-            raise Violation(10, f"{row} is dismissed as if {followed=}")
-        if not followed and any(self.board.workers_of(row.generation)):
-            raise Violation(10, f"{row} is dismissed while workers of its generation live")
-
-    def _check_kill(self, row) -> None:
-        quick = self.board.stopping is not None and self.board.stopping.quick
-        if row.dumped_at is not None and self.now >= row.dumped_at + self.limits.stacks_timeout:
-            return
-        if row.stopped_at is not None and self.now >= row.stopped_at + self.limits.stopped:
-            return
-        if row.state is WorkerState.READY and not quick:
-            raise Violation(6, f"{row} is killed without having been told to leave")
-        early = self.now < row.since + self.limits.drain
-        if row.state is WorkerState.RETIRING and not quick and early:
-            raise Violation(6, f"{row} is killed before its deadline")
-
-    def _check_after(self, plan: ev.Plan, serving_before: int, promoted: bool) -> None:
-        again = policy.decide(self.board, self.limits, self.now)
-        if again.actions:
-            raise Violation(1, f"wished for again: {again.actions}")
-        room = self.widest.maximum + self.widest.surge
-        if len(self.board.workers) > room:
-            raise Violation(2, f"{len(self.board.workers)} rows, {room} allowed")
-        first = self._first_deadline()
-        if plan.wake_at is not None and plan.wake_at <= self.now:
-            raise Violation(4, f"wakes at {plan.wake_at}, it is {self.now}")
-        if first is not None and (plan.wake_at is None or plan.wake_at > first):
-            raise Violation(4, f"wakes at {plan.wake_at}, a deadline is at {first}")
-        if promoted and not self.board.stopping:
-            least = min(serving_before, self.limits.floor)
-            if self.board.serving() < least:
-                raise Violation(5, f"{self.board.serving()} serve, {serving_before} did before")
-        self._check_use()
-
-    def _check_use(self) -> None:
-        # Who is ready and does not serve waits for a promotion: else it would wait for ever.
-        for row in self.board.workers.values():
-            role = self.board.generations[row.generation].role
-            waits = row.state is WorkerState.READY and not row.serving
-            if waits and not self.board.stopping and role is not Role.CANDIDATE:
-                raise Violation(7, f"{row} will never serve: its generation is {role}")
-
-    def _first_deadline(self) -> float | None:
-        # Counted here anew, from the rows alone: it must not share the policy's mistakes.
-        limits, times = self.limits, []
-        for row in self.board.workers.values():
-            if row.state in {WorkerState.FORKING, WorkerState.STARTING}:
-                times.append(row.since + limits.boot)
-            elif row.state is WorkerState.RETIRING:
-                times.append(row.since + limits.drain)
-            if row.dumped_at is not None and row.state is not WorkerState.KILLED:
-                times.append(row.dumped_at + limits.stacks_timeout)
-            if row.stopped_at is not None and row.state is not WorkerState.KILLED:
-                times.append(row.stopped_at + limits.stopped)
-        for zygote in self.board.zygotes.values():
-            if zygote.state is ZygoteState.LOADING:
-                patience = limits.start if zygote.parent is None else limits.boot
-                times.append(zygote.since + patience)
-            elif zygote.state is ZygoteState.DISMISSED:
-                times.append(zygote.since + limits.dismiss)
-            proven = zygote.parent is None or zygote.adopted
-            judged = zygote.state is ZygoteState.DISMISSED or proven
-            judged = judged and zygote.state is not ZygoteState.KILLED
-            if judged and zygote.stopped_at is not None:
-                times.append(zygote.stopped_at + limits.stopped)
-        if self.board.candidate and not self.board.stopping:
-            times.append(self.board.candidate.since + limits.start)
-        return min(times, default=None)
-
-    # --- what the processes do -------------------------------------------------------------------
+    # --- the processes ------------------------------------------------------------------------
 
     def _meets(self, fate: str) -> bool:
+        """Draw whether this fate strikes now."""
         met = self.chance.random() < getattr(self.fates, fate)
         if met:
             self.seen[fate] += 1
         return met
 
     def _perform(self, action: ev.Action) -> None:
+        """Let the process react to an action, by facts that arrive later."""
         match action:
             case ev.SpawnZygote(zygote=zygote):
                 self.later(0.0, lambda: self._zygote_spawned(zygote))
@@ -378,9 +275,9 @@ class World:
         self._hung.add(zygote)
         self.fact(ev.ZygoteStopped(zygote))
         if self.chance.random() < 0.5:
-            self.later(self.chance.choice([1.0, 5.0]), lambda: self._zygote_goes_on(zygote))
+            self.later(self.chance.choice([1.0, 5.0]), lambda: self._zygote_continues(zygote))
 
-    def _zygote_goes_on(self, zygote: int) -> None:
+    def _zygote_continues(self, zygote: int) -> None:
         self._hung.discard(zygote)
         self.fact(ev.ZygoteStopped(zygote, stopped=False))
         for row in list(self.board.workers.values()):
@@ -394,10 +291,10 @@ class World:
         if zygote not in self.board.zygotes:
             return
         self.fact(ev.ZygoteExited(zygote, reason))
-        # Those whose fork it had been asked for will never be born.
+        # The workers that were requested from it will never be forked.
         for row in list(self.board.workers.values()):
             if row.zygote == zygote and row.state is WorkerState.FORKING:
-                self._worker_gone(row.worker, "it was never born")
+                self._worker_gone(row.worker, "it was never forked")
 
     def _fork(self, worker: int) -> None:
         zygote = self.board.workers[worker].zygote
@@ -420,7 +317,7 @@ class World:
             return
         if self._meets("dies_at_start"):
             self.later(delay, lambda: self._worker_gone(worker, "exit status 7"))
-        elif self._meets("says_failed"):
+        elif self._meets("reports_failure"):
             self.later(delay, lambda: self._worker_failed(worker))
         else:
             self.later(delay, lambda: self._worker_ready(worker))
@@ -441,7 +338,7 @@ class World:
             delay = self.chance.uniform(1.0, 60.0)
             self.later(delay, lambda: self._worker_gone(worker, "killed by SIGKILL"))
         elif self._meets("leaves"):
-            self.later(self.chance.uniform(0.0, 30.0), lambda: self._worker_leaves(worker))
+            self.later(self.chance.uniform(0.0, 30.0), lambda: self._worker_retires_itself(worker))
         if self._meets("reaches_limit"):
             spent = ev.WorkerLimitReached(worker, "simulated")
             self.later(self.chance.uniform(0.1, 30.0), lambda: self.fact(spent))
@@ -449,12 +346,12 @@ class World:
             overdue = ev.WorkerOverdue(worker, "simulated")
             self.later(self.chance.uniform(0.1, 30.0), lambda: self.fact(overdue))
         if self._meets("hangs"):
-            self.later(self.chance.uniform(0.1, 30.0), lambda: self._hangs(worker))
+            self.later(self.chance.uniform(0.1, 30.0), lambda: self._hang(worker))
         if self._meets("is_stopped"):
             self.later(self.chance.uniform(0.1, 30.0), lambda: self._stopped(worker))
 
-    def _hangs(self, worker: int) -> None:
-        # Outside any request: found out by its silence, if somebody waits for it.
+    def _hang(self, worker: int) -> None:
+        # Outside any request: it misses its heartbeat, which counts only while connections wait.
         self._hung.add(worker)
         if self.load:
             self.later(30.0, lambda: self.fact(ev.WorkerOverdue(worker, "simulated")))
@@ -464,7 +361,7 @@ class World:
         if self.chance.random() < 0.5:
             self.later(5.0, lambda: self.fact(ev.WorkerStopped(worker, stopped=False)))
 
-    def _worker_leaves(self, worker: int) -> None:
+    def _worker_retires_itself(self, worker: int) -> None:
         if worker in self.board.workers:
             self.fact(ev.WorkerLeaving(worker))
             self.later(0.1, lambda: self._worker_gone(worker, "exit status 0"))
@@ -473,16 +370,16 @@ class World:
         if worker in self.board.workers:
             self.fact(ev.WorkerExited(worker, reason))
 
-    # --- what clients do -------------------------------------------------------------------------
+    # --- the clients ----------------------------------------------------------------------------
 
     def request(self, load: int) -> None:
-        """Let so many requests be under way, or wait, from now on."""
+        """Set the load: the number of requests that are served at a time, or wait."""
         self.load = load
-        if not self._looking:
-            self._looking = True
-            self._look()
+        if not self._sampling:
+            self._sampling = True
+            self._sample()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         serving = [
             row.worker
             for row in self.board.workers.values()
@@ -491,28 +388,28 @@ class World:
         busy = frozenset(serving[: self.load])
         self.fact(ev.PoolObserved(busy, len(busy), max(0, self.load - len(serving))))
         if self.load:
-            self.later(1.0, self._look)
+            self.later(1.0, self._sample)
         else:
-            self._looking = False
+            self._sampling = False
 
     def refork(self) -> None:
-        """Ask for a zygote that is forked from a worker."""
+        """Request a refork."""
         self.seen["refork"] += 1
         self.fact(
             ev.ReforkRequested(self.chance.randint(1, 9), "asked", self.chance.random() < 0.5)
         )
 
-    # --- what people do --------------------------------------------------------------------------
+    # --- the administrator-----------------------------------------------------------------------
 
     def reload(self) -> None:
-        """Ask for a new generation, unless one is being brought up (the master merges those)."""
+        """Request a new generation, unless there is a candidate (the master queues such a reload)."""
         if self.board.candidate is None and not self.board.stopping:
             self.generation += 1
             if self.board.current is not None and self.chance.random() < 0.3:
-                self._ask_for_other_limits()
+                self._change_limits_at_promotion()
             self.fact(ev.GenerationRequested(self.generation))
 
-    def _ask_for_other_limits(self) -> None:
+    def _change_limits_at_promotion(self) -> None:
         most = self.chance.randint(1, 8)
         target = self.chance.choice([most, self.chance.randint(1, most)])
         surge = self.chance.randint(1, target)
@@ -520,7 +417,7 @@ class World:
         spare = min(self.limits.spare, target)
         wanted = replace(self.limits, candidate=None, spare=spare, **sizes)
         self.limits = replace(self.limits, candidate=wanted)
-        self._widen(most, surge)
+        self.invariants.widen(most, surge)
 
     def resize(self) -> None:
         """Change the size live, as a reload of ``workers:`` does."""
@@ -528,7 +425,7 @@ class World:
         most = target + self.chance.choice([0, 0, 6])
         surge = self.chance.randint(1, target)
         self.seen["resize"] += 1
-        self._grown_at = -math.inf
+        self.invariants.allow_shrinking()
         self.limits = replace(
             self.limits,
             floor=target,
@@ -537,22 +434,11 @@ class World:
             surge=surge,
             spare=min(self.limits.spare, target),
         )
-        self._widen(most, surge)
+        self.invariants.widen(most, surge)
         self.decide()
 
-    def _widen(self, most: int, surge: int) -> None:
-        # Rows that an earlier, wider limit allowed may still be dying.
-        self.widest = replace(
-            self.widest,
-            maximum=max(self.widest.maximum, most),
-            target=1,
-            floor=1,
-            spare=0,
-            surge=max(self.widest.surge, surge),
-        )
-
     def live(self) -> None:
-        """A life: a start, reloads and resizes while fates strike, then calm, then the end."""
+        """Live the life: a start, reloads and resizes while fates strike, then calm, then the stop."""
         self.reload()
         for _ in range(self.chance.randint(1, 6)):
             self.request(self.chance.choice([0, 0, 1, 3, 8, 20]))
@@ -581,29 +467,12 @@ class World:
             # The first start was given up: the master stops then.
             self.seen["never started"] += 1
         else:
-            self.rest()
+            self.seen["rest"] += 1
+            self.invariants.check_rest()
         self.end()
 
-    def rest(self) -> None:
-        """Invariant 7: after a calm while there is one generation, of the right size, and no more."""
-        self.seen["rest"] += 1
-        board = self.board
-        current = board.current
-        assert current is not None
-        generations = {row.generation for row in board.workers.values()}
-        if generations != {current.generation} or board.candidate or len(board.generations) != 1:
-            raise Violation(7, f"at rest there are {board.generations} {board.workers}")
-        if board.serving() != self.limits.floor or len(board.workers) != self.limits.floor:
-            raise Violation(7, f"{board.serving()} serve, {self.limits.floor} should")
-        if [row.state for row in board.zygotes.values()] != [ZygoteState.READY]:
-            raise Violation(7, f"zygotes at rest: {board.zygotes}")
-        if self.wake_at is not None:
-            raise Violation(4, "at rest nothing is due")
-        if any(row.state not in ALIVE for row in board.workers.values()):
-            raise Violation(7, "somebody is dying at rest")
-
     def end(self) -> None:
-        """Invariant 8: a stop ends, however processes behave, within what its deadlines allow."""
+        """Stop; invariant 8: it ends within its deadlines, however the processes behave."""
         self.seen["stop"] += 1
         self.fact(ev.StopRequested(quick=False))
         if self.chance.random() < 0.3:
@@ -617,7 +486,7 @@ class World:
 
 
 def simulate(seed: int) -> World:
-    """Live through the life that this seed decides; raises Violation with the seed in a note."""
+    """Return the world after the life of this seed. Raises Violation, with the seed in a note."""
     world = World(seed)
     try:
         world.live()

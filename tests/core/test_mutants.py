@@ -4,7 +4,8 @@ import pytest
 
 from preforkd.core import autoscale, backoff, demand, events as ev, policy, recycling
 from preforkd.core.model import ALIVE, BOOTING, Role, WorkerState, ZygoteState
-from tests.core.simulator import Violation, World, simulate
+from tests.core.invariants import Invariants, Violation
+from tests.core.simulator import simulate
 
 SEEDS = 600
 pytestmark = pytest.mark.simulation
@@ -203,7 +204,7 @@ def test_waiting_for_ever_for_a_zygote_that_does_not_answer(monkeypatch):
 
     policy_zygote_deadlines = policy._zygote_deadlines
     monkeypatch.setattr(policy, "_zygote_deadlines", zygote_deadlines)
-    monkeypatch.setattr(World, "_first_deadline", lambda _world: None)
+    monkeypatch.setattr(Invariants, "first_deadline", lambda _self: None)
     caught({7})
 
 

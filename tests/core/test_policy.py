@@ -1,4 +1,4 @@
-"""The policy, proven by a simulator over many seeds; see `simulator` for the invariants."""
+"""The policy: the invariants over many simulated lives (see `simulator`), and examples by hand."""
 
 from collections import Counter
 
@@ -22,7 +22,7 @@ FATES = [
     "birth_is_late",
     "dies_at_start",
     "hangs_at_start",
-    "says_failed",
+    "reports_failure",
     "dies_soon",
     "dies_later",
     "leaves",
