@@ -190,7 +190,7 @@ def shortage(error: BaseException) -> str:
 
 
 def refused(what: str, error: OSError) -> SystemFailure:
-    """Return the failure of what the system has refused."""
+    """Return the error of a system call that failed; ``what`` names what was refused."""
     return SystemFailure(f"{what}: {error.strerror or error}", hint=shortage(error))
 
 
@@ -199,7 +199,7 @@ class InternalError(PreforkdError):
 
 
 class Place(Struct, frozen=True):
-    """Where a setting was written: a file with line and column (from 1), or a command-line option.
+    """The place where a setting was written: a file with line and column (from 1), or an option.
 
     ``line`` 0 means that the place is the whole source (an option, an environment variable, the
     built-in default).
@@ -260,8 +260,8 @@ class ConfigurationError(PreforkdError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the question for the nearest of the words that are known; empty if none is near."""
-    # For those who mistype: difflib is 0.4 MB, and the master lives long.
+    """Return ``did you mean WORD?`` for the most similar known word; empty if none is similar."""
+    # Imported for a misspelt word only: difflib is 0.4 MB, and the master runs for months.
     import difflib  # noqa: PLC0415
 
     close = difflib.get_close_matches(word, known, 1)

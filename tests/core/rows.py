@@ -1,4 +1,4 @@
-"""Rows of a scoreboard, made by hand: one line says what is unusual about each."""
+"""Rows of a scoreboard, made by hand: a test states only what is unusual about each."""
 
 from preforkd.core.model import Role, WorkerState, ZygoteState
 from preforkd.core.rows import GenerationRow, WorkerRow, ZygoteRow
@@ -8,7 +8,7 @@ NOW = 500.0
 
 
 def worker_row(worker=1, **fields):
-    """Return a worker of generation 1: a process that is ready, unless ``fields`` say otherwise."""
+    """Return a worker of generation 1: a process that is ready, apart from ``fields``."""
     usual = {"slot": worker, "generation": 1, "zygote": 1, "state": WorkerState.READY}
     usual |= {"born": 100.0, "since": 110.0, "pid": 20 + worker}
     return WorkerRow(worker, **(usual | fields))
@@ -20,7 +20,7 @@ def serving(worker=1, **fields):
 
 
 def zygote_row(zygote=1, **fields):
-    """Return a zygote of generation 1: a process that is ready, unless ``fields`` say otherwise."""
+    """Return a zygote of generation 1: a process that is ready, apart from ``fields``."""
     usual = {"generation": 1, "state": ZygoteState.READY, "since": 110.0, "pid": 10 + zygote}
     return ZygoteRow(zygote, **(usual | fields))
 

@@ -191,7 +191,7 @@ class World:
     # --- the processes ------------------------------------------------------------------------
 
     def _meets(self, fate: str) -> bool:
-        """Draw whether this fate strikes now."""
+        """Draw whether this fate occurs now."""
         met = self.chance.random() < getattr(self.fates, fate)
         if met:
             self.seen[fate] += 1
@@ -340,8 +340,8 @@ class World:
         elif self._meets("leaves"):
             self.later(self.chance.uniform(0.0, 30.0), lambda: self._worker_retires_itself(worker))
         if self._meets("reaches_limit"):
-            spent = ev.WorkerLimitReached(worker, "simulated")
-            self.later(self.chance.uniform(0.1, 30.0), lambda: self.fact(spent))
+            reached = ev.WorkerLimitReached(worker, "simulated")
+            self.later(self.chance.uniform(0.1, 30.0), lambda: self.fact(reached))
         if self._meets("is_overdue"):
             overdue = ev.WorkerOverdue(worker, "simulated")
             self.later(self.chance.uniform(0.1, 30.0), lambda: self.fact(overdue))

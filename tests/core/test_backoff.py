@@ -13,7 +13,7 @@ from preforkd.core.backoff import (
 
 def test_delays_grow_to_a_ceiling():
     """0, 0.25, 0.5, 1 … 30."""
-    delays = [delay_after(strikes) for strikes in range(12)]
+    delays = [delay_after(failures) for failures in range(12)]
     assert delays[:5] == [0.0, 0.25, 0.5, 1.0, 2.0]
     assert delays == sorted(delays)
     assert delays[-1] == delay_after(10**6) == LONGEST_DELAY
@@ -30,22 +30,22 @@ def test_failed_starts_wait_from_the_first():
 
 def test_starts_that_fail_together_count_once():
     """Those that had begun before the last failure are the same attempt; later ones are the next."""
-    strikes = FailureStreak()
+    streak = FailureStreak()
     for _ in range(32):
-        strikes = strikes.after_failed_start(100.0, begun=99.0)
-    assert (strikes.failed_starts, strikes.retry_at) == (1, 100.25)
-    assert strikes.after_failed_start(100.4, begun=100.0).failed_starts == 1
-    assert strikes.after_failed_start(100.4, begun=100.3).failed_starts == 2
+        streak = streak.after_failed_start(100.0, begun=99.0)
+    assert (streak.failed_starts, streak.retry_at) == (1, 100.25)
+    assert streak.after_failed_start(100.4, begun=100.0).failed_starts == 1
+    assert streak.after_failed_start(100.4, begun=100.3).failed_starts == 2
 
 
 def test_short_lives_wait_from_the_sixth():
     """One crash must not cost capacity; the same crash again and again must not spin."""
-    strikes = FailureStreak()
+    streak = FailureStreak()
     for _ in range(5):
-        strikes = strikes.after_death(100.0, short=True)
-        assert strikes.retry_at <= 100.0
-    assert strikes.after_death(100.0, short=True).retry_at == 100.25
-    assert strikes.after_death(100.0, short=False).short_lives == 0
+        streak = streak.after_death(100.0, short=True)
+        assert streak.retry_at <= 100.0
+    assert streak.after_death(100.0, short=True).retry_at == 100.25
+    assert streak.after_death(100.0, short=False).short_lives == 0
 
 
 @pytest.mark.parametrize(("quiet", "failures"), [(60.0, 10), (60.001, 1)])

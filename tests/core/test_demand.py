@@ -1,4 +1,4 @@
-"""What looks at the pool leave behind."""
+"""The demand, after samples."""
 
 import math
 
@@ -10,7 +10,7 @@ from preforkd.core.events import PoolObserved
 BUSY = PoolObserved(busy=frozenset({1, 2}), waiting=5)
 
 
-def test_waiting_begins_when_nobody_is_idle():
+def test_waiting_begins_when_no_worker_is_idle():
     """A queue that idle workers are about to empty is no evidence."""
     demand = Demand().after_sample(BUSY, 1, 10.0)
     assert demand.waiting_since is None
@@ -20,7 +20,7 @@ def test_waiting_begins_when_nobody_is_idle():
 
 
 def test_a_pool_that_grows_counts_its_newborn_workers_once():
-    """While it grows, an idle worker answers for one of those who wait; later, for all of them."""
+    """While it grows, an idle worker stands for one waiting connection; later, for all of them."""
     demand = Demand().after_sample(BUSY, 0, 11.0).resized(4, 2, 11.1)
     assert demand.after_sample(BUSY, 4, 11.2).waiting_since == 11.0
     assert demand.after_sample(BUSY, 5, 11.2).waiting_since is None
@@ -51,7 +51,7 @@ def test_steps_double_while_the_pool_grows_and_begin_anew():
     assert demand.after_sample(BUSY, 0, 1.3 + GROWTH_PERIOD).step == FIRST_STEP
 
 
-def test_a_look_is_kept_with_its_time():
+def test_a_sample_is_kept_with_its_time():
     """The last one: what is busy and what waits is read from it."""
     demand = Demand().after_sample(BUSY, 0, 10.0)
     assert (demand.sample, demand.sampled_at, demand.waiting_since) == (BUSY, 10.0, 10.0)

@@ -59,7 +59,7 @@ def test_a_start_that_fails_ends_the_service_quickly():
 
 
 def test_ready_follows_reloading_in_every_case():
-    """However a reload ends short of a stop, READY is announced and those who wait are answered."""
+    """However a reload ends short of a stop, READY is announced and waiting clients get their answer."""
     _, begun = step(State.SERVING, Event.RELOAD)
     assert Effect.ANNOUNCE_RELOADING in begun
     for event in (Event.PROMOTED, Event.ABANDONED, Event.SETTLED):
@@ -70,7 +70,7 @@ def test_ready_follows_reloading_in_every_case():
 
 
 def test_a_stop_is_possible_at_any_time_and_ends():
-    """From each state before the end; a second one hurries; nobody is left waiting for a reload."""
+    """From each state before the end; a second one hurries; no client is left waiting for a reload."""
     for state in (State.STARTING, State.SERVING, State.RELOADING):
         following, effects = step(state, Event.STOP)
         assert following is State.STOPPING

@@ -1,4 +1,4 @@
-"""The nouns of the pool."""
+"""States and limits."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_a_pool_is_elastic_where_its_size_may_change():
     assert not Limits(floor=2, target=2, maximum=2, surge=1, spare=9).elastic
 
 
-def test_who_is_to_be_counted_on():
-    """Whoever comes, and whoever is there; nobody who leaves."""
+def test_the_workers_that_count_as_alive():
+    """Starting and ready workers count, draining and killed ones do not."""
     assert BOOTING < ALIVE
     assert set(WorkerState) - ALIVE == {WorkerState.RETIRING, WorkerState.KILLED}

@@ -38,7 +38,7 @@ def replace_rule_of(module, monkeypatch, name, mutant):
 
 
 def test_counting_workers_that_are_not_ready_as_capacity(monkeypatch):
-    """The bug of the design's trial: old workers retire while the new ones are still starting."""
+    """Old workers retire while the new ones are still starting."""
 
     def retire_surplus(view):
         board = view.board
@@ -58,12 +58,12 @@ def test_ignoring_the_back_off(monkeypatch):
     original = policy._fork_workers
 
     def fork_workers(view):
-        strikes = {row.generation: row.failure_streak for row in view.board.generations.values()}
+        streaks = {row.generation: row.failure_streak for row in view.board.generations.values()}
         for row in view.board.generations.values():
             row.failure_streak = backoff.FailureStreak()
         yield from list(original(view))
         for row in view.board.generations.values():
-            row.failure_streak = strikes[row.generation]
+            row.failure_streak = streaks[row.generation]
 
     replace_rule(monkeypatch, "_fork_workers", fork_workers)
     caught({3})
@@ -81,8 +81,8 @@ def test_killing_without_asking_first(monkeypatch):
     caught({6})
 
 
-def test_forgetting_the_deadline_of_those_who_leave(monkeypatch):
-    """The loop would sleep while a worker that was told to leave stays."""
+def test_forgetting_the_deadline_of_draining_workers(monkeypatch):
+    """The loop would sleep while a retired worker stays."""
 
     def worker_deadline(row, limits):
         return row.since + limits.boot if row.state in BOOTING else None
@@ -91,8 +91,8 @@ def test_forgetting_the_deadline_of_those_who_leave(monkeypatch):
     caught({4})
 
 
-def test_not_counting_the_dying_as_rows(monkeypatch):
-    """Memory is taken by those who leave as well."""
+def test_not_counting_killed_workers(monkeypatch):
+    """Draining workers occupy memory as well."""
 
     def room(view):
         alive = sum(row.state in ALIVE for row in view.board.workers.values())
@@ -130,7 +130,7 @@ def test_never_ending(monkeypatch):
     caught({4, 8})
 
 
-def test_retiring_the_spent_before_another_serves(monkeypatch):
+def test_retiring_workers_at_a_limit_before_their_replacements_serve(monkeypatch):
     """A limit that costs capacity."""
 
     def retire_replaced(view):
@@ -142,7 +142,7 @@ def test_retiring_the_spent_before_another_serves(monkeypatch):
     caught({5})
 
 
-def test_shrinking_as_soon_as_nobody_is_busy(monkeypatch):
+def test_shrinking_as_soon_as_no_worker_is_busy(monkeypatch):
     """The pool forks and retires the same workers again and again."""
     monkeypatch.setattr(demand, "WINDOW", 0.0)
     monkeypatch.setattr(autoscale, "SHRINK_EVERY", 0.5)
@@ -162,7 +162,7 @@ def test_growing_beyond_the_maximum(monkeypatch):
 
 
 def test_killing_the_overdue_before_their_stacks_are_written(monkeypatch):
-    """Nobody would learn where it hung."""
+    """The log would not show where it hung."""
 
     def dump_overdue(view):
         for row in view.board.workers.values():
@@ -181,7 +181,7 @@ def test_waiting_for_ever_for_a_zygote_that_a_worker_forks(monkeypatch):
 
 
 def test_forgetting_a_worker_that_became_ready_in_the_turn_of_the_promotion(monkeypatch):
-    """It is of the generation before, was never told to serve, and nobody tells it to leave."""
+    """It is of the old generation, never served, and would never be retired."""
 
     def remove_unwanted(view):
         for action in policy_remove_unwanted(view):

@@ -1,4 +1,4 @@
-"""The scoreboard only writes down, and gossip does not harm it."""
+"""The scoreboard records, and messages that are late or invented do it no harm."""
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -32,7 +32,7 @@ FACTS = st.one_of(
 @given(st.lists(FACTS, max_size=30))
 def test_no_order_of_facts_breaks_it(facts):
     """Facts about anybody, in any order, are written down or ignored, and the policy copes."""
-    Pool().serve().tell(*facts)
+    Pool().serve().feed(*facts)
 
 
 def test_a_copy_is_independent():
@@ -47,11 +47,11 @@ def test_a_copy_is_independent():
 def test_generations_without_processes_are_forgotten():
     """The old one goes with its last worker and zygote; the current one stays, empty or not."""
     pool = Pool().serve()
-    pool.tell(ev.GenerationRequested(2), ev.ZygoteSpawned(2, 11), ev.ZygoteLoaded(2))
+    pool.feed(ev.GenerationRequested(2), ev.ZygoteSpawned(2, 11), ev.ZygoteLoaded(2))
     for worker in (3, 4):
-        pool.tell(ev.WorkerForked(worker, worker), ev.WorkerReady(worker))
+        pool.feed(ev.WorkerForked(worker, worker), ev.WorkerReady(worker))
     assert pool.board.generations[1].role is Role.OLD
-    pool.tell(ev.WorkerExited(1, "x"), ev.WorkerExited(2, "x"), ev.ZygoteExited(1, "x"))
+    pool.feed(ev.WorkerExited(1, "x"), ev.WorkerExited(2, "x"), ev.ZygoteExited(1, "x"))
     assert set(pool.board.generations) == {2}
 
 
@@ -327,8 +327,8 @@ def test_a_worker_that_becomes_ready_forgives_failed_starts():
     board = scoreboard(worker_row(state=W.STARTING))
     board.generations[1].failure_streak = FailureStreak(failed_starts=3, short_lives=2)
     board.apply(ev.WorkerReady(1), NOW)
-    strikes = board.generations[1].failure_streak
-    assert (strikes.failed_starts, strikes.short_lives) == (0, 2)
+    streak = board.generations[1].failure_streak
+    assert (streak.failed_starts, streak.short_lives) == (0, 2)
 
 
 # --- generations and the pool as a whole ----------------------------------------------------------
@@ -422,7 +422,7 @@ def test_a_refork_that_is_requested_before_the_first_promotion_is_dropped():
 
 
 def test_idle_workers_are_those_that_serve_and_are_not_busy():
-    """Connections wait for nothing but a worker that is ready, told to serve, and not busy."""
+    """Connections wait for nothing but a worker that is ready, serving and not busy."""
     board = scoreboard(serving())
     for worker, fields in {
         2: {"serving": False},
