@@ -80,7 +80,7 @@ BROKEN = {
     "check": (
         "/die?id=1",
         69,
-        "/preforkd.yaml:4:10: app.check: GET /die?id=1 was not answered: the worker has closed",
+        "/preforkd.yaml:4:10: app.check: GET /die?id=1 was not answered: the worker closed the connection",
     ),
     "access log": ("/no/such/log", 71, "access_log.target: /no/such/log: No such file"),
 }
