@@ -106,11 +106,11 @@ def test_a_zygote_that_is_stopped_is_replaced_before_it_is_needed(service):
 
 
 def start_that_fails(service, code, target, more=""):
-    """Start a service of this code, which has three seconds; return its log at the end."""
+    """Start a service of this code, which has nine seconds; return its log at the end."""
     (service.folder / "late.py").write_text(code)
     service.configure(
         f"app: {{target: '{target}', directory: {service.folder}}}\n{more}workers: 1\n"
-        f"listen: 'unix:{service.folder}/sock'\ntimeouts: {{boot: 2s, start: 3s}}\n"
+        f"listen: 'unix:{service.folder}/sock'\ntimeouts: {{boot: 5s, start: 9s}}\n"
     )
     service.start("--config", str(service.config), ready=False)
     assert service.wait() == 69, service.log

@@ -245,7 +245,7 @@ def test_workers_that_die_at_start_are_retried_with_delays(service):
     service.configure(
         f"app:\n  target: wsgi:echo:application\n  directory: {HERE}\n"
         f"  environment: {{BREAK: worker-dies}}\nlisten: 127.0.0.1:{free_port()}\n"
-        "workers: 1\ntimeouts: {start: 2s}\n"
+        "workers: 1\ntimeouts: {start: 5s}\n"
     )
     service.start("--config", str(service.config), ready=False)
     assert service.wait() == 69
