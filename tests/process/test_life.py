@@ -725,6 +725,6 @@ def test_memory_pressure_reaches_every_worker(service, tmp_path):
     )
     descriptor = os.open(fifo, os.O_WRONLY)
     os.write(descriptor, b"x")
-    service.until(lambda _: service.log.count("garbage collected") == 4)
+    service.until(lambda _: service.log.count("ran the garbage collector") == 4)
     assert service.log.count("memory pressure: releasing") == 1
     os.close(descriptor)
