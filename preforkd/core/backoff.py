@@ -47,7 +47,7 @@ class FailureStreak(Struct, frozen=True):
     def describe(self) -> str:
         """Return the number of consecutive failures in words."""
         count = self.failed_starts + self.short_lives
-        return f"{count} consecutive start {'failures' if count > 1 else 'failure'}"
+        return "1 start failure" if count == 1 else f"{count} consecutive start failures"
 
     def _forgetting(self, now: float) -> "FailureStreak":
         forgotten = now - self.last > max(FORGOTTEN_AFTER, 2 * LONGEST_DELAY)

@@ -28,7 +28,7 @@ def run(read: Callable[[], Configuration]) -> int:
 
     ``read`` returns the configuration as it is now, for the start and for reloads. Raises PreforkdError
     when the service cannot begin: a configuration that is not valid, a socket that cannot be had, a
-    control socket that was settings_of_control for.
+    control socket that the configuration names.
     """
     notifier = Notifier.from_environment(os.environ)
     try:
@@ -90,15 +90,15 @@ def _memory_pressure(master: Master, pressure: PressureWatch) -> None:
 def _open_control(
     loop: Loop, master: Master, settings: Settings, environ: Mapping[str, str]
 ) -> control.ControlServer | None:
-    settings_of_control = settings.control
-    server = control.ControlServer(loop, master, settings_of_control.group)
+    wanted = settings.control
+    server = control.ControlServer(loop, master, wanted.group)
     try:
-        path = to_bind(settings_of_control.socket, environ)
+        path = to_bind(wanted.socket, environ)
         if path is None:
             return None
-        server.start(path, settings_of_control.mode)
+        server.start(path, wanted.mode)
     except SystemFailure as error:
-        if settings_of_control.socket:
+        if wanted.socket:
             raise _with_setting(error) from error
         # The path is a default, not a setting, and serving matters more than being observable.
         logger.warning(

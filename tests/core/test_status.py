@@ -60,7 +60,7 @@ def test_too_few_workers():
     first, second = found(pool)
     assert first.startswith("no worker is serving")
     when = f"last at T{pool.now:g}, next attempt at T{pool.now + 0.25:g}"
-    assert second == f"1 consecutive start failure, {when}: no database"
+    assert second == f"1 start failure, {when}: no database"
 
 
 def test_a_shortage_begins_where_the_number_fell():

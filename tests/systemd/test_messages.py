@@ -196,7 +196,7 @@ def test_every_event_is_explained(machine):
     slow.communicate(timeout=30)
     for _ in range(4):
         machine.call(ask.format("exit"))
-    machine.until("journalctl -u preforkd -o cat", "consecutive start failure")
+    machine.until("journalctl -u preforkd -o cat", "start failure")
     machine.until("preforkctl status", "1 of 1 workers ready")
     slow = machine.start(ask.format(30))
     machine.until("preforkctl status", "busy for")
