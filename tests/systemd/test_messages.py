@@ -26,7 +26,7 @@ def test_the_journal_has_fields(machine):
     assert "bound by preforkd" in explained
     # A normal reload: what happens to each worker is told in a line, and explained nowhere.
     machine.run("systemctl reload preforkd")
-    machine.until("journalctl -u preforkd -o cat --no-pager", "generation 1) ended: exit status 0")
+    machine.until("journalctl -u preforkd -o cat --no-pager", "generation 1) exited: exit status 0")
     explained = machine.run("journalctl -u preforkd -x PREFORKD_WORKER=1 PREFORKD_WORKER=2")
     assert "generation 2) is ready" in explained
     assert "░░" not in explained

@@ -75,7 +75,7 @@ def test_many_applications(machine):
     for port in (9001, 9002):
         assert "id=1" in machine.run(f"curl -sf '127.0.0.1:{port}/?id=1'")
     assert "4 of 4 workers ready" in machine.run("preforkctl --instance shop status")
-    assert "serves" in machine.journal("PREFORKD_INSTANCE=blog")
+    assert "is serving" in machine.journal("PREFORKD_INSTANCE=blog")
 
 
 def test_a_start_that_fails_says_why_and_closes_no_socket(machine):

@@ -57,7 +57,9 @@ def test_a_master_that_is_killed_during_a_reload(machine):
     drop_in(machine, "[Service]\nWatchdogSec=1\nTimeoutAbortSec=2\n")
     machine.run("systemctl restart preforkd")
     machine.run("kill -STOP $(systemctl show preforkd -p MainPID --value)")
-    machine.until("journalctl -u preforkd -p err -o cat --no-pager", "did not feed the watchdog")
+    machine.until(
+        "journalctl -u preforkd -p err -o cat --no-pager", "no watchdog ping within WatchdogSec="
+    )
     # Nor has systemd anything to say of the unit's own commands.
     assert "unset environment variable" not in machine.run("journalctl --no-pager")
 
