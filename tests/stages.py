@@ -46,7 +46,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("lint", (LINT, "--numprocesses=2"), 10),
+    Stage("lint", (LINT, "--numprocesses=2"), 30),
     Stage(
         "unit",
         (
@@ -55,7 +55,7 @@ STAGES = (
         ),
         20,
     ),
-    Stage("simulation", ("tests/core", "-m", "simulation", "--numprocesses=auto"), 10),
+    Stage("simulation", ("tests/core", "-m", "simulation", "--numprocesses=auto"), 30),
     Stage(
         "process",
         ("tests/process", "tests/supervisor", "tests/zygote", "-m", "process", _PARALLEL),
