@@ -150,13 +150,13 @@ def _endings(faults: Faults, site) -> dict[int, set[str]]:
 def _judge_log(verdict: Verdict, faults: Faults, site, log: str) -> None:
     ended = _endings(faults, site)
     for pid in ended:
-        if not re.search(rf"worker \d+ \(pid {pid}, generation \d+\) ended", log):
+        if not re.search(rf"worker \d+ \(pid {pid}, generation \d+\) exited", log):
             verdict.unexplained.append(f"the log does not say that worker {pid} ended")
     for pid in faults.zygotes:
-        if not re.search(rf"zygote \(pid {pid}, generation \d+\) ended: killed by SIGKILL", log):
+        if not re.search(rf"zygote \(pid {pid}, generation \d+\) exited: killed by SIGKILL", log):
             verdict.unexplained.append(f"the log does not say that zygote {pid} was killed")
     for pid in faults.asked_to_leave:
-        if pid > 0 and not re.search(rf"worker \d+ \(pid {pid}, generation \d+\) ended", log):
+        if pid > 0 and not re.search(rf"worker \d+ \(pid {pid}, generation \d+\) exited", log):
             verdict.unexplained.append(f"the log does not say that worker {pid} left")
     for number in faults.raised:
         if f"the application failed on GET /raise?id={number}\n" not in log:
