@@ -312,10 +312,8 @@ class Acceptor:
                 if since == self.slot_writer.busy_since_ns():
                     self.on_overdue()
             case messages.Trim():
-                with (
-                    self.slot_writer.busy_outside_request()
-                ):  # the collector runs finalizers of the application
-                    memory.trim()
+                with self.slot_writer.busy_outside_request():
+                    memory.trim()  # the collector runs finalizers of the application
                 logger.debug("memory pressure: ran the garbage collector and returned free memory")
             case _:
                 pass
