@@ -277,6 +277,7 @@ class Machine:
         )
 
     def stop(self) -> None:
+        """End the machine and remove its root: fifty of them, at half a gigabyte, would fill a disk."""
         for _ in range(2):  # the second one does not wait for a clean shutdown
             if self._nspawn.poll() is None:
                 self._nspawn.send_signal(signal.SIGTERM)
@@ -289,6 +290,7 @@ class Machine:
             self._nspawn.wait()
         if self._cgroup is not None:
             remove_cgroup(self._cgroup)
+        shutil.rmtree(self.root)
 
 
 def finish(load: subprocess.Popen[str]) -> str:
