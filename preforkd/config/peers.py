@@ -7,6 +7,7 @@ import ipaddress
 
 _MAPPED = 96
 """Bits of the prefix of an IPv4-mapped IPv6 address. RFC 4291, section 2.5.5.2"""
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -26,3 +27,8 @@ def parse_peers(text: str) -> Network | None:
     if mapped is not None and network.prefixlen >= _MAPPED:
         return ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED))
     return network
+
+
+def unmapped(address: Address) -> Address:
+    """Return the IPv4 address for one that is mapped into IPv6, else the address."""
+    return getattr(address, "ipv4_mapped", None) or address

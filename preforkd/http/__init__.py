@@ -5,7 +5,7 @@ Theory of operation
 Nothing here touches a socket or reads settings; the only files are those of spooled bodies, the only clock
 is that of the Date header.  The callers are the WSGI loop, which feeds `request.RequestReader` and renders by
 `response.Response`; the ASGI server, which uses `forwarded`, `caches` and `head.RequestHead` only; and the
-handshakes, which use `forwarded.ProxyHeader`.  A reader or a response belongs to one connection, and to the
+handshakes, which use `proxy_header.ProxyHeader`.  A reader or a response belongs to one connection, and to the
 thread that owns it.  `response.Renderer` and the caches are shared by the threads of a worker and rely on
 single operations of a dictionary; `head.Budget` has a lock.
 
@@ -27,6 +27,6 @@ Caches.  Clients repeat themselves, so results are kept for equal bytes: header 
 Date header for one second in `caches.Date`.  Every cache is bounded in entries and in the size of one
 entry, and keyed by the exact bytes: an entry may be dropped at any time, and never changes a result.
 
-Trust.  Forwarded headers and the PROXY protocol are believed only from ``proxy.trusted`` (`forwarded`);
-from any other peer the headers are removed before the application sees them.
+Trust.  Forwarded headers and the PROXY protocol are believed only from ``proxy.trusted`` (`forwarded`,
+`proxy_header`); from any other peer the headers are removed before the application sees them.
 """

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from preforkd.config.settings import ListenSettings, Settings
-from preforkd.http.forwarded import ProxyHeader, ProxyHeaderError, Trust
+from preforkd.http.forwarded import Trust
+from preforkd.http.proxy_header import ProxyHeader, ProxyHeaderError
 from preforkd.worker.acceptor import Accepted, Acceptor
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from typing import Any
 from preforkd.config.settings import Settings
 from preforkd.errors import ApplicationError
 from preforkd.http.caches import Date
-from preforkd.http.forwarded import ProxyHeader, ProxyHeaderError, Trust
+from preforkd.http.forwarded import Trust
+from preforkd.http.proxy_header import ProxyHeader, ProxyHeaderError
 from preforkd.linux import stacks
 from preforkd.logs import logs
 from preforkd.worker import tls

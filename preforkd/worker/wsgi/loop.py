@@ -25,8 +25,9 @@ from preforkd.apps import wsgi
 from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
 from preforkd.http.body import BudgetError, StorageError
-from preforkd.http.forwarded import ProxyHeader, ProxyHeaderError, Trust
+from preforkd.http.forwarded import Trust
 from preforkd.http.head import Bounds, Budget, RequestError, unparsed_head
+from preforkd.http.proxy_header import ProxyHeader, ProxyHeaderError
 from preforkd.http.request import Request
 from preforkd.http.response import CONTINUE, ClientGoneError, Renderer, Response
 from preforkd.ipc.handoff import HandedConnection, HandoffQueue, ReceivedConnection, as_file, fits
