@@ -11,10 +11,10 @@ until it has to retire, drains, calls the hook ``worker_leaving`` and exits.  En
 that the master has gone: the worker retires as if it had been ordered to, without lingering.
 
 Modules.  `acceptor` owns the epoll with the listeners, the channel and the signal wake-up; every server
-polls through it.  `stream`, `wsgi` and `asgi` are the servers, one for each kind.  `handshakes` and `tls`
-run what precedes the application's bytes (PROXY protocol header, TLS handshake).  `interruption` decides
-what happens to an exception that a signal handler of the application raises outside a request.
-`preflight` runs in the zygote, before the first fork.
+polls through it.  `stream`, `wsgi` and `asgi` are the servers, one for each kind.  `openings` and `tls`
+run what precedes the application's bytes (PROXY protocol header, TLS handshake), `handshakes` those of
+streams.  `interruption` decides what happens to an exception that a signal handler of the application
+raises outside a request.  `preflight` runs in the zygote, before the first fork.
 
 Accepting.  Each listener is registered with EPOLLEXCLUSIVE, so that the kernel wakes one waiting worker
 for a connection (epoll_ctl(2)).  After each accept4(2) the listener is removed from the epoll and added

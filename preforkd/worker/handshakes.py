@@ -1,4 +1,4 @@
-"""Handshakes: what precedes the handler's bytes of a stream connection, PROXY header and TLS handshake.
+"""Handshakes: the openings of stream connections, while a handler runs and while none does.
 
 Any number of handshakes run at once without blocking, so that a slow client delays no other. The worker
 advances them while it waits; while a handler runs, a thread does, and the connections that are complete by
@@ -10,85 +10,42 @@ import contextlib
 import logging
 import os
 import select
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from preforkd.config.settings import ListenSettings, Settings
+from preforkd.config.settings import Settings
 from preforkd.http.forwarded import Trust
-from preforkd.http.proxy_header import ProxyHeader, ProxyHeaderError
+from preforkd.http.proxy_header import ProxyHeaderError
 from preforkd.worker.acceptor import Accepted, Acceptor
-
-if TYPE_CHECKING:
-    import ssl
-
-    from preforkd.worker.tls import TlsSocket
+from preforkd.worker.openings import Opening, admits
 
 logger = logging.getLogger("preforkd.worker")
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 
 
-class _ClientGoneError(Exception):
-    """The client has left before the end of the handshake."""
-
-
 class _Handshake:
-    """The handshakes of one connection."""
+    """The opening of one accepted connection, and when it ends."""
 
-    def __init__(
-        self, accepted: Accepted, deadline: float, *, proxied: bool, tls: "ssl.SSLContext | None"
-    ) -> None:
+    def __init__(self, accepted: Accepted, opening: Opening, deadline: float) -> None:
         self.accepted = accepted
         self.fd = accepted.sock.fileno()
+        self.opening = opening
         self.deadline = deadline
         self.events = 0
         """The epoll events that it is registered for; 0: not registered."""
-        self._header = ProxyHeader() if proxied else None
-        self._tls = tls
-        self._secure: TlsSocket | None = None
-        accepted.sock.setblocking(False)
 
-    def step(self) -> int:
-        """Advance without blocking; return the event to wait for, 0 when the handshakes are complete.
-
-        Raises OSError, ProxyHeaderError and _ClientGoneError.
-        """
-        if self._header is not None:
-            if not self._read_header(self._header):
-                return _IN
-            if self._header.source is not None:
-                self.accepted.peer = _peer(*self._header.source)
-            self._header = None
-        if self._tls is not None and self._secure is None:
-            from preforkd.worker.tls import TlsSocket  # noqa: PLC0415 - OpenSSL only where TLS is on
-
-            self._secure = TlsSocket(self.accepted.sock, self._tls)
-            self.accepted.sock = self._secure.socket
-        if self._secure is not None and not self._secure.handshake():
-            return _OUT if self._secure.wants_write else _IN
-        self.accepted.sock.setblocking(True)
-        return 0
-
-    def _read_header(self, header: ProxyHeader) -> bool:
-        sock = self.accepted.sock
-        while not header.done:
-            try:
-                count = header.peek(sock.recv(4096, socket.MSG_PEEK))
-                data = sock.recv(count) if count else b""
-            except BlockingIOError:
-                return False
-            if not data:
-                raise _ClientGoneError("the proxy left within its header")
-            header.take(data)
-        return True
-
-    def close_after_fork(self) -> None:
-        """Close this process's copy without sending anything to the client."""
-        os.close(self.accepted.sock.detach())
+    def completed(self) -> Accepted:
+        """Return the connection as the handler gets it: blocking, and with the client as its peer."""
+        accepted, opening = self.accepted, self.opening
+        if opening.source is not None:
+            accepted.peer = _peer(*opening.source)
+        accepted.sock = opening.sock
+        accepted.sock.setblocking(True)
+        return accepted
 
 
 def _peer(address: str, port: str) -> Any:
@@ -153,27 +110,17 @@ class Handshakes:
         entry = self._entries.get(accepted.listener.name)
         if entry is None or not (entry.tls or entry.proxy_protocol):
             return False
-        if self._admits(accepted, entry):
-            deadline = time.monotonic() + self._timeout
-            tls = self._tls if entry.tls else None
-            try:
-                handshake = _Handshake(accepted, deadline, proxied=entry.proxy_protocol, tls=tls)
-            except OSError as error:
-                logger.debug("connection from %s: %s", accepted.peer, error)
-                accepted.sock.close()
-                return True
-            self._pending[handshake.fd] = handshake
-            self._step(handshake)
-            self._count()
-        return True
-
-    def _admits(self, accepted: Accepted, entry: ListenSettings) -> bool:
         remote = accepted.peer[0] if isinstance(accepted.peer, tuple) else ""
-        if not entry.proxy_protocol or self._trust.trusts(remote):
+        if entry.proxy_protocol and not admits(self._trust, remote):
+            accepted.sock.close()
             return True
-        logger.warning("connection from %s refused: not in proxy.trusted", remote or "unix")
-        accepted.sock.close()
-        return False
+        context = self._tls if entry.tls else None
+        opening = Opening(accepted.sock, proxied=entry.proxy_protocol, context=context)
+        handshake = _Handshake(accepted, opening, time.monotonic() + self._timeout)
+        self._pending[handshake.fd] = handshake
+        self._step(handshake)
+        self._count()
+        return True
 
     def advance(self) -> None:
         """Advance the handshakes that can, and close those past their deadline."""
@@ -224,7 +171,7 @@ class Handshakes:
     def close_after_fork(self) -> None:
         """Close this process's copies, in a process that was forked from the worker."""
         for handshake in self._pending.values():
-            handshake.close_after_fork()
+            os.close(handshake.opening.sock.detach())
         for accepted in self.completed:
             os.close(accepted.sock.detach())
         self._epoll.close()
@@ -232,13 +179,13 @@ class Handshakes:
     def _step(self, handshake: _Handshake) -> None:
         # An error ends the connection that it occurred on, and no other.
         try:
-            events = handshake.step()
+            events = handshake.opening.step()
             if events:
                 self._register(handshake, events)
                 return
             self._remove(handshake)
-            self.completed.append(handshake.accepted)
-        except (OSError, ProxyHeaderError, _ClientGoneError) as error:
+            self.completed.append(handshake.completed())
+        except (OSError, ProxyHeaderError) as error:
             logger.debug("connection from %s: %s", handshake.accepted.peer, error)
             self._close(handshake)
         except Exception:
@@ -263,7 +210,7 @@ class Handshakes:
     def _close(self, handshake: _Handshake) -> None:
         self._remove(handshake)
         with contextlib.suppress(OSError):
-            handshake.accepted.sock.close()
+            handshake.opening.sock.close()
 
     def _count(self) -> None:
         self._acceptor.slot_writer.set_connections(len(self._pending) + len(self.completed))
