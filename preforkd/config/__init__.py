@@ -3,12 +3,12 @@
 Theory of operation
 ===================
 
-**Declaration.** `settings` (with `settings_pool` and `settings_http`, one struct per section) declares each
-setting: name, type, default, bounds, help, and what a reload does with it. `declaration.declare` puts this into
-the type's annotation. `fields` reads it back as `Field` records. The reader, `etc/preforkd.yaml`, the JSON
-Schema and preforkd.yaml(5) are all made from these records (`preforkd.cli.generate`), so no setting is
-described twice. `kinds` has what holds for stream handlers, WSGI and ASGI; code consults the record of a kind and
-does not compare names.
+**Declaration.** `settings` (with `settings_pool`, `settings_http` and `settings_websocket`, one struct per
+section) declares each setting: name, type, default, bounds, help, and what a reload does with it.
+`declaration.declare` puts this into the type's annotation. `fields` reads it back as `Field` records. The
+reader, `etc/preforkd.yaml`, the JSON Schema and preforkd.yaml(5) are all made from these records
+(`preforkd.cli.generate`), so no setting is described twice. `kinds` has what holds for stream handlers, WSGI and
+ASGI; code consults the record of a kind and does not compare names.
 
 **Reading** (`sources.load`). (1) `document` parses the YAML into a tree of texts, each with file, line and
 column. No scalar is interpreted, so the type of a setting decides what a text means. (2) `reader` walks the

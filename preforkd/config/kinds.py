@@ -80,6 +80,7 @@ KINDS = {kind.name: kind for kind in (STREAM, WSGI, ASGI)}
 ALL_KINDS = tuple(KINDS)
 HTTP_KINDS = tuple(kind.name for kind in KINDS.values() if kind.http)
 THREADED_KINDS = tuple(kind.name for kind in KINDS.values() if kind.threads)
+EVENT_LOOP_KINDS = tuple(kind.name for kind in KINDS.values() if kind.event_loop)
 SPOOLING_KINDS = tuple(kind.name for kind in KINDS.values() if kind.spools)
 
 

@@ -25,6 +25,7 @@ from preforkd.config.settings_pool import (
     WorkerLimitSettings,
     WorkersSettings,
 )
+from preforkd.config.settings_websocket import WebSocketSettings
 
 __all__ = [
     "AccessLogSettings",
@@ -41,6 +42,7 @@ __all__ = [
     "Settings",
     "TimeoutsSettings",
     "TlsSettings",
+    "WebSocketSettings",
     "WorkerLimitSettings",
     "WorkersSettings",
 ]
@@ -269,6 +271,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reload: ReloadSettings = ReloadSettings()
     memory: MemorySettings = MemorySettings()
     http: HttpSettings = HttpSettings()
+    websocket: WebSocketSettings = WebSocketSettings()
     tls: TlsSettings = TlsSettings()
     proxy: ProxySettings = ProxySettings()
     log: LogSettings = LogSettings()

@@ -60,12 +60,16 @@ CHUNKED = -1
 
 
 class RequestError(Exception):
-    """A request that is refused: the status to answer and the reason; the connection ends."""
+    """A request that is refused: the status to answer and the reason; the connection ends.
 
-    def __init__(self, status: str, reason: str) -> None:
+    ``headers``: names and values that the answer has besides those of every refusal.
+    """
+
+    def __init__(self, status: str, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.headers = headers
 
 
 class Budget:

@@ -14,6 +14,7 @@ from preforkd.errors import ConfigurationError
 ALL = ("stream", "wsgi", "asgi")
 HTTP = ("wsgi", "asgi")
 WSGI = ("wsgi",)
+ASGI = ("asgi",)
 REFORKED = ("stream", "wsgi")
 SETTINGS = {
     "app.target": (ALL, "wsgi:a:b"),
@@ -63,6 +64,12 @@ SETTINGS = {
     "http.healthy": (HTTP, "/h"),
     "http.ready": (HTTP, "/r"),
     "http.answer_spool": (WSGI, 9),
+    "websocket.max_size": (ASGI, 9),
+    "websocket.queue": (ASGI, 9),
+    "websocket.compression": (ASGI, False),
+    "websocket.ping_interval": (ASGI, 9),
+    "websocket.ping_timeout": (ASGI, 9),
+    "websocket.close_timeout": (ASGI, 9),
     "tls.certificate": (ALL, "/c.pem", {"listen": [{"address": ":81", "tls": True}]}),
     "tls.key": (
         ALL,
