@@ -161,6 +161,35 @@ def base_environ(server: str, port: str, *, secure: bool, threads: bool) -> Envi
     }
 
 
+class OriginProtocol(Protocol):
+    """What a trusted proxy reported of the client; see `preforkd.http.forwarded.Origin`."""
+
+    @property
+    def address(self) -> str | None:
+        """The client's address."""
+
+    @property
+    def scheme(self) -> str | None:
+        """The scheme of the client's request: http or https."""
+
+
+def environ_builder(
+    server: str, port: str, *, secure: bool, threads: bool
+) -> Callable[[RequestHeadProtocol, OriginProtocol], Environ]:
+    """Return a function that makes the environ of a head, with what a proxy reported of the client."""
+    base = base_environ(server, port, secure=secure, threads=threads)
+
+    def build(head: RequestHeadProtocol, origin: OriginProtocol) -> Environ:
+        environ = environ_for(head, base)
+        if origin.scheme is not None:
+            environ["wsgi.url_scheme"] = origin.scheme
+        if origin.address is not None:
+            environ["REMOTE_ADDR"] = origin.address
+        return environ
+
+    return build
+
+
 def environ_for(head: RequestHeadProtocol, base: Environ) -> Environ:
     """Return the keys that all requests with this head share."""
     target = head.target

@@ -23,7 +23,7 @@ length is known, by chunks for HTTP/1.1, else by the end of the connection; an a
 announced ends the connection, so that it never looks complete.
 
 Caches.  Clients repeat themselves, so results are kept for equal bytes: header lines and Host values in
-`head`, whole heads in `preforkd.worker.wsgi.listener_context`, response heads in `response.Renderer`, the
+`head`, whole heads in `preforkd.worker.listener_context`, response heads in `response.Renderer`, the
 Date header for one second in `caches.Date`.  Every cache is bounded in entries and in the size of one
 entry, and keyed by the exact bytes: an entry may be dropped at any time, and never changes a result.
 

@@ -3,16 +3,16 @@
 from preforkd.apps import wsgi
 from preforkd.http.head import Bounds
 from preforkd.http.request import RequestReader
-from preforkd.worker.wsgi.listener_context import ListenerContext
+from preforkd.worker.listener_context import ListenerContext
 
 BOUNDS = Bounds(
     max_line=512, max_field=700, max_header=1024, max_fields=20, max_body=1000, spool=100
 )
-BASE = wsgi.base_environ("localhost", "80", secure=False, threads=False)
+BUILD = wsgi.environ_builder("localhost", "80", secure=False, threads=False)
 
 
 def reader(bounds=BOUNDS, **how):
-    context = ListenerContext(0, BASE, bounds, write_timeout=1, probes={}, **how)
+    context = ListenerContext(0, bounds, BUILD, probes={}, **how)
     return RequestReader(bounds, context.cached_head)
 
 

@@ -6,13 +6,13 @@ A request reaches the application when head and body are complete, and what a cl
 answer is kept and sent in the background.  Slow clients and idle connections therefore occupy no worker.
 
 `loop` decides what happens when: it polls, reads, calls, and expires.  `connection` holds one connection's
-buffers and does the system calls; it decides nothing.  `listener_context` holds what the connections of a
-listener share, with the heads that were parsed before.  One turn of the loop handles the connections that
-the worker holds first, then the handoff queue, then one accept of each listener that woke it.
+buffers and does the system calls; it decides nothing.  `preforkd.worker.listener_context` holds what the
+connections of a listener share, with the heads that were parsed before.  One turn of the loop handles the
+connections that the worker holds first, then the handoff queue, then one accept of each listener that woke
+it.
 
-A connection is always in one state of `connection.Waiting`, which names its deadline.  All connections in
-one state have the same timeout, so each dictionary of deadlines is ordered, and the first entry is the
-next to expire.
+A connection waits for one thing of `connection.Waiting`, which decides its deadline
+(`preforkd.worker.deadlines`), or for nothing while its request is with the application.
 
 `takeover` is a thread that runs this loop while the application blocks the main thread for more than a few
 milliseconds.  The holder of ``Takeover.loop_lock`` may run the loop.  The main thread releases the lock

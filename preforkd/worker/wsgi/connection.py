@@ -29,7 +29,7 @@ from preforkd.http.head import Budget
 from preforkd.http.request import Request, RequestReader
 from preforkd.http.response import ClientGoneError, Response
 from preforkd.logs.access_log import CompletedRequest
-from preforkd.worker.wsgi.listener_context import CachedHead, ListenerContext
+from preforkd.worker.listener_context import CachedHead, ListenerContext
 
 FIRST_RECEIVE = 4096
 """Bytes of the first receive on an idle connection; bytes behind the head are copied."""
@@ -46,9 +46,8 @@ logger = logging.getLogger("preforkd.worker")
 
 
 class Waiting(Enum):
-    """The state of a connection: what it waits for, which decides its timeout."""
+    """What a connection waits for, which decides its timeout."""
 
-    NOTHING = "nothing: its request is with the application, or will be next"
     HANDSHAKE = "the TLS handshake, or the head of the PROXY protocol"
     FIRST_REQUEST = "the first byte or the headers of a request"
     BODY = "the next part of a body"
@@ -77,6 +76,19 @@ class Socket(Protocol):
 
     def close(self) -> None:
         """Close the socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLimits:
+    """The bounds of the output that is kept for clients."""
+
+    write_timeout: float
+    """Seconds in which a client must take ``min_rate`` bytes times their number of an answer."""
+    budget: Budget
+    """Shared by all connections of the worker."""
+    min_rate: int = 0
+    spool: int = 0
+    """Bytes of an answer in parts that may be spooled; 0: no answer is spooled."""
 
 
 @dataclass(slots=True)
@@ -137,6 +149,7 @@ class Connection:
 
     __slots__ = (
         "_answer_file",
+        "_limits",
         "_nodelay",
         "_pending",
         "_pending_size",
@@ -170,7 +183,12 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, sock: Socket, context: ListenerContext, remote: str, remote_port: str
+        self,
+        sock: Socket,
+        context: ListenerContext,
+        limits: OutputLimits,
+        remote: str,
+        remote_port: str,
     ) -> None:
         self.sock = sock
         self.sent = self.sent_before = 0
@@ -179,13 +197,13 @@ class Connection:
         """The access log's entry of the last answer, until it is known how much of it was sent."""
         self.fd = sock.fileno()
         self.context = context
-        self.remote = remote
-        self.remote_port = remote_port
+        self.remote, self.remote_port = remote, remote_port
         self.server_name = _server_name(sock) if context.wildcard else ""
         """The address that the client connected to; empty where the listener has a single one."""
         self.plain = True
         """Not TLS: the descriptor carries HTTP."""
-        self.waiting = Waiting.NOTHING
+        self.waiting: Waiting | None = None
+        """None: its request is with the application, or will be next."""
         self.served = 0
         self.registered = 0
         """The epoll events that it is registered for; 0: not registered."""
@@ -212,6 +230,7 @@ class Connection:
         """Advances what precedes HTTP (TLS, PROXY header); returns True when it is complete."""
         self.after_sending: Callable[[], None] | None = None
         """Called when everything is sent, or nothing will be any more."""
+        self._limits = limits
         self._reader: RequestReader[CachedHead] | None = None
         self._pending: deque[memoryview | _FilePart] = deque()
         self._pending_size = 0
@@ -306,11 +325,11 @@ class Connection:
         if self._answer_file is None:
             if self._pending_size <= HIGH_WATER:
                 return False
-            if self.context.answer_spool:
+            if self._limits.spool:
                 self._open_answer_file()
         if (
             self._answer_file is not None
-            and self._answer_file.size + len(data) <= self.context.answer_spool
+            and self._answer_file.size + len(data) <= self._limits.spool
         ):
             with contextlib.suppress(OSError):  # a full disk: wait for the client instead
                 self._answer_file.append(data)
@@ -340,12 +359,12 @@ class Connection:
 
     def _open_answer_file(self) -> None:
         with contextlib.suppress(OSError):  # no descriptor, no disk: memory is used
-            self._answer_file = _AnswerFile(self.context.answers)
+            self._answer_file = _AnswerFile(self._limits.budget)
             self._pending.append(self._answer_file.part)
 
     def _keep(self, data: bytes | memoryview) -> bool:
         """Keep output; return False if it exceeds the bounds, and is kept in memory all the same."""
-        answers, view = self.context.answers, memoryview(data)
+        answers, view = self._limits.budget, memoryview(data)
         # Output behind the spool must stay behind it.
         kept = self._answer_file is None and answers.take("memory", _held_by(view))
         if not kept and self._keep_in_file(view):
@@ -357,7 +376,7 @@ class Connection:
         return kept
 
     def _keep_in_file(self, data: bytes | memoryview) -> bool:
-        if self._answer_file is None and self.context.answer_spool:
+        if self._answer_file is None and self._limits.spool:
             self._open_answer_file()
         answer_file = self._answer_file
         if answer_file is None or self._pending[-1] is not answer_file.part:
@@ -423,7 +442,7 @@ class Connection:
                 break
             self._pending.popleft()
             if isinstance(first, memoryview):
-                self.context.answers.give_back("memory", _held_by(first))
+                self._limits.budget.give_back("memory", _held_by(first))
             if self._answer_file is not None and first is self._answer_file.part:
                 self._answer_file.close()
                 self._answer_file = None
@@ -482,7 +501,7 @@ class Connection:
         poll.register(self.fd, select.POLLOUT)
         while self._pending_size > HIGH_WATER // 2 or self._answer_file is not None:
             left = self.outstanding()
-            if not poll.poll(self.context.write_timeout * 1000) and not self.has_progressed(left):
+            if not poll.poll(self._limits.write_timeout * 1000) and not self.has_progressed(left):
                 self.reset_on_close()
                 raise ClientGoneError("the client does not read")
             self.flush()
@@ -493,7 +512,7 @@ class Connection:
         Writability is no measure: the kernel reports it only when a good part of its buffer is free, which
         may take a slow client longer than the timeout.
         """
-        least = self.context.min_rate * self.context.write_timeout
+        least = self._limits.min_rate * self._limits.write_timeout
         return left - self.outstanding() >= max(1.0, least)
 
     # --- the end ---------------------------------------------------------------------------------
@@ -534,7 +553,7 @@ class Connection:
         if self._pending:
             # A reference to this connection must not keep the output in memory.
             held = sum(_held_by(part) for part in self._pending if isinstance(part, memoryview))
-            self.context.answers.give_back("memory", held)
+            self._limits.budget.give_back("memory", held)
             self._pending.clear()
             self._pending_size = 0
         self.sock.close()

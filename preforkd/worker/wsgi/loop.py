@@ -26,18 +26,18 @@ from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
 from preforkd.http.body import BudgetError, StorageError
 from preforkd.http.forwarded import Trust
-from preforkd.http.head import Bounds, Budget, RequestError, unparsed_head
+from preforkd.http.head import Budget, RequestError, unparsed_head
 from preforkd.http.proxy_header import ProxyHeader, ProxyHeaderError
 from preforkd.http.request import Request
 from preforkd.http.response import CONTINUE, ClientGoneError, Renderer, Response
 from preforkd.ipc.handoff import HandedConnection, HandoffQueue, ReceivedConnection, as_file, fits
 from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST, CompletedRequest, open_access_log
-from preforkd.worker import tls
-from preforkd.worker.acceptor import Acceptor, Listener
+from preforkd.worker.acceptor import Acceptor
+from preforkd.worker.deadlines import Deadlines
 from preforkd.worker.interruption import comes_from_application, retire_after, retire_if_interrupted
+from preforkd.worker.listener_context import Build, CachedHead, Endpoint, HttpListener
 from preforkd.worker.tls import TlsSocket
-from preforkd.worker.wsgi.connection import FIRST_RECEIVE, Connection, Waiting
-from preforkd.worker.wsgi.listener_context import CachedHead, ListenerContext
+from preforkd.worker.wsgi.connection import FIRST_RECEIVE, Connection, OutputLimits, Waiting
 from preforkd.worker.wsgi.takeover import Takeover
 from preforkd.worker.wsgi.threads import ThreadPool
 
@@ -53,56 +53,7 @@ _LOG_INTERVAL = 60.0
 """Seconds between two log messages about an exhausted spool budget, which clients can cause."""
 _BURST = 16
 """Pipelined requests of one connection that are answered before other connections get a turn."""
-_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
-
-
-class _HttpListener:
-    """A listener with its TLS context, PROXY protocol and the contexts of its connections."""
-
-    def __init__(
-        self, index: int, listener: Listener, loop: "WsgiLoop", settings: Settings
-    ) -> None:
-        named = {entry.name or entry.address: entry for entry in settings.listen}
-        entry = named.get(listener.name)
-        self.tls = tls.server_context(settings.tls) if entry is not None and entry.tls else None
-        self.proxy_protocol = entry is not None and entry.proxy_protocol
-        sock = listener.sock
-        server, port, wildcard = "localhost", "80", False
-        if sock.family != socket.AF_UNIX:
-            host, number = sock.getsockname()[:2]
-            server, port, wildcard = wsgi.server_name(host), str(number), host in _WILDCARDS
-        base = wsgi.base_environ(
-            server, port, secure=self.tls is not None, threads=settings.workers.threads > 1
-        )
-        http = settings.http
-        bounds = Bounds(
-            max_line=http.max_line,
-            max_field=http.max_field,
-            max_header=http.max_header,
-            max_fields=http.max_fields,
-            max_body=http.max_body,
-            spool=http.spool,
-            budget=loop.budget,
-        )
-        probes = {http.healthy.encode(): "alive", http.ready.encode(): "ready"}
-        probes.pop(b"", None)
-        self.contexts = [
-            ListenerContext(
-                index,
-                base,
-                bounds,
-                write_timeout=http.body_timeout,
-                min_rate=http.min_rate,
-                answer_spool=http.answer_spool,
-                answers=loop.answers,
-                probes=probes,
-                style=settings.proxy.headers,
-                trust=trust,
-                wildcard=wildcard,
-            )
-            for trust in (None, loop.trust)
-        ]
 
 
 class WsgiLoop:
@@ -122,8 +73,12 @@ class WsgiLoop:
     ) -> None:
         http = settings.http
         self.trust = Trust(settings.proxy.trusted)
-        self.budget = Budget(files=http.spool_total or _SPOOLED_BODIES * http.max_body)
-        self.answers = Budget(files=_SPOOLED_ANSWERS * http.answer_spool)
+        self._output = OutputLimits(
+            write_timeout=http.body_timeout,
+            min_rate=http.min_rate,
+            spool=http.answer_spool,
+            budget=Budget(files=_SPOOLED_ANSWERS * http.answer_spool),
+        )
         self._budget_logged_at = -math.inf
         self._acceptor = acceptor
         self._slot_writer = acceptor.slot_writer
@@ -135,18 +90,30 @@ class WsgiLoop:
         self._renderer = Renderer(http.server)
         self._max_connections = http.connections
         self._keep_alive = http.keep_alive > 0
-        self._idle_time = http.keep_alive
         self._max_requests = http.max_requests or math.inf
         self._min_rate = http.min_rate
+        threads = settings.workers.threads
+        budget = Budget(files=http.spool_total or _SPOOLED_BODIES * http.max_body)
+
+        def make_build(endpoint: Endpoint) -> Build:
+            return wsgi.environ_builder(
+                wsgi.server_name(endpoint.host),
+                endpoint.port,
+                secure=endpoint.secure,
+                threads=threads > 1,
+            )
+
         self._http_listeners = {
-            listener.sock.fileno(): _HttpListener(index, listener, self, settings)
+            listener.sock.fileno(): HttpListener(
+                index, listener, settings, make_build, trust=self.trust, budget=budget
+            )
             for index, listener in enumerate(acceptor.listeners)
         }
         self._by_index = list(self._http_listeners.values())
         self._connections: dict[int, Connection] = {}
         self._ready: deque[Connection] = deque()
         """Connections with a complete request, or an answer to close, that wait for the application."""
-        self._timeouts = {
+        timeouts = {
             Waiting.HANDSHAKE: http.header_timeout,
             Waiting.FIRST_REQUEST: http.header_timeout,
             Waiting.BODY: http.body_timeout,
@@ -154,13 +121,9 @@ class WsgiLoop:
             Waiting.WRITE: http.body_timeout,
             Waiting.CLOSE: _CLOSE_TIMEOUT,
         }
-        # All connections in one state have the same timeout, so each dictionary is ordered by deadline.
-        self._deadlines: dict[Waiting, dict[Connection, float]] = {
-            kind: {} for kind in self._timeouts
-        }
-        self._idle = self._deadlines[Waiting.NEXT_REQUEST]
-        self._soonest = math.inf
-        """A lower bound of all deadlines; monotonic clock."""
+        self._body_timeout = http.body_timeout
+        self._deadlines: Deadlines[Connection, Waiting] = Deadlines(timeouts)
+        self._idle = self._deadlines.of(Waiting.NEXT_REQUEST)
         self._pid = os.getpid()
         self._draining_since: float | None = None
         self._turn = 0
@@ -172,7 +135,6 @@ class WsgiLoop:
         self._cached_in_slot: CachedHead | None = None
         """The head whose request line the slot shows."""
         self._takeover = self._new_takeover()
-        threads = settings.workers.threads
         self._thread_pool = (
             ThreadPool(threads, self._answer_in_thread, acceptor.wake, acceptor.slot_writer)
             if threads > 1
@@ -294,7 +256,7 @@ class WsgiLoop:
                 self._guarded(self._on_answered, connection)
         if self._woken_for:
             self._on_sources_ready()
-        if time.monotonic() >= self._soonest:
+        if time.monotonic() >= self._deadlines.soonest:
             self._expire()
 
     def _on_sources_ready(self) -> None:
@@ -322,7 +284,8 @@ class WsgiLoop:
             if accepted.peer.__class__ is tuple:  # not a Unix socket
                 remote, port = accepted.peer[0], str(accepted.peer[1])
             trusted = bool(self.trust) and self.trust.trusts(remote)
-            connection = Connection(accepted.sock, http_listener.contexts[trusted], remote, port)
+            context = http_listener.contexts[trusted]
+            connection = Connection(accepted.sock, context, self._output, remote, port)
             self._add_connection(connection)
             if http_listener.proxy_protocol or http_listener.tls is not None:
                 if http_listener.proxy_protocol and not trusted:
@@ -348,7 +311,7 @@ class WsgiLoop:
         self._connections[connection.fd] = connection
         self._acceptor.slot_writer.set_connections(len(self._connections))
 
-    def _proxy_handshake(self, connection: Connection, http_listener: _HttpListener) -> Any:
+    def _proxy_handshake(self, connection: Connection, http_listener: HttpListener) -> Any:
         header = ProxyHeader()
         sock: Any = connection.sock
 
@@ -373,7 +336,7 @@ class WsgiLoop:
 
         return step
 
-    def _tls_handshake(self, connection: Connection, http_listener: _HttpListener) -> Any:
+    def _tls_handshake(self, connection: Connection, http_listener: HttpListener) -> Any:
         assert http_listener.tls is not None
         secure = TlsSocket(connection.sock, http_listener.tls)  # type: ignore[arg-type]
         connection.sock = secure
@@ -467,13 +430,11 @@ class WsgiLoop:
             self._advance(connection)
             return
         # The state stays the same, and its timeout begins again.
-        waiting = self._idle
-        del waiting[connection]
-        waiting[connection] = time.monotonic() + self._idle_time
+        self._deadlines.set(connection, Waiting.NEXT_REQUEST)
 
     def _on_event_general(self, connection: Connection) -> None:
         waiting = connection.waiting
-        if waiting is Waiting.NOTHING and (connection.request or connection.after_sending):
+        if waiting is None and (connection.request or connection.after_sending):
             return  # an event from before the connection was suspended
         if waiting is Waiting.CLOSE:
             if connection.receive() == b"":  # until then, input is discarded
@@ -516,7 +477,7 @@ class WsgiLoop:
         """Return whether a body arrived at less than ``http.min_rate`` in a window of ``http.body_timeout``."""
         since, before = connection.body_window
         now, received = time.monotonic(), connection.reader.received
-        timeout = self._timeouts[Waiting.BODY]
+        timeout = self._body_timeout
         if now - since <= timeout:
             return False
         connection.body_window = now, received
@@ -595,10 +556,7 @@ class WsgiLoop:
             if connection.waiting is Waiting.BODY and self._is_too_slow(connection):
                 self._refuse(connection, "408 Request Timeout", "the body arrives too slowly")
             return False
-        if connection.waiting is not Waiting.NOTHING:
-            # The next state is another request, with its own timeout.
-            self._deadlines[connection.waiting].pop(connection, None)
-            connection.waiting = Waiting.NOTHING
+        self._deadlines.clear(connection)  # the next state is another request, with its own timeout
         return True
 
     def _refuse(self, connection: Connection, status: str, reason: str) -> None:
@@ -683,8 +641,7 @@ class WsgiLoop:
         self._register(connection, _IN)
 
     def _close(self, connection: Connection) -> None:
-        if connection.waiting is not Waiting.NOTHING:
-            self._deadlines[connection.waiting].pop(connection, None)
+        self._deadlines.clear(connection)
         if self._connections.pop(connection.fd, None) is None:
             return
         if self._access is not None:
@@ -823,7 +780,7 @@ class WsgiLoop:
         )
         connection.response = response
         connection.sent_before = connection.sent
-        environ = cached.environ.copy()
+        environ = cached.template.copy()
         if cached.remote is None:
             environ["REMOTE_ADDR"] = connection.remote
             environ["REMOTE_PORT"] = connection.remote_port
@@ -961,9 +918,7 @@ class WsgiLoop:
     def _suspend(self, connection: Connection) -> None:
         """Unregister a connection: it belongs to the application now, or waits for it."""
         self._register(connection, 0)
-        if connection.waiting is not Waiting.NOTHING:
-            self._deadlines[connection.waiting].pop(connection, None)
-            connection.waiting = Waiting.NOTHING
+        self._deadlines.clear(connection)
         connection.idle = False
 
     def _defer(self, connection: Connection) -> None:
@@ -992,7 +947,7 @@ class WsgiLoop:
             descriptor = os.dup(request.body.fileno())
         handed = HandedConnection(
             listener=connection.context.index,
-            trusted=connection.context is self._by_index[connection.context.index].contexts[1],
+            trusted=connection.context.trusted,
             remote=connection.remote,
             remote_port=connection.remote_port,
             requests=connection.served,
@@ -1034,7 +989,9 @@ class WsgiLoop:
     def _connection_from(self, received: ReceivedConnection) -> Connection:
         handed = received.connection
         context = self._by_index[handed.listener].contexts[handed.trusted]
-        connection = Connection(received.sock, context, handed.remote, handed.remote_port)
+        connection = Connection(
+            received.sock, context, self._output, handed.remote, handed.remote_port
+        )
         connection.served = handed.requests
         connection.closing = handed.closing
         cached = context.cached_head(handed.head)
@@ -1054,42 +1011,25 @@ class WsgiLoop:
     # --- time ------------------------------------------------------------------------------------
 
     def _wait(self, connection: Connection, kind: Waiting) -> None:
-        if connection.waiting is not Waiting.NOTHING:
-            self._deadlines[connection.waiting].pop(connection, None)
-        connection.waiting = kind
         connection.idle = False
         if kind is Waiting.WRITE:
             connection.outstanding_before = connection.outstanding()
-        deadline = time.monotonic() + self._timeouts[kind]
-        self._deadlines[kind][connection] = deadline
-        self._soonest = min(self._soonest, deadline)
+        self._deadlines.set(connection, kind)
 
     def _timeout(self) -> float | None:
         """Return the seconds until the first deadline; None: there is none."""
         if self._ready and self._can_call():
             return 0.0
-        soonest = self._soonest
-        if self._draining_since is not None and self._deadlines[Waiting.NEXT_REQUEST]:
+        soonest = self._deadlines.soonest
+        if self._draining_since is not None and self._idle:
             soonest = min(soonest, self._draining_since + self._acceptor.linger)
-        if soonest == math.inf:
-            return None
-        if not self._connections:
-            self._soonest = math.inf
+        if soonest == math.inf or not self._connections:
             return None
         return max(0.0, soonest - time.monotonic())
 
     def _expire(self) -> None:
-        now = time.monotonic()
-        for kind, waiting in self._deadlines.items():
-            late = []
-            for connection, deadline in waiting.items():
-                if deadline > now:
-                    break
-                late.append(connection)
-            for connection in late:
-                self._guarded(self._on_deadline, connection, kind)
-        firsts = [next(iter(waiting.values())) for waiting in self._deadlines.values() if waiting]
-        self._soonest = min(firsts, default=math.inf)
+        for connection, kind in self._deadlines.expired(time.monotonic()):
+            self._guarded(self._on_deadline, connection, kind)
 
     def _on_deadline(self, connection: Connection, kind: Waiting) -> None:
         if kind is Waiting.NEXT_REQUEST:
@@ -1121,5 +1061,5 @@ class WsgiLoop:
         if self._draining_since is None:
             self._draining_since = now
         if now >= self._draining_since + self._acceptor.linger:
-            for connection in list(self._deadlines[Waiting.NEXT_REQUEST]):
+            for connection in list(self._idle):
                 self._guarded(self._close_idle, connection)

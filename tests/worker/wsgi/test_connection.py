@@ -180,13 +180,13 @@ def in_memory(worker):
 
 def left(worker):
     """Return what the worker's answers may still take, in memory and in files."""
-    return dict(worker.loop.answers._left)
+    return dict(worker.loop._output.budget._left)
 
 
 def test_all_answers_together_take_so_much_memory():
     """Beyond it they wait in files; each client gets every byte, and what was taken is given back."""
     with serving(whole) as worker, contextlib.ExitStack() as stack:
-        worker.loop.answers._left["memory"] = 10 * MIB
+        worker.loop._output.budget._left["memory"] = 10 * MIB
         before = left(worker)
         socks = [stack.enter_context(lazy(worker)) for _ in range(8)]
         for sock in socks:
@@ -205,7 +205,7 @@ def test_all_answers_together_take_so_much_memory():
 def test_an_answer_that_finds_no_room_is_waited_for():
     """Neither in memory nor in a file: the application waits for the client, as with an answer in parts."""
     with serving(whole, answer_spool=0) as worker, lazy(worker) as first, lazy(worker) as sock:
-        worker.loop.answers._left["memory"] = 10 * MIB
+        worker.loop._output.budget._left["memory"] = 10 * MIB
         begun(first)
         begun(sock)
         assert worker.slot.busy_since_ns()
@@ -220,7 +220,7 @@ def test_parts_stay_in_order_when_memory_is_taken():
     """What follows a part that is in a file goes behind it."""
     stream = Stream(20)
     with serving(stream) as worker, lazy(worker) as sock:
-        worker.loop.answers._left["memory"] = MIB // 4
+        worker.loop._output.budget._left["memory"] = MIB // 4
         sock.sendall(GET % b"/")
         assert read_all(sock).partition(b"\r\n\r\n")[2] == stream.whole()
         assert left(worker)["memory"] == MIB // 4

@@ -5,14 +5,14 @@ import pytest
 from preforkd.apps import wsgi
 from preforkd.http.forwarded import Trust
 from preforkd.http.head import Bounds
-from preforkd.worker.wsgi.listener_context import ListenerContext
+from preforkd.worker.listener_context import ListenerContext
 
-BASE = wsgi.base_environ("localhost", "80", secure=False, threads=False)
+BUILD = wsgi.environ_builder("localhost", "80", secure=False, threads=False)
 HEAD = b"GET /%b HTTP/1.1\r\nHost: h\r\n%b\r\n"
 
 
 def context(**how):
-    return ListenerContext(0, BASE, Bounds(), write_timeout=1, probes={b"/-/ok": "alive"}, **how)
+    return ListenerContext(0, Bounds(), BUILD, probes={b"/-/ok": "alive"}, **how)
 
 
 def test_a_head_that_comes_again_is_remembered():
@@ -22,7 +22,7 @@ def test_a_head_that_comes_again_is_remembered():
     first, second, third = (one.cached_head(bytes(data)) for _ in range(3))
     assert first is not second
     assert second is third
-    assert third.environ["PATH_INFO"] == "/a"
+    assert third.template["PATH_INFO"] == "/a"
 
 
 def test_memory_is_bounded():
@@ -60,8 +60,8 @@ def test_a_trusted_proxy_names_the_client():
     cached = context(style="x-forwarded", trust=Trust(["10.0.0.0/8"])).cached_head(
         HEAD % (b"", FORWARDED)
     )
-    assert cached.remote == cached.environ["REMOTE_ADDR"] == "1.2.3.4"
-    assert cached.environ["wsgi.url_scheme"] == "https"
+    assert cached.remote == cached.template["REMOTE_ADDR"] == "1.2.3.4"
+    assert cached.template["wsgi.url_scheme"] == "https"
 
 
 def test_nobody_else_does():
@@ -70,14 +70,14 @@ def test_nobody_else_does():
         HEAD % (b"", FORWARDED + b"Forwarded: for=1.1.1.1\r\n")
     )
     assert cached.remote is None
-    assert cached.environ["wsgi.url_scheme"] == "http"
-    assert not [key for key in cached.environ if "FORWARDED" in key]
+    assert cached.template["wsgi.url_scheme"] == "http"
+    assert not [key for key in cached.template if "FORWARDED" in key]
 
 
 def test_without_proxies_they_are_headers_like_others():
     """Left to the application."""
     cached = context().cached_head(HEAD % (b"", FORWARDED))
-    assert cached.environ["HTTP_X_FORWARDED_PROTO"] == "https"
+    assert cached.template["HTTP_X_FORWARDED_PROTO"] == "https"
     assert cached.remote is None
 
 
@@ -136,7 +136,7 @@ def test_what_may_be_answered_with_its_body_at_once(data, at_once):
 
 def test_a_body_that_is_too_large_is_for_the_reader_to_refuse():
     """However much may be kept in memory."""
-    one = ListenerContext(0, BASE, Bounds(max_body=2, spool=9), write_timeout=1, probes={})
+    one = ListenerContext(0, Bounds(max_body=2, spool=9), BUILD, probes={})
     head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n"
     assert one.head_with_body(head % 2 + b"ab")
     assert one.head_with_body(head % 3 + b"abc") is None
