@@ -7,13 +7,15 @@ from typing import IO, Protocol
 
 from preforkd.http.head import CHUNKED, Bounds, Budget, RequestError
 
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb"\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\""
 _SIZE = re.compile(
-    rb"([0-9A-Fa-f]{1,15})"
-    rb"(?:;[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"[ !#-\[\]-~]*\"))?)*"
-)
+    rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[ \t]*" + _TOKEN
+    + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
+)  # fmt: skip
 _MAX_SIZE_LINE = 256
-_TINY_CHUNKS_FROM, _MIN_MEAN_CHUNK = 4096, 16
-"""Chunks after which the mean size is checked, and its minimum: a chunk costs far more than a byte."""
+_SMALL_CHUNKS, _MIN_MEAN_CHUNK = 16384, 8
+"""Chunks of any size, and the least mean size of further ones: a chunk costs far more than a byte."""
 _MAX_PARTS = 8
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
 
@@ -243,7 +245,7 @@ class Chunked:
             raise RequestError("400 Bad Request", "a chunk's size is malformed")
         size = int(match[1], 16)
         self._chunks += 1
-        if self._chunks > _TINY_CHUNKS_FROM and self._received < self._chunks * _MIN_MEAN_CHUNK:
+        if (self._chunks - _SMALL_CHUNKS) * _MIN_MEAN_CHUNK > self._received:
             raise RequestError("400 Bad Request", "the chunks are too small")
         self._received += size
         if size:

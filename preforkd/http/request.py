@@ -45,7 +45,7 @@ class RequestReader(Generic[ParsedHead]):
         self._bounds = bounds
         self._find = find
         self._searched = 0
-        self._line_checked = False
+        self._checked = 0
         self._cached: ParsedHead | None = None
         self._framing: Framing | None = None
         self._store: BodyStore | None = None
@@ -97,11 +97,11 @@ class RequestReader(Generic[ParsedHead]):
         end = data.find(b"\r\n\r\n", self._searched)
         if end < 0:
             if data and data != b"\r":
-                self._line_checked = refuse_early(data, self._bounds, self._line_checked)
+                self._checked = refuse_early(data, self._bounds, self._checked, self._searched)
             self._searched = max(0, len(data) - 3)
             return False
         self._searched = 0
-        self._line_checked = False
+        self._checked = 0
         self._cached = cached = self._find(data[: end + 4])
         head = cached.head
         self._framing = framing(head.length, self._bounds)

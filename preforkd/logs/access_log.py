@@ -261,7 +261,7 @@ def combined_line(completed: CompletedRequest) -> bytes:
 def json_line(completed: CompletedRequest) -> bytes:
     """Return the line as a JSON object."""
     request = completed.request
-    entry = {
+    entry: dict[str, str | float] = {
         "time": time.time(),
         "remote": completed.remote,
         "method": request.method,
@@ -273,6 +273,8 @@ def json_line(completed: CompletedRequest) -> bytes:
         "user_agent": _header(request, b"user-agent"),
         "worker": os.environ.get("PREFORKD_WORKER", ""),
     }
+    if request.dropped:
+        entry["dropped_headers"] = request.dropped
     return msgspec.json.encode(entry) + b"\n"
 
 

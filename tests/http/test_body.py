@@ -65,7 +65,8 @@ def test_a_full_disk_is_told(monkeypatch):
     "data",
     [
         b"\r\n", b"-1\r\n", b"+1\r\n", b"0x1\r\n", b" 1\r\n", b"1 \r\n", b"1\n", b"1\r\r\n", b"1_0\r\n",
-        b"g\r\n", b"1;\r\n", b"1;a=\r\n", b"1;a b\r\n", b"1;a=\x00\r\n", b"1 ;a\r\n", b"1;a\n",
+        b"g\r\n", b"1;\r\n", b"1;a=\r\n", b"1;a b\r\n", b"1;a=\x00\r\n", b"1 ;a \r\n",
+        b'1;a="\r\n', b'1;a="\\"\r\n', b"1;a=b c\r\n", b'1;a="\x7f"\r\n', b"1;a\n",
         b"1\r\nab\r\n", b"1\r\na\n", b"1\r\na\rb", b"1\r\na0\r\n\r\n", b"2\r\na\r\n0",
         b"0\r\nX : 1\r\n\r\n", b"0\r\n a: b\r\n\r\n", b"0\r\nX\r\n\r\n", b"0\r\nX: \x00\r\n\r\n", b"0\r\n\n",
         b"0\r\nA: 1\r\nB: 1\r\nC: 1\r\nD: 1\r\n\r\n", b"1" * 16 + b"\r\n", b"1;" + b"a" * 300,
@@ -79,12 +80,21 @@ def test_tricks_with_chunks_are_refused(data):
             take(*pieces)
 
 
+@pytest.mark.parametrize("blanks", [b"", b" ", b"\t "])
+def test_extensions_may_have_blanks_and_quoted_pairs(blanks):
+    """RFC 9112, 7.1.1: a recipient parses what it does not know, bad whitespace included."""
+    for value in (b"b", b'"x y"', b'"x\\"y;\\\\"', b'"\xe4\t"'):
+        line = b"2" + blanks.join((b"", b";", b"a", b"=", value))
+        assert take(line + b"\r\nhi\r\n0;z\r\n\r\n") == (b"hi", b"")
+
+
 def test_a_flood_of_tiny_chunks_is_refused():
-    """Each costs more than it brings."""
+    """Each costs more than it brings; 5,000 small ones of a slow producer, or chunks of a line each, do not."""
     bounds = Bounds()
     with pytest.raises(RequestError, match="too small"):
-        take(b"1\r\na\r\n" * 5000 + b"0\r\n\r\n", bounds=bounds)
-    assert len(take(b"20\r\n" + b"a" * 32 + b"\r\n" + b"0\r\n\r\n", bounds=bounds)[0]) == 32
+        take(b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n", bounds=bounds)
+    assert len(take(b"1\r\na\r\n" * 5000 + b"0\r\n\r\n", bounds=bounds)[0]) == 5000
+    assert len(take(b"9\r\n12345678\n\r\n" * 20_000 + b"0\r\n\r\n", bounds=bounds)[0]) == 180_000
 
 
 class _Oracle:

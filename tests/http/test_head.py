@@ -4,7 +4,7 @@ import httptools
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from preforkd.http import head as module
+from preforkd.http import lines
 from preforkd.http.head import CHUNKED, Bounds, HeadParser, RequestError
 
 PARSER = HeadParser(Bounds())
@@ -60,11 +60,66 @@ def test_another_protocol_is_not_spoken():
 
 
 @pytest.mark.parametrize(
-    "host", [b"h", b"h:80", b"h:", b"", b"[::1]", b"[::1]:80", b"127.0.0.1:8080", b"a_b.c", b"%41"]
-)
+    "host",
+    [
+        b"h", b"h:80", b"h:", b"[::1]", b"[::1]:80", b"127.0.0.1:8080", b"a_b.c", b"%41", b"[v1.x]",
+        b"[vF.a:b]:80", b"H" * 300,
+    ],
+)  # fmt: skip
 def test_good_hosts(host):
     """Names, addresses, ports."""
     assert parse(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host).first(b"host") == host
+
+
+@pytest.mark.parametrize(
+    ("fields", "upgrade"),
+    [
+        (b"Connection: Upgrade\r\nUpgrade: WebSocket", b"websocket"),
+        (b"Upgrade: h2c, websocket\r\nConnection: keep-alive, upgrade", b"websocket"),
+        (b"Connection: close\r\nConnection: UPGRADE\r\nUpgrade: h2c\r\nUpgrade: x", b"h2c"),
+        (b"Connection: keep-alive\r\nUpgrade: websocket", b""),
+        (b"Connection: upgrade", b""),
+        (b"Connection: upgraded\r\nUpgrade: websocket", b""),
+        (b"X: y", b""),
+    ],
+)
+def test_the_proposed_protocol(fields, upgrade):
+    """RFC 9110, 7.8: only with the connection option, and never in HTTP/1.0."""
+    assert parse(b"GET / HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % fields).upgrade == upgrade
+    assert parse(b"GET / HTTP/1.0\r\nHost: h\r\n%b\r\n\r\n" % fields).upgrade == b""
+
+
+@pytest.mark.parametrize("minor", range(2, 10))
+def test_a_later_minor_version_is_served_as_1_1(minor):
+    """RFC 9110, 2.5; llhttp, which refuses it, still checks all the rest."""
+    text = b"POST / HTTP/1.%d\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" % minor
+    head = parse(text)
+    assert (head.version, head.keep_alive, head.length) == ("1.1", True, CHUNKED)
+    assert parse(text.replace(b"1.%d" % minor, b"1.1")) == head
+
+
+@pytest.mark.parametrize(
+    ("codings", "status"),
+    [
+        (b"gzip, chunked", "501"),
+        (b'cow; a="b,\\"c" ;d=e,chunked', "501"),
+        (b"cow\r\nTransfer-Encoding: Chunked", "501"),
+        (b"gzip", "400"),
+        (b"chunked, gzip", "400"),
+        (b"chunked , chunked", "400"),
+        (b"gzip, chunked, chunked", "400"),
+        (b"gzip;, chunked", "400"),
+        (b"gzip,, chunked", "400"),
+        (b"gzip chunked", "400"),
+        (b"chunked;q=1", "400"),
+        (b"", "400"),
+    ],
+)
+def test_other_transfer_codings(codings, status):
+    """RFC 9112, 6.1: an unknown one is 501; 6.3: a body whose last coding is not chunked has no end, 400."""
+    with pytest.raises(RequestError) as caught:
+        parse(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: %b\r\n\r\n" % codings)
+    assert caught.value.status[:3] == status
 
 
 HEADS = [
@@ -136,9 +191,8 @@ def test_noise_is_refused(data):
 
 def test_what_is_remembered_is_bounded():
     """Long lines, names and hosts, which only an attacker has, are judged each time."""
-    before = [module._cached_field.cache_info(), module._is_host_cached.cache_info()]
-    long = b"GET / HTTP/1.1\r\nHost: %b\r\nX-%b: 1\r\n\r\n" % (b"h" * 300, b"y" * 300)
+    before = lines.cached_field.cache_info()
+    long = b"GET / HTTP/1.1\r\nHoSt: %b\r\nX-%b: 1\r\n\r\n" % (b"h" * 300, b"y" * 300)
     assert len(parse(long).headers) == 2
-    assert [module._cached_field.cache_info(), module._is_host_cached.cache_info()] == before
-    for info in before:
-        assert info.maxsize * module._MAX_CACHED_SIZE <= 1 << 18
+    assert lines.cached_field.cache_info() == before
+    assert before.maxsize * lines.MAX_CACHED_SIZE <= 1 << 18

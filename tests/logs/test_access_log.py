@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 
+import msgspec
 import pytest
 
 from preforkd.config.settings import AccessLogSettings, HttpSettings, Settings, WorkersSettings
@@ -19,7 +20,7 @@ from preforkd.errors import SystemFailure
 from preforkd.http.head import RequestHead
 from preforkd.ipc.handoff import HandoffQueue, pair
 from preforkd.logs import access_log, sender as senders
-from preforkd.logs.access_log import CompletedRequest, combined_line, open_access_log
+from preforkd.logs.access_log import CompletedRequest, combined_line, json_line, open_access_log
 from preforkd.logs.journal import Journal
 from preforkd.logs.sender import JournalSender
 from tests.worker.serving import read_all, read_answer, serving
@@ -216,6 +217,15 @@ def test_a_request_that_takes_too_long_is_logged(tmp_path):
             length = len(answer.partition(b"\r\n\r\n")[2])
             assert logged(target, 1) == [(504, length, "GET", "/slow")]
         go.set()
+
+
+def test_dropped_headers_are_counted():
+    """An administrator sees why the application did not get a header; other lines have no such field."""
+    known = msgspec.structs.replace(head(b"/"), dropped=2)
+    assert json.loads(json_line(CompletedRequest("c", known, 200, 0, 0.0)))["dropped_headers"] == 2
+    assert "dropped_headers" not in json.loads(
+        json_line(CompletedRequest("c", head(b"/"), 200, 0, 0.0))
+    )
 
 
 def test_json_lines(tmp_path):
