@@ -50,7 +50,7 @@ class RequestHeadProtocol(Protocol):
 
 
 class ResponseProtocol(Protocol):
-    """The methods of a response that are used; see `preforkd.http.response.Response`."""
+    """The methods of a response that are used; see `preforkd.worker.wsgi.response.Response`."""
 
     head_sent: bool
     flaw: str
@@ -68,7 +68,7 @@ class ResponseProtocol(Protocol):
     ) -> Callable[[bytes], None]:
         """Take the head."""
 
-    def whole(self, data: bytes) -> None:
+    def send_whole(self, data: bytes) -> None:
         """Send a complete body."""
 
     def write(self, data: bytes) -> None:
@@ -257,7 +257,7 @@ def call(
     """
     iterable = application(environ, response.start_response)
     if iterable.__class__ is list and len(iterable) == 1:
-        response.whole(iterable[0])
+        response.send_whole(iterable[0])
         if response.flaw:
             _complain(response)
         return None
@@ -267,7 +267,7 @@ def call(
             later, close = close, None
             return later
         if isinstance(iterable, (list, tuple)) and len(iterable) == 1:
-            response.whole(iterable[0])
+            response.send_whole(iterable[0])
         elif not response.over:
             for data in iterable:
                 if data:

@@ -1,23 +1,12 @@
-"""The body of a request: framed by length or chunks, kept in memory or in a file. RFC 9112, 6 and 7."""
+"""A body that is kept whole: in memory, or in a file. It is a sink of `preforkd.http.framing`."""
 
 import io
-import re
 import tempfile
-from typing import IO, Protocol
+from typing import IO
 
-from preforkd.http.head import CHUNKED, Bounds, Budget, RequestError
+from preforkd.http.head import Bounds, Budget
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_QUOTED = rb"\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\""
-_SIZE = re.compile(
-    rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[ \t]*" + _TOKEN
-    + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
-)  # fmt: skip
-_MAX_SIZE_LINE = 256
-_SMALL_CHUNKS, _MIN_MEAN_CHUNK = 16384, 8
-"""Chunks of any size, and the least mean size of further ones: a chunk costs far more than a byte."""
 _MAX_PARTS = 8
-_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
 
 
 class StorageError(Exception):
@@ -89,10 +78,8 @@ class BodyStore:
         self._account = _Account(bounds.budget)
 
     def write(self, data: bytes) -> None:
-        """Add a part. Raises RequestError for a body that is too large, and StorageError."""
+        """Add a part. Raises StorageError."""
         self.length += len(data)
-        if self.length > self._bounds.max_body:
-            raise RequestError("413 Content Too Large", "the body is too large")
         in_memory = self._disk is None and self.length <= self._bounds.spool
         if in_memory and self._account.take(len(data)):
             self._keep(data)
@@ -155,125 +142,3 @@ def _write_all(file: io.FileIO, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) or 0 :]
-
-
-class Framing(Protocol):
-    """The framing of a body: where it ends."""
-
-    done: bool
-    rest: int
-    """Bytes missing of the body, or of the current chunk."""
-
-    def take(self, data: bytes, start: int, store: BodyStore) -> int:
-        """Store the bytes from ``start`` on that belong to the body; return the offset behind them.
-
-        Raises RequestError and StorageError.
-        """
-
-
-class Counted:
-    """A body with a Content-Length."""
-
-    def __init__(self, length: int) -> None:
-        self.done = length == 0
-        self.rest = length
-
-    def take(self, data: bytes, start: int, store: BodyStore) -> int:
-        """See `Framing`."""
-        end = min(len(data), start + self.rest)
-        store.write(data[start:end])
-        self.rest -= end - start
-        self.done = self.rest == 0
-        return end
-
-
-class Chunked:
-    """A body in chunks. Extensions and trailers are checked and dropped."""
-
-    def __init__(self, bounds: Bounds) -> None:
-        self.done = False
-        self.rest = 0
-        """Bytes missing of the current chunk, its line end included."""
-        self._line = b""
-        """The beginning of a size line or a trailer."""
-        self._trailers: int | None = None
-        """Bytes of the trailers; None before the last chunk."""
-        self._trailer_count = 0
-        self._chunks = 0
-        self._received = 0
-        self._bounds = bounds
-
-    def take(self, data: bytes, start: int, store: BodyStore) -> int:
-        """See `Framing`."""
-        while start < len(data) and not self.done:
-            take = self._take_chunk if self.rest else self._take_line
-            start = take(data, start, store)
-        return start
-
-    def _take_chunk(self, data: bytes, start: int, store: BodyStore) -> int:
-        if self.rest > 2:
-            end = min(len(data), start + self.rest - 2)
-            store.write(data[start:end])
-        else:
-            end = start + 1
-            if data[start:end] != (b"\r" if self.rest == 2 else b"\n"):
-                raise RequestError("400 Bad Request", "a chunk does not end in CR LF")
-        self.rest -= end - start
-        return end
-
-    def _take_line(self, data: bytes, start: int, _store: BodyStore) -> int:
-        most = _MAX_SIZE_LINE if self._trailers is None else self._bounds.max_field
-        end = data.find(b"\n", start, start + most + 2 - len(self._line))
-        if end < 0:
-            self._line += data[start : start + most + 2]
-            if len(self._line) > most:
-                raise RequestError("400 Bad Request", "a chunk's size or a trailer is too long")
-            return len(data)
-        line = self._line + data[start : end + 1]
-        self._line = b""
-        if not line.endswith(b"\r\n"):
-            raise RequestError("400 Bad Request", "a line does not end in CR LF")
-        if self._trailers is None:
-            self._begin_chunk(line[:-2])
-        else:
-            self._drop_trailer(line[:-2])
-        return end + 1
-
-    def _begin_chunk(self, line: bytes) -> None:
-        match = _SIZE.fullmatch(line)
-        if match is None:
-            raise RequestError("400 Bad Request", "a chunk's size is malformed")
-        size = int(match[1], 16)
-        self._chunks += 1
-        if (self._chunks - _SMALL_CHUNKS) * _MIN_MEAN_CHUNK > self._received:
-            raise RequestError("400 Bad Request", "the chunks are too small")
-        self._received += size
-        if size:
-            self.rest = size + 2
-        else:
-            self._trailers = 0
-
-    def _drop_trailer(self, line: bytes) -> None:
-        assert self._trailers is not None
-        if not line:
-            self.done = True
-            return
-        self._trailers += len(line) + 2
-        self._trailer_count += 1
-        bounds = self._bounds
-        if self._trailers > bounds.max_header or self._trailer_count > bounds.max_fields:
-            raise RequestError("431 Request Header Fields Too Large", "the trailers are too large")
-        if _TRAILER.fullmatch(line) is None:
-            raise RequestError("400 Bad Request", "a trailer is malformed")
-
-
-def framing(length: int, bounds: Bounds) -> Framing:
-    """Return the framing of a body of this length, or of `CHUNKED`.
-
-    Raises RequestError for one that is too large.
-    """
-    if length == CHUNKED:
-        return Chunked(bounds)
-    if length > bounds.max_body:
-        raise RequestError("413 Content Too Large", "the body is too large")
-    return Counted(length)

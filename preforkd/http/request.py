@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Generic, Protocol, TypeVar
 
-from preforkd.http.body import BodyStore, Framing, framing
+from preforkd.http.body import BodyStore
+from preforkd.http.framing import Chunked, Counted, framing
 from preforkd.http.head import Bounds, RequestError, RequestHead, refuse_early
 
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")
@@ -47,7 +48,7 @@ class RequestReader(Generic[ParsedHead]):
         self._searched = 0
         self._checked = 0
         self._cached: ParsedHead | None = None
-        self._framing: Framing | None = None
+        self._framing: Counted | Chunked | None = None
         self._store: BodyStore | None = None
 
     @property

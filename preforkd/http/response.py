@@ -1,14 +1,16 @@
 """HTTP/1 responses: the head, and a body whose end the client can find, RFC 9112, section 6.
 
-`Response.start_response` and `Response.write` are those of PEP 3333.
+Most answers of an application have the head of an earlier one, so that a head is checked and rendered once, as
+a `ResponsePlan`.  `ResponseWriter` makes the bytes of one answer and drives the server's state of the engine.
 """
 
 import re
-from collections.abc import Callable
-from types import TracebackType
-from typing import IO, Protocol
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
 
 from preforkd.http.caches import BoundedCache, Date
+from preforkd.http.engine import HttpEngine
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -18,36 +20,29 @@ _HOP_BY_HOP = frozenset(
      "trailers", "transfer-encoding", "upgrade")
 )  # fmt: skip
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_LAST = b"Connection: close\r\n\r\n"
+LAST = b"Connection: close\r\n\r\n"
 """The end of a head after whose answer the connection ends."""
 
-ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 Headers = list[tuple[str, str]]
+Fields = Iterable[tuple[bytes, bytes]]
 
 _MAX_PLANS = 256
 _MAX_CACHED_SIZE = 2048
-_LARGE = 32 * 1024
-"""Smallest body, in bytes, that is not copied behind its head."""
 
 
-class ClientGoneError(Exception):
-    """The client has left, or read too little for too long."""
+def _checked(pair: Any) -> tuple[str, str]:
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise ValueError(f"not a header, a tuple of a name and a value: {pair!r}")
+    name, value = pair
+    if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
+        raise ValueError(f"not a header: {name!r}: {value!r}")
+    return name, value
 
 
-class Sink(Protocol):
-    """The receiver of a response; each method raises ClientGoneError when the client has left."""
-
-    def send(self, data: bytes) -> None:
-        """Send a part; may block until the client has read some of it."""
-
-    def send_nowait(self, data: bytes) -> None:
-        """Send the last part; never blocks."""
-
-    def send_whole(self, head: bytes, body: bytes) -> None:
-        """Send a whole answer, or the last part, that is too large to be copied."""
-
-    def send_file(self, file: IO[bytes], offset: int, count: int) -> None:
-        """Send a part of a file by its descriptor; never blocks."""
+def _decoded(headers: Fields) -> Headers:
+    return [
+        (bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers
+    ]
 
 
 class ResponsePlan:
@@ -68,10 +63,9 @@ class ResponsePlan:
         # RFC 9112, section 4: the space stays where the reason is empty.
         lines = [f"HTTP/1.1 {status}\r\n" if len(status) > 3 else f"HTTP/1.1 {status} \r\n"]
         for pair in headers:
-            if not isinstance(pair, tuple) or len(pair) != 2:
-                raise ValueError(f"not a header, a tuple of a name and a value: {pair!r}")
-            self._add(lines, *pair)
-            if pair[0].lower() == "server":
+            name, value = _checked(pair)
+            self._add(lines, name, value)
+            if name.lower() == "server":
                 server = ""
         if server:
             lines.append(server)
@@ -80,13 +74,11 @@ class ResponsePlan:
         """Only Date, the end of the head and the body are added."""
 
     def _add(self, lines: list[str], name: str, value: str) -> None:
-        if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
-            raise ValueError(f"not a header: {name!r}: {value!r}")
         lower = name.lower()
         if lower in _HOP_BY_HOP:
             # The server decides about the connection; close is honoured, RFC 9110, section 7.6.1.
-            if lower == "connection" and value.lower() == "close":
-                self.keep = False
+            options = value.lower().split(",") if lower == "connection" else []
+            self.keep = self.keep and "close" not in map(str.strip, options)
             return
         if lower == "content-length":
             if not (value.isascii() and value.isdigit()):
@@ -104,7 +96,6 @@ class ResponsePlan:
 class Renderer:
     """What all responses of a worker share: the cache of plans, and the Date.
 
-    Most answers of an application have the head of an earlier one, so that it is checked and rendered once.
     ``server`` is the value of the Server header; empty: none.
     """
 
@@ -133,6 +124,33 @@ class Renderer:
             self._plans.keep(key, plan)
         return plan
 
+    def plan_of(self, code: int, headers: Fields) -> ResponsePlan:
+        """Return the plan of an answer with this status code and headers in bytes, as ASGI has them.
+
+        Raises ValueError for an invalid code or header.
+        """
+        fields = tuple(headers)
+        try:
+            plan = self._plans.get((code, fields))
+        except TypeError:  # the pairs may be lists
+            fields = tuple((bytes(name), bytes(value)) for name, value in fields)
+            plan = self._plans.get((code, fields))
+        if plan is not None:
+            return plan
+        try:
+            status = f"{code:d} {HTTPStatus(code).phrase}"
+        except ValueError:
+            status = f"{code:d}"
+        plan = ResponsePlan(status, _decoded(fields), self._server)
+        if len(plan.head) <= _MAX_CACHED_SIZE:
+            self._plans.keep((code, fields), plan)
+        return plan
+
+    def early_hints(self, headers: Headers) -> bytes:
+        """Return an informational answer 103, RFC 8297. Raises ValueError for an invalid header."""
+        lines = [f"{name}: {value}\r\n" for name, value in map(_checked, headers)]
+        return f"HTTP/1.1 103 Early Hints\r\n{''.join(lines)}\r\n".encode("latin-1")
+
     def plain_error(self, status: str, reason: str) -> bytes:
         """Return a complete error answer of the server's own."""
         return self.plain(status, f"{status}: {reason}\n", keep=False)
@@ -144,185 +162,79 @@ class Renderer:
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", str(len(body))),
         ]
-        end = b"\r\n" if keep else _LAST
+        end = b"\r\n" if keep else LAST
         head = ResponsePlan(status, headers, self._server).head + self.date() + end
         return head if head_only else head + body
 
 
-class Response:
-    """The answer to one request; ``keep``: whether the connection stays open afterwards."""
+class ResponseWriter:
+    """The bytes of one answer. ``keep``: the connection stays open afterwards.
 
+    The caller sets ``plan`` before the first byte, and sends what the methods return in that order.
+    """
+
+    plan: ResponsePlan | None = None
     head_sent = False
     complete = False
     """The answer is complete; what the application does afterwards does not change it."""
     length = 0
-    """Bytes of the body that were sent so far."""
+    """Bytes of the body so far."""
     flaw = ""
     """``less`` or ``more``: the application sent that, compared with its Content-Length."""
-    _plan: ResponsePlan | None = None
     _chunked = False
     _expected: int | None = None
 
     def __init__(
-        self, sink: Sink, renderer: Renderer, *, head_only: bool, http11: bool, keep: bool
+        self,
+        engine: HttpEngine[Any],
+        renderer: Renderer,
+        *,
+        head_only: bool,
+        http11: bool,
+        keep: bool,
     ) -> None:
         self.keep = keep
-        self._sink = sink
+        self._engine = engine
         self._renderer = renderer
         self._without_body = head_only
         self._http11 = http11
-        self._simple = http11 and not head_only
 
     @property
     def code(self) -> int:
         """The status code; 0 before it is known."""
-        return self._plan.code if self._plan is not None else 0
-
-    @property
-    def started(self) -> bool:
-        """Return whether `start_response` was called."""
-        return self._plan is not None
+        return self.plan.code if self.plan is not None else 0
 
     @property
     def over(self) -> bool:
         """Return whether further parts of the application would not be sent."""
-        plan = self._plan
+        plan = self.plan
         return plan is not None and (self._without_body or plan.bodiless or bool(self.flaw))
 
-    def start_response(
-        self, status: str, headers: Headers, exc_info: ExcInfo | None = None
-    ) -> Callable[[bytes], None]:
-        """Take the status line and the headers; they are sent with the first part of the body.
-
-        Raises ValueError for an invalid status or header.
-        """
-        if exc_info is not None:
-            if self.head_sent:
-                raise exc_info[1].with_traceback(exc_info[2])
-        elif self._plan is not None:
-            raise AssertionError("start_response was called twice without exc_info")
-        self._plan = self._renderer.plan(status, headers)
-        return self.write
-
-    def whole(self, data: bytes) -> None:
-        """Send a complete body with its head. Raises ClientGoneError."""
-        plan = self._plan
+    def begin(self, length: int | None) -> bytes:
+        """Return the head. ``length``: bytes of the whole body; None: not known."""
+        plan = self.plan
         if plan is None:
-            raise AssertionError("the application did not call start_response")
-        if data.__class__ is not bytes and not isinstance(data, bytes):
-            raise TypeError(f"a part of a body must be bytes, not {type(data).__name__}")
-        if not (self._simple and plan.simple and plan.length == len(data) and not self.head_sent):
-            self._whole_with_care(plan, data)
-            return
+            raise AssertionError("a part of the body was sent before the status")
         self.head_sent = True
-        self.length = plan.length
-        end = b"\r\n" if self.keep else _LAST
-        if self.length < _LARGE:
-            self._sink.send_nowait(b"%b%b%b%b" % (plan.head, self._renderer.date(), end, data))
-        else:
-            self._sink.send_whole(b"%b%b%b" % (plan.head, self._renderer.date(), end), data)
-
-    def _whole_with_care(self, plan: ResponsePlan, data: bytes) -> None:
-        if self.head_sent:
-            if data:
-                self.write(data)
-            self.finish()
-            return
-        head = self._head(plan, len(data))
-        if self._without_body:
-            self._sink.send_nowait(head)
-            return
-        body = self._within_length(data)
-        self.length += len(body)
-        if self.length < _LARGE:
-            self._sink.send_nowait(head + body)
-        else:
-            self._sink.send_whole(head, body)
-        self._check_length()
-
-    def write(self, data: bytes) -> None:
-        """Send a part of the body. Raises ClientGoneError."""
-        if not isinstance(data, bytes):
-            raise TypeError(f"a part of a body must be bytes, not {type(data).__name__}")
-        if not data:
-            return
-        head = self._begin()
-        if self._without_body:
-            if head:
-                self._sink.send_nowait(head)
-            return
-        data = self._within_length(data)
-        self.length += len(data)
-        if self._chunked:
-            data = b"%b%x\r\n%b\r\n" % (head, len(data), data)
-        elif head:
-            data = head + data
-        if data:
-            self._sink.send(data)
-
-    def write_file(self, file: IO[bytes], offset: int, count: int) -> None:
-        """Send a part of a file as the whole body. Raises ClientGoneError."""
-        plan = self._plan
-        if plan is None:
-            raise AssertionError("the application did not call start_response")
-        if plan.length is not None and count > plan.length:
-            # The application's Content-Length bounds the part of the file that is meant.
-            count = plan.length
-        self._sink.send_nowait(self._head(plan, count))
-        if not self._without_body:
-            self.length = count  # set before sending: the unsent rest is subtracted later
-            self._sink.send_file(file, offset, count)
-            self._check_length()
-        self.complete = True
-
-    def finish(self) -> None:
-        """End the body; one that is shorter than its Content-Length ends the connection."""
-        if not self.head_sent:
-            self.whole(b"")
-        elif self._chunked and not self._without_body:
-            self._sink.send_nowait(b"0\r\n\r\n")
-        self._check_length()
-        self.complete = True
-
-    def _begin(self) -> bytes:
-        if self.head_sent:
-            return b""
-        if self._plan is None:
-            raise AssertionError("write was called before start_response")
-        return self._head(self._plan, None)
-
-    def _within_length(self, data: bytes) -> bytes:
-        if self._expected is not None and self.length + len(data) > self._expected:
-            self.flaw = "more"
-            self.keep = False
-            return data[: self._expected - self.length]
-        return data
-
-    def _check_length(self) -> None:
-        if self._expected is not None and self.length < self._expected and not self._without_body:
-            self.flaw = "less"
-            self.keep = False
-
-    def _head(self, plan: ResponsePlan, whole_length: int | None) -> bytes:
-        self.head_sent = True
+        self._engine.answer_begun()
         head = plan.head
         self._without_body = self._without_body or plan.bodiless
         self.keep = self.keep and plan.keep
         self._expected = plan.length
         if plan.length is None and not plan.bodiless:
-            if whole_length is not None:
-                if not whole_length and self._without_body:
-                    return self._head_end(plan, head)  # HEAD: the length of the body is not known
-                self._expected = whole_length
-                head += b"Content-Length: %d\r\n" % whole_length
+            if length is not None:
+                if not length and self._without_body:
+                    return self._end_head(plan, head)  # HEAD: the length of the body is not known
+                self._expected = length
+                head += b"Content-Length: %d\r\n" % length
             elif self._http11:
                 self._chunked = True
                 head += b"Transfer-Encoding: chunked\r\n"
             else:
                 self.keep = False
-        return self._head_end(plan, head)
+        return self._end_head(plan, head)
 
-    def _head_end(self, plan: ResponsePlan, head: bytes) -> bytes:
+    def _end_head(self, plan: ResponsePlan, head: bytes) -> bytes:
         if not self.keep:
             head += b"Connection: close\r\n"
         elif not self._http11:
@@ -330,3 +242,51 @@ class Response:
         if plan.date:
             head += self._renderer.date()
         return head + b"\r\n"
+
+    def part(self, data: bytes) -> bytes:
+        """Return a part of the body, framed, behind the head if that is not sent yet; may be empty."""
+        head = b"" if self.head_sent else self.begin(None)
+        if self._without_body or not data:
+            return head
+        data = self.within_length(data)
+        self.length += len(data)
+        if self._chunked:
+            return b"%b%x\r\n%b\r\n" % (head, len(data), data)
+        return head + data if head else data
+
+    def whole(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return the head and the body of a complete answer, which ends with it."""
+        head = self.begin(len(data))
+        body = b"" if self._without_body else self.within_length(data)
+        self.length += len(body)
+        self.finished()
+        return head, body
+
+    def end(self, trailers: Headers | None = None) -> bytes:
+        """Return the end of the answer; one that is shorter than its Content-Length ends the connection.
+
+        ``trailers`` are sent where the body is chunked, and dropped elsewhere, RFC 9110, section 6.5.
+        Raises ValueError for an invalid trailer.
+        """
+        data = b"" if self.head_sent else self.begin(0)
+        if self._chunked and not self._without_body:
+            lines = [f"{name}: {value}\r\n" for name, value in map(_checked, trailers or ())]
+            data += b"0\r\n%b\r\n" % "".join(lines).encode("latin-1")
+        self.finished()
+        return data
+
+    def finished(self) -> None:
+        """Record the end of the answer."""
+        if self._expected is not None and self.length < self._expected and not self._without_body:
+            self.flaw = "less"
+            self.keep = False
+        self.complete = True
+        self._engine.answer_ended(self.keep)
+
+    def within_length(self, data: bytes) -> bytes:
+        """Return the part of the data that the Content-Length allows."""
+        if self._expected is not None and self.length + len(data) > self._expected:
+            self.flaw = "more"
+            self.keep = False
+            return data[: self._expected - self.length]
+        return data

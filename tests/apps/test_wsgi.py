@@ -36,7 +36,7 @@ class Response:
         self.status = status
         return self.write
 
-    def whole(self, data):
+    def send_whole(self, data):
         self.head_sent = True
         self.parts.append((data, True))
 

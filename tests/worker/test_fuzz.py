@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from preforkd.http.head import RequestError
 from preforkd.ipc.handoff import HandoffQueue, pair
-from tests.http.reading import reader
+from tests.http.reading import Reading
 from tests.worker.serving import Worker, read_all, serving
 
 EXAMPLES = int(os.environ.get("PREFORKD_FUZZ", "150"))
@@ -128,23 +128,18 @@ CUTS = st.lists(st.integers(0, 10_000), max_size=12)
 
 def outcome(parts):
     """Return the complete requests up to the first that ends the connection, and a refusal's status."""
-    made, complete = reader(), []
+    reading, refusal = Reading(), None
     try:
         for part in parts:
-            made.feed(part)
-            while (request := made.next()) is not None:
-                head = request.cached.head
-                body = request.body.read()
-                request.body.close()
-                assert len(body) == request.body_length
-                complete.append((head.method, head.target.decode("latin-1"), body))
-                if not head.keep_alive:
-                    return complete, None
+            reading.feed(part)
     except RequestError as error:
-        return complete, int(error.status[:3])
-    finally:
-        made.close()
-    return complete, None
+        refusal = int(error.status[:3])
+    complete = []
+    for one in reading.requests:
+        complete.append((one.head.method, one.head.target.decode("latin-1"), one.body))
+        if not one.head.keep_alive:
+            return complete, None
+    return complete, refusal
 
 
 @fuzzed

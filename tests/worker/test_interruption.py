@@ -63,8 +63,8 @@ def test_the_worker_leaves_for_the_application_only(caplog):
 
 def test_a_time_out_of_a_handler_is_no_client_that_has_gone():
     """TimeoutError is an OSError; one of the system's has a number."""
-    from preforkd.http.response import ClientGoneError
     from preforkd.worker.wsgi import connection
+    from preforkd.worker.wsgi.response import ClientGoneError
 
     handlers = TimeoutError("late")
     assert connection._as_client_gone(handlers) is handlers

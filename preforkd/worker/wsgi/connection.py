@@ -27,9 +27,9 @@ from preforkd.apps import wsgi
 from preforkd.config.address import as_ipv4
 from preforkd.http.head import Budget
 from preforkd.http.request import Request, RequestReader
-from preforkd.http.response import ClientGoneError, Response
 from preforkd.logs.access_log import CompletedRequest
 from preforkd.worker.listener_context import CachedHead, ListenerContext
+from preforkd.worker.wsgi.response import ClientGoneError, Response
 
 FIRST_RECEIVE = 4096
 """Bytes of the first receive on an idle connection; bytes behind the head are copied."""

@@ -25,11 +25,12 @@ from preforkd.apps import wsgi
 from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings
 from preforkd.http.body import BudgetError, StorageError
+from preforkd.http.engine import HttpEngine
 from preforkd.http.forwarded import Trust
 from preforkd.http.head import Budget, RequestError, unparsed_head
 from preforkd.http.proxy_header import ProxyHeader, ProxyHeaderError
 from preforkd.http.request import Request
-from preforkd.http.response import CONTINUE, ClientGoneError, Renderer, Response
+from preforkd.http.response import CONTINUE, Renderer
 from preforkd.ipc.handoff import HandedConnection, HandoffQueue, ReceivedConnection, as_file, fits
 from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST, CompletedRequest, open_access_log
 from preforkd.worker.acceptor import Acceptor
@@ -38,6 +39,7 @@ from preforkd.worker.interruption import comes_from_application, retire_after, r
 from preforkd.worker.listener_context import Build, CachedHead, Endpoint, HttpListener
 from preforkd.worker.tls import TlsSocket
 from preforkd.worker.wsgi.connection import FIRST_RECEIVE, Connection, OutputLimits, Waiting
+from preforkd.worker.wsgi.response import ClientGoneError, Response
 from preforkd.worker.wsgi.takeover import Takeover
 from preforkd.worker.wsgi.threads import ThreadPool
 
@@ -771,8 +773,12 @@ class WsgiLoop:
         self, connection: Connection, cached: CachedHead, body: IO[bytes], length: int
     ) -> None:
         """Call the application; touches no state of the loop except this connection."""
+        engine: HttpEngine[CachedHead]
+        engine = HttpEngine(connection.context.bounds, connection.context.cached_head)
+        engine.take_whole(cached)
         response = Response(
             connection,
+            engine,
             self._renderer,
             head_only=cached.head_only,
             http11=cached.http11,
