@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
+from preforkd.config.prefix import below
+
 logger = logging.getLogger("preforkd.app")
 
 Environ = dict[str, Any]
@@ -172,6 +174,18 @@ class OriginProtocol(Protocol):
     def scheme(self) -> str | None:
         """The scheme of the client's request: http or https."""
 
+    @property
+    def host(self) -> str | None:
+        """The host that the client addressed, without port."""
+
+    @property
+    def port(self) -> str | None:
+        """The port that the client addressed."""
+
+    @property
+    def prefix(self) -> str:
+        """The mount prefix; empty: the application is mounted at the root."""
+
 
 def environ_builder(
     server: str, port: str, *, secure: bool, threads: bool
@@ -185,9 +199,21 @@ def environ_builder(
             environ["wsgi.url_scheme"] = origin.scheme
         if origin.address is not None:
             environ["REMOTE_ADDR"] = origin.address
+        if origin.host is not None:
+            environ["SERVER_NAME"] = origin.host
+        if origin.port is not None:
+            environ["SERVER_PORT"] = origin.port
+        if origin.prefix:
+            mount(environ, origin.prefix)
         return environ
 
     return build
+
+
+def mount(environ: Environ, prefix: str) -> None:
+    """Move the mount prefix from the path to SCRIPT_NAME."""
+    environ["SCRIPT_NAME"] = prefix
+    environ["PATH_INFO"] = below(environ["PATH_INFO"], prefix)
 
 
 def environ_for(head: RequestHeadProtocol, base: Environ) -> Environ:

@@ -7,7 +7,13 @@ from msgspec import Struct
 
 from preforkd.config.fields import get, leaves
 from preforkd.config.kinds import ApplicationKind, kind_of
-from preforkd.config.settings import AccessLogSettings, ControlSettings, ListenSettings, Settings
+from preforkd.config.settings import (
+    AccessLogSettings,
+    ControlSettings,
+    ListenSettings,
+    ProxySettings,
+    Settings,
+)
 from preforkd.config.target import is_request
 from preforkd.errors import Place
 
@@ -58,6 +64,7 @@ def _in_listeners(settings: Settings, secrets: Collection[str]) -> Iterator[Cont
         yield from _in_listener(listen, path)
     if settings.proxy.headers != "off" and not trusts:
         yield Contradiction("proxy.headers", "no proxy is trusted", hint)
+    yield from _in_parameters(settings.proxy)
     for setting in ("http.healthy", "http.ready"):
         path = get(settings, setting)
         if path and not _PROBE.fullmatch(path):
@@ -65,6 +72,17 @@ def _in_listeners(settings: Settings, secrets: Collection[str]) -> Iterator[Cont
         if path and settings.app.check.partition("?")[0] == path:
             message = f"the worker itself answers {path} ({setting})"
             yield Contradiction("app.check", message, "use a path of the application")
+
+
+def _in_parameters(proxy: ProxySettings) -> Iterator[Contradiction]:
+    if proxy.headers == "off" and proxy.parameters != ProxySettings().parameters:
+        yield Contradiction(
+            "proxy.parameters", "no effect with proxy.headers: off", "set proxy.headers"
+        )
+    for name in ("port", "prefix"):
+        if proxy.headers == "forwarded" and name in proxy.parameters:
+            message = f"the header Forwarded has no parameter {name}"
+            yield Contradiction("proxy.parameters", message, "set proxy.headers: x-forwarded")
 
 
 def _in_listener(listen: ListenSettings, path: str) -> Iterator[Contradiction]:

@@ -19,7 +19,9 @@ from preforkd.config.credentials import KEY, Credentials
 from preforkd.config.document import Entry, Mapping, Node, Scalar, Sequence
 from preforkd.config.fields import Field, Form, fields_of, leaves
 from preforkd.config.peers import parse_peers
+from preforkd.config.prefix import parse_prefix
 from preforkd.config.settings import ListenSettings, Settings
+from preforkd.config.settings_http import PARAMETERS
 from preforkd.config.target import parse_check, parse_reference, parse_target, parse_warm_up
 from preforkd.core.text import masked
 from preforkd.errors import Place, Problem, did_you_mean
@@ -33,12 +35,19 @@ def _check_field_value(text: str) -> None:
         raise ValueError(f"{text!r} is not a valid header value: use printable ASCII characters")
 
 
+def _check_parameter(text: str) -> None:
+    if text not in PARAMETERS:
+        raise ValueError(f"{text!r} is not a parameter; expected one of {', '.join(PARAMETERS)}")
+
+
 _GRAMMARS: dict[str, Callable[[str], object]] = {
     "app.target": parse_target,
     "app.check": parse_check,
     "app.warm_up": parse_warm_up,
     "hooks": lambda text: text and parse_reference(text),
+    "http.prefix": parse_prefix,
     "http.server": _check_field_value,
+    "proxy.parameters": _check_parameter,
     "proxy.trusted": parse_peers,
 }
 _VARIABLE_LIMIT = 128 * 1024

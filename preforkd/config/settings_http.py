@@ -152,6 +152,14 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             kinds=ALL_KINDS,
         ),
     ] = 10_000
+    prefix: Annotated[
+        str,
+        declare(
+            "Path below which the application is mounted, for example /shop: SCRIPT_NAME or root_path. A "
+            "proxy may strip it from the path of a request or not. Empty: the root.",
+            GENERATION,
+        ),
+    ] = ""
     server: Annotated[
         str,
         declare("Value of the Server header. Empty: the header is not sent.", GENERATION),
@@ -208,6 +216,10 @@ class TlsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = ""
 
 
+PARAMETERS = ("for", "proto", "host", "port", "prefix")
+"""What ``proxy.parameters`` may name; the first three exist in RFC 7239."""
+
+
 class ProxySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Reverse proxies, and what they may declare about a client."""
 
@@ -222,12 +234,23 @@ class ProxySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     headers: Annotated[
         Literal["off", "forwarded", "x-forwarded"],
         declare(
-            "Headers by which a trusted proxy names the client: Forwarded, or X-Forwarded-For and "
-            "X-Forwarded-Proto; from other peers, these are removed. off: they have no special meaning.",
+            "Headers by which a trusted proxy names the client: Forwarded, or X-Forwarded-For, "
+            "X-Forwarded-Proto and so on; from other peers, these are removed. off: they have no special "
+            "meaning.",
             GENERATION,
             kinds=HTTP_KINDS,
         ),
     ] = "off"
+    parameters: Annotated[
+        tuple[str, ...],
+        declare(
+            "Parameters that are taken from these headers: for, proto, host; with X-Forwarded-Port and "
+            "X-Forwarded-Prefix also port and prefix. Name only those that the proxy itself sets: it passes "
+            "on what a client sent as any other.",
+            GENERATION,
+            kinds=HTTP_KINDS,
+        ),
+    ] = ("for", "proto")
 
 
 class AccessLogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,22 +1,25 @@
 """The client as a proxy reports it by forwarded headers, and which peers are trusted to report it.
 
-RFC 7239; the de facto X-Forwarded-For and -Proto. They are believed from trusted peers only: any client can
-send them.
+RFC 7239; the de facto X-Forwarded-For, -Proto, -Host, -Port and -Prefix. They are believed from trusted peers
+only, as any client can send them, and only those that the administrator names: a proxy passes on the others.
 """
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from preforkd.config.peers import parse_peers, unmapped
+from preforkd.config.prefix import parse_prefix
 from preforkd.http.head import RequestHead
+from preforkd.http.lines import is_authority
 
 _FORWARDING = re.compile(rb"forwarded|x-forwarded(-.*)?|x-real-ip")
 _PAIR = re.compile(
     r'[ \t]*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)=(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z:\[\]]+)|"([^"\\]*)")[ \t]*'
 )
+_PORT = re.compile(r"0*[1-9][0-9]{0,4}")
 _NODE = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[\w.-]+)?|([0-9.]+)(?::[\w.-]+)?|([0-9A-Fa-f:.]+)")
 
 
@@ -45,10 +48,18 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The client as the proxy reported it; None: not reported."""
+    """What trusted proxies reported of the client and of the request that it sent; None: not reported."""
 
     address: str | None = None
     scheme: str | None = None
+    host: str | None = None
+    """The host that the client addressed, without port."""
+    port: str | None = None
+    """The port that the client addressed."""
+    authority: bytes | None = None
+    """The Host header with reported host and port."""
+    prefix: str = ""
+    """The mount prefix: ``http.prefix``, unless a proxy reported another one."""
 
 
 def without_forwarding(head: RequestHead) -> tuple[tuple[bytes, bytes], ...]:
@@ -56,21 +67,48 @@ def without_forwarding(head: RequestHead) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(field for field in head.headers if not _FORWARDING.fullmatch(field[0]))
 
 
-def forwarded(head: RequestHead, style: str, trust: Trust) -> Origin:
+def with_host(head: RequestHead, authority: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers with another Host."""
+    if head.first(b"host") is None:
+        return (*head.headers, (b"host", authority))
+    return tuple((k, authority) if k == b"host" else (k, value) for k, value in head.headers)
+
+
+def forwarded(
+    head: RequestHead,
+    style: str,
+    trust: Trust,
+    parameters: Collection[str] = ("for", "proto"),
+    prefix: str = "",
+) -> Origin:
     """Return what the trusted proxies reported, in the ``forwarded`` or the ``x-forwarded`` style.
 
-    The addresses are read from the nearest proxy outwards; the first that is not trusted is the client.
-    Malformed values count as not reported.
+    ``parameters``: those that are taken, of for, proto, host, port and prefix. ``prefix``: the mount prefix if
+    none is reported. The addresses are read from the nearest proxy outwards; the first that is not trusted is
+    the client. Of all other parameters the nearest proxy's value counts. Malformed values count as not reported.
     """
     names: Iterable[str]
     if style == "forwarded":
         elements = _elements(",".join(_values(head, b"forwarded")))
-        schemes = [_pairs(elements[-1]).get("proto", "")]
+        nearest = _pairs(elements[-1])
         names = (_pairs(element).get("for", "") for element in reversed(elements))
     else:
-        schemes = ",".join(_values(head, b"x-forwarded-proto")).split(",")
+        nearest = {name: _last(head, b"x-forwarded-" + name.encode()) for name in parameters}
         names = reversed(",".join(_values(head, b"x-forwarded-for")).split(","))
-    scheme = schemes[-1].strip().lower()
+    nearest = {name: nearest.get(name, "") for name in parameters}
+    scheme = nearest.get("proto", "").lower()
+    host, port, authority = _addressed(head, nearest.get("host", ""), nearest.get("port", ""))
+    return Origin(
+        address=_client(names, trust) if "for" in nearest else None,
+        scheme=scheme if scheme in {"http", "https"} else None,
+        host=host,
+        port=port,
+        authority=authority,
+        prefix=_prefix(nearest.get("prefix", ""), prefix),
+    )
+
+
+def _client(names: Iterable[str], trust: Trust) -> str | None:
     client = None
     for name in names:
         address = _address(name)
@@ -79,7 +117,41 @@ def forwarded(head: RequestHead, style: str, trust: Trust) -> Origin:
         client = address
         if not trust.trusts(address):
             break
-    return Origin(client, scheme if scheme in {"http", "https"} else None)
+    return client
+
+
+def _addressed(
+    head: RequestHead, authority: str, port: str
+) -> tuple[str | None, str | None, bytes | None]:
+    """Return host, port and Host header of the client's request.
+
+    A port that is reported by itself is the one of the host, which otherwise is the request's.
+    """
+    reported = is_authority(authority.encode("latin-1"))
+    if not _PORT.fullmatch(port) or int(port) > 65535:
+        port = ""
+    if not reported and not port:
+        return None, None, None
+    whole = authority if reported else (head.first(b"host") or b"").decode("latin-1")
+    host, separator, own = whole.rpartition(":")
+    if not separator or own.endswith("]"):
+        host, own = whole, ""
+    if port:
+        whole = f"{host}:{port}" if host else ""
+    name = host if reported else None
+    return name, port or own or None, whole.encode("latin-1") or None
+
+
+def _prefix(text: str, default: str) -> str:
+    try:
+        return parse_prefix(text.rstrip("/")) if text else default
+    except ValueError:
+        return default
+
+
+def _last(head: RequestHead, name: bytes) -> str:
+    values = _values(head, name)
+    return values[-1].rpartition(",")[2].strip(" \t") if values else ""
 
 
 def _values(head: RequestHead, name: bytes) -> list[str]:

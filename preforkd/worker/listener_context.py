@@ -28,7 +28,6 @@ _HEAD_SIZE = 2048
 _SEEN = 1024
 _SLOW = (b"P", b"\r")
 """First bytes of input that is mostly more than a head: POST, PUT, PATCH, and empty lines."""
-_UNKNOWN = Origin()
 _WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
 
 Template = dict[str, Any]
@@ -132,6 +131,8 @@ class HttpListener:
                 probes=probes,
                 style=settings.proxy.headers,
                 trust=trusted,
+                parameters=settings.proxy.parameters,
+                prefix=http.prefix,
                 wildcard=host in _WILDCARDS,
             )
             for trusted in (None, trust)
@@ -143,7 +144,8 @@ class ListenerContext:
     """The shared state of one listener's connections, for trusted peers or for all others.
 
     ``style`` names the headers by which a trusted proxy names the client: forwarded, x-forwarded or off.
-    ``trust`` is None for peers that are not trusted.
+    ``trust`` is None for peers that are not trusted. ``parameters``: those of the headers that are taken.
+    ``prefix``: the mount prefix.
     """
 
     def __init__(
@@ -155,6 +157,8 @@ class ListenerContext:
         probes: dict[bytes, str],
         style: str = "off",
         trust: Trust | None = None,
+        parameters: tuple[str, ...] = ("for", "proto"),
+        prefix: str = "",
         wildcard: bool = False,
     ) -> None:
         self.index = index
@@ -168,6 +172,8 @@ class ListenerContext:
         self._probes = probes
         self._style = style
         self._trust = trust
+        self._parameters = parameters
+        self._direct = Origin(prefix=prefix)
         self._parser = HeadParser(bounds)
 
     @property
@@ -217,12 +223,16 @@ class ListenerContext:
 
     def _parse(self, data: bytes) -> CachedHead:
         head = self._parser.parse(data)
-        origin, visible = _UNKNOWN, head
+        origin, visible = self._direct, head
         if self._style != "off":
             if self._trust is None:
                 visible = replace(head, headers=forwarded.without_forwarding(head))
             else:
-                origin = forwarded.forwarded(head, self._style, self._trust)
+                origin = forwarded.forwarded(
+                    head, self._style, self._trust, self._parameters, origin.prefix
+                )
+                if origin.authority is not None:
+                    visible = replace(head, headers=forwarded.with_host(head, origin.authority))
         probe = ""
         if self._probes and head.method in {"GET", "HEAD"}:
             probe = self._probes.get(head.target.partition(b"?")[0], "")

@@ -111,6 +111,11 @@ TRUSTED = "proxy: {trusted: [127.0.0.1]"
         (TRUSTED + "}", ["proxy.trusted"]),
         (TRUSTED + ", headers: forwarded}", []),
         (TRUSTED + "}\nlisten: [':1', {address: ':2', proxy_protocol: true}]", []),
+        # Parameters that no header carries.
+        ("proxy: {parameters: [for, host]}", ["proxy.parameters"]),
+        (TRUSTED + ", headers: forwarded, parameters: [for, host]}", []),
+        (TRUSTED + ", headers: forwarded, parameters: [port, prefix]}", ["proxy.parameters"] * 2),
+        (TRUSTED + ", headers: x-forwarded, parameters: [port, prefix]}", []),
         # A format that no target uses.
         ("access_log: {target: 'off', format: json}", ["access_log.format"]),
         ("access_log: {target: journal, format: json}", ["access_log.format"]),

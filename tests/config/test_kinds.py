@@ -60,6 +60,7 @@ SETTINGS = {
     "http.spool": (WSGI, 9),
     "http.spool_total": (WSGI, "2G"),
     "http.connections": (HTTP, 9),
+    "http.prefix": (HTTP, "/shop"),
     "http.server": (HTTP, "x"),
     "http.healthy": (HTTP, "/h"),
     "http.ready": (HTTP, "/r"),
@@ -86,6 +87,15 @@ SETTINGS = {
         "forwarded",
         {
             "proxy.trusted": ["10.0.0.0/8"],
+            "listen": [{"address": ":81", "proxy_protocol": True}],
+        },
+    ),
+    "proxy.parameters": (
+        HTTP,
+        ["for", "host"],
+        {
+            "proxy.trusted": ["10.0.0.0/8"],
+            "proxy.headers": "forwarded",
             "listen": [{"address": ":81", "proxy_protocol": True}],
         },
     ),

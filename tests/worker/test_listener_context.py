@@ -74,6 +74,35 @@ def test_nobody_else_does():
     assert not [key for key in cached.template if "FORWARDED" in key]
 
 
+REPORTED = b"X-Forwarded-Host: a.b:81\r\nX-Forwarded-Prefix: /other\r\n"
+MOUNTED = {"style": "x-forwarded", "prefix": "/shop", "parameters": ("host", "port", "prefix")}
+
+
+def test_a_trusted_proxy_names_host_port_and_prefix():
+    """As with Werkzeug's ProxyFix; the prefix replaces the setting."""
+    trusted = context(trust=Trust(["10.0.0.0/8"]), **MOUNTED)
+    template = trusted.cached_head(HEAD % (b"other/x", REPORTED)).template
+    assert template["HTTP_HOST"] == "a.b:81"
+    assert (template["SERVER_NAME"], template["SERVER_PORT"]) == ("a.b", "81")
+    assert (template["SCRIPT_NAME"], template["PATH_INFO"]) == ("/other", "/x")
+    template = trusted.cached_head(HEAD % (b"x", b"X-Forwarded-Port: 443\r\n")).template
+    assert template["HTTP_HOST"] == "h:443"
+    assert (template["SERVER_NAME"], template["SERVER_PORT"]) == ("localhost", "443")
+    assert (template["SCRIPT_NAME"], template["PATH_INFO"]) == ("/shop", "/x")
+
+
+@pytest.mark.parametrize("style", ["off", "x-forwarded"])
+def test_the_mount_prefix_is_a_setting(style):
+    """For peers that are not trusted too, which name none; whether it was stripped or not."""
+    one = context(**{**MOUNTED, "style": style})
+    template = one.cached_head(HEAD % (b"shop%2Fx?q", REPORTED)).template
+    assert (template["SCRIPT_NAME"], template["PATH_INFO"]) == ("/shop", "/x")
+    assert (template["HTTP_HOST"], template["SERVER_NAME"]) == ("h", "localhost")
+    assert template["REQUEST_URI"] == "/shop%2Fx?q"
+    assert one.cached_head(HEAD % (b"x", b"")).template["PATH_INFO"] == "/x"
+    assert one.cached_head(HEAD % (b"shop", b"")).template["PATH_INFO"] == ""
+
+
 def test_without_proxies_they_are_headers_like_others():
     """Left to the application."""
     cached = context().cached_head(HEAD % (b"", FORWARDED))
