@@ -79,6 +79,7 @@ TESTED_ELSEWHERE = {
     "config/settings.py": "declarations: test_generate, test_reader and test_consistency go through all",
     "config/settings_http.py": "declarations, as config/settings.py",
     "config/settings_pool.py": "declarations, as config/settings.py",
+    "config/settings_tls.py": "declarations, as config/settings.py",
     "config/settings_websocket.py": "declarations, as config/settings.py",
     "control/varlink.py": "declarations: test_dispatch and test_introspection go through all",
     "control/records.py": "records without a line of code",

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -132,7 +133,9 @@ def _property(field: Field) -> dict[str, Any]:
 
 def _scalar(field: Field) -> dict[str, Any]:
     if field.form is Form.CHOICE:
-        return {"enum": list(field.choices)}
+        # Editors take a bare 1.2 for a number.
+        numbers = [float(choice) for choice in field.choices if re.fullmatch(r"\d+\.\d+", choice)]
+        return {"enum": [*field.choices, *numbers]}
     if field.form is Form.INTEGER:
         number = {"type": "integer", "minimum": field.ge, "maximum": field.le}
         return {"anyOf": [number, {"enum": list(field.choices)}]} if field.choices else number

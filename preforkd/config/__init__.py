@@ -3,8 +3,8 @@
 Theory of operation
 ===================
 
-**Declaration.** `settings` (with `settings_pool`, `settings_http` and `settings_websocket`, one struct per
-section) declares each setting: name, type, default, bounds, help, and what a reload does with it.
+**Declaration.** `settings` (with `settings_pool`, `settings_http`, `settings_tls` and `settings_websocket`, one
+struct per section) declares each setting: name, type, default, bounds, help, and what a reload does with it.
 `declaration.declare` puts this into the type's annotation. `fields` reads it back as `Field` records. The
 reader, `etc/preforkd.yaml`, the JSON Schema and preforkd.yaml(5) are all made from these records
 (`preforkd.cli.generate`), so no setting is described twice. `kinds` has what holds for stream handlers, WSGI and

@@ -13,6 +13,7 @@ from preforkd.config.settings import (
     ListenSettings,
     ProxySettings,
     Settings,
+    TlsSettings,
 )
 from preforkd.config.target import is_request
 from preforkd.errors import Place
@@ -134,8 +135,7 @@ def _without_listener(settings: Settings, secrets: Collection[str]) -> Iterator[
 
 
 def _without_effect(settings: Settings, secrets: Collection[str]) -> Iterator[Contradiction]:
-    if settings.tls.key and not _has_certificate(settings, secrets):
-        yield Contradiction("tls.key", "a key needs a certificate", "set tls.certificate")
+    yield from _in_tls(settings, secrets)
     log = settings.access_log
     if log.format != AccessLogSettings().format and log.target in {"off", "journal"}:
         message = f"no effect with access_log.target: {log.target}"
@@ -144,6 +144,27 @@ def _without_effect(settings: Settings, secrets: Collection[str]) -> Iterator[Co
         for name in ("mode", "group"):
             if getattr(settings.control, name) != getattr(ControlSettings(), name):
                 yield Contradiction(f"control.{name}", "there is no control socket", "remove it")
+
+
+def _in_tls(settings: Settings, secrets: Collection[str]) -> Iterator[Contradiction]:
+    tls = settings.tls
+    if not _has_certificate(settings, secrets):
+        for field in leaves(TlsSettings, "tls."):
+            if get(settings, field.path) != field.default or field.path in secrets:
+                yield Contradiction(
+                    field.path, "no effect without a certificate", "set tls.certificate"
+                )
+        return
+    authorities = bool(tls.client_ca) or "tls.client_ca" in secrets
+    if authorities and tls.verify == "off":
+        hint = "set tls.verify to required or optional"
+        yield Contradiction("tls.client_ca", "no effect: tls.verify is off", hint)
+    if not authorities and tls.verify != "off":
+        message = "no authority is set that signs the certificates of clients"
+        yield Contradiction("tls.verify", message, "set tls.client_ca")
+    if tls.ciphers and tls.minimum_version == "1.3":
+        message = "no effect with tls.minimum_version: 1.3: these are ciphers of TLS 1.2"
+        yield Contradiction("tls.ciphers", message, "remove it")
 
 
 def _in_sizes(settings: Settings) -> Iterator[Contradiction]:

@@ -50,11 +50,18 @@ _GRAMMARS: dict[str, Callable[[str], object]] = {
     "proxy.parameters": _check_parameter,
     "proxy.trusted": parse_peers,
 }
+_NAME_GRAMMARS: dict[str, tuple[re.Pattern[str], str]] = {
+    "app.environment": (re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), "name of a variable"),
+    "tls.certificates": (
+        re.compile(r"(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"),
+        "host name in ASCII",
+    ),
+}
+"""What the names of a mapping look like, and what they are."""
 _VARIABLE_LIMIT = 128 * 1024
 """Longest NAME=value in bytes, with its final NUL: MAX_ARG_STRLEN of execve(2)."""
 _ALWAYS_UTF8 = frozenset({"app.directory", "app.python"})
 """Paths that are encoded as UTF-8 whatever the locale is."""
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Reader:
@@ -219,25 +226,19 @@ class Reader:
             self._report(node.place, field.path, f"expected {field.allowed()}", "write NAME: value")
             return False, None
         values: dict[str, str] = {}
+        grammar, what = _NAME_GRAMMARS[field.path]
         for entry in node.entries:
             name = entry.key.text
             path = f"{field.path}.{name}"
             value = self._plain(path, entry.value)
-            if not _VARIABLE.fullmatch(name):
-                self._report(entry.key.place, path, f"{name!r} is not a valid name of a variable")
+            if not grammar.fullmatch(name):
+                self._report(entry.key.place, path, f"{name!r} is not a valid {what}")
             elif value is None:
                 continue
             elif not isinstance(value, Scalar):
                 self._report(value.place, path, "expected a single value")
-            elif "\0" in value.text:
-                self._report(value.place, path, "the value contains a NUL character")
-            elif (size := len(f"{name}={value.text}\0".encode())) > _VARIABLE_LIMIT:
-                message = (
-                    f"{size} bytes exceed the limit of Linux for a variable ({_VARIABLE_LIMIT})"
-                )
-                self._report(
-                    value.place, path, message, "store the value in a file and pass the file's name"
-                )
+            elif problem := _problem_of_named(field.path, name, value.text):
+                self._report(value.place, path, *problem)
             else:
                 values[name] = value.text
                 self.origins[path] = value.place
@@ -313,6 +314,23 @@ def _parse(field: Field, text: str) -> Any:
             if "\0" in text:
                 raise ValueError("the text contains a NUL character")
             return text
+
+
+def _problem_of_named(setting: str, name: str, text: str) -> tuple[str, str] | None:
+    """Return what is wrong with a value in a mapping, and a hint; None: nothing."""
+    if "\0" in text:
+        return "the value contains a NUL character", ""
+    if setting == "app.environment":
+        size = len(f"{name}={text}\0".encode())
+        if size > _VARIABLE_LIMIT:
+            message = f"{size} bytes exceed the limit of Linux for a variable ({_VARIABLE_LIMIT})"
+            return message, "store the value in a file and pass the file's name"
+        return None
+    try:
+        _require_encodable(text)
+    except ValueError as error:
+        return str(error), ""
+    return None
 
 
 def _require_encodable(text: str) -> None:

@@ -15,7 +15,6 @@ from preforkd.config.settings_http import (
     AccessLogSettings,
     HttpSettings,
     ProxySettings,
-    TlsSettings,
 )
 from preforkd.config.settings_pool import (
     MemorySettings,
@@ -25,6 +24,7 @@ from preforkd.config.settings_pool import (
     WorkerLimitSettings,
     WorkersSettings,
 )
+from preforkd.config.settings_tls import TlsSettings
 from preforkd.config.settings_websocket import WebSocketSettings
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The sections http, tls, proxy and access_log: what the HTTP workers do with a connection."""
+"""The sections http, proxy and access_log: what the HTTP workers do with a connection."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -194,26 +194,6 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             kinds=SPOOLING_KINDS,
         ),
     ] = 64 * MIB
-
-
-class TlsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Certificate and key of listeners with ``tls: true``; read again by each generation of workers."""
-
-    certificate: Annotated[
-        str,
-        declare(
-            "Path of the certificate with its chain, in PEM format; or {credential: NAME}.",
-            GENERATION,
-        ),
-    ] = ""
-    key: Annotated[
-        str,
-        declare(
-            "Path of the private key, in PEM format; or {credential: NAME}. Empty: the key is in the "
-            "certificate's file.",
-            GENERATION,
-        ),
-    ] = ""
 
 
 PARAMETERS = ("for", "proto", "host", "port", "prefix")

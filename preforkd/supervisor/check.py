@@ -26,7 +26,7 @@ _STACKS_TIMEOUT = 2.0
 """Seconds to wait for the stacks of the zygote."""
 _POLL = 0.05
 """Seconds between two checks whether the stacks are complete."""
-_OF_TLS = frozenset({"tls.certificate", "tls.key"})
+_HOSTS = "tls.certificates."
 
 
 def check_application(configuration: Configuration, environment: dict[str, str]) -> Failure | None:
@@ -66,9 +66,14 @@ def check_application(configuration: Configuration, environment: dict[str, str])
 def _without_missing_tls(configuration: Configuration) -> Settings:
     # A certificate that only systemd passes to the service (a credential) is not there.
     settings = configuration.settings
-    if all(get(settings, name) for name in configuration.secrets & _OF_TLS):
+    if all(_is_known(settings, name) for name in configuration.secrets if name.startswith("tls.")):
         return settings
     return replace(settings, listen=[replace(entry, tls=False) for entry in settings.listen])
+
+
+def _is_known(settings: Settings, secret: str) -> bool:
+    host = secret.removeprefix(_HOSTS)
+    return host in settings.tls.certificates if host != secret else bool(get(settings, secret))
 
 
 def _request_load(

@@ -16,6 +16,7 @@ HTTP = ("wsgi", "asgi")
 WSGI = ("wsgi",)
 ASGI = ("asgi",)
 REFORKED = ("stream", "wsgi")
+SPEAKS_TLS = {"tls.certificate": "/c.pem", "listen": [{"address": ":81", "tls": True}]}
 SETTINGS = {
     "app.target": (ALL, "wsgi:a:b"),
     "app.directory": (ALL, "/srv"),
@@ -72,11 +73,13 @@ SETTINGS = {
     "websocket.ping_timeout": (ASGI, 9),
     "websocket.close_timeout": (ASGI, 9),
     "tls.certificate": (ALL, "/c.pem", {"listen": [{"address": ":81", "tls": True}]}),
-    "tls.key": (
-        ALL,
-        "/k.pem",
-        {"tls.certificate": "/c.pem", "listen": [{"address": ":81", "tls": True}]},
-    ),
+    "tls.key": (ALL, "/k.pem", SPEAKS_TLS),
+    "tls.key_password": (ALL, "x", SPEAKS_TLS),
+    "tls.certificates": (ALL, {"*.shop.example": "/c.pem"}, SPEAKS_TLS),
+    "tls.client_ca": (ALL, "/ca.pem", {**SPEAKS_TLS, "tls.verify": "optional"}),
+    "tls.verify": (ALL, "required", {**SPEAKS_TLS, "tls.client_ca": "/ca.pem"}),
+    "tls.minimum_version": (ALL, "1.3", SPEAKS_TLS),
+    "tls.ciphers": (ALL, "AESGCM", SPEAKS_TLS),
     "proxy.trusted": (
         ALL,
         ["10.0.0.0/8"],
@@ -220,6 +223,13 @@ STREAM = {"app.target": "stream:a:b", "http.header_timeout": 9, "http.connection
         # One setting for which another is missing.
         ({"tls.certificate": "/c.pem"}, ["tls.certificate"]),
         ({"tls.key": "/k.pem"}, ["tls.key"]),
+        ({"tls.key_password": "x"}, ["tls.key_password"]),
+        ({"tls.certificates": {"a": "/c.pem"}}, ["tls.certificates"]),
+        ({"tls.minimum_version": "1.3"}, ["tls.minimum_version"]),
+        ({"tls.client_ca": "/c", "tls.verify": "required"}, ["tls.client_ca", "tls.verify"]),
+        ({**SPEAKS_TLS, "tls.client_ca": "/ca.pem"}, ["tls.client_ca"]),
+        ({**SPEAKS_TLS, "tls.verify": "optional"}, ["tls.verify"]),
+        ({**SPEAKS_TLS, "tls.ciphers": "A", "tls.minimum_version": "1.3"}, ["tls.ciphers"]),
         ({"proxy.trusted": ["10.0.0.1"]}, ["proxy.trusted"]),
         ({"access_log.format": "json"}, ["access_log.format"]),
         ({"access_log.format": "json", "access_log.target": "journal"}, ["access_log.format"]),

@@ -256,6 +256,9 @@ def test_an_override_replaces_the_places_of_the_previous_value():
 @pytest.mark.parametrize(
     ("text", "settings"),
     [
+        ("listen: {address: ':1', tls: on}\ntls: {certificate: /c, certificates: {a.example: /a, '*.b.example': /b, xn--c: /c}}", []),
+        ("tls: {certificates: {a_b: /a, '*': /b, 'a.*.b': /c, 'ä': /d, a.: /e}}", ["tls.certificates.a_b", "tls.certificates.*", "tls.certificates.a.*.b", "tls.certificates.ä", "tls.certificates.a."]),
+        ('tls: {certificates: {a: [x], b: "/x\\0"}}', ["tls.certificates.a", "tls.certificates.b"]),
         ("app: {environment: {'A=B': 1, 1A: 2, _A1: 3}}", ["app.environment.A=B", "app.environment.1A"]),
         ("app: {environment: {A: [1], B: {x: 1}}}", ["app.environment.A", "app.environment.B"]),
         ('app: {environment: {A: "x\\0"}}', ["app.environment.A"]),

@@ -82,6 +82,8 @@ def test_a_certificate_is_tried_unless_only_the_service_is_passed_it(failure):
     missing = failure("app = print", TLS + "/no/such.pem\n")
     assert "preforkd.yaml:4:16: tls.certificate: /no/such.pem" in missing.reason
     assert failure("app = print", TLS + "{credential: tls.certificate}\n") is None
+    others = "/no/such.pem\n  certificates: {a.example: {credential: a}}\n"
+    assert failure("app = print", TLS + others) is None
 
 
 def test_what_every_worker_needs_is_tried(failure, tmp_path):

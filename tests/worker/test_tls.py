@@ -1,15 +1,29 @@
 """TLS: certificates as they are found, and a socket that never blocks."""
 
+import contextlib
 import os
 import socket
 import ssl
 
 import pytest
 
-from preforkd.config.settings import TlsSettings
+from preforkd.config.settings import ListenSettings, Settings, TlsSettings
 from preforkd.errors import ConfigurationError
 from preforkd.worker import tls
-from tests.worker.certificate import CERTIFICATE, KEY
+from tests.worker.certificate import (
+    CERTIFICATE,
+    CLIENT_CA,
+    CLIENT_CERTIFICATE,
+    CLIENT_KEY,
+    ENCRYPTED_KEY,
+    KEY,
+    OTHER_CERTIFICATE,
+    OTHER_KEY,
+    PASSWORD,
+    SHOP_CERTIFICATE,
+    SHOP_KEY,
+)
+from tests.worker.serving import read_all, serving
 
 
 @pytest.mark.parametrize(
@@ -53,6 +67,65 @@ def test_what_cannot_be_used_is_named_by_its_file(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         tls.server_context(TlsSettings(certificate=CERTIFICATE, key="-----BEGIN NONSENSE"))
     assert "(a credential)" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("changed", "said", "hint"),
+    [
+        (
+            {"key": ENCRYPTED_KEY},
+            "tls.key: the key is encrypted (a credential)",
+            "set tls.key_password to {credential: NAME}",
+        ),
+        (
+            {"certificate": CERTIFICATE + ENCRYPTED_KEY, "key": ""},
+            "tls.certificate: the key is encrypted (a credential)",
+            "set tls.key_password to {credential: NAME}",
+        ),
+        (
+            {"key": ENCRYPTED_KEY, "key_password": "wrong"},
+            "tls.key_password: the key cannot be decrypted with it (a credential)",
+            "the password of this key",
+        ),
+        (
+            {"certificate": OTHER_CERTIFICATE, "key": ENCRYPTED_KEY, "key_password": PASSWORD},
+            "tls.certificate: certificate and key cannot be used (a credential): KEY_VALUES_MISMATCH",
+            "a PEM file",
+        ),
+        (
+            {"certificates": {"Shop.example": SHOP_CERTIFICATE}},
+            "tls.certificates.Shop.example: certificate and key cannot be used (a credential)",
+            "a PEM file",
+        ),
+        (
+            {"certificates": {"a.example": "/nowhere"}},
+            "tls.certificates.a.example: /nowhere: No such file",
+            "a PEM file",
+        ),
+        (
+            {"client_ca": "/nowhere", "verify": "required"},
+            "tls.client_ca: /nowhere: No such file",
+            "a PEM file",
+        ),
+        (
+            {"client_ca": KEY, "verify": "required"},
+            "tls.client_ca: it has no certificate (a credential)",
+            "a PEM file",
+        ),
+        (
+            {"ciphers": "none-such"},
+            "tls.ciphers: 'none-such' names no cipher of TLS 1.2",
+            "a list as in openssl-ciphers(1)",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(changed, said, hint):
+    """Each error names the setting, the file, and what to do; the text of a credential is in no message."""
+    with pytest.raises(ConfigurationError) as caught:
+        tls.server_context(TlsSettings(**{"certificate": CERTIFICATE, "key": KEY, **changed}))
+    assert said in caught.value.message
+    assert caught.value.problems[0].hint.startswith(hint)
+    assert "BEGIN" not in str(caught.value)
 
 
 @pytest.fixture
@@ -134,3 +207,230 @@ def test_an_abandoned_copy_says_nothing(ends):
             client.recv(1)
     finally:
         os.close(parents)
+
+
+# --- what a client is shown, and what it has to show -----------------------------------------------
+
+
+def client_context(*, own="", ciphers="DEFAULT", **more):
+    """Return the context of a client that trusts all certificates of the tests; ``own`` is its certificate."""
+    made = ssl.create_default_context(cadata=CERTIFICATE + OTHER_CERTIFICATE + SHOP_CERTIFICATE)
+    made.set_ciphers(ciphers)
+    for name, value in more.items():
+        setattr(made, name, value)
+    if own:
+        with tls._as_path("", own) as path:
+            made.load_cert_chain(path)
+    return made
+
+
+@contextlib.contextmanager
+def met(settings, client, host="localhost"):
+    """Let a client meet a server with these settings; yield both ends. Raises ssl.SSLError of the server."""
+    ours, theirs = socket.socketpair()
+    far = client.wrap_socket(theirs, server_hostname=host, do_handshake_on_connect=False)
+    near = tls.TlsSocket(ours, tls.server_context(settings))
+    try:
+        shake_hands(near, far)
+        yield near, far
+    finally:
+        near.close()
+        far.close()
+
+
+WITH_HOSTS = TlsSettings(
+    certificate=CERTIFICATE,
+    key=KEY,
+    certificates={
+        "Shop.Example": SHOP_CERTIFICATE + SHOP_KEY,
+        "*.shop.example": SHOP_CERTIFICATE + SHOP_KEY,
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("localhost", CERTIFICATE),
+        ("shop.example", SHOP_CERTIFICATE),
+        ("SHOP.example", SHOP_CERTIFICATE),
+        ("www.shop.example", SHOP_CERTIFICATE),
+        ("a.b.shop.example", CERTIFICATE),
+        ("example", CERTIFICATE),
+        (None, CERTIFICATE),
+    ],
+)
+def test_the_requested_host_decides_which_certificate_is_shown(host, shown):
+    """In any case of the letters; a wildcard stands for one level; for other hosts it is tls.certificate."""
+    client = client_context(check_hostname=False)
+    with met(WITH_HOSTS, client, host) as (_, far):
+        assert ssl.DER_cert_to_PEM_cert(far.getpeercert(True)) == shown
+
+
+OURS = {"certificate": CERTIFICATE, "key": KEY}
+MUTUAL = {**OURS, "client_ca": CLIENT_CA}
+CLIENT = CLIENT_CERTIFICATE + CLIENT_KEY
+STRANGER = OTHER_CERTIFICATE + OTHER_KEY
+OLD = {
+    "minimum_version": ssl.TLSVersion.TLSv1,
+    "maximum_version": ssl.TLSVersion.TLSv1_1,
+    "ciphers": "DEFAULT@SECLEVEL=0",  # OpenSSL offers the old versions no longer by itself
+}
+NOT_NEW = {"maximum_version": ssl.TLSVersion.TLSv1_2}
+
+
+@pytest.mark.parametrize("host", ["localhost", "shop.example"])
+@pytest.mark.parametrize(
+    ("settings", "client", "reason"),
+    [
+        ({**MUTUAL, "verify": "required"}, {}, "PEER_DID_NOT_RETURN_A_CERTIFICATE"),
+        ({**MUTUAL, "verify": "required"}, {"own": STRANGER}, "CERTIFICATE_VERIFY_FAILED"),
+        ({**MUTUAL, "verify": "optional"}, {"own": STRANGER}, "CERTIFICATE_VERIFY_FAILED"),
+        (OURS, OLD, "UNSUPPORTED_PROTOCOL"),
+        ({**OURS, "minimum_version": "1.3"}, NOT_NEW, "UNSUPPORTED_PROTOCOL"),
+        ({**OURS, "ciphers": "AES256"}, {**NOT_NEW, "ciphers": "AES128"}, "NO_SHARED_CIPHER"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_client_that_does_not_fulfil_the_settings_is_refused(settings, client, reason, host):
+    """Whichever host it requests: each setting applies to every certificate."""
+    settings = TlsSettings(**settings, certificates=WITH_HOSTS.certificates)
+    ends = met(settings, client_context(**client), host)
+    with pytest.raises(ssl.SSLError) as caught, ends:
+        pass
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("host", ["localhost", "shop.example"])
+@pytest.mark.parametrize("verify", ["optional", "required"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_facts_of_a_client_with_a_certificate(verify, version, host):
+    """Its name as nginx and mod_ssl give it: last part first, special characters escaped, in ASCII."""
+    settings = TlsSettings(**MUTUAL, verify=verify, certificates=WITH_HOSTS.certificates)
+    with met(settings, client_context(own=CLIENT, maximum_version=version), host) as (near, far):
+        facts = tls.client_facts(near.socket)
+        cipher = far.cipher()[0]
+    environ = facts.environ()
+    name = "CN=J\\C3\\BCrgen #1\\ ,UID=u1+OU=Web,O=Example\\, Inc.,C=DE"
+    assert environ == {
+        "SSL_PROTOCOL": "TLSv1.2" if version is ssl.TLSVersion.TLSv1_2 else "TLSv1.3",
+        "SSL_CIPHER": cipher,
+        "SSL_CLIENT_VERIFY": "SUCCESS",
+        "SSL_CLIENT_S_DN": name,
+        "SSL_CLIENT_I_DN": "CN=Client CA,O=Example",
+        "SSL_CLIENT_M_SERIAL": "1A2B",
+        "SSL_CLIENT_CERT": CLIENT_CERTIFICATE,
+    }
+    extension = facts.extension()
+    suite = extension.pop("cipher_suite")
+    assert suite in {0xC02B, 0xC02C, 0xCCA9, 0x1301, 0x1302, 0x1303}
+    assert extension == {
+        "server_cert": None,
+        "client_cert_chain": [CLIENT_CERTIFICATE],
+        "client_cert_name": name,
+        "client_cert_error": None,
+        "tls_version": 0x0303 if version is ssl.TLSVersion.TLSv1_2 else 0x0304,
+    }
+
+
+@pytest.mark.parametrize("settings", [OURS, {**MUTUAL, "verify": "optional"}])
+def test_the_facts_of_a_client_without_a_certificate(settings):
+    """No name, and the verification says NONE; a certificate that was not asked for is not looked at."""
+    own = CLIENT if settings is OURS else ""
+    with met(TlsSettings(**settings), client_context(own=own)) as (near, far):
+        facts = tls.client_facts(near.socket)
+        cipher = far.cipher()[0]
+    assert facts.environ() == {
+        "SSL_PROTOCOL": "TLSv1.3",
+        "SSL_CIPHER": cipher,
+        "SSL_CLIENT_VERIFY": "NONE",
+    }
+    assert facts.extension()["client_cert_chain"] == []
+    assert facts.extension()["client_cert_name"] is None
+
+
+@pytest.mark.parametrize(
+    ("value", "escaped"),
+    [
+        ('a,O=b+c;d<e>"f"\\', 'a\\,O=b\\+c\\;d\\<e\\>\\"f\\"\\\\'),
+        (" # ", "\\ #\\ "),
+        ("#a", "\\#a"),
+        ("a\nb\0", "a\\0Ab\\00"),
+        ("ü", "\\C3\\BC"),
+    ],
+)
+def test_a_value_cannot_pose_as_a_name(value, escaped):
+    """RFC 4514, section 2.4: nobody's common name may look like an organization."""
+    assert tls._distinguished_name(((("commonName", value),),)) == f"CN={escaped}"
+
+
+def test_an_encrypted_key_is_used_with_its_password():
+    """For the certificates of further hosts as well."""
+    settings = TlsSettings(
+        certificate=CERTIFICATE,
+        key=ENCRYPTED_KEY,
+        key_password=PASSWORD,
+        certificates={"localhost": CERTIFICATE + ENCRYPTED_KEY},
+    )
+    with met(settings, client_context()) as (_, far):
+        assert far.version() == "TLSv1.3"
+
+
+# --- the same over each kind -----------------------------------------------------------------------
+
+
+def answer_wsgi(_environ, start_response):
+    start_response("200 OK", [])
+    return [b"served"]
+
+
+async def answer_asgi(scope, _receive, send):
+    if scope["type"] != "http":
+        raise RuntimeError("only HTTP")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"served"})
+
+
+def answer_stream(connection, _peer):
+    connection.recv(100)
+    connection.sendall(b"served")
+
+
+APPLICATIONS = {"wsgi": answer_wsgi, "asgi": answer_asgi, "stream": answer_stream}
+
+
+def answer_of(worker, client, host):
+    """Return what a client gets for a request; an error of TLS, or the connection's end, is b""."""
+    try:
+        with client.wrap_socket(worker.connect(), server_hostname=host) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            return read_all(sock)
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize("kind", APPLICATIONS)
+def test_every_kind_serves_and_refuses_the_same_clients(kind, caplog):
+    """With a certificate that the authority has signed, by the requested host; others do not reach it."""
+    whole = Settings(
+        listen=(ListenSettings(name="test", tls=True),),
+        tls=TlsSettings(
+            certificate=CERTIFICATE,
+            key=ENCRYPTED_KEY,
+            key_password=PASSWORD,
+            certificates={"shop.example": SHOP_CERTIFICATE + SHOP_KEY},
+            client_ca=CLIENT_CA,
+            verify="required",
+            minimum_version="1.3",
+        ),
+    )
+    with serving(APPLICATIONS[kind], kind=kind, whole=whole) as worker:
+        for client in (
+            client_context(),
+            client_context(own=STRANGER),
+            client_context(own=CLIENT, maximum_version=ssl.TLSVersion.TLSv1_2),
+        ):
+            assert answer_of(worker, client, "localhost") == b""
+        for host in ("localhost", "shop.example"):
+            assert answer_of(worker, client_context(own=CLIENT), host).count(b"served") == 1
+    assert not caplog.records
