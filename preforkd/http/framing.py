@@ -99,7 +99,7 @@ class Chunked:
         end = data.find(b"\n", start, start + most + 2 - len(self._line))
         if end < 0:
             self._line += data[start : start + most + 2]
-            if len(self._line) > most:
+            if len(self._line) > most + 1:  # a CR may be the last byte
                 raise RequestError("400 Bad Request", "a chunk's size or a trailer is too long")
             return len(data)
         line = self._line + data[start : end + 1]

@@ -20,6 +20,7 @@ from preforkd.http.lines import (
     KEPT,
     LENGTH,
     MAX_CACHED_SIZE,
+    PROXY_CONNECTION,
     REQUEST_LINE,
     TOO_LARGE,
     UNDERSCORED,
@@ -48,8 +49,8 @@ _UNKNOWN_CODINGS = re.compile(
     + rb"[ \t]*,[ \t]*)+chunked"
 )  # fmt: skip
 """Codings of which the last is chunked, and no other one is; in small letters."""
-_ENDS_PARSER = frozenset((CONNECTION, LENGTH, CODING, UPGRADE))
-"""Fields after which a parser of llhttp cannot be used for another head."""
+_ENDS_PARSER = frozenset((CONNECTION, LENGTH, CODING, UPGRADE, PROXY_CONNECTION))
+"""Fields after which a parser of llhttp cannot be used for another head; it heeds Proxy-Connection as well."""
 _MAX_UNPARSED = 2048
 """Bytes of an unparsed request line that the access log shows."""
 _NONE: list[bytes] = []

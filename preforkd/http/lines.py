@@ -30,13 +30,16 @@ _HASH_SIGN, _PERCENT_SIGN, _UNDERSCORE = b"#%_"
 _MAX_DIGITS = 18
 """Digits of the largest Content-Length that is a number of 64 bits in any case."""
 
-PLAIN, UNDERSCORED, EXPECT, HOST, KEPT, CONNECTION, LENGTH, CODING, UPGRADE = range(9)
+PLAIN, UNDERSCORED, EXPECT, HOST, KEPT, CONNECTION, LENGTH, CODING, UPGRADE, PROXY_CONNECTION = (
+    range(10)
+)
 """The kinds of fields that the server evaluates; PLAIN is for the application only."""
 _KINDS = {
     b"connection": CONNECTION,
     b"content-length": LENGTH,
     b"expect": EXPECT,
     b"host": HOST,
+    b"proxy-connection": PROXY_CONNECTION,
     b"transfer-encoding": CODING,
     b"upgrade": UPGRADE,
 }

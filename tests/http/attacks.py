@@ -1,13 +1,28 @@
 """Requests that a server must refuse, and some that look alike and must be answered.
 
-Written from RFC 9110 and RFC 9112 and from the published weaknesses of other servers: each is one
-request as a client would send it, and the status with which it is refused (200: it is answered).
+Written from RFC 9110, RFC 9112 and RFC 6455 and from the published weaknesses of other servers. A row is what
+a client sends, and the statuses of the answers in their order. The server's own refusal is always the last; a
+dot means that the connection ends behind the last answer, too. Where ASGI answers differently, the row has its
+statuses and the reason.
 """
+
+from typing import NamedTuple
 
 G = b"GET / HTTP/1.1\r\nHost: h\r\n"
 P = b"POST / HTTP/1.1\r\nHost: h\r\n"
 TE = P + b"Transfer-Encoding: chunked\r\n\r\n"
 END = b"\r\n"
+GET, OLD = G + END, b"GET / HTTP/1.0\r\n"
+
+
+class Row(NamedTuple):
+    """A line of the table."""
+
+    name: str
+    data: bytes
+    expected: str
+    asgi: str = ""
+    why: str = ""
 
 
 def _line(line):
@@ -203,4 +218,211 @@ CHUNKS = [
     ("an extension", TE + b'1;a=b;c="d"\r\nx\r\n0\r\n\r\n', "200"),
     ("a trailer", TE + b"0\r\nContent-Length: 9\r\n\r\n", "200"),
 ]  # fmt: skip
-ATTACKS = [*REQUEST_LINES, *HOSTS, *FIELDS, *LENGTHS, *CODINGS, *CHUNKS]
+
+CONTROLS = (b"\0", b"\x01", b"\x08", b"\x0b", b"\x0c", b"\x1b", b"\x1f", b"\x7f", b"\x80", b"\xff", b"\r", b"\n", b" ", b"\t")  # fmt: skip
+CONTROLLED_LINES = [
+    (f"{control!r} {place}", _line(line.replace(b"?", control)), "400")
+    for control in CONTROLS
+    for place, line in (
+        ("within the method", b"G?ET / HTTP/1.1"),
+        ("within the target", b"GET /a?b HTTP/1.1"),
+        ("before the version", b"GET / ?HTTP/1.1"),
+        ("within the version", b"GET / HTTP/1?.1"),
+    )
+]  # fmt: skip
+VERSIONS = [
+    *((f"version 1.{minor}", _line(b"POST / HTTP/1.%d" % minor), "200") for minor in range(3, 10)),
+    *((f"version {number!r}", _line(b"GET / HTTP/" + number), "505") for number in (b"0.0", b"0.1", b"2.1", b"4.0", b"9.9")),
+    *((f"version {number!r}", _line(b"GET / HTTP/" + number), "400") for number in (b"", b".", b"1.", b".1", b"1,1", b"1.1.1", b"x.y", b"1.1a", b"11.1")),
+]  # fmt: skip
+METHODS = [
+    *((f"method {method!r}", _line(method + b" / HTTP/1.1"), "200")
+      for method in (b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND", b"MKCOL", b"COPY", b"MOVE",
+                     b"LOCK", b"UNLOCK", b"SEARCH", b"REPORT", b"PURGE", b"LINK", b"M-SEARCH", b"QUERY")),
+    *((f"method {method!r}", _line(method + b" / HTTP/1.1"), "501")
+      for method in (b"FOO", b"GETX", b"GE", b"DESCRIBE", b"PLAY", b"SETUP", b"G-T", b"A" * 32)),
+    *((f"method {method!r}", _line(method + b" / HTTP/1.1"), "400") for method in (b"Get", b"gET", b"post", b"!", b"12")),
+    *((f"* for {method!r}", _line(method + b" * HTTP/1.1"), "400") for method in (b"HEAD", b"POST", b"PUT", b"TRACE", b"DELETE")),
+    ("* for OPTIONS", _line(b"OPTIONS * HTTP/1.1"), "200"),
+    *((f"CONNECT {target!r}", _line(b"CONNECT " + target + b" HTTP/1.1"), "501") for target in (b"h:80", b"[::1]:80", b"http://h/", b"*")),
+]  # fmt: skip
+TARGETS = [
+    *((f"target {target!r}", _line(b"GET " + target + b" HTTP/1.1"), "200")
+      for target in (b"//", b"//x//y", b"/a;b=c", b"/?", b"/?a=b?c", b"/%41%7e", b"/../..", b"/'()*!$&+,:@~", b"http://h", b"http://h/",
+                     b"HTTPS://h:8/x?y", b"http://[::1]:8/", b"http://[v1.a]/", b"http://h?x", b"/http://other/", b"/*")),
+    *((f"target {target!r}", _line(b"GET " + target + b" HTTP/1.1"), "400")
+      for target in (b"?", b".", b"..", b"#", b"/a#", b"http:", b"http:/", b"http://", b"http:///", b"http://?x", b"http://:80/",
+                     b"http://[::1", b"http://[fe80::1%25a]/", b"http://h:1:2/", b"http://a@h/", b"http://h%/", b"http://h\\x/", b"ws://h/",
+                     b"urn:x", b"//h/%", b"/%0", b"/%G0", b"/%2", b"/%%41", b"/%u0041", b"/x%00", b"mailto:a@b", b"javascript://h/")),
+]  # fmt: skip
+HOST_FORMS = {
+    "HTTP/1.0": b"GET / HTTP/1.0\r\nHost: %b\r\n\r\n",
+    "a URL": b"GET http://a/ HTTP/1.1\r\nHost: %b\r\n\r\n",
+    "POST": b"POST / HTTP/1.1\r\nX: y\r\nhost:%b\r\nContent-Length: 0\r\n\r\n",
+}
+MORE_HOSTS = [
+    *((f"Host {host!r}, {form}", data % host, "400") for form, data in HOST_FORMS.items()
+      for host in (b"", b" ", b"u@a", b"a b", b"a, b", b"[::1", b"[fe80::1%25eth0]", b"a:99999", b"a/b", b"\xff", b"a?b", b"[v.x]", b":80")),
+    *((f"Host {host!r}", b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host, "200")
+      for host in (b"h:80", b"h:", b"[::1]", b"[::1]:80", b"[v1.x]", b"[vF.a:b]:1", b"a_b", b"%41", b"1.2.3.4:65535", b"a..b", b"-", b"\th\t ",
+                   b"a,b", b"a;b")),
+    ("no Host, HTTP/1.0", OLD + END, "200."),
+    ("a URL and no Host", b"GET http://a/ HTTP/1.1\r\n\r\n", "400"),
+]  # fmt: skip
+FIELD_NAMES = {
+    b"Host": b"h", b"Content-Length": b"3", b"Transfer-Encoding": b"chunked", b"Connection": b"close", b"Expect": b"100-continue",
+    b"Upgrade": b"x", b"Cookie": b"a=b", b"Trailer": b"x", b"Forwarded": b"for=1.1.1.1",
+}  # fmt: skip
+MALFORMATIONS = {
+    "a blank before the colon": b"N : V", "a tab before the colon": b"N\t: V", "a blank before the name": b" N: V", "folded": b"N:\r\n V",
+    "an empty folded line behind": b"N: V\r\n\t", "a NUL behind": b"N: V\0", "a bare CR behind": b"N: V\rX: y", "a bare LF behind": b"N: V\nX: y",
+    "a vertical tab before": b"N: \x0bV", "no colon": b"N V", "a NUL in the name": b"\0N: V", "DEL behind": b"N: V\x7f",
+}  # fmt: skip
+MALFORMED_FIELDS = [
+    (f"{name.decode()}: {how}",
+     _header(form.replace(b"N", name).replace(b"V", value), b"POST / HTTP/1.1\r\n" if name == b"Host" else P) + b"abc", "400")
+    for name, value in FIELD_NAMES.items() for how, form in MALFORMATIONS.items()
+]  # fmt: skip
+UNDERSCORED = [
+    (f"{name.decode()} by an underscore", _header(name.replace(b"-", b"_") + b": 1"), "400")
+    for name in (b"Content-Type", b"content-length", b"Transfer-Encoding", b"Proxy-Authorization", b"Remote-User", b"X-Forwarded-Proto",
+                 b"X-Forwarded-Host", b"X-Forwarded-Port", b"X-Forwarded-Prefix", b"X-Real-IP")
+]  # fmt: skip
+BODIES = [
+    *((f"{method.decode()} with a body, {how}", method + b" /b HTTP/1.1\r\nHost: h\r\n" + framed, "200")
+      for method in (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE")
+      for how, framed in (("by length", b"Content-Length: 3\r\n\r\nabc"), ("in chunks", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"))),
+    *((f"more than the length: {more!r}", P + b"Content-Length: 3\r\n\r\nabc" + more, "200 400") for more in (b"d", b"\0", b"\n", b" ", b"0\r\n\r\n")),
+    ("a length of 0 and a body", P + b"Content-Length: 0\r\n\r\nabc ", "200 400"),
+    ("no length and a body", P + b"\r\nabc ", "200 400"),
+    ("more behind the last chunk", TE + b"0\r\n\r\n1\r\na\r\n", "200 400"),
+    ("leading zeros beyond 64 bits", _header(b"Content-Length: " + b"0" * 30 + b"3", P) + b"abc", "200"),
+    ("a length of 19 digits", _header(b"Content-Length: 1" + b"0" * 18, P), "413"),
+    ("a blank behind a length", _header(b"Content-Length: 3 \t", P) + b"abc", "200"),
+    *((f"Content-Length: 3 and {coding!r}", _header(b"Content-Length: 3\r\nTransfer-Encoding: " + coding, P) + b"0\r\n\r\n", "400")
+      for coding in (b"Chunked", b"gzip", b"", b"x, chunked", b"chunked, chunked")),
+    *((f"lengths {a!r} and {b!r}", _header(b"Content-Length: %b\r\nX: y\r\ncontent-length: %b" % (a, b), P) + b"abc", "400")
+      for a in (b"3", b"0") for b in (b"3", b"03", b"0", b"", b"x")),
+]  # fmt: skip
+SIZE_LINES = (
+    b"-1", b"+1", b"0x1", b" 1", b"1 ", b"1\t", b"1_1", b"g", b"", b"1;", b"1;;a", b"1;a=", b"1;=b", b"1;a=b=c", b"1;a b", b"1; ", b"1;a= ",
+    b'1;a="', b'1;a="\\"', b"1;a=\"\x00\"", b"1,1", b"1.0", b"\xb9", b"0" * 16 + b"1", b"1\0", b"1\x0b", b"1;\x7f",
+)  # fmt: skip
+MORE_CHUNKS = [
+    *((f"chunk size {line!r}, {place}", TE + before + line + b"\r\na\r\n0\r\n\r\n", "400")
+      for line in SIZE_LINES for place, before in (("first", b""), ("later", b"1\r\nx\r\n"))),
+    *((f"chunk size {line!r}", TE + line + b"\r\na\r\n0\r\n\r\n", "200")
+      for line in (b"01", b"1;a", b"1 ; a = b", b'1;a="\\"\\\\"', b"1\t;\ta=\"b;c\" ; d", b'1;a="\xe4 "', b"0" * 14 + b"1")),
+    *((f"last chunk {line!r}", TE + line + b"\r\n\r\n", "200") for line in (b"0", b"00", b"0;a", b"000000000000000")),
+    *((f"last chunk {line!r}", TE + line, "400") for line in (b"0\n\n", b"0\r\r\n\r\n", b"0 \r\n\r\n", b"-0\r\n\r\n", b"0\r\n\n", b"0\r\n\r\r\n")),
+    *((f"trailer {field!r}", TE + b"0\r\n" + field + b"\r\n\r\n", "400")
+      for field in (b"X", b": y", b"X : y", b" X: y", b"X\t: y", b"X: y\r\n z", b"X: \0", b"X: a\rb", b"X: \x7f", b"X Y: z", b"\xe4: y")),
+    *((f"trailer {field!r}", TE + b"0\r\n" + field + b"\r\n\r\n", "200")
+      for field in (b"X:", b"X: y ", b"Host: evil", b"Transfer-Encoding: chunked", b"Connection: close", b"Authorization: x", b"Expect: x",
+                    b"A: b\r\nA: c")),
+]  # fmt: skip
+EXPECTATIONS = [
+    *((f"Expect: {value!r}", _header(b"Expect: " + value + b"\r\nContent-Length: 3", P) + b"abc", status)
+      for value, status in ((b"100-continue", "200"), (b"100-CONTINUE", "200"), (b"", "417"), (b"100", "417"), (b"200-ok", "417"),
+                            (b"100-continue, x", "417"), (b"100-continue;q=1", "417"), (b'"100-continue"', "417"))),
+    ("Expect without a body", _header(b"Expect: 100-continue"), "200"),
+    ("Expect in HTTP/1.0", b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc", "200."),
+    ("Expect and chunks", _header(b"Expect: 100-continue\r\nTransfer-Encoding: chunked", P) + b"1\r\na\r\n0\r\n\r\n", "200"),
+    ("Expect and a body that is too large", _header(b"Expect: 100-continue\r\nContent-Length: 1001", P), "413"),
+]  # fmt: skip
+CONNECTIONS = [
+    *((f"Connection: {value!r}", _header(b"Connection: " + value), expected)
+      for value, expected in (
+          (b"close", "200."), (b"CLOSE", "200."), (b"x, Close", "200."), (b"close, keep-alive", "200."), (b"keep-alive, close", "200."),
+          (b",close,", "200."), (b"close\t", "200."), (b"keep-alive\r\nConnection: close", "200."), (b"keep-alive", "200"), (b"", "200"),
+          (b"closed", "200"), (b'"close"', "200"), (b"host", "200"), (b"upgrade", "200"), (b"TE", "200"), (b"close x", "200"))),
+    *((f"HTTP/1.0, Connection: {value!r}", _header(b"Connection: " + value, OLD), expected)
+      for value, expected in (
+          (b"keep-alive", "200"), (b"Keep-Alive", "200"), (b"x, keep-alive", "200"), (b"close", "200."), (b"keep-alive, close", "200."),
+          (b"", "200."), (b"keep", "200."), (b"keep-alive\r\nConnection: close", "200."))),
+    ("a named length", _header(b"Connection: content-length\r\nContent-Length: 3", P) + b"abc", "200"),
+    ("Proxy-Connection", _header(b"Proxy-Connection: close"), "200"),
+    ("Keep-Alive", _header(b"Keep-Alive: timeout=0"), "200"),
+    ("TE", _header(b"TE: trailers, gzip;q=0.5\r\nConnection: TE"), "200"),
+]  # fmt: skip
+GARBAGE = (b"\0", b"\x16\x03\x01\x02", b" " + GET, b"HTTP/1.1 200 OK\r\n\r\n", b"x\r\n\r\n", b"\n" + GET, b"\xff\xff", b"GET /\r\n", b"GET / HTTP/1.1\r\n\r\n")  # fmt: skip
+PIPELINES = [
+    *((f"{first}, then {garbage!r}", data + garbage, "200 400") for garbage in GARBAGE
+      for first, data in (("a request", GET), ("a body", P + b"Content-Length: 1\r\n\r\na"), ("chunks", TE + b"1\r\na\r\n0\r\n\r\n"))),
+    ("two requests", GET + GET, "200 200"),
+    ("ten requests", GET * 10, " ".join(["200"] * 10)),
+    ("empty lines between", GET + b"\r\n\r\n\r\n" + GET, "200 200"),
+    ("a body, then a request", P + b"Content-Length: 1\r\n\r\na" + GET, "200 200"),
+    ("chunks, then a request", TE + b"1\r\na\r\n0\r\n\r\n" + GET, "200 200"),
+    ("the last request, then another", _header(b"Connection: close") + GET, "200."),
+    ("HTTP/1.0, then another", OLD + END + GET, "200."),
+    ("a refused one, then another", _header(b"X : y") + GET, "400"),
+    ("an unknown method, then another", _line(b"BREW / HTTP/1.1") + GET, "501"),
+    ("three, of which the second is malformed", GET + b"GET  / HTTP/1.1\r\n\r\n" + GET, "200 400"),
+    ("three, of which the second is too long", GET + b"GET /" + b"a" * 600 + b" HTTP/1.1\r\n\r\n" + GET, "200 414"),
+    ("a request within a body", P + b"Content-Length: %d\r\n\r\n" % len(GET) + GET, "200"),
+    ("a request within a chunk", TE + b"%x\r\n" % len(GET) + GET + b"\r\n0\r\n\r\n", "200"),
+    ("a request within an extension", TE + b'0;a="GET / HTTP/1.1"\r\n\r\n', "200"),
+    ("a request within a trailer", TE + b"0\r\nX: GET / HTTP/1.1\r\n\r\n", "200"),
+]  # fmt: skip
+WHY = "a WSGI application has no WebSockets: it answers as if nothing was proposed, RFC 9110, section 7.8"
+KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+PROPOSED = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+UPGRADES = [
+    ("WebSocket without a key", _header(PROPOSED + b"Sec-WebSocket-Version: 13"), "200", "400", WHY),
+    ("WebSocket with two keys", _header(PROPOSED + b"Sec-WebSocket-Version: 13\r\n" + KEY + END + KEY), "200", "400", WHY),
+    ("WebSocket with a short key", _header(PROPOSED + b"Sec-WebSocket-Version: 13\r\n" + KEY.replace(b"dG", b"")), "200", "400", WHY),
+    ("WebSocket without a version", _header(PROPOSED + KEY), "200", "426", WHY),
+    ("WebSocket of version 8", _header(PROPOSED + KEY + b"\r\nSec-WebSocket-Version: 8"), "200", "426", WHY),
+    ("WebSocket by POST", _header(PROPOSED + KEY + b"\r\nSec-WebSocket-Version: 13", P), "200", "400", WHY),
+    ("WebSocket with a body", _header(PROPOSED + KEY + b"\r\nSec-WebSocket-Version: 13\r\nContent-Length: 3") + b"abc", "200", "400", WHY),
+    ("WebSocket among others", _header(b"Connection: upgrade\r\nUpgrade: h2c, WebSocket"), "200", "426", WHY),
+    ("WebSocket in HTTP/1.0", _header(PROPOSED + KEY + b"\r\nSec-WebSocket-Version: 13", OLD + b"Host: h\r\n"), "200."),
+    ("WebSocket without the connection option", _header(b"Upgrade: websocket\r\n" + KEY + b"\r\nSec-WebSocket-Version: 13"), "200"),
+    ("Upgrade: h2c and a body", _header(b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3", P) + b"abc", "200"),
+    ("Upgrade: h2c and chunks", _header(b"Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked", P) + b"1\r\na\r\n0\r\n\r\n", "200"),
+    ("Upgrade: TLS/1.0", _header(b"Connection: Upgrade\r\nUpgrade: TLS/1.0"), "200"),
+    ("an empty upgrade", _header(b"Connection: Upgrade\r\nUpgrade:"), "200"),
+    ("an upgrade, then garbage", _header(b"Connection: Upgrade\r\nUpgrade: h2c") + b"\0", "200 400"),
+]  # fmt: skip
+
+
+def _sized(size, before=b"", behind=b"", field=b"X: "):
+    return before + field + b"a" * (size - len(before) - len(field) - len(behind)) + behind
+
+
+LIMITS = [
+    ("a request line at the limit", _sized(512, b"GET ", b" HTTP/1.1\r\n", b"/") + b"Host: h\r\n\r\n", "200"),
+    ("a request line above the limit", _sized(513, b"GET ", b" HTTP/1.1\r\n", b"/") + b"Host: h\r\n\r\n", "414"),
+    ("a header at the limit", G + _sized(700) + b"\r\n\r\n", "200"),
+    ("a header above the limit", G + _sized(701) + b"\r\n\r\n", "431"),
+    ("a head at the limit", _sized(1024, G + b"Y: " + b"b" * 400 + b"\r\n", b"\r\n\r\n"), "200"),
+    ("a head above the limit", _sized(1025, G + b"Y: " + b"b" * 400 + b"\r\n", b"\r\n\r\n"), "431"),
+    ("as many headers as allowed", G + b"A: b\r\n" * 19 + END, "200"),
+    ("one header too much", G + b"A: b\r\n" * 20 + END, "431"),
+    ("a body at the limit", P + b"Content-Length: 1000\r\n\r\n" + b"x" * 1000, "200"),
+    ("chunks at the limit", TE + b"1F4\r\n" + b"x" * 500 + b"\r\n1f4\r\n" + b"y" * 500 + b"\r\n0\r\n\r\n", "200"),
+    ("chunks one above the limit", TE + b"1F4\r\n" + b"x" * 500 + b"\r\n1f5\r\n" + b"y" * 501 + b"\r\n0\r\n\r\n", "413"),
+    ("a chunk far above the limit", TE + b"FFFFFFFFFFFFFFF\r\n", "413"),
+    ("an extension at the limit", TE + b"1;" + b"a" * 254 + b"\r\nx\r\n0\r\n\r\n", "200"),
+    ("an extension above the limit", TE + b"1;" + b"a" * 255 + b"\r\nx\r\n0\r\n\r\n", "400"),
+    ("as many trailers as allowed", TE + b"0\r\n" + b"A: b\r\n" * 20 + END, "200"),
+    ("a trailer above the limit", TE + b"0\r\nX: " + b"a" * 698 + b"\r\n\r\n", "400"),
+    ("trailers above the limit", TE + b"0\r\n" + (b"X: " + b"a" * 600 + END) * 2 + END, "431"),
+    ("many empty lines before", b"\r\n" * 2000 + GET, "200"),
+]  # fmt: skip
+KINDS = {
+    "request lines": [*REQUEST_LINES, *CONTROLLED_LINES],
+    "versions and methods": [*VERSIONS, *METHODS],
+    "targets": TARGETS,
+    "hosts": [*HOSTS, *MORE_HOSTS],
+    "fields": [*FIELDS, *UNDERSCORED],
+    "malformed fields": MALFORMED_FIELDS,
+    "lengths and codings": [*LENGTHS, *CODINGS, *BODIES],
+    "chunks": [*CHUNKS, *MORE_CHUNKS],
+    "expectations and connections": [*EXPECTATIONS, *CONNECTIONS],
+    "pipelines": PIPELINES,
+    "upgrades": UPGRADES,
+    "limits": LIMITS,
+}
+ATTACKS = {kind: [Row(*row) for row in rows] for kind, rows in KINDS.items()}

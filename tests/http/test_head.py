@@ -123,6 +123,7 @@ def test_other_transfer_codings(codings, status):
 
 
 HEADS = [
+    b"GET / HTTP/1.1\r\nHost: h\r\nProxy-Connection: close\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
     b"GET / HTTP/1.0\r\n\r\n",
