@@ -151,6 +151,16 @@ class Renderer:
         lines = [f"{name}: {value}\r\n" for name, value in map(_checked, headers)]
         return f"HTTP/1.1 103 Early Hints\r\n{''.join(lines)}\r\n".encode("latin-1")
 
+    def switching(self, own: Fields, headers: Fields) -> bytes:
+        """Return an answer 101 with the protocol's own headers and those of the application.
+
+        Raises ValueError for an invalid header.
+        """
+        plan = self.plan_of(200, headers)  # checks them, and drops what belongs to the connection
+        lines = b"".join(b"%b: %b\r\n" % field for field in own)
+        first = b"HTTP/1.1 101 Switching Protocols\r\n"
+        return first + lines + plan.head.partition(b"\r\n")[2] + self.date() + b"\r\n"
+
     def plain_error(self, status: str, reason: str) -> bytes:
         """Return a complete error answer of the server's own."""
         return self.plain(status, f"{status}: {reason}\n", keep=False)
