@@ -41,6 +41,7 @@ class Worker:
             self.listener = beside.listener.dup()
         else:
             self.listener = socket.create_server(("127.0.0.1", 0))
+        self.settings = whole
         self.listener.setblocking(False)
         self.address = self.listener.getsockname()
         ours, theirs = pair()
