@@ -1,4 +1,4 @@
-"""Arbitrary pipelines, mutations, splits and ends of connections, against the reader and the loop.
+"""Arbitrary pipelines, mutations, splits and ends of connections, against the engine and the HTTP servers.
 
 ``PREFORKD_FUZZ`` is a number of examples: more of them, for a night.
 """
@@ -126,6 +126,10 @@ def pieces(data, cuts):
 CUTS = st.lists(st.integers(0, 10_000), max_size=12)
 
 
+def _origin_form(target):
+    return target.decode("latin-1").removeprefix("http://other:8")
+
+
 def outcome(parts):
     """Return the complete requests up to the first that ends the connection, and a refusal's status."""
     reading, refusal = Reading(), None
@@ -136,7 +140,7 @@ def outcome(parts):
         refusal = int(error.status[:3])
     complete = []
     for one in reading.requests:
-        complete.append((one.head.method, one.head.target.decode("latin-1"), one.body))
+        complete.append((one.head.method, _origin_form(one.head.target), one.body))
         if not one.head.keep_alive:
             return complete, None
     return complete, refusal
@@ -148,7 +152,7 @@ def test_what_is_meant_is_what_is_read(sent, cuts):
     """However it is cut: each request of a pipeline, with its body, up to one that ends it."""
     expected = []
     for one in sent:
-        expected.append((one.method, one.target, one.body))
+        expected.append((one.method, one.target.removeprefix("http://other:8"), one.body))
         if not one.keep:
             break
     data = b"".join(one.data for one in sent)
@@ -175,7 +179,8 @@ class Recorder:
     def __call__(self, environ, start_response):
         body = environ["wsgi.input"].read()
         assert len(body) == int(environ.get("CONTENT_LENGTH") or 0)
-        one = (environ["REQUEST_METHOD"], environ["REQUEST_URI"], body)
+        target = environ["REQUEST_URI"].removeprefix("http://other:8")
+        one = (environ["REQUEST_METHOD"], target, body)
         self.seen.setdefault(int(environ["REMOTE_PORT"]), []).append(one)
         start_response("200 OK", [("Content-Type", "text/plain")])
         if len(body) % 2 or environ["SERVER_PROTOCOL"] == "HTTP/1.0":
@@ -183,13 +188,43 @@ class Recorder:
         return (part for part in (b"o", b"k"))
 
 
-@pytest.fixture(scope="module")
-def worker():
-    application = Recorder()
+class AsyncRecorder:
+    """The same for ASGI; an unfinished request is not noted."""
+
+    def __init__(self):
+        self.seen = {}
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            raise RuntimeError("no lifespan, no WebSockets")
+        body = b""
+        while (event := await receive())["type"] == "http.request":
+            body += event["body"]
+            if not event["more_body"]:
+                break
+        else:
+            return
+        query = scope["query_string"]
+        target = (scope["raw_path"] + (b"?" + query if query else b"")).decode("latin-1")
+        self.seen.setdefault(scope["client"][1], []).append((scope["method"], target, body))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if len(body) % 2 or scope["http_version"] == "1.0":
+            await send({"type": "http.response.body", "body": b"ok"})
+            return
+        await send({"type": "http.response.body", "body": b"o", "more_body": True})
+        await send({"type": "http.response.body", "body": b"k"})
+
+
+APPLICATIONS = {"wsgi": Recorder}
+
+
+@pytest.fixture(scope="module", params=APPLICATIONS)
+def worker(request):
+    application = APPLICATIONS[request.param]()
     handler = logging.handlers.BufferingHandler(1 << 30)
     handler.setLevel(logging.WARNING)
     logging.getLogger("preforkd").addHandler(handler)
-    with serving(application, max_body=1000, spool=100, **BOUNDS) as worker:
+    with serving(application, request.param, max_body=1000, spool=100, **BOUNDS) as worker:
         worker.application = application
         worker.errors = handler.buffer
         yield worker
