@@ -1,0 +1,112 @@
+"""What applications answer, through both HTTP servers: the same bytes, in a valid frame, RFC 9112, section 6."""
+
+import contextlib
+import re
+
+import pytest
+
+from tests.worker.behaviours import BEHAVIOURS, HOP_BY_HOP, behave_wsgi
+from tests.worker.serving import serving
+
+APPLICATIONS = {"wsgi": behave_wsgi}
+REQUESTS = {
+    "GET": (b"GET", b"1.1", b""),
+    "HEAD": (b"HEAD", b"1.1", b""),
+    "GET, close": (b"GET", b"1.1", b"Connection: close\r\n"),
+    "POST": (b"POST", b"1.1", b"Content-Length: 0\r\n"),
+    "GET, HTTP/1.0": (b"GET", b"1.0", b""),
+    "GET, HTTP/1.0, kept": (b"GET", b"1.0", b"Connection: keep-alive\r\n"),
+    "HEAD, HTTP/1.0, kept": (b"HEAD", b"1.0", b"Connection: keep-alive\r\n"),
+}
+BEHIND = b"OPTIONS /0 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+CHUNK = re.compile(rb"([0-9a-f]+)\r\n")
+DATE = re.compile(rb"Date: [^\r]+\r\n")
+
+
+@pytest.fixture(scope="module")
+def workers():
+    with contextlib.ExitStack() as stack:
+        yield {
+            kind: stack.enter_context(serving(application, kind))
+            for kind, application in APPLICATIONS.items()
+        }
+
+
+def split(data, without_body):
+    """Return head, fields, body and rest of an answer as its frame has them.
+
+    The body of an answer that ends before its frame is what there is.
+    """
+    head, _, rest = data.partition(b"\r\n\r\n")
+    pairs = [line.split(b": ", 1) for line in head.split(b"\r\n")[1:]]
+    fields = {name.lower(): value for name, value in pairs}
+    assert len(fields) == len(pairs), "a field is given twice"
+    assert not {b"content-length", b"transfer-encoding"} <= fields.keys()
+    if without_body or head[9:12] in {b"204", b"304"}:
+        return head, fields, b"", rest
+    if b"content-length" in fields:
+        length = int(fields[b"content-length"])
+        return head, fields, rest[:length], rest[length:]
+    if b"transfer-encoding" not in fields:
+        return head, fields, rest, b""
+    assert fields[b"transfer-encoding"] == b"chunked"
+    body = b""
+    while match := CHUNK.match(rest):
+        end = match.end() + int(match[1], 16)
+        body += rest[match.end() : end]
+        assert rest[end : end + 2] == b"\r\n"
+        rest = rest[end + 2 :]
+        if int(match[1], 16) == 0:
+            break
+    return head, fields, body, rest
+
+
+def check(data, one, request, cut):
+    """Check the answer of a behaviour to a request, and what follows it; ``cut``: it may be cut off."""
+    method, version, options = request
+    head, fields, body, rest = split(data, method == b"HEAD")
+    if one.body is None or (cut and head.startswith(b"HTTP/1.1 500 ")):
+        assert head.startswith(b"HTTP/1.1 500 ")
+        assert not rest or method == b"HEAD"
+        return
+    assert head.startswith(b"HTTP/1.1 %d" % one.code)
+    hidden = method == b"HEAD" or one.code in {204, 304}
+    assert body == (b"" if hidden else one.body) or (cut and one.body.startswith(body))
+    hop_by_hop = {name.lower().encode() for name, _ in HOP_BY_HOP} - {
+        b"connection",
+        b"transfer-encoding",
+    }
+    assert not hop_by_hop & fields.keys()
+    assert (b"transfer-encoding" in fields) <= (version == b"1.1" and not one.known)
+    assert not (one.code == 204 and b"content-length" in fields)
+    asked = b"close" not in options and (version == b"1.1" or b"keep-alive" in options)
+    # The length of a body that is not sent may be wrong.
+    ends = one.ends and not (hidden and "Content-Length" in dict(one.headers) and not one.raises)
+    kept = asked and not ends and (version == b"1.1" or one.known or hidden)
+    if method == b"HEAD" and version == b"1.0" and not one.known:
+        kept = fields[b"connection"] == b"keep-alive"  # as the server may decide
+    assert (fields.get(b"connection") == b"close") <= (not kept)
+    assert rest.startswith(b"HTTP/1.1 200 ") if kept else not rest
+
+
+@pytest.mark.parametrize("request_name", REQUESTS)
+def test_the_answers_of_both(workers, request_name):
+    """Framed as the client can read it, with the next answer behind it or the end; the same from both.
+
+    Except where a behaviour has a reason, and for HEAD: a WSGI iterable is not iterated, so that the framing of
+    its body is not known, and is not announced.
+    """
+    method, version, options = REQUESTS[request_name]
+    differing = {}
+    for number, (name, one) in enumerate(BEHAVIOURS.items()):
+        data = b"%b /%d HTTP/%b\r\nHost: h\r\n%b\r\n" % (method, number, version, options)
+        found = {kind: DATE.sub(b"", worker.ask(data + BEHIND)) for kind, worker in workers.items()}
+        for kind, answer in found.items():
+            try:
+                check(answer, one, REQUESTS[request_name], cut=kind == "asgi" and one.why)
+            except AssertionError as error:
+                differing[name] = f"{error}", found
+        excepted = one.why or (method == b"HEAD" and not one.known)
+        if len(set(found.values())) > 1 and not excepted:
+            differing[name] = found
+    assert not differing
