@@ -18,10 +18,11 @@ from typing import Protocol
 import msgspec
 
 from preforkd.config.address import TcpAddress, UnixAddress, parse_address
+from preforkd.config.kinds import kind_of
 from preforkd.config.settings import ListenSettings, Settings
 from preforkd.errors import ConfigurationError, Place, Problem, SystemFailure, did_you_mean
 from preforkd.ipc import scm_rights
-from preforkd.linux import bind
+from preforkd.linux import bind, defer_accept
 from preforkd.linux.socket_activation import (
     Inherited,
     Passed,
@@ -68,6 +69,8 @@ class Proposal(msgspec.Struct):
     """Messages about entries and passed sockets that are not served."""
     takes_descriptors: bool = True
     """Clients of Unix sockets may send descriptors, which only a stream handler can receive."""
+    client_begins: bool = False
+    """The protocol is HTTP: a connection without a byte from its client is no work for a worker."""
 
     def pairs(self) -> tuple[tuple[str, socket.socket], ...]:
         """Return names and sockets, as a generation is started with them."""
@@ -105,6 +108,10 @@ class Listeners:
             if one.name.startswith(_STORED):
                 self._stored.setdefault(one.name, []).append(one.sock)
         self._was_blocking: dict[int, bool] = {}
+        self._deferred_by_unit = {
+            one.sock.fileno() for one in self._inherited if defer_accept.is_set(one.sock)
+        }
+        """Sockets for which DeferAcceptSec= of the socket unit decides."""
         self.current = Proposal(())
         self._unfit = [
             f"the socket {record.name!r} from systemd (descriptor {record.fd}) is not served: {record.reason}"
@@ -136,7 +143,8 @@ class Listeners:
         proposal.notes = tuple([*notes, self._foreign] if self._foreign else notes)
         for note in proposal.notes:
             logger.warning("%s", note)
-        proposal.takes_descriptors = settings.app.target.startswith("stream:")
+        kind = kind_of(settings.app.target)
+        proposal.takes_descriptors, proposal.client_begins = kind.name == "stream", kind.http
         return proposal
 
     def commit(self, proposal: Proposal) -> None:
@@ -156,6 +164,8 @@ class Listeners:
             if served.sock.family == socket.AF_UNIX:
                 change = scm_rights.allow if proposal.takes_descriptors else scm_rights.refuse
                 change(served.sock)
+            elif served.sock.fileno() not in self._deferred_by_unit:
+                defer_accept.change(served.sock, defers=proposal.client_begins)
         self.current = proposal
 
     def roll_back(self, proposal: Proposal) -> None:
@@ -183,6 +193,8 @@ class Listeners:
                 restore_blocking(inherited.sock)
             if inherited.sock.family == socket.AF_UNIX:
                 scm_rights.allow(inherited.sock)
+            elif inherited.sock.fileno() not in self._deferred_by_unit:
+                defer_accept.change(inherited.sock, defers=False)
         if not restarting:
             self.commit(Proposal(()))
             return

@@ -63,3 +63,29 @@ def test_an_idle_connection_costs_less_than_20_kib(service, descriptors):
         for sock in crowd[::100]:
             sock.sendall(GET + b"\r\n")
             assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+APPLICATIONS = """
+def wsgi(environ, start_response):
+    start_response("200 OK", [])
+    return [b"served"]
+
+async def asgi(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"served"})
+"""
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_silent_clients_are_closed_in_time(service, kind):
+    """The kernel keeps them a second from the workers, which then bound their time as that of all others."""
+    settings = "workers: 1\nhttp: {header_timeout: 1s}"
+    address = service.serve("both", APPLICATIONS, settings, f"{kind}:both:{kind}")
+    silent = [socket.create_connection(address, 30) for _ in range(10)]
+    assert b"served" in ask(address)
+    assert [sock.recv(1) for sock in silent] == [b""] * len(silent)
+    for sock in silent:
+        sock.close()
+    (row,) = service.status()["workers"]
+    assert row["connections"] == 0

@@ -4,9 +4,11 @@ import os
 import socket
 
 import pytest
+from msgspec.structs import replace
 
-from preforkd.config.settings import ListenSettings, Settings
+from preforkd.config.settings import AppSettings, ListenSettings, Settings
 from preforkd.errors import ConfigurationError, Place, SystemFailure
+from preforkd.linux import defer_accept
 from preforkd.linux.socket_activation import Inherited, Passed, Refused
 from preforkd.supervisor.listeners import Listeners, stored_name
 
@@ -166,6 +168,50 @@ def test_systemds_sockets_are_given_back_as_they_were(passed):
     assert not os.get_blocking(passed[0].sock.fileno())
     listeners.close()
     assert os.get_blocking(passed[0].sock.fileno())
+
+
+def kind(name):
+    return Settings(app=AppSettings(target=f"{name}:a:b"))
+
+
+@pytest.mark.parametrize("http", ["wsgi", "asgi"])
+def test_systemds_sockets_wait_for_the_clients_bytes_while_http_is_spoken(passed, http):
+    """Not with a stream handler, which may speak first; and not after the end."""
+    one = passed[0].sock
+    listeners = Listeners(Passed(passed), Store())
+    for name, defers in ((http, True), ("stream", False), (http, True)):
+        listeners.commit(listeners.propose(kind(name), {}))
+        assert defer_accept.is_set(one) is defers
+    listeners.close(restarting=True)
+    assert not defer_accept.is_set(one)
+
+
+def test_what_the_socket_unit_has_set_is_left(passed):
+    """DeferAcceptSec=3s: whatever the kind, and at the end."""
+    one, other = (inherited.sock for inherited in passed)
+    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 3)
+    listeners = Listeners(Passed(passed), Store())
+    for name in ("wsgi", "stream"):
+        listeners.commit(listeners.propose(kind(name), {}))
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == 3
+        assert defer_accept.is_set(other) is (name == "wsgi")
+    listeners.close()
+    assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == 3
+
+
+def test_a_stored_socket_follows_the_kind(port):
+    """It was bound by an earlier run with another kind: what it has is not the socket unit's."""
+    address = f"127.0.0.1:{port}"
+    with socket.create_server(("127.0.0.1", port)) as sock:
+        defer_accept.change(sock, defers=True)
+        stored = Inherited(stored_name(address), sock, address)
+        listeners = Listeners(Passed([stored]), Store())
+        settings = replace(kind("stream"), listen=(ListenSettings(address=address),))
+        listeners.commit(listeners.propose(settings, {}))
+        assert not defer_accept.is_set(sock)
+        listeners.commit(listeners.propose(replace(settings, app=kind("asgi").app), {}))
+        assert defer_accept.is_set(sock)
+        listeners.close()
 
 
 def test_a_proposal_that_fails_takes_nothing_away(port):
