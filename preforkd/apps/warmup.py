@@ -32,26 +32,26 @@ class _WarmUpHead:
     version: str = "1.1"
 
 
-def run(entries: Iterable[str], application: Any, *, required: bool) -> None:
-    """Run the entries in their order.
+def run(entries: Iterable[str], application: Any, *, required: bool, prefix: str = "") -> None:
+    """Run the entries in their order; requests are below the mount prefix.
 
     A failure is logged as one warning and does not stop the others. ``required``: raises ApplicationError
     (ConfigurationError for a function that does not exist) instead.
     """
     for entry in entries:
         try:
-            _request(entry, application) if is_request(entry) else _call(entry)
+            _request(entry, application, prefix) if is_request(entry) else _call(entry)
         except PreforkdError as error:
             if required:
                 raise
             logger.warning("%s: %s", SETTING, error.message)
 
 
-def repeat(entries: Iterable[str], application: Any) -> None:
+def repeat(entries: Iterable[str], application: Any, prefix: str = "") -> None:
     """Send the requests among the entries once more; failures were logged by `run`."""
     for entry in filter(is_request, entries):
         with contextlib.suppress(PreforkdError):
-            _request(entry, application)
+            _request(entry, application, prefix)
 
 
 def _call(entry: str) -> None:
@@ -69,9 +69,9 @@ def _call(entry: str) -> None:
         raise loader.application_error(f"{entry} failed", error) from error
 
 
-def _request(entry: str, application: Any) -> None:
+def _request(entry: str, application: Any, prefix: str) -> None:
     try:
-        code, reason = _answer(application, _environ(entry))
+        code, reason = _answer(application, _environ(entry, prefix))
     except (Exception, SystemExit) as error:
         raise loader.application_error(f"the application failed on GET {entry}", error) from error
     if code >= 400:
@@ -82,7 +82,7 @@ def _request(entry: str, application: Any) -> None:
         raise ApplicationError(message + (f" ({hint})" if hint else ""))
 
 
-def _environ(entry: str) -> dict[str, Any]:
+def _environ(entry: str, prefix: str) -> dict[str, Any]:
     parts = urlsplit(entry)
     secure = parts.scheme == "https"
     host = parts.netloc or "localhost"
@@ -91,6 +91,8 @@ def _environ(entry: str) -> dict[str, Any]:
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     headers = ((b"host", host.encode()), (b"user-agent", b"preforkd"), (b"accept", b"*/*"))
     environ = wsgi.environ_for(_WarmUpHead(target.encode(), headers), base)
+    if prefix:
+        wsgi.mount(environ, prefix)
     environ["REMOTE_ADDR"] = "127.0.0.1"
     environ["wsgi.input"] = io.BytesIO()
     environ[FLAG] = True

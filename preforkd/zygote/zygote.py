@@ -192,7 +192,8 @@ def _load(
         _refuse_greenlets(loaded.kind, loaded.settings, unpatched_modules)
         if loaded.settings.memory.immortal:
             entries, application = loaded.settings.app.warm_up, loaded.application
-            code_layout.group_hot_code(lambda: warmup.repeat(entries, application))
+            prefix = loaded.settings.http.prefix
+            code_layout.group_hot_code(lambda: warmup.repeat(entries, application, prefix))
             _exit_in_stray_child(children)
         _check_descriptors(ours)
         children.disable()
@@ -291,7 +292,8 @@ def _load_order(
     application = loader.load(target)
     unpatched_modules.restore()
     found = hooks.load(settings.hooks, target.kind)
-    warmup.run(app.warm_up, application, required=app.warm_up_required)
+    required, prefix = app.warm_up_required, settings.http.prefix
+    warmup.run(app.warm_up, application, required=required, prefix=prefix)
     found.call("zygote_loaded")
     # The application may have installed handlers of its own.
     process.ignore_master_signals()

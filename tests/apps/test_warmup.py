@@ -65,6 +65,15 @@ def test_a_url_names_host_and_scheme():
     assert (environ["wsgi.url_scheme"], environ["PATH_INFO"]) == ("https", "/cart")
 
 
+def test_requests_are_below_the_mount_prefix():
+    """As those of clients, whether the entry names it or not."""
+    site = Site()
+    warmup.run(["/shop/a", "/b"], site, required=True, prefix="/shop")
+    warmup.repeat(["/c"], site, "/shop")
+    seen = [(environ["SCRIPT_NAME"], environ["PATH_INFO"]) for environ in site.environs]
+    assert seen == [("/shop", "/a"), ("/shop", "/b"), ("/shop", "/c")]
+
+
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """A module to name functions of."""
