@@ -27,7 +27,10 @@ def check(kind: str, settings: Settings) -> None:
     if any(listener.tls for listener in settings.listen):
         from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL only where TLS is on
 
-        tls.server_context(settings.tls)
+        if KINDS[kind].http:
+            tls.server_context(settings.tls)
+        else:
+            tls.server_context(settings.tls, ())
     if not KINDS[kind].http:
         return
     if kind == "asgi":

@@ -25,15 +25,26 @@ _VERIFY_MODES = {
 }
 
 
+_made: dict[tuple[str, ...], tuple[Settings, ssl.SSLContext]] = {}
+"""The last context for these protocols."""
+
+
 def server_context(
     settings: Settings, protocols: tuple[str, ...] = ("http/1.1",)
 ) -> ssl.SSLContext:
-    """Return the server's context; ``protocols`` are offered by ALPN.
+    """Return the server's context, made once in a process and its children; ``protocols`` are offered by ALPN.
+
+    The zygote makes it. So its workers do not read the files, which may be half replaced when one is started
+    later, and a client resumes a session with each of them: the tickets, which need no memory of the server, are
+    encrypted with a key of the context.
 
     A client that requests one of ``tls.certificates`` by SNI (RFC 6066, section 3) gets that one. Certificates
     and keys are paths, or PEM text from a credential. What the settings leave open is as in Python's
     ssl.create_default_context(). Raises ConfigurationError that names the setting.
     """
+    known = _made.get(protocols)
+    if known is not None and known[0] == settings:
+        return known[1]
     made = _context(settings, protocols, _default_pair(settings))
     hosts = {
         name.lower(): _context(settings, protocols, _Pair(file, file, setting, setting))
@@ -42,6 +53,7 @@ def server_context(
     }
     if hosts:
         made.sni_callback = partial(_choose, hosts)
+    _made[protocols] = settings, made
     return made
 
 
@@ -76,7 +88,6 @@ def _choose(
 def _context(settings: Settings, protocols: tuple[str, ...], pair: _Pair) -> ssl.SSLContext:
     # All settings apply to each context: of the first one, only the certificate would be replaced by SNI.
     made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    # Sessions are resumed by tickets, which need no memory of the server.
     if protocols:
         made.set_alpn_protocols(list(protocols))
     made.minimum_version = _VERSIONS[settings.minimum_version]

@@ -1,5 +1,6 @@
 """TLS of a running program: certificates change by a reload, and nobody notices."""
 
+import os
 import signal
 import socket
 import ssl
@@ -8,7 +9,17 @@ import threading
 import pytest
 
 from tests.process.service import HERE, free_port
-from tests.worker.certificate import CERTIFICATE, KEY, OTHER_CERTIFICATE, OTHER_KEY
+from tests.worker.certificate import (
+    CERTIFICATE,
+    CLIENT_CA,
+    CLIENT_CERTIFICATE,
+    CLIENT_KEY,
+    ENCRYPTED_KEY,
+    KEY,
+    OTHER_CERTIFICATE,
+    OTHER_KEY,
+    PASSWORD,
+)
 
 GET = b"GET /?id=1 HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
 
@@ -94,6 +105,72 @@ def test_a_certificate_that_cannot_be_used_changes_nothing(serving):
     assert "tls.certificate" in serving.log
     assert {shown(serving) for _ in range(10)} == {CERTIFICATE}
     assert serving.status()["ready"] == 2
+
+
+def test_a_worker_is_replaced_without_the_files(serving):
+    """They are read once for a generation: a renewal that is not complete yet stops no worker."""
+    serving.key.unlink()
+    serving.certificate.write_text("half a certificate")
+    old = serving.workers()
+    os.kill(old[0], signal.SIGKILL)
+    serving.until(lambda _: len(set(serving.workers()) - {old[0]}) == 2)
+    assert {shown(serving) for _ in range(10)} == {CERTIFICATE}
+    assert serving.status()["generations"][0]["generation"] == 1
+
+
+def test_a_session_is_resumed_by_each_worker(serving):
+    """A client that comes back to another worker needs no whole handshake."""
+    with connect(serving) as first:
+        assert ask(first).startswith(b"HTTP/1.1 200 ")
+        session, context = first.session, first.context
+    for _ in range(40):
+        sock = socket.create_connection(("127.0.0.1", serving.port), timeout=30)
+        with context.wrap_socket(sock, server_hostname="localhost", session=session) as sock:
+            assert ask(sock).startswith(b"HTTP/1.1 200 ")
+            assert sock.session_reused
+    assert all(row["requests"] > 0 for row in serving.status()["workers"])
+
+
+def change_tls(service, section):
+    """Write another section tls, and reload; return what preforkctl reports."""
+    lines = service.config.read_text().splitlines()
+    service.configure("\n".join([*lines[:-1], f"tls: {section}"]))
+    return service.control("reload")
+
+
+def test_an_authority_that_cannot_be_used_changes_nothing(serving):
+    """The reload fails with the place and a hint; clients are served as before."""
+    pair = f"certificate: {serving.certificate}, key: {serving.key}"
+    reload = change_tls(serving, f"{{{pair}, verify: required, client_ca: {serving.key}}}")
+    assert reload.returncode == 78
+    place = f"preforkd.yaml:4:{len(f'tls: {{{pair}, verify: required, client_ca: ') + 1}"
+    assert f"{place}: tls.client_ca: it has no certificate ({serving.key})" in reload.stderr
+    assert "hint: a PEM file" in reload.stderr
+    assert shown(serving) == CERTIFICATE
+
+
+def test_certificates_of_clients_are_required_from_a_reload_on(serving):
+    """With an encrypted key, too: a client with a certificate is served, one without is not."""
+    serving.key.write_text(ENCRYPTED_KEY)
+    (serving.folder / "ca.pem").write_text(CLIENT_CA)
+    (serving.folder / "client.pem").write_text(CLIENT_CERTIFICATE + CLIENT_KEY)
+    section = (
+        f"{{certificate: {serving.certificate}, key: {serving.key}, key_password: {PASSWORD}, "
+        f"client_ca: {serving.folder}/ca.pem, verify: required, minimum_version: 1.3}}"
+    )
+    reload = change_tls(serving, section)
+    assert reload.returncode == 0, reload.stderr
+    context = ssl.create_default_context(cadata=CERTIFICATE)
+    for own, served in (("", False), (f"{serving.folder}/client.pem", True)):
+        if own:
+            context.load_cert_chain(own)
+        sock = socket.create_connection(("127.0.0.1", serving.port), timeout=30)
+        try:
+            with context.wrap_socket(sock, server_hostname="localhost") as sock:
+                answer = ask(sock)
+        except OSError:  # the alert of TLS, or a reset
+            answer = b""
+        assert answer.startswith(b"HTTP/1.1 200 ") is served
 
 
 STREAM = """
