@@ -85,6 +85,7 @@ TESTED_ELSEWHERE = {
     "control/records.py": "records without a line of code",
     "core/events.py": "records without a line of code",
     "http/request.py": "test_fuzz, until the WSGI loop reads by the engine",
+    "worker/asgi/shared.py": "a record and an interface",
     "supervisor/main.py": "starts the master: tests/process, by its signals and its control socket",
 }
 """Modules without tests of their own name, and what proves them."""

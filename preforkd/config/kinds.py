@@ -65,11 +65,8 @@ ASGI = ApplicationKind(
     refork_refusal="an application of kind asgi cannot be forked while its event loop runs",
     modules=(
         "preforkd.worker.asgi.server",
-        "preforkd.worker.asgi.protocol",
+        "preforkd.worker.asgi.websocket",
         "uvloop",
-        # What uvicorn.Config imports by name in the worker.
-        "uvicorn.lifespan.on",
-        "uvicorn.protocols.websockets.auto",
     ),
 )
 

@@ -4,7 +4,7 @@ Theory of operation
 
 Nothing here touches a socket or reads settings; the only files are those of spooled bodies, the only clock
 is that of the Date header.  The callers are the WSGI loop, which feeds `request.RequestReader` and renders by
-`response.Response`; the ASGI server, which uses `forwarded`, `caches` and `head.RequestHead` only; and the
+`response.Response`; the ASGI server, on `engine.HttpEngine` and `response.ResponseWriter`; and the
 handshakes, which use `proxy_header.ProxyHeader`.  A reader or a response belongs to one connection, and to the
 thread that owns it.  `response.Renderer` and the caches are shared by the threads of a worker and rely on
 single operations of a dictionary; `bounds.Budget` has a lock.

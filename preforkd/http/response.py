@@ -161,19 +161,30 @@ class Renderer:
         first = b"HTTP/1.1 101 Switching Protocols\r\n"
         return first + lines + plan.head.partition(b"\r\n")[2] + self.date() + b"\r\n"
 
-    def plain_error(self, status: str, reason: str) -> bytes:
+    def plain_error(
+        self, status: str, reason: str, headers: Iterable[tuple[str, str]] = ()
+    ) -> bytes:
         """Return a complete error answer of the server's own."""
-        return self.plain(status, f"{status}: {reason}\n", keep=False)
+        return self.plain(status, f"{status}: {reason}\n", keep=False, headers=headers)
 
-    def plain(self, status: str, text: str, *, keep: bool, head_only: bool = False) -> bytes:
-        """Return a complete answer in plain text."""
+    def plain(
+        self,
+        status: str,
+        text: str,
+        *,
+        keep: bool,
+        head_only: bool = False,
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> bytes:
+        """Return a complete answer in plain text. ``headers`` are added as they are."""
         body = text.encode()
-        headers = [
+        fields = [
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", str(len(body))),
         ]
         end = b"\r\n" if keep else LAST
-        head = ResponsePlan(status, headers, self._server).head + self.date() + end
+        added = "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+        head = ResponsePlan(status, fields, self._server).head + added + self.date() + end
         return head if head_only else head + body
 
 

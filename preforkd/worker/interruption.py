@@ -16,11 +16,9 @@ logger = logging.getLogger("preforkd.app")
 _OURS = {
     "preforkd",
     "__main__",
-    "uvicorn",
     "uvloop",
     "httptools",
     "websockets",
-    "wsproto",
     "msgspec",
 }
 

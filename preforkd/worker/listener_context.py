@@ -28,7 +28,7 @@ _HEAD_SIZE = 2048
 _SEEN = 1024
 _SLOW = (b"P", b"\r")
 """First bytes of input that is mostly more than a head: POST, PUT, PATCH, and empty lines."""
-_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
+WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
 
 Template = dict[str, Any]
 """What the application gets of every request with the same head: the WSGI environ, or the ASGI scope."""
@@ -133,7 +133,7 @@ class HttpListener:
                 trust=trusted,
                 parameters=settings.proxy.parameters,
                 prefix=http.prefix,
-                wildcard=host in _WILDCARDS,
+                wildcard=host in WILDCARDS,
             )
             for trusted in (None, trust)
         )

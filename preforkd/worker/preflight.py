@@ -20,9 +20,8 @@ _SHARED = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - where Python's tempfi
 def check(kind: str, settings: Settings) -> None:
     """Check what the workers of this kind need with these settings.
 
-    Raises ConfigurationError (a certificate that cannot be used, a Server header that cannot be sent),
-    SystemFailure (an access log that cannot be opened, no directory for temporary files) and
-    ApplicationError (uvicorn is not installed where the application is).
+    Raises ConfigurationError (a certificate that cannot be used, a Server header that cannot be sent) and
+    SystemFailure (an access log that cannot be opened, no directory for temporary files).
     """
     if any(listener.tls for listener in settings.listen):
         from preforkd.worker import tls  # noqa: PLC0415 - OpenSSL only where TLS is on
@@ -33,10 +32,6 @@ def check(kind: str, settings: Settings) -> None:
             tls.server_context(settings.tls, ())
     if not KINDS[kind].http:
         return
-    if kind == "asgi":
-        from preforkd.worker.asgi.server import require_uvicorn  # noqa: PLC0415
-
-        require_uvicorn()
     if KINDS[kind].spools:
         _check_temporary_directory()
     access_log.check_writable(settings.access_log)

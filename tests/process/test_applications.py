@@ -213,7 +213,7 @@ def found(name):
     except ImportError:
         return False
 
-NAMES = ["msgspec", "msgspec.json", "httptools", "pytest", "hypothesis", "yaml", "uvicorn", "preforkd"]
+NAMES = ["msgspec", "msgspec.json", "httptools", "pytest", "hypothesis", "yaml", "preforkd"]
 SEEN = {name: found(name) for name in NAMES}
 
 def application(environ, start_response):

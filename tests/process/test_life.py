@@ -611,8 +611,6 @@ def test_without_proc_all_is_served(service, kind):
     works = subprocess.run([*WITHOUT_PROC, "true"], capture_output=True, check=False)
     if works.returncode != 0:
         pytest.skip("nothing can be mounted here")
-    if kind == "asgi":
-        pytest.importorskip("uvicorn")
     (service.folder / "anykind.py").write_text(ANY_KIND)
     port = free_port()
     app = f"{{target: '{kind}:anykind:{kind}', directory: {service.folder}}}"

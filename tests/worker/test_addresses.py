@@ -102,7 +102,6 @@ SHAKE = (
 @HOSTS
 def test_asgi_on_a_listener_for_both_families(host, server):
     """The scope's client and server are IPv4 addresses where the client's is one."""
-    pytest.importorskip("uvicorn")
     with serving(shown_by_asgi, kind="asgi", listener=dual_stack()) as worker:
         answer = ask(worker, host, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
         text = re.search(rb"\[.*\]", answer.partition(b"\r\n\r\n")[2])[0]
@@ -112,7 +111,6 @@ def test_asgi_on_a_listener_for_both_families(host, server):
 
 def test_asgi_websockets_on_a_listener_for_both_families():
     """Theirs as well."""
-    pytest.importorskip("uvicorn")
     pytest.importorskip("websockets")
     seen = []
 

@@ -29,6 +29,6 @@ def test_a_certificate_that_nobody_uses_is_not_read():
 def test_what_can_be_done_without_is_not_demanded(monkeypatch):
     """A missing uvloop is no failure; what is there is imported nevertheless."""
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    monkeypatch.delitem(sys.modules, "uvicorn.lifespan.on", raising=False)
+    monkeypatch.delitem(sys.modules, "preforkd.worker.asgi.websocket", raising=False)
     main.preload("asgi", Settings())
-    assert "uvicorn.lifespan.on" in sys.modules
+    assert "preforkd.worker.asgi.websocket" in sys.modules

@@ -1,33 +1,16 @@
 """What every worker needs is tried once, before the first fork."""
 
 import os
-import sys
 import tempfile
 
 import pytest
 
 from preforkd.config.settings import AccessLogSettings, HttpSettings, Settings
-from preforkd.errors import ApplicationError, ConfigurationError, SystemFailure
+from preforkd.errors import ConfigurationError, SystemFailure
 from preforkd.logs import access_log
 from preforkd.worker import preflight
 
 HTTP = ("wsgi", "asgi")
-
-
-@pytest.mark.parametrize("kind", HTTP)
-def test_uvicorn_is_needed_for_asgi_only(monkeypatch, kind):
-    """Without it an ASGI application is refused with what to do, and a WSGI one is served."""
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    for name in [
-        name for name in sys.modules if name.startswith(("uvicorn.", "preforkd.worker.asgi."))
-    ]:
-        monkeypatch.delitem(sys.modules, name)
-    if kind == "wsgi":
-        preflight.check(kind, Settings())
-        return
-    with pytest.raises(ApplicationError, match="needs uvicorn") as caught:
-        preflight.check(kind, Settings())
-    assert "pip install 'preforkd[asgi]'" in caught.value.hint
 
 
 def refusal(kind, target):

@@ -1,246 +1,331 @@
-"""One ASGI request and its answer: uvicorn's cycle, with cached heads that are sent with the body.
+"""One ASGI request and its answer: what the application receives and sends. ASGI, HTTP & WebSocket 2.5.
 
-Most answers of an application have the head of an earlier one, so that a head is checked and rendered once.
-It is sent with the first part of the body, as the ASGI specification demands: one packet instead of two, and
-an application that fails between the two is answered with 500.
+The head of an answer is sent with the first part of its body, as the specification demands: one packet
+instead of two, and an application that fails between the two is answered with 500.
 """
 
 import asyncio
+import logging
+import os
 import time
-from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import (
-    HEADER_RE,
-    HEADER_VALUE_RE,
-    RequestResponseCycle,
-)
-
-from preforkd.http.caches import BoundedCache, Date
+from preforkd.http.head import RequestError
+from preforkd.http.response import ResponseWriter
+from preforkd.http.states import State
 from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST, CompletedRequest
-from preforkd.worker.asgi.middleware import RequestTracker, answered
+from preforkd.worker.asgi.request_body import MAX_UNREAD, RequestBody
+from preforkd.worker.asgi.scope import Message
+from preforkd.worker.asgi.shared import Connection
+from preforkd.worker.listener_context import CachedHead
 
-_Headers = Iterable[tuple[bytes, bytes]]
+logger = logging.getLogger("preforkd.app")
 
-_MAX_HEADS = 256
-_MAX_CACHED_SIZE = 2048
-_MAX_JOINED = 64 * 1024
-"""Largest body, in bytes, that is copied behind its head."""
-
-
-class ResponseHead:
-    """A status and headers, rendered; one answer may add Date, Connection and Transfer-Encoding."""
-
-    __slots__ = ("bodiless", "chunked", "close", "date", "length", "status", "text")
-
-    def __init__(self, status: int, headers: _Headers, server: bytes) -> None:
-        self.status = status
-        self.bodiless = status in {204, 304}
-        """No body follows, whatever the Content-Length."""
-        self.length: int | None = None
-        self.chunked = False
-        """The application asked for chunked framing, which the server then does."""
-        self.close = False
-        self.date = True
-        """A Date header is added."""
-        try:
-            phrase = HTTPStatus(status).phrase
-        except ValueError:
-            phrase = ""
-        lines = [f"HTTP/1.1 {status:d} {phrase}\r\n".encode()]
-        for name, value in headers:
-            self._add(lines, name.lower(), value)
-            if name.lower() == b"server":
-                server = b""
-        self.text = b"".join([*lines, server])
-
-    def _add(self, lines: list[bytes], name: bytes, value: bytes) -> None:
-        if HEADER_RE.search(name):
-            raise RuntimeError("Invalid HTTP header name.")
-        if HEADER_VALUE_RE.search(value):
-            raise RuntimeError("Invalid HTTP header value.")
-        if name == b"content-length" and self.length is None and not self.chunked:
-            self.length = int(value.decode())
-        elif name == b"transfer-encoding" and value.lower() == b"chunked":
-            self.length, self.chunked = None, True
-        elif name == b"connection":
-            self.close = self.close or b"close" in [
-                token.lower().strip() for token in value.split(b",")
-            ]
-        elif name == b"date":
-            self.date = False
-        if self.bodiless and name == b"transfer-encoding":
-            return
-        if self.status == 204 and name == b"content-length":
-            return
-        lines.append(b"%b: %b\r\n" % (name, value))
+_LARGE = 32 * 1024
+"""Smallest body, in bytes, that is not copied behind its head."""
+_BLOCK = 256 * 1024
+"""Bytes of a file that are read at once."""
 
 
-class ResponseHeads:
-    """The cache of rendered heads, and the Date. ``server``: the Server header; empty: none."""
-
-    def __init__(self, server: str) -> None:
-        self._server = b"server: %b\r\n" % server.encode("latin-1") if server else b""
-        self._cached: BoundedCache[tuple[int, tuple[tuple[bytes, bytes], ...]], ResponseHead]
-        self._cached = BoundedCache(_MAX_HEADS)
-        self.date = Date(b"date: %b\r\n").line
-        """Return the Date header's line."""
-
-    def head(self, status: int, headers: _Headers) -> ResponseHead:
-        """Return the rendered head. Raises RuntimeError for an invalid header."""
-        fields = tuple(headers)
-        try:
-            head = self._cached.get((status, fields))
-        except TypeError:  # pairs may be lists
-            fields = tuple((name, value) for name, value in fields)
-            head = self._cached.get((status, fields))
-        if head is not None:
-            return head
-        head = ResponseHead(status, fields, self._server)
-        if len(head.text) <= _MAX_CACHED_SIZE:
-            self._cached.keep((status, fields), head)
-        return head
+class ClientDisconnectedError(OSError):
+    """Raised by ``send`` when the connection is lost."""
 
 
-class Cycle(RequestResponseCycle):  # type: ignore[misc]
-    """See the module. ``response_started`` is true when a part of the answer was sent."""
+class Cycle:
+    """See the module; the answer belongs to ``protocol`` until it is complete."""
 
-    def __init__(
-        self, protocol: Any, heads: ResponseHeads, tracker: RequestTracker, *, keep_alive: bool
-    ) -> None:
-        # The attributes that uvicorn's constructor would set, without its look-ups.
-        self.scope = protocol.scope
-        self.transport = protocol.transport
+    task: "asyncio.Task[None]"
+
+    def __init__(self, protocol: Connection, cached: CachedHead, *, keep: bool) -> None:
+        shared = protocol.shared
+        self.cached = cached
+        self.replaced: tuple[int, int] | None = None
+        """Status and length of an answer of the server's own that was sent instead."""
         self._protocol = protocol
-        self.flow = protocol.flow
-        self.logger = protocol.logger
-        self.message_event = asyncio.Event()
-        self.on_response = protocol.on_response_complete
-        self.disconnected = False
-        self.keep_alive = keep_alive
-        self.waiting_for_100_continue = protocol.expect_100_continue
-        self.body = bytearray()
-        self.more_body = True
-        self.response_started = False
-        self.response_complete = False
-        self.chunked_encoding = False
-        self.expected_content_length = 0
-        self.sent = 0
-        """Bytes of the body that were passed to the transport."""
-        self.record: tuple[Any, float] | None = None
-        """For the access log: the scope as the application sees it, and its start (monotonic)."""
-        self.refused: tuple[int, int] | None = None
-        """Status and length of an answer of the server's own: the request's body was refused."""
-        self._bodiless = False
-        self.over = False
-        """The answer has no body and is complete; parts that the application still sends are dropped."""
-        self._head: Any = None  # a ResponseHead, once the application has sent it
-        self._heads = heads
-        self._tracker = tracker
+        self._shared = shared
+        self._writer = ResponseWriter(
+            protocol.engine,
+            shared.renderer,
+            head_only=cached.head_only,
+            http11=cached.http11,
+            keep=keep,
+        )
+        self._disconnected = False
+        """Nothing more can be sent."""
+        self._ends = False
+        """The application receives http.disconnect: its client, or the worker, leaves."""
+        self._dropping = False
+        """The answer is complete without a body; parts that the application still sends are dropped."""
+        self._trailers: list[tuple[bytes, bytes]] | None = None
+        """The trailers that the application sends after the body; None: it sends none."""
+        self._body = RequestBody(complete=cached.head.length == 0)
+        self._event: asyncio.Event | None = None
+        """Set when `receive` may have something to return."""
+        self._begun = shared.tracker.begin(self)
 
-    async def run_asgi(self, app: Any) -> None:
-        """Call the application, and count the request in the slot."""
-        tracker = self._tracker
-        if tracker.is_probe(self.scope):
-            await super().run_asgi(app)
-            return
-        tracker.begin(self)
-        try:
-            await super().run_asgi(app)
-        finally:
-            tracker.end(self)
-            if self.transport.is_closing():
-                self._protocol.send_timeout.watch()
-            if self.record is not None:
-                self._protocol.log(self._answered(*self.record))
+    # --- the protocol's side ---------------------------------------------------------------------
 
-    def _answered(self, scope: Any, begun: float) -> CompletedRequest:
-        seconds = time.monotonic() - begun
-        if self.refused is not None:
-            return answered(scope, *self.refused, seconds)
-        status = self._head.status if self.response_started else CLIENT_CLOSED_REQUEST
-        return answered(scope, status, self.sent, seconds)
+    def write(self, data: bytes) -> None:
+        """Take a part of the body, as the sink of the engine."""
+        if not self._writer.complete:
+            self._body.add(data)
+            if self._body.unread > MAX_UNREAD:
+                self._protocol.pause_reading()
+            self._wake()
 
-    async def send_500_response(self) -> None:
-        """Answer 500: the application failed before a part of the answer was sent."""
-        self._head = None
-        self.sent = 0
-        await super().send_500_response()
+    def end_of_body(self) -> None:
+        """Take the end of the body. Its trailers are dropped: ASGI has no place for them."""
+        self._body.complete = True
+        self._wake()
 
-    async def send(self, message: Any) -> None:
-        """Send a part of the answer; called by the application."""
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
-            return
-        if self.over:
-            await asyncio.sleep(0)  # dropped; http.disconnect informs the application
-            return
-        kind = message["type"]
-        if self._head is None:
-            if kind != "http.response.start":
-                raise RuntimeError(
-                    f"Expected ASGI message 'http.response.start', but got '{kind}'."
-                )
-            self._head = self._heads.head(message["status"], message.get("headers", ()))
-            return
-        if self.response_complete:
-            raise RuntimeError(
-                f"Unexpected ASGI message '{kind}' sent, after response already completed."
+    def end_of_input(self) -> None:
+        """Let the application receive http.disconnect, behind the body; what it sends is still sent."""
+        self._ends = True
+        self._wake()
+
+    def disconnect(self) -> None:
+        """Let the application receive http.disconnect, and fail when it sends."""
+        self._disconnected = True
+        self._wake()
+
+    def answer_overdue(self) -> None:
+        """Answer 504: the master ends this process next."""
+        if not (self._writer.head_sent or self._disconnected):
+            self._protocol.refuse(
+                RequestError("504 Gateway Timeout", "the application took too long")
             )
-        if kind != "http.response.body":
-            raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
-        self._send_body(message.get("body", b""), message.get("more_body", False))
+        if self._shared.log is not None:
+            self._shared.log.log(self._entry())
+            self._shared.log.flush()
 
-    def _send_body(self, body: bytes, more: bool) -> None:
-        head = b""
-        if not self.response_started:
-            head = self._begin(self._head)
-        if self._bodiless:
-            body, more, self.over = b"", False, more  # it may be endless
-        self.sent += len(body)
-        if self.chunked_encoding:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            if not more:
-                body += b"0\r\n\r\n"
-        elif not self._bodiless:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0:
-                raise RuntimeError("Response content longer than Content-Length")
-        if not more and self.expected_content_length:
-            raise RuntimeError("Response content shorter than Content-Length")
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        self._protocol.written += len(head) + len(body)
-        if head and len(body) > _MAX_JOINED:
-            self.transport.write(head)
-            head = b""
-        if head or body:
-            self.transport.write(head + body)
-        if not more:
-            self.response_complete = True
-            self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
-            self.on_response()
+    def _wake(self) -> None:
+        if self._event is not None:
+            self._event.set()
 
-    def _begin(self, head: Any) -> bytes:
-        text: bytes = head.text
-        if head.date:
-            text += self._heads.date()
-        # The client learns that the worker retires by this header, not by a reset.
-        self.keep_alive = self.keep_alive and not head.close and not self._tracker.leaving()
-        if not self.keep_alive and not head.close:
-            text += b"connection: close\r\n"
-        self._bodiless = head.bodiless or self.scope["method"] == "HEAD"
-        if self._bodiless:
-            return text + b"\r\n"
-        if head.length is not None:
-            self.expected_content_length = head.length
-        elif head.chunked:
-            self.chunked_encoding = True
+    # --- the application's side ------------------------------------------------------------------
+
+    async def run(self, scope: Message) -> None:
+        """Call the application; its exceptions are answered and logged."""
+        shared = self._shared
+        try:
+            await shared.application(scope, self.receive, self.send)
+        except BaseException as error:
+            self._fail(error)
         else:
-            self.chunked_encoding = True
-            text += b"transfer-encoding: chunked\r\n"
-        return text + b"\r\n"
+            if not self._writer.complete:
+                self._end_incomplete()
+        finally:
+            shared.tracker.end(self)
+            if shared.log is not None:
+                self._protocol.log(self._entry())
+
+    async def receive(self) -> Message:
+        """Return a part of the body, or http.disconnect when there will be no more."""
+        while not (self._disconnected or self._writer.complete):
+            body = self._body
+            if body.ready:
+                message = body.take()
+                self._protocol.resume_reading()
+                return message
+            if not body.received:
+                self._protocol.request_body()
+            if self._ends:
+                break
+            if self._event is None:
+                self._event = asyncio.Event()
+            self._event.clear()
+            await self._event.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer.
+
+        Raises ClientDisconnectedError when the connection is lost, RuntimeError for a message that is not
+        allowed at this point, ValueError for an invalid header.
+        """
+        protocol = self._protocol
+        if protocol.write_paused and not self._disconnected:
+            await protocol.drain()
+        if self._disconnected:
+            raise ClientDisconnectedError("the client has disconnected")
+        if self._dropping:
+            await asyncio.sleep(0)  # an endless sender must not stop the loop
+            return
+        kind, writer = message["type"], self._writer
+        if writer.complete:
+            raise RuntimeError(f"{kind} was sent after the answer was complete")
+        if kind == "http.response.start":
+            self._start(message)
+        elif kind == "http.response.early_hint" and not writer.head_sent:
+            self._send_hints(message)
+        elif writer.plan is None:
+            raise RuntimeError(f"{kind} was sent before http.response.start")
+        elif kind == "http.response.body":
+            self._send_body(message.get("body", b""), more=message.get("more_body", False))
+        elif kind == "http.response.pathsend" and not writer.head_sent:
+            await self._send_file(message["path"])
+        elif kind == "http.response.trailers" and self._trailers is not None:
+            self._trailers.extend(message.get("headers", ()))
+            if not message.get("more_trailers", False):
+                self._send_last(b"")
+        else:
+            raise RuntimeError(f"{kind} is not allowed here")
+
+    def _start(self, message: Message) -> None:
+        writer = self._writer
+        if writer.plan is not None:
+            raise RuntimeError("http.response.start was sent twice")
+        writer.plan = self._shared.renderer.plan_of(message["status"], message.get("headers", ()))
+        if message.get("trailers", False):
+            self._trailers = []
+
+    def _send_hints(self, message: Message) -> None:
+        if self.cached.http11:  # RFC 9110, section 15.2: not for clients of HTTP/1.0
+            links = [("Link", bytes(link).decode("latin-1")) for link in message["links"]]
+            self._protocol.write(self._shared.renderer.early_hints(links))
+
+    def _send_body(self, body: Any, *, more: bool) -> None:
+        writer = self._writer
+        if body.__class__ is not bytes:
+            body = bytes(memoryview(body))
+        if not writer.head_sent:
+            self._decide_keep(last=not more)
+            if not more and self._trailers is None:
+                self._check_length(len(body), last=True)
+                head, body = writer.whole(body)
+                if len(body) < _LARGE:
+                    self._protocol.write(head + body)
+                else:
+                    self._protocol.write(head)
+                    self._protocol.write(body)
+                self._complete()
+                return
+        if not writer.over:
+            self._check_length(len(body), last=not more)
+        data = writer.part(body)
+        if more and writer.over:
+            self._dropping = True  # the body may be endless
+            more = False
+        if more or (self._trailers is not None and not self._dropping):
+            self._protocol.write(data)
+        else:
+            self._send_last(data)
+
+    def _decide_keep(self, *, last: bool) -> None:
+        """Decide whether the connection is kept, as the head of the answer informs the client of it."""
+        writer, engine = self._writer, self._protocol.engine
+        if self._shared.acceptor.retiring:
+            writer.keep = False
+        elif last and engine.client is State.BODY:
+            # The rest of the body is discarded, unless it is large, or may not come at all.
+            writer.keep = (
+                writer.keep and engine.expected <= MAX_UNREAD and not engine.wants_continue
+            )
+
+    def _check_length(self, size: int, *, last: bool) -> None:
+        writer = self._writer
+        plan = writer.plan
+        if plan is None or plan.length is None or plan.bodiless or self.cached.head_only:
+            return
+        rest = plan.length - writer.length - size
+        if rest < 0:
+            raise RuntimeError("the body is longer than its Content-Length")
+        if rest and last:
+            raise RuntimeError("the body is shorter than its Content-Length")
+
+    def _send_last(self, data: bytes) -> None:
+        trailers = None
+        if self._trailers and self._takes_trailers():
+            trailers = [
+                (bytes(name).decode("latin-1"), bytes(value).decode("latin-1"))
+                for name, value in self._trailers
+            ]
+        data += self._writer.end(trailers)
+        if data:
+            self._protocol.write(data)
+        self._complete()
+
+    def _takes_trailers(self) -> bool:
+        """Return whether the client announced that it evaluates trailers, RFC 9110, section 10.1.4."""
+        return any(
+            name == b"te" and b"trailers" in value.lower()
+            for name, value in self.cached.head.headers
+        )
+
+    async def _send_file(self, path: Any) -> None:
+        """Send a file as the whole body. Raises OSError if it cannot be opened."""
+        writer, protocol = self._writer, self._protocol
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._decide_keep(last=True)
+            data = writer.begin(os.fstat(descriptor).st_size)
+            while not writer.over and (block := os.read(descriptor, _BLOCK)):
+                protocol.write(data + writer.part(block))
+                data = b""
+                await protocol.drain()
+                if self._disconnected:
+                    raise ClientDisconnectedError("the client has disconnected")
+        finally:
+            os.close(descriptor)
+        self._send_last(data)
+
+    def _complete(self) -> None:
+        self._wake()
+        self._protocol.answered(self, keep=self._writer.keep)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def _fail(self, error: BaseException) -> None:
+        writer = self._writer
+        if isinstance(error, SystemExit):
+            # The application requests the exit of this process; other workers continue.
+            self._shared.acceptor.retire()
+            self._shared.acceptor.wake()
+        if self._is_expected(error):
+            logger.debug("a request ended: %r", error)
+        else:
+            head = self.cached.head
+            when = ", after its answer" if writer.complete else ""
+            target = head.target.decode("latin-1")
+            logger.error(
+                "the application failed on %s %s%s", head.method, target, when, exc_info=error
+            )
+        self._end_failed()
+
+    def _is_expected(self, error: BaseException) -> bool:
+        """Return whether the cause is the end of the connection, or of the drain."""
+        if isinstance(error, asyncio.CancelledError):
+            return self._disconnected or self._ends
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ClientDisconnectedError):
+            cause = cause.__cause__ or cause.__context__
+        return cause is not None
+
+    def _end_incomplete(self) -> None:
+        if not (self._disconnected or self._ends):
+            what = "completing its" if self._writer.head_sent else "an"
+            head = self.cached.head
+            target = head.target.decode("latin-1")
+            logger.error(
+                "the application returned without %s answer to %s %s", what, head.method, target
+            )
+        self._end_failed()
+
+    def _end_failed(self) -> None:
+        if self._writer.complete or self._disconnected:
+            return
+        if self._writer.head_sent or self._ends:
+            self._protocol.cut_off(self)
+        else:
+            self._protocol.refuse(
+                RequestError("500 Internal Server Error", "the application failed")
+            )
+
+    def _entry(self) -> CompletedRequest:
+        writer = self._writer
+        status, length = writer.code if writer.head_sent else CLIENT_CLOSED_REQUEST, writer.length
+        if self.replaced is not None:
+            status, length = self.replaced
+        seconds = (time.monotonic_ns() - self._begun) / 1e9
+        remote = self.cached.remote or self._protocol.remote
+        return CompletedRequest(remote, self.cached.head, status, length, seconds)

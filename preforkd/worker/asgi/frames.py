@@ -240,7 +240,7 @@ class FrameCodec:
         codec: Any = self._deflate
         room = self._max_size - len(self._message)
         try:
-            # One byte more than allowed: then a message of just the allowed size is told from a larger one.
+            # One byte more than allowed: then a message of just the allowed size differs from a larger one.
             frame = Frame(Opcode(opcode), payload, final, opcode != _CONT)
             data = bytes(codec.decode(frame, max_size=room + 1).data)
             decoder = getattr(codec, "decoder", None)

@@ -4,8 +4,6 @@ import json
 import struct
 import time
 
-import pytest
-
 from preforkd.config.settings import (
     HttpSettings,
     ListenSettings,
@@ -14,8 +12,6 @@ from preforkd.config.settings import (
     TlsSettings,
 )
 from tests.worker.serving import serving
-
-pytest.importorskip("uvicorn")
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
