@@ -122,9 +122,6 @@ class HeadParser:
         authority = check_target(method, target)
         fields, special = self._fields(data, line.end())
         version = "1.0" if line[4] == b"0" else "1.1"
-        self._check_with_llhttp(data, method, version == "1.1" and _ENDS_PARSER.isdisjoint(special))
-        if self._url != target:
-            refuse("the request line is malformed")
         if len(hosts := special.get(HOST, _NONE)) != 1 and (hosts or version == "1.1"):
             refuse("exactly one Host header is required")
         dropped = 0
@@ -134,17 +131,21 @@ class HeadParser:
         if authority:
             # RFC 9112, section 3.2.2: the authority of an absolute target replaces the Host header.
             fields = [(name, authority if name == b"host" else value) for name, value in fields]
+        length = _length(special, version) if LENGTH in special or CODING in special else 0
+        expects_continue = EXPECT in special and _expects(special[EXPECT], version)
         keep_alive, upgrade = _connection(special, version)
+        reusable = version == "1.1" and _ENDS_PARSER.isdisjoint(special)
+        self._check_with_llhttp(data, method, target, reusable=reusable)
         return RequestHead(
-            method=method.decode(),
-            target=target,
-            version=version,
-            headers=tuple(fields),
-            keep_alive=keep_alive,
-            length=_length(special, version) if LENGTH in special or CODING in special else 0,
-            expects_continue=EXPECT in special and _expects(special[EXPECT], version),
-            upgrade=upgrade,
-            dropped=dropped,
+            method.decode(),
+            target,
+            version,
+            tuple(fields),
+            keep_alive,
+            length,
+            expects_continue,
+            upgrade,
+            dropped,
         )
 
     def _fields(self, data: bytes, start: int) -> tuple[list[Field], dict[int, list[bytes]]]:
@@ -173,7 +174,9 @@ class HeadParser:
             refuse("a header is too large", TOO_LARGE)
         return lines
 
-    def _check_with_llhttp(self, data: bytes, method: bytes, reusable: bool) -> None:
+    def _check_with_llhttp(
+        self, data: bytes, method: bytes, target: bytes, *, reusable: bool
+    ) -> None:
         # ``reusable``: the parser can be used for the next head.
         self._url = b""
         parser = self._parser or httptools.HttpRequestParser(self)
@@ -181,13 +184,15 @@ class HeadParser:
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            return  # the upgrade is the caller's, RFC 9110, section 7.8
+            pass  # the upgrade is the caller's, RFC 9110, section 7.8
         except httptools.HttpParserInvalidMethodError:
             refuse_method(method)
         except httptools.HttpParserError as error:
             raise RequestError("400 Bad Request", "the request is malformed") from error
-        if reusable:
-            self._parser = parser
+        else:
+            self._parser = parser if reusable else None
+        if self._url != target:
+            refuse("the request line is malformed")
 
 
 def _drop_underscored(fields: list[Field]) -> list[Field]:
@@ -231,7 +236,7 @@ def _length(special: dict[int, list[bytes]], version: str) -> int:
     if value != b"chunked":
         if _UNKNOWN_CODINGS.fullmatch(value):
             refuse("the only supported transfer coding is chunked", "501 Not Implemented")
-        refuse("the last transfer coding is not chunked, or Transfer-Encoding is malformed")
+        refuse("the last transfer coding is not chunked")
     return CHUNKED
 
 

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from preforkd.http import lines
-from preforkd.http.head import CHUNKED, Bounds, HeadParser, RequestError
+from preforkd.http.head import (
+    CHUNKED,
+    Bounds,
+    HeadParser,
+    RequestError,
+    RequestHead,
+    unparsed_head,
+)
 
 PARSER = HeadParser(Bounds())
 
@@ -120,6 +127,103 @@ def test_other_transfer_codings(codings, status):
     with pytest.raises(RequestError) as caught:
         parse(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: %b\r\n\r\n" % codings)
     assert caught.value.status[:3] == status
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "reason"),
+    [
+        (b"Content-Length: 3\r\nContent-Length: 3", "400", "the length of the body is ambiguous"),
+        (b"Content-Length: 3\r\nTransfer-Encoding: chunked", "400", "the length of the body is ambiguous"),
+        (b"Transfer-Encoding: gzip, chunked", "501", "the only supported transfer coding is chunked"),
+        (b"Transfer-Encoding: gzip", "400", "the last transfer coding is not chunked"),
+        (b"Host: h", "400", "exactly one Host header is required"),
+        (b"Expect: x", "417", "the only supported expectation is 100-continue"),
+        (b"Expect: x\r\nExpect: 100-continue", "417", "the only supported expectation is 100-continue"),
+        (b"X-A: 1\r\nX_A: 1", "400", "a header with an underscore imitates another"),
+        (b"X_Forwarded_Port: 1", "400", "a header with an underscore imitates another"),
+        (b"X : y", "400", "a header is malformed"),
+        (b"X: y\r\n\r\nY: z", "400", "a header is malformed"),
+        (b"Content-Length: x", "400", "Content-Length is not a number"),
+        (b"Content-Length: " + b"9" * 19, "413", "the body is too large"),
+        (b"X: " + b"y" * 16400, "431", "a header is too large"),
+        (b"A: b\r\n" * 99 + b"A: b", "431", "there are too many headers"),
+        ((b"X: " + b"y" * 12000 + b"\r\n") * 2 + b"X: " + b"y" * 12000, "431", "the headers are too large"),
+    ],
+)  # fmt: skip
+def test_the_reason_is_named(fields, status, reason):
+    """The client and its administrator read which rule refused the head."""
+    with pytest.raises(RequestError) as caught:
+        parse(b"POST / HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % fields)
+    assert (caught.value.status[:3], caught.value.reason) == (status, reason)
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "reason"),
+    [
+        (b"GET / HTTP/2.0", "505", "the supported versions are 1.0 and 1.1"),
+        (b"BREW / HTTP/1.1", "501", "unknown method"),
+        (b"brew / HTTP/1.1", "400", "unknown method"),
+        (b"CONNECT h:1 HTTP/1.1", "501", "CONNECT is not supported"),
+        (b"GET /#x HTTP/1.1", "400", "the target is malformed"),
+        (b"GET /%x HTTP/1.1", "400", "the target is malformed"),
+        (b"GET /%00 HTTP/1.1", "400", "the target contains a NUL"),
+        (b"GET * HTTP/1.1", "400", "the target * is allowed for OPTIONS only"),
+        (b"GET x HTTP/1.1", "400", "the target is neither a path nor a URL"),
+        (b"GET ws://h/ HTTP/1.1", "400", "the target is neither a path nor a URL"),
+        (b"GET http://u@h/ HTTP/1.1", "400", "the target's authority is malformed"),
+        (b"GET  / HTTP/1.1", "400", "the request line is malformed"),
+        (b"\0", "400", "not an HTTP request"),
+        (b"GET /" + b"a" * 8192 + b" HTTP/1.1", "414", "the request line is too long"),
+    ],
+)
+def test_the_reason_of_a_request_line(line, status, reason):
+    """Before anything that is wrong behind it."""
+    with pytest.raises(RequestError) as caught:
+        parse(line + b"\r\nX : y\r\n\r\n")
+    assert (caught.value.status[:3], caught.value.reason) == (status, reason)
+
+
+def test_a_head_in_full():
+    """Every field of the record."""
+    text = (
+        b"PUT /a?b HTTP/1.1\r\nHost: h\r\nX_A: 1\r\nX_B: 2\r\nContent-Length: 0012\r\nExpect: 100-Continue\r\n"
+        b"Connection: close, Upgrade\r\nUpgrade: h2c\r\nX:\t y \r\n\r\n"
+    )
+    fields = {
+        b"host": b"h",
+        b"content-length": b"0012",
+        b"expect": b"100-Continue",
+        b"connection": b"close, Upgrade",
+        b"upgrade": b"h2c",
+        b"x": b"y",
+    }
+    head = RequestHead("PUT", b"/a?b", "1.1", tuple(fields.items()), False, 12, True, b"h2c", 2)
+    assert parse(text) == head
+    assert head.first(b"x") == b"y"
+    assert head.first(b"y") is None
+    old = b"PUT /a?b HTTP/1.0\r\nExpect: 100-continue\r\n\r\n"
+    assert parse(old) == RequestHead(
+        "PUT", b"/a?b", "1.0", ((b"expect", b"100-continue"),), False, 0, False
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "method", "target", "version"),
+    [
+        (b"GET /x HTTP/1.1\r\nX : y\r\n", "GET", b"/x", "1.1"),
+        (b"GET /x HTTP/3.7\nX", "GET", b"/x", "3.7"),
+        (b"GET /x HTTP/1.1", "GET", b"/x", "1.1"),
+        (b"GET /x y HTTP/1.1\r\n", "", b"GET /x y HTTP/1.1", ""),
+        (b"\x16\x03\rabc\n", "", b"\x16\x03", ""),
+        (b"a" * 4000, "", b"a" * 2048, ""),
+        (b"", "", b"", ""),
+    ],
+)
+def test_what_the_access_log_shows_of_a_refused_request(data, method, target, version):
+    """Its request line; all of that is the target if it is invalid, up to a bound."""
+    head = unparsed_head(data)
+    assert (head.method, head.target, head.version, head.headers) == (method, target, version, ())
+    assert (head.keep_alive, head.length, head.expects_continue) == (False, 0, False)
 
 
 HEADS = [
