@@ -84,7 +84,6 @@ TESTED_ELSEWHERE = {
     "control/varlink.py": "declarations: test_dispatch and test_introspection go through all",
     "control/records.py": "records without a line of code",
     "core/events.py": "records without a line of code",
-    "http/request.py": "test_fuzz, until the WSGI loop reads by the engine",
     "worker/asgi/shared.py": "a record and an interface",
     "supervisor/main.py": "starts the master: tests/process, by its signals and its control socket",
 }

@@ -50,12 +50,12 @@ class HttpEngine(Generic[Parsed]):
     __slots__ = (
         "_bounds",
         "_checked",
-        "_end_of_input",
         "_find",
         "_framing",
         "_searched",
         "buffer",
         "client",
+        "end_of_input",
         "parsed",
         "server",
         "sink",
@@ -78,19 +78,20 @@ class HttpEngine(Generic[Parsed]):
         """The client waits for 100 Continue before it sends the body; reset by the caller that sends it."""
         self.unread = False
         """Input may be left at the end: the caller reads on, so that a reset does not destroy the answer."""
+        self.end_of_input = False
+        """The client has shut down its sending side."""
         self._bounds = bounds
         self._find = find
         self._framing: Counted | Chunked | None = None
         self._searched = 0
         self._checked = 0
-        self._end_of_input = False
 
     # --- the client's side -----------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
         """Take input; empty: the client has shut down its sending side."""
         if not data:
-            self._end_of_input = True
+            self.end_of_input = True
         elif self.client not in (_MUST_CLOSE, _CLOSED):
             self.buffer = self.buffer + data if self.buffer else data
 
@@ -153,7 +154,7 @@ class HttpEngine(Generic[Parsed]):
         if data and data != b"\r":
             self._checked = refuse_early(data, self._bounds, self._checked, self._searched)
         self._searched = max(0, len(data) - 3)
-        if self._end_of_input:
+        if self.end_of_input:
             self._client(Step.END_OF_INPUT)
 
     def _take_body(self) -> EndOfRequest | None:
@@ -165,7 +166,7 @@ class HttpEngine(Generic[Parsed]):
             end = frame.take(self.buffer, 0, sink)
             self.buffer = self.buffer[end:]
         if not frame.done:
-            if self._end_of_input:
+            if self.end_of_input:
                 self._client(Step.END_OF_INPUT)
             return None
         self._framing = self.sink = None
@@ -216,7 +217,7 @@ class HttpEngine(Generic[Parsed]):
         # A client that announced the end sends nothing more; any other may have sent a further request.
         parsed = self.parsed
         announced = parsed is not None and not parsed.head.keep_alive and self.client is _DONE
-        if not self._end_of_input and (self.buffer or not announced):
+        if not self.end_of_input and (self.buffer or not announced):
             self.unread = True
         self._client(step)
         self.buffer = b""

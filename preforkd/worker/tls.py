@@ -181,7 +181,7 @@ def _as_path(setting: str, value: str) -> Iterator[str]:
 
 
 class TlsSocket:
-    """A TLS socket with the methods of `preforkd.worker.wsgi.connection.Socket`; it never blocks."""
+    """A TLS socket with the methods of `preforkd.worker.wsgi.sockets.Socket`; it never blocks."""
 
     def __init__(self, sock: socket.socket, settings: ssl.SSLContext) -> None:
         sock.setblocking(False)
@@ -213,7 +213,7 @@ class TlsSocket:
         return True
 
     def recv(self, size: int, _flags: int = 0, /) -> bytes:
-        """See `preforkd.worker.wsgi.connection.Socket`."""
+        """See `preforkd.worker.wsgi.sockets.Socket`."""
         try:
             return self._sock.recv(size)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -222,11 +222,15 @@ class TlsSocket:
             return b""  # the client closed the connection without close_notify, as most do
 
     def send(self, data: Any, _flags: int = 0, /) -> int:
-        """See `preforkd.worker.wsgi.connection.Socket`."""
+        """See `preforkd.worker.wsgi.sockets.Socket`."""
         try:
             return self._sock.send(data)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
+
+    def environ(self) -> dict[str, str]:
+        """Return what the environ of a request has besides, when the handshake is complete."""
+        return client_facts(self._sock).environ()
 
     def has_decrypted(self) -> bool:
         """Return whether decrypted bytes wait to be received; epoll does not report them."""

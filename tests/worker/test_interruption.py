@@ -1,7 +1,6 @@
 """Exceptions of the application that come while it has no request, told from those of the worker itself."""
 
 import os
-import socket
 import types
 
 import pytest
@@ -59,15 +58,3 @@ def test_the_worker_leaves_for_the_application_only(caplog):
     with pytest.raises(ValueError, match="late"):
         interruption.retire_if_interrupted(late, acceptor, os.getpid() + 1)
     assert acceptor.retired == 1
-
-
-def test_a_time_out_of_a_handler_is_no_client_that_has_gone():
-    """TimeoutError is an OSError; one of the system's has a number."""
-    from preforkd.worker.wsgi import connection
-    from preforkd.worker.wsgi.response import ClientGoneError
-
-    handlers = TimeoutError("late")
-    assert connection._as_client_gone(handlers) is handlers
-    with socket.socket() as sock, pytest.raises(OSError) as caught:
-        sock.getpeername()
-    assert isinstance(connection._as_client_gone(caught.value), ClientGoneError)

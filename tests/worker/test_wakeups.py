@@ -18,7 +18,7 @@ def stopped_before_poll(worker, last=False):
     ``last``: events of its connections are returned before those of shared descriptors.
     """
     acceptor, waits, go = worker.acceptor, threading.Event(), threading.Event()
-    poll, held = acceptor.poll, worker.loop._connections
+    poll, held = acceptor.poll, worker.loop._connections.by_descriptor
 
     def wait_and_poll(timeout):
         if threading.current_thread() is worker.thread:
@@ -42,7 +42,7 @@ def test_a_blocked_worker_accepts_or_forwards_its_wakeups(last):
     """A connection or handoff for which the kernel woke only this worker does not wait for its application."""
     application = SlowApplication()
     with workers_sharing_a_queue(application, size=1) as (worker,):
-        handoff = worker.loop._handoff
+        handoff = worker.loop._handoff._queue
         kept = worker.connect()
         kept.sendall(GET % b"/")
         assert read_answer(kept)[1]
@@ -50,7 +50,7 @@ def test_a_blocked_worker_accepts_or_forwards_its_wakeups(last):
             new = worker.connect()
             new.sendall(GET % b"/new")
             kept.sendall(GET % b"/slow")
-            (held,) = worker.loop._connections
+            (held,) = worker.loop._connections.by_descriptor
             for descriptor in (worker.listener.fileno(), held):
                 assert select.select([descriptor], [], [], 20)[0]
         assert application.entered.acquire(timeout=20)
@@ -68,7 +68,7 @@ def test_a_blocked_worker_accepts_or_forwards_its_wakeups(last):
             assert select.select([held], [], [], 20)[0]
         assert application.entered.acquire(timeout=20)
         deadline = time.monotonic() + 20
-        while not worker.loop._taken_over or worker.loop._woken_for:
+        while not worker.loop._takeover.active or worker.loop._woken_for:
             assert time.monotonic() < deadline
         assert select.select([handoff.fileno()], [], [], 20)[0]
         again = handoff.get()
@@ -91,7 +91,7 @@ def test_handoffs_are_served_before_the_backlog():
 
     noted.go = application.go
     with workers_sharing_a_queue(noted, size=1) as (worker,):
-        handoff = worker.loop._handoff
+        handoff = worker.loop._handoff._queue
         kept, left = worker.connect(), worker.connect()
         for sock in (kept, left):
             sock.sendall(GET % b"/")

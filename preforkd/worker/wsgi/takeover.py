@@ -25,32 +25,41 @@ class Takeover:
     """See the module.
 
     ``turn`` returns a number that changes with each poll of the main thread; ``run_loop`` runs the loop
-    until ``return_requested`` is true; ``wake`` ends its poll.
+    until ``return_requested`` is true; ``wake`` ends its poll. ``enabled``: false where no other worker can
+    be given a request, so that the thread would be of no use.
     """
 
     def __init__(
-        self, turn: Callable[[], int], run_loop: Callable[[], None], wake: Callable[[], None]
+        self,
+        turn: Callable[[], int],
+        run_loop: Callable[[], None],
+        wake: Callable[[], None],
+        *,
+        enabled: bool,
     ) -> None:
         self.loop_lock = threading.RLock()
         """Taken by the main thread (`reacquire`) before its first turn."""
-        self.asleep = True
+        self.asleep = enabled
         """The thread sleeps: call `activate` when there is work."""
+        self.active = False
+        """The thread runs the loop, while the application blocks the main thread."""
         self.return_requested = False
         """The main thread waits for ``loop_lock``."""
+        self._enabled = enabled
         self._turn = turn
         self._run_loop = run_loop
         self._wake = wake
         self._activated = threading.Semaphore(0)
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="preforkd-takeover", daemon=True)
-        self._started = False
+        self._thread: threading.Thread | None = None
 
     def activate(self) -> None:
         """Wake the thread up: there is work."""
         self.asleep = False
-        if not self._started:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="preforkd-takeover", daemon=True)
             try:
-                self._thread.start()
+                thread.start()
             except RuntimeError as error:
                 # ``asleep`` stays false, so that the start is not tried again.
                 logger.warning(
@@ -58,7 +67,7 @@ class Takeover:
                     error,
                 )
                 return
-            self._started = True
+            self._thread = thread
         self._activated.release()
 
     def reacquire(self) -> None:
@@ -83,11 +92,18 @@ class Takeover:
                 return
 
     def end(self) -> None:
-        """Stop the thread; the caller holds ``loop_lock``."""
-        if self._started:
+        """Stop the thread; `activate` starts another. The caller holds ``loop_lock``."""
+        if self._thread is not None:
             self._ended.set()
             self._activated.release()
             self._thread.join()
+            self._thread = None
+            self._ended.clear()
+        self.asleep = self._enabled
+
+    def forget_owner(self) -> None:
+        """Free ``loop_lock`` in a child of the application, where its owner may not exist."""
+        self.loop_lock = threading.RLock()
 
     def _run(self) -> None:
         while not self._ended.is_set():
@@ -102,9 +118,11 @@ class Takeover:
                 seen, idle_ticks = turn, 0
                 continue
             if self.loop_lock.acquire(blocking=False):
+                self.active = True
                 try:
                     self._run_loop()
                 finally:
+                    self.active = False
                     self.loop_lock.release()
                 idle_ticks = 0
                 continue

@@ -17,7 +17,7 @@ class Worker:
         self.relieved = threading.Semaphore(0)
         self.woken = threading.Event()
         self.by = None
-        self.takeover = Takeover(lambda: self.turn, self._run_loop, self.woken.set)
+        self.takeover = Takeover(lambda: self.turn, self._run_loop, self.woken.set, enabled=True)
 
     def _run_loop(self):
         self.by = threading.current_thread().name
@@ -37,7 +37,7 @@ def worker():
 def test_nobody_stands_in_before_there_is_work(worker):
     """It sleeps, and there is not even a thread."""
     assert worker.takeover.asleep
-    assert not worker.takeover._thread.is_alive()
+    assert worker.takeover._thread is None
 
 
 def test_a_long_call_is_relieved_and_custody_comes_back(worker):

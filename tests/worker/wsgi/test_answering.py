@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -284,3 +285,32 @@ def test_hooks_around_requests(threads, caplog):
             seen.clear()
     assert "the hook request_begun failed" in caplog.text
     assert "no tracer" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("probe", "retiring", "notified", "status"),
+    [
+        ("alive", False, False, b" 200 "),
+        ("alive", True, False, b" 200 "),
+        ("alive", False, True, b" 200 "),
+        ("ready", False, False, b" 200 "),
+        ("ready", True, False, b" 503 "),
+        ("ready", False, True, b" 503 "),
+    ],
+)
+def test_a_new_worker_is_ready_and_one_that_is_to_leave_is_not(probe, retiring, notified, status):
+    """A load balancer sends no more to one that retires or was notified; alive is each that answers."""
+    with serving(None) as worker:
+        worker.retire()
+        assert worker.ended()
+        sent = []
+        answering = worker.loop._answering
+        answering._acceptor = SimpleNamespace(retiring=retiring, drain_announced=notified)
+        connection = SimpleNamespace(
+            outbox=SimpleNamespace(send_nowait=sent.append),
+            engine=SimpleNamespace(answer_ended=lambda keep: None),
+            served=0,
+        )
+        cached = SimpleNamespace(probe=probe, keep=True, head_only=False)
+        answering.answer_probe(connection, cached)
+        assert status in sent[0].partition(b"\r\n")[0]

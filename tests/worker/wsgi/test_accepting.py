@@ -15,7 +15,6 @@ from preforkd.config.settings import (
     TlsSettings,
 )
 from preforkd.ipc import messages
-from tests.http.attacks import ATTACKS
 from tests.worker.certificate import CERTIFICATE, KEY
 from tests.worker.http_settings import (
     CLOSE,
@@ -199,33 +198,3 @@ def test_options_asterisk():
         assert b"200 OK" in worker.ask(
             b"OPTIONS * HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
         )
-
-
-@pytest.mark.parametrize("step", [1 << 20, 1])
-def test_the_attack_table_over_the_wire(step):
-    """Each attack gets one answer with its status, or is waited for; the application is never called."""
-    ran = []
-
-    def application(environ, start_response):
-        ran.append(environ["REQUEST_URI"])
-        start_response("200 OK", [])
-        return [b"served"]
-
-    bounds = {"max_line": 512, "max_field": 700, "max_header": 1024, "max_fields": 20}
-    attacks = [one for one in ATTACKS if one[2] is not None][:: 1 if step > 1 else 5]
-    with serving(application, max_body=1000, spool=100, **bounds) as worker:
-        for name, data, status in attacks:
-            ran.clear()
-            with worker.connect() as sock:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                answer = b""
-                try:
-                    for at in range(0, len(data), step):
-                        sock.sendall(data[at : at + step])
-                    sock.shutdown(socket.SHUT_WR)
-                except OSError:
-                    pass  # it was refused before it was complete
-                answer = read_all(sock)
-            assert answer.startswith(b"HTTP/1.1 %b " % status.encode()), name
-            assert answer.count(b"HTTP/1.1 ") == 1, name
-            assert len(ran) == (status == "200"), name

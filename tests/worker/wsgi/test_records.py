@@ -1,0 +1,87 @@
+"""The access log's records: when each is logged, and with how many bytes."""
+
+from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST
+from preforkd.worker.wsgi.records import Records
+from tests.worker.wsgi.connecting import GET, POST, connected
+
+
+class Log(list):
+    log = list.append
+    flushed = 0
+
+    def flush(self):
+        self.flushed += 1
+
+
+def answered(records, connection, length, pending):
+    """Record an answer of which so many bytes are kept."""
+    connection.engine.receive(GET)
+    assert connection.take_request()
+    if pending:
+        connection.outbox._keep(bytes(pending))
+    records.answered(connection, connection.request.cached, 200, length, 0.5)
+
+
+def test_an_answer_that_was_sent_is_logged_at_once():
+    """With its status, length and client."""
+    log = Log()
+    with connected() as (connection, _):
+        answered(Records(log), connection, 10, 0)
+        (record,) = log
+        assert (record.remote, record.status, record.length) == ("192.0.2.1", 200, 10)
+
+
+def test_an_answer_is_logged_with_the_bytes_that_were_sent():
+    """When its connection closes: what is kept was not sent; nothing sent at all is 499."""
+    for sent, status, length in ((5, 200, 6), (0, CLIENT_CLOSED_REQUEST, 0)):
+        log = Log()
+        records = Records(log)
+        with connected() as (connection, _):
+            answered(records, connection, 10, 4)
+            assert not log
+            connection.outbox.sent = sent
+            records.closed(connection)
+            (record,) = log
+            assert (record.status, record.length) == (status, length)
+
+
+def test_a_request_that_never_became_complete_is_logged_when_its_connection_closes():
+    """Its head, or what there is of it; an idle connection is no request."""
+    for data, target in ((POST, b"/p"), (b"GET /begun HTT", b"GET /begun HTT"), (b"", None)):
+        log = Log()
+        with connected() as (connection, _):
+            connection.engine.receive(data)
+            assert not connection.take_request()
+            Records(log).closed(connection)
+            assert [(one.status, one.request.target) for one in log] == (
+                [] if target is None else [(CLIENT_CLOSED_REQUEST, target)]
+            )
+
+
+def test_a_refusal_has_its_status_and_length():
+    """And is the only record of its request."""
+    log = Log()
+    records = Records(log)
+    with connected() as (connection, _):
+        connection.engine.receive(POST)
+        assert not connection.take_request()
+
+        def send():
+            connection.engine.refused()
+            return 7
+
+        records.refused(connection, 408, send)
+        records.closed(connection)
+        assert [(one.status, one.length, one.request.target) for one in log] == [(408, 7, b"/p")]
+
+
+def test_without_a_log_nothing_is_recorded():
+    """A refusal is sent all the same."""
+    records, sent = Records(None), []
+    assert not records
+    with connected() as (connection, _):
+        records.refused(connection, 400, lambda: sent.append(1) or 1)
+        records.closed(connection)
+        records.flush()
+        assert sent == [1]
+        assert connection.record is None
