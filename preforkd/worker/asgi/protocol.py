@@ -173,18 +173,9 @@ class HttpProtocol(Output):
         request = upgrade.check(cached.head)
         shared = self.shared
         shared.timer.clear(self)
-        context = module.WebSocketContext(
-            loop=shared.loop,
-            application=shared.application,
-            settings=shared.websocket,
-            limits=shared.limits,
-            renderer=shared.renderer,
-            log=shared.write_log if shared.log is not None else None,
-            done=shared.tracker.count,
-            on_lost=shared.discard,
-        )
-        websocket = module.start_websocket(
-            context,
+        shared.connections.discard(self)
+        module.start_websocket(
+            shared,
             self.transport,
             scope=self._scope(cached),
             head=cached.head,
@@ -192,10 +183,6 @@ class HttpProtocol(Output):
             engine=self.engine,
             remote=cached.remote or self.remote,
         )
-        shared.connections.discard(self)
-        shared.add(websocket)
-        shared.websocket_tasks.add(websocket.task)
-        websocket.task.add_done_callback(shared.websocket_tasks.discard)
 
     # --- flow control of the input ----------------------------------------------------------------------------
 

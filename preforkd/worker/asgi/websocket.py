@@ -12,17 +12,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from preforkd.config.settings import HttpSettings, WebSocketSettings
 from preforkd.http import upgrade
 from preforkd.http.engine import HttpEngine
 from preforkd.http.head import RequestHead
-from preforkd.http.response import Renderer, ResponseWriter
+from preforkd.http.response import ResponseWriter
 from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST, CompletedRequest
 from preforkd.worker.asgi import frames
+from preforkd.worker.asgi.cycle import ClientDisconnectedError
 from preforkd.worker.asgi.frames import FrameCodec
+from preforkd.worker.asgi.shared import Shared
 from preforkd.worker.asgi.websocket_connection import Message, State, WebSocketConnection
 
 logger = logging.getLogger("preforkd.app")
@@ -31,30 +31,8 @@ _MAX_EARLY = 64 * 1024
 """Bytes behind the handshake that are kept until it is answered."""
 
 
-class ClientDisconnectedError(OSError):
-    """The application has sent a message to a client that is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class WebSocketContext:
-    """What the WebSockets of a worker share.
-
-    ``log`` adds an entry to the access log (None: there is none), ``done`` counts a WebSocket whose application
-    has ended, ``on_lost`` is called when its connection is lost.
-    """
-
-    loop: asyncio.AbstractEventLoop
-    application: Any
-    settings: WebSocketSettings
-    limits: HttpSettings
-    renderer: Renderer
-    log: Callable[[CompletedRequest], None] | None
-    done: Callable[[], None]
-    on_lost: Callable[["WebSocket"], None]
-
-
 def start_websocket(
-    context: WebSocketContext,
+    shared: Shared,
     transport: Any,
     *,
     scope: dict[str, Any],
@@ -65,8 +43,8 @@ def start_websocket(
 ) -> "WebSocket":
     """Let the application answer the handshake of a connection, in a task; return the connection's new protocol.
 
-    ``scope`` is that of the HTTP request, and is changed. ``head`` and ``remote`` are for the access log. The
-    client of ``engine`` is DONE, its server HEAD.
+    It is added to the connections and the tasks of ``shared``. ``scope`` is that of the HTTP request, and is
+    changed. ``head`` and ``remote`` are for the access log. The client of ``engine`` is DONE, its server HEAD.
     """
     del scope["method"]
     scope["type"] = "websocket"
@@ -76,9 +54,12 @@ def start_websocket(
     scope["extensions"] = {"websocket.http.response": {}} | {
         name: value for name, value in extensions.items() if name == "tls"
     }
-    websocket = WebSocket(context, transport, scope, request, engine)
+    websocket = WebSocket(shared, transport, scope, request, engine)
     transport.set_protocol(websocket)
     websocket.start(head, remote)
+    shared.add(websocket)
+    shared.websocket_tasks.add(websocket.task)
+    websocket.task.add_done_callback(shared.websocket_tasks.discard)
     return websocket
 
 
@@ -86,12 +67,12 @@ class WebSocket(WebSocketConnection):
     """One WebSocket: the application's receive and send."""
 
     __slots__ = (
-        "_context",
         "_early",
         "_engine",
         "_request",
         "_response",
         "_scope",
+        "_shared",
         "_status",
         "task",
     )
@@ -101,14 +82,14 @@ class WebSocket(WebSocketConnection):
 
     def __init__(
         self,
-        context: WebSocketContext,
+        shared: Shared,
         transport: Any,
         scope: dict[str, Any],
         request: upgrade.WebSocketRequest,
         engine: HttpEngine[Any],
     ) -> None:
-        super().__init__(context.loop, transport, context.settings, context.limits)
-        self._context = context
+        super().__init__(shared.loop, transport, shared.websocket, shared.limits)
+        self._shared = shared
         self._scope = scope
         self._request = request
         self._engine = engine
@@ -117,7 +98,7 @@ class WebSocket(WebSocketConnection):
         self._status = CLIENT_CLOSED_REQUEST
         """Of the answer to the handshake, for the access log."""
         self._response = ResponseWriter(
-            engine, context.renderer, head_only=False, http11=True, keep=False
+            engine, shared.renderer, head_only=False, http11=True, keep=False
         )
 
     def start(self, head: RequestHead, remote: str) -> None:
@@ -127,29 +108,34 @@ class WebSocket(WebSocketConnection):
     # --- the application -------------------------------------------------------------------------
 
     async def _run(self, head: RequestHead, remote: str) -> None:
-        context, begun = self._context, time.monotonic()
+        shared, begun = self._shared, time.monotonic()
         try:
-            await context.application(self._scope, self.receive, self.send)
-        except Exception as error:
-            if not (self._state is State.GONE and _is_disconnect(error)):
-                target = head.target.decode("latin-1")
-                logger.exception("the application failed on WebSocket %s", target)
-            self._end(frames.INTERNAL_ERROR)
+            await shared.application(self._scope, self.receive, self.send)
         except BaseException as error:
-            # The drain has cancelled it, or the application ends the process.
-            cancelled = isinstance(error, asyncio.CancelledError)
-            self._end(frames.RESTART if cancelled else frames.INTERNAL_ERROR)
-            raise
+            self._fail_application(head, error)
         else:
             if self._state is State.HANDSHAKE or self._state is State.RESPONSE:
                 target = head.target.decode("latin-1")
                 logger.error("the application has not answered WebSocket %s completely", target)
             self._end(frames.NORMAL)
         finally:
-            context.done()
-            if context.log is not None:
+            shared.tracker.count()
+            if shared.log is not None:
                 seconds, length = time.monotonic() - begun, self._response.length
-                context.log(CompletedRequest(remote, head, self._status, length, seconds))
+                shared.write_log(CompletedRequest(remote, head, self._status, length, seconds))
+
+    def _fail_application(self, head: RequestHead, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError) and self.task.cancelling():
+            self._end(frames.RESTART)  # by the drain, which logs it
+            return
+        if isinstance(error, SystemExit):
+            # The application requests the exit of this process; other workers continue.
+            self._shared.acceptor.retire()
+            self._shared.acceptor.wake()
+        if not (self._state is State.GONE and _is_disconnect(error)):
+            target = head.target.decode("latin-1")
+            logger.error("the application failed on WebSocket %s", target, exc_info=error)
+        self._end(frames.INTERNAL_ERROR)
 
     async def send(self, message: Message) -> None:
         """Send a message. Raises OSError when the client is gone, RuntimeError when it is not the time for it."""
@@ -182,7 +168,7 @@ class WebSocket(WebSocketConnection):
             raise ValueError(
                 "a header of the WebSocket handshake is among those of the application"
             )
-        head = self._context.renderer.switching(own, headers)
+        head = self._shared.renderer.switching(own, headers)
         rest = self._engine.upgrade()
         self.transport.write(head)
         self._status = 101
@@ -193,7 +179,7 @@ class WebSocket(WebSocketConnection):
 
     def _start_response(self, message: Message) -> None:
         headers = message.get("headers", ())
-        self._response.plan = self._context.renderer.plan_of(message["status"], headers)
+        self._response.plan = self._shared.renderer.plan_of(message["status"], headers)
         self._state = State.RESPONSE
 
     def _send_response(self, message: Message) -> None:
@@ -240,7 +226,7 @@ class WebSocket(WebSocketConnection):
     def _refuse(self, status: str, reason: str) -> None:
         self._engine.refused()
         self._status = int(status[:3])
-        self.transport.write(self._context.renderer.plain_error(status, reason))
+        self.transport.write(self._shared.renderer.plain_error(status, reason))
         self._state = State.CLOSED
         self._finish(frames.ABNORMAL, "")
         self.transport.close()
@@ -254,7 +240,7 @@ class WebSocket(WebSocketConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the application and the server know that the client is gone."""
         super().connection_lost(exc)
-        self._context.on_lost(self)
+        self._shared.discard(self)
 
 
 _ACTIONS: dict[tuple[State, str], Callable[[WebSocket, Message], None]] = {

@@ -1,6 +1,7 @@
 """The frames of WebSockets, by the sections of RFC 6455 and RFC 7692; each input whole and byte by byte."""
 
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -615,6 +616,18 @@ def test_a_bomb_fails_before_it_is_inflated(size, fragments):
     assert taken(data, max_size=60_000 if size > 60_000 else 1000, deflate=deflate) == ([], 1009)
 
 
+def test_a_bomb_is_not_inflated_beyond_the_largest_size():
+    """Its 100 MB never exist."""
+    _, deflate = negotiated()
+    data = frame(BINARY, Compressor()(bytes(100_000_000)), rsv=4)
+    tracemalloc.start()
+    try:
+        assert taken(data, max_size=len(data), deflate=deflate) == ([], 1009)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_bomb_behind_a_full_message_fails():
     """A fragment that fills the message exactly leaves no room, which must not mean no limit."""
     _, deflate = negotiated()
@@ -635,6 +648,21 @@ def test_a_final_block_does_not_end_the_compression(takeover, step):
     final = bytes.fromhex("f348cdc9c90700") + b"\0"
     data = frame(TEXT, final, rsv=4) * 2 + frame(TEXT, Compressor()(b"usual"), rsv=4)
     assert taken(data, step, deflate=deflate) == (["Hello", "Hello", "usual"], None)
+
+
+def test_blocks_behind_a_final_block_are_part_of_the_message(step):
+    """Each stream that ends is followed by another, within a message too; its size counts."""
+    _, deflate = negotiated()
+    data = frame(TEXT, first_stream() + Compressor()(b"two"), rsv=4)
+    assert taken(data, step, deflate=deflate, max_size=20) == (["one, two"], None)
+    _, deflate = negotiated()
+    data = frame(BINARY, first_stream() + Compressor()(bytes(1_000_000)), rsv=4)
+    assert taken(data, max_size=len(data), deflate=deflate) == ([], 1009)
+
+
+def first_stream():
+    deflater = zlib.compressobj(wbits=-15)
+    return deflater.compress(b"one, ") + deflater.flush(zlib.Z_FINISH)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("websockets")
 
-from preforkd.worker.asgi.websocket import ClientDisconnectedError
+from preforkd.worker.asgi.cycle import ClientDisconnectedError
 from tests.worker.asgi.websocket_frames import CLOSE, TEXT, close_frame, codes, frame, parsed
 from tests.worker.asgi.websocket_talk import Application, talking
 
@@ -65,6 +65,21 @@ def test_the_scope():
         assert "method" not in scope
         assert (b"host", b"h") in scope["headers"]
         assert not talk.ended
+
+
+def test_over_tls_the_scheme_is_wss():
+    """Also where a proxy states it; the extension tls stays, those of HTTP responses do not."""
+    application = Application()
+    scope = {
+        "scheme": "https",
+        "extensions": {"tls": {"tls_version": 772}, "http.response.push": {}},
+    }
+    with talking(application, scope=scope):
+        assert application.scope["scheme"] == "wss"
+        assert application.scope["extensions"] == {
+            "websocket.http.response": {},
+            "tls": {"tls_version": 772},
+        }
 
 
 def test_an_accept_is_answered_with_101():
@@ -371,29 +386,33 @@ def test_an_application_that_closes_and_returns_sends_one_close():
 
 
 @pytest.mark.parametrize("accepted", [True, False])
-def test_an_application_that_exits_ends_the_process_and_the_websocket(accepted):
-    """SystemExit reaches the worker; the client is not left without an answer."""
+def test_an_application_that_exits_ends_the_process_and_the_websocket(accepted, caplog):
+    """SystemExit retires the worker; the client is not left without an answer."""
 
     async def exits(receive, send):
         raise SystemExit(3)
 
-    messages = [ACCEPT] if accepted else []
-    ready = asyncio.Event()
-
-    async def application(scope, receive, send):
-        await ready.wait()
-        await sending(*messages, after=exits)(scope, receive, send)
-
-    with talking(application) as talk:
-        ready.set()
-        with pytest.raises(SystemExit):
-            talk.loop.run_until_complete(talk.loop.create_future())
+    with talking(sending(*[ACCEPT][:accepted], after=exits)) as talk:
+        assert talk.exits == ["retire", "wake"]
         output = talk.output()
         if accepted:
             assert codes(output.partition(b"\r\n\r\n")[2]) == [1011]
         else:
             assert output.startswith(b"HTTP/1.1 500 ")
-        assert talk.websocket.task.exception() is not None
+        assert caplog.records[0].exc_info[0] is SystemExit
+
+
+def test_an_application_that_is_cancelled_by_itself_has_failed(caplog):
+    """As by a task of its own that it awaits: the drain has nothing to do with it."""
+
+    async def cancels(receive, send):
+        raise asyncio.CancelledError
+
+    with talking(sending(ACCEPT, after=cancels)) as talk:
+        talk.accepted()
+        assert codes(talk.output()) == [1011]
+        assert talk.exits == []
+    assert len(caplog.records) == 1
 
 
 # --- clients that are gone -----------------------------------------------------------------------
@@ -596,18 +615,22 @@ def test_the_seconds_of_the_access_log_are_those_of_the_application():
 
 
 def test_without_an_access_log_nothing_is_logged():
-    application = Application()
-    with talking(application) as talk:
-        talk.accepted()
-        talk.websocket._context = type(talk.websocket._context)(
-            *[
-                None if name == "log" else getattr(talk.websocket._context, name)
-                for name in talk.websocket._context.__slots__
-            ]
-        )
-        talk.lose()
+    with talking(sending(ACCEPT), access_log=False) as talk:
         assert talk.ended
         assert talk.websocket.task.exception() is None
+        assert talk.entries == []
+
+
+def test_the_server_knows_the_connection_and_the_task_until_they_end():
+    """For the drain, and for the number of connections."""
+    with talking(Application()) as talk:
+        talk.accepted()
+        assert talk.connections == {talk.websocket}
+        assert talk.tasks == {talk.websocket.task}
+        talk.lose()
+        assert talk.connections == set()
+        assert talk.tasks == set()
+        assert talk.lost == [talk.websocket]
 
 
 def test_frames_of_the_server_are_well_formed():

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import socket
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 from preforkd.config.settings import HttpSettings, WebSocketSettings
 from preforkd.http import upgrade
 from preforkd.http.engine import HttpEngine
 from preforkd.http.head import Bounds, HeadParser
 from preforkd.http.response import Renderer
-from preforkd.worker.asgi.websocket import WebSocketContext, start_websocket
+from preforkd.worker.asgi.websocket import start_websocket
 from tests.worker.asgi.websocket_frames import parsed
 
 REQUEST = (
@@ -101,26 +102,36 @@ class Head:
 class Talk:
     """One WebSocket with its application; see `talking`."""
 
-    def __init__(self, application, loop, fields, more, http, **settings) -> None:
+    def __init__(
+        self, application, loop, *, fields, more, http, scope, access_log, **settings
+    ) -> None:
         self.loop = loop
         self.transport = Transport(loop)
         self.entries, self.done, self.lost = [], 0, []
-        context = WebSocketContext(
-            loop,
-            application,
-            WebSocketSettings(**settings),
-            http,
-            Renderer("test"),
-            self.entries.append,
-            self._count,
-            self.lost.append,
+        self.connections, self.tasks = set(), set()
+        self.exits = []
+        shared = SimpleNamespace(
+            loop=loop,
+            application=application,
+            limits=http,
+            websocket=WebSocketSettings(**settings),
+            renderer=Renderer("test"),
+            acceptor=SimpleNamespace(
+                retire=lambda: self.exits.append("retire"), wake=lambda: self.exits.append("wake")
+            ),
+            tracker=SimpleNamespace(count=self._count),
+            log=access_log,
+            write_log=self.entries.append,
+            add=self.connections.add,
+            discard=self._lost,
+            websocket_tasks=self.tasks,
         )
         bounds = Bounds()
         parser = HeadParser(bounds)
         self.engine = HttpEngine(bounds, lambda data: Head(parser.parse(data)))
         self.engine.receive(REQUEST % fields + more)
         head = self.engine.next_event().head
-        scope = {
+        plain = {
             "type": "http",
             "method": "GET",
             "scheme": "http",
@@ -129,9 +140,9 @@ class Talk:
             "extensions": {"http.response.trailers": {}},
         }
         self.websocket = start_websocket(
-            context,
+            shared,
             self.transport,
-            scope=scope,
+            scope={**plain, **(scope or {})},
             head=head,
             request=upgrade.check(head),
             engine=self.engine,
@@ -141,6 +152,10 @@ class Talk:
 
     def _count(self):
         self.done += 1
+
+    def _lost(self, websocket):
+        self.connections.discard(websocket)
+        self.lost.append(websocket)
 
     def turn(self):
         """Run all that is ready."""
@@ -195,13 +210,27 @@ class Talk:
 
 
 @contextmanager
-def talking(application, fields=b"", more=b"", http=None, **settings):
-    """Yield the `Talk` of an application; ``fields`` and ``more``: headers of the handshake, bytes behind it."""
+def talking(
+    application, fields=b"", *, more=b"", http=None, scope=None, access_log=True, **settings
+):
+    """Yield the `Talk` of an application.
+
+    ``fields``, ``more``: headers of the handshake, bytes behind it; ``scope``: what differs in the request's.
+    """
     loop = Loop()
     asyncio.set_event_loop(loop)
     talk = None
     try:
-        talk = Talk(application, loop, fields, more, http or HttpSettings(), **settings)
+        talk = Talk(
+            application,
+            loop,
+            fields=fields,
+            more=more,
+            http=http or HttpSettings(),
+            scope=scope,
+            access_log=access_log or None,
+            **settings,
+        )
         yield talk
     finally:
         if talk is not None and not talk.ended:
