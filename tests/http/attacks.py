@@ -14,6 +14,8 @@ TE = P + b"Transfer-Encoding: chunked\r\n\r\n"
 END = b"\r\n"
 GET, OLD = G + END, b"GET / HTTP/1.0\r\n"
 
+WHY = "a WSGI application has no WebSockets: it answers as if nothing was proposed, RFC 9110, section 7.8"
+
 
 class Row(NamedTuple):
     """A line of the table."""
@@ -163,7 +165,7 @@ FIELDS = [
     ("a lone name with an underscore", _header(b"X_Lone: 2"), "200"),
     ("an expectation that nobody has", _header(b"Expect: miracles"), "417"),
     ("two expectations", _header(b"Expect: 100-continue\r\nExpect: 100-continue", P), "417"),
-    ("an upgrade", _header(b"Connection: Upgrade\r\nUpgrade: websocket"), "200"),
+    ("an upgrade", _header(b"Connection: Upgrade\r\nUpgrade: websocket"), "200", "426", WHY),
     ("an upgrade to h2c", _header(b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk"), "200"),
 ]  # fmt: skip
 LENGTHS = [
@@ -365,7 +367,6 @@ PIPELINES = [
     ("a request within an extension", TE + b'0;a="GET / HTTP/1.1"\r\n\r\n', "200"),
     ("a request within a trailer", TE + b"0\r\nX: GET / HTTP/1.1\r\n\r\n", "200"),
 ]  # fmt: skip
-WHY = "a WSGI application has no WebSockets: it answers as if nothing was proposed, RFC 9110, section 7.8"
 KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 PROPOSED = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 UPGRADES = [

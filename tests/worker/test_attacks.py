@@ -15,7 +15,7 @@ from preforkd.config.settings import HttpSettings, TlsSettings
 from tests.http.attacks import ATTACKS
 from tests.http.delivery import MODES, expected_statuses
 from tests.worker.certificate import CERTIFICATE, KEY
-from tests.worker.echoing import echo_wsgi
+from tests.worker.echoing import echo_asgi, echo_wsgi
 from tests.worker.http_settings import client_context, listener_settings
 from tests.worker.serving import serving
 
@@ -28,7 +28,7 @@ SETTINGS = {
         http=HTTP, tls=True, tls_section=TlsSettings(certificate=CERTIFICATE, key=KEY)
     ),
 }
-APPLICATIONS = {"wsgi": echo_wsgi}
+APPLICATIONS = {"wsgi": echo_wsgi, "asgi": echo_asgi}
 CLIENT = client_context()
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 NOT_COMPARED = re.compile(rb"HTTP/1\.1 100 Continue\r\n\r\n|Date: [^\r]+\r\n")

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from tests.worker.behaviours import BEHAVIOURS, HOP_BY_HOP, behave_wsgi
+from tests.worker.behaviours import BEHAVIOURS, HOP_BY_HOP, behave_asgi, behave_wsgi
 from tests.worker.serving import serving
 
-APPLICATIONS = {"wsgi": behave_wsgi}
+APPLICATIONS = {"wsgi": behave_wsgi, "asgi": behave_asgi}
 REQUESTS = {
     "GET": (b"GET", b"1.1", b""),
     "HEAD": (b"HEAD", b"1.1", b""),
