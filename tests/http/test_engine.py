@@ -35,6 +35,7 @@ def test_an_empty_line_before_a_request_is_ignored():
     assert made.next_event() is None
     assert made.idle
     made.receive(GET % b"")
+    assert not made.idle
     assert made.next_event().head.target == b"/"
 
 
@@ -72,6 +73,7 @@ def test_a_request_behind_one_that_is_answered_waits():
         made.next_event()
     assert made.client is State.MUST_CLOSE
     made.refused()
+    assert made.server is State.MUST_CLOSE
     assert made.unread
     assert made.ended
     made.receive(GET % b"2")
