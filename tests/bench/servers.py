@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from sidebyside import crowds, journal, mixed, peers, streams
+from sidebyside import crowds, echoes, journal, mixed, peers, streams
 
 PYTHON_PEERS = ["preforkd", "bjoern", "fastwsgi", "granian", "uWSGI http11-socket", "gunicorn gthread", "gunicorn sync"]  # fmt: skip
 ALL = [*PYTHON_PEERS, "nginx, static", "puma 5:5", "unicorn"]
@@ -81,6 +81,20 @@ def ab(port: int, seconds: int) -> Run:
     )
 
 
+def fixed_rate(port: int, seconds: int) -> Run:
+    """Run h2load over HTTP/1.1 at 4,800 requests a second, which no pool of 2 CPUs finds hard."""
+    options = ("--h1", "-t1", "-c32", "--rps=150", f"-D{seconds}")
+    text = _output(["h2load", *options, f"http://127.0.0.1:{port}/"])
+    return Run(
+        _number(r"finished in .*?, ([\d.]+) req/s", text), int(_number(r"(\d+) failed", text))
+    )
+
+
+def websocket(port: int, seconds: int) -> Run:
+    """Run the client of WebSockets."""
+    return Run(*echoes.echoes(port, seconds))
+
+
 def _output(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -128,6 +142,10 @@ SCENARIOS = {
     "upload": Scenario("64 KiB up", "hello:upload", PYTHON_PEERS, script=UPLOAD),
     "download": Scenario("1 MiB down", "hello:download", PYTHON_PEERS, clients=8),
     "asgi": Scenario("ASGI hello", "hello:asgi", ["preforkd", "uvicorn", "granian, ASGI"]),
+    "asgi-close": Scenario("ASGI hello, connection closed each time", "hello:asgi", ["preforkd", "uvicorn", "granian, ASGI"], options=CLOSE),
+    "websocket": Scenario("WebSocket echo of 64 bytes", "hello:asgi", ["preforkd", "uvicorn", "granian, WebSocket"], websocket),
+    "fixed2": Scenario("hello, kept connections at a fixed rate, 2 workers", "hello:wsgi", ["preforkd", "granian"], fixed_rate),
+    "fixed32": Scenario("hello, kept connections at a fixed rate, 32 workers", "hello:wsgi", ["preforkd", "granian"], fixed_rate, workers=32),
     "slot": Scenario("hello, what the slot costs", "hello:wsgi", ["preforkd", "preforkd, no slot"]),
     "journal": Scenario("hello, access log to the journal", "hello:wsgi", ["preforkd", "preforkd, access log to the journal"]),
 }  # fmt: skip

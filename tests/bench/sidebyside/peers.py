@@ -141,10 +141,10 @@ def _forking(name: str) -> Command:
     ]  # fmt: skip
 
 
-def _granian(interface: str) -> Command:
+def _granian(interface: str, websockets: str = "--no-ws") -> Command:
     return lambda port, workers, target, _: [
         str(BIN / "granian"), "--interface", interface, "--port", str(port), "--workers", str(workers),
-        "--no-ws", "--log-level", "error", target,
+        websockets, "--log-level", "error", target,
     ]  # fmt: skip
 
 
@@ -213,6 +213,7 @@ PEERS: dict[str, Command] = {
     "fastwsgi": _forking("fastwsgi"),
     "granian": _granian("wsgi"),
     "granian, ASGI": _granian("asginl"),
+    "granian, WebSocket": _granian("asgi", "--ws"),
     "uWSGI http11-socket": _uwsgi("--http11-socket"),
     "uWSGI http router": _uwsgi("--http", "--http-keepalive"),
     "gunicorn gthread": _gunicorn("-k", "gthread", "--threads", "4"),
