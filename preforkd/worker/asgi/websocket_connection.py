@@ -7,10 +7,11 @@ more is understood, and nothing is read from the connection, until it has taken 
 waits while the transport has too much unsent output, and a client that takes too little of it is cut off
 (`SendTimeout`). Pongs do not wait: while output is held up, only the last is kept, as section 5.5.3 allows.
 
-The end. A Close of the client is answered, and the connection closed. After a Close of our own, input is
-dropped until the client's Close, for at most ``websocket.close_timeout``. When a client breaks the protocol, it
-gets a Close with the reason and the end of the stream, and what it still sends is dropped, so that no reset
-destroys the Close.
+The end. A Close of the client is answered when the application has taken the messages before it and asks for
+the next, so that it can still answer them, or after ``websocket.close_timeout``; then the connection is closed.
+After a Close of our own, input is dropped until the client's Close, for at most that time. When a client breaks
+the protocol, it gets a Close with the reason and the end of the stream, and what it still sends is dropped, so
+that no reset destroys the Close.
 """
 
 import asyncio
@@ -143,11 +144,19 @@ class WebSocketConnection(asyncio.Protocol):
         if codec.replies:
             self._send_pongs(codec)
         if codec.closed is not None:
-            self._on_close(codec)
+            if not queue or self._state is not State.OPEN:
+                self._on_close(codec)
+            else:
+                self._pause_reading()
+                self._start_timer(self._settings.close_timeout, partial(self._on_close, codec))
         elif self._state is State.OPEN and len(queue) >= limit:
             self._pause_reading()
         else:
             self._resume_reading()
+
+    def _take_more(self) -> None:
+        if self._frames is not None and self._frames.closed is None:
+            self._read()
 
     def _pause_reading(self) -> None:
         if not self._read_paused:
@@ -197,11 +206,15 @@ class WebSocketConnection(asyncio.Protocol):
         while not queue:
             if self._disconnect is not None:
                 return self._disconnect
-            self._arrived.clear()
-            await self._arrived.wait()
+            codec = self._frames
+            if codec is not None and codec.closed is not None:
+                self._on_close(codec)
+            else:
+                self._arrived.clear()
+                await self._arrived.wait()
         message = queue.popleft()
         if self._read_paused and len(queue) <= self._settings.queue // 2:
-            self._read()
+            self._take_more()
         return message
 
     # --- the end ---------------------------------------------------------------------------------

@@ -339,6 +339,52 @@ def test_a_close_between_fragments_is_answered():
         ]
 
 
+def test_messages_before_a_close_can_be_answered():
+    """The Close is answered when the application asks for the message behind them."""
+    application = Application()
+    application.echo = True
+    with talking(application, queue=2) as talk:
+        opened(talk)
+        talk.feed(frame(TEXT, b"a") + frame(TEXT, b"b") + frame(TEXT, b"c") + close_frame(1000))
+        assert talk.frames() == [
+            (0x81, b"a"),
+            (0x81, b"b"),
+            (0x81, b"c"),
+            (0x80 | CLOSE, b"\x03\xe8"),
+        ]
+        assert talk.transport.calls[-1] == "close"
+        assert application.disconnect == (1000, "")
+
+
+def test_an_application_that_takes_no_message_does_not_delay_a_close_forever():
+    """Nor is anything read behind the Close, which would fill the memory."""
+    application = Application()
+    application.hold = True
+    with talking(application, close_timeout=10.0) as talk:
+        opened(talk)
+        talk.feed(frame(TEXT, b"a") + close_frame(1001) + b"behind")
+        assert not talk.transport.is_reading()
+        talk.wait(9.9)
+        assert talk.output() == b""
+        talk.wait(0.2)
+        assert codes(talk.output()) == [1001]
+        application.hold = False
+        talk.turn()
+        assert application.messages == ["a"]
+        assert application.disconnect == (1001, "")
+
+
+def test_a_close_of_the_application_answers_one_that_waits():
+    application = Application()
+    application.hold = True
+    with talking(application) as talk:
+        opened(talk)
+        talk.feed(frame(TEXT, b"a") + close_frame(1001))
+        talk.loop.run_until_complete(application.send({"type": "websocket.close", "code": 3000}))
+        assert codes(talk.output()) == [3000]
+        assert talk.transport.calls == ["pause", "close"]
+
+
 def test_pings_before_a_close_are_answered_before_it():
     with talking(Application()) as talk:
         opened(talk)
