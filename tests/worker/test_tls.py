@@ -270,6 +270,8 @@ def test_the_requested_host_decides_which_certificate_is_shown(host, shown):
 OURS = {"certificate": CERTIFICATE, "key": KEY}
 MUTUAL = {**OURS, "client_ca": CLIENT_CA}
 CLIENT = CLIENT_CERTIFICATE + CLIENT_KEY
+NAME = "CN=J\\C3\\BCrgen #1\\ ,UID=u1+OU=Web,O=Example\\, Inc.,C=DE"
+"""Of this client."""
 STRANGER = OTHER_CERTIFICATE + OTHER_KEY
 OLD = {
     "minimum_version": ssl.TLSVersion.TLSv1,
@@ -311,12 +313,11 @@ def test_the_facts_of_a_client_with_a_certificate(verify, version, host):
         facts = tls.client_facts(near.socket)
         cipher = far.cipher()[0]
     environ = facts.environ()
-    name = "CN=J\\C3\\BCrgen #1\\ ,UID=u1+OU=Web,O=Example\\, Inc.,C=DE"
     assert environ == {
         "SSL_PROTOCOL": "TLSv1.2" if version is ssl.TLSVersion.TLSv1_2 else "TLSv1.3",
         "SSL_CIPHER": cipher,
         "SSL_CLIENT_VERIFY": "SUCCESS",
-        "SSL_CLIENT_S_DN": name,
+        "SSL_CLIENT_S_DN": NAME,
         "SSL_CLIENT_I_DN": "CN=Client CA,O=Example",
         "SSL_CLIENT_M_SERIAL": "1A2B",
         "SSL_CLIENT_CERT": CLIENT_CERTIFICATE,
@@ -327,7 +328,7 @@ def test_the_facts_of_a_client_with_a_certificate(verify, version, host):
     assert extension == {
         "server_cert": None,
         "client_cert_chain": [CLIENT_CERTIFICATE],
-        "client_cert_name": name,
+        "client_cert_name": NAME,
         "client_cert_error": None,
         "tls_version": 0x0303 if version is ssl.TLSVersion.TLSv1_2 else 0x0304,
     }
@@ -379,21 +380,22 @@ def test_an_encrypted_key_is_used_with_its_password():
 # --- the same over each kind -----------------------------------------------------------------------
 
 
-def answer_wsgi(_environ, start_response):
+def answer_wsgi(environ, start_response):
     start_response("200 OK", [])
-    return [b"served"]
+    return [environ["SSL_CLIENT_S_DN"].encode("latin-1")]
 
 
 async def answer_asgi(scope, _receive, send):
     if scope["type"] != "http":
         raise RuntimeError("only HTTP")
+    name = scope["extensions"]["tls"]["client_cert_name"].encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"served"})
+    await send({"type": "http.response.body", "body": name})
 
 
 def answer_stream(connection, _peer):
     connection.recv(100)
-    connection.sendall(b"served")
+    connection.sendall(tls.client_facts(connection).subject.encode())
 
 
 APPLICATIONS = {"wsgi": answer_wsgi, "asgi": answer_asgi, "stream": answer_stream}
@@ -432,5 +434,5 @@ def test_every_kind_serves_and_refuses_the_same_clients(kind, caplog):
         ):
             assert answer_of(worker, client, "localhost") == b""
         for host in ("localhost", "shop.example"):
-            assert answer_of(worker, client_context(own=CLIENT), host).count(b"served") == 1
+            assert answer_of(worker, client_context(own=CLIENT), host).count(NAME.encode()) == 1
     assert not caplog.records
