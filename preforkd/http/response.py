@@ -162,10 +162,16 @@ class Renderer:
         return first + lines + plan.head.partition(b"\r\n")[2] + self.date() + b"\r\n"
 
     def plain_error(
-        self, status: str, reason: str, headers: Iterable[tuple[str, str]] = ()
+        self,
+        status: str,
+        reason: str,
+        headers: Iterable[tuple[str, str]] = (),
+        *,
+        head_only: bool = False,
     ) -> bytes:
         """Return a complete error answer of the server's own."""
-        return self.plain(status, f"{status}: {reason}\n", keep=False, headers=headers)
+        text = f"{status}: {reason}\n"
+        return self.plain(status, text, keep=False, head_only=head_only, headers=headers)
 
     def plain(
         self,

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from preforkd.config.settings import HttpSettings, ProxySettings, Settings
 from tests.worker.behaviours import BEHAVIOURS, HOP_BY_HOP, behave_asgi, behave_wsgi
 from tests.worker.serving import serving
 
@@ -67,7 +68,7 @@ def check(data, one, request, cut):
     head, fields, body, rest = split(data, method == b"HEAD")
     if one.body is None or (cut and head.startswith(b"HTTP/1.1 500 ")):
         assert head.startswith(b"HTTP/1.1 500 ")
-        assert not rest or method == b"HEAD"
+        assert not rest
         return
     assert head.startswith(b"HTTP/1.1 %d" % one.code)
     hidden = method == b"HEAD" or one.code in {204, 304}
@@ -110,3 +111,53 @@ def test_the_answers_of_both(workers, request_name):
         if len(set(found.values())) > 1 and not excepted:
             differing[name] = found
     assert not differing
+
+
+REPORTED = b"X-Forwarded-Host: a.b:81\r\nX-Forwarded-Prefix: /other\r\n"
+PATHS = (b"/shop/x?q", b"/shop", b"/x", b"/%73hop/x", b"/shop%2Fx", b"/shopping", b"*")
+
+
+def mounted_wsgi(environ, start_response):
+    """Answer with path below the prefix, prefix, host, server."""
+    start_response("200 OK", [])
+    path, prefix = environ["PATH_INFO"], environ["SCRIPT_NAME"]
+    host, port = environ["SERVER_NAME"], environ["SERVER_PORT"]
+    return [repr((prefix + path, prefix, environ["HTTP_HOST"], host, int(port))).encode()]
+
+
+async def mounted_asgi(scope, _receive, send):
+    if scope["type"] != "http":
+        raise RuntimeError("no lifespan")
+    path = scope["root_path"] if scope["path"] == "*" else scope["path"]
+    host = dict(scope["headers"])[b"host"].decode()
+    text = repr((path, scope["root_path"], host, *scope["server"])).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": text})
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "10.0.0.0/8"])
+def test_both_are_mounted_alike(trusted):
+    """The same prefix, host and server from the same paths, settings and reports of a proxy."""
+    proxy = ProxySettings(trusted=(trusted,), headers="x-forwarded", parameters=("host", "prefix"))
+    settings = Settings(http=HttpSettings(prefix="/shop"), proxy=proxy)
+    applications = {"wsgi": mounted_wsgi, "asgi": mounted_asgi}
+    found = {}
+    for kind, application in applications.items():
+        with serving(application, kind, whole=settings) as worker:
+            port = b":%d" % worker.address[1]
+            for path in PATHS:
+                method = b"OPTIONS" if path == b"*" else b"GET"
+                for fields in (b"", REPORTED):
+                    data = b"%b %b HTTP/1.1\r\nHost: h%b\r\nConnection: close\r\n%b\r\n" % (
+                        method,
+                        path,
+                        port,
+                        fields,
+                    )
+                    body = worker.ask(data).partition(b"\r\n\r\n")[2]
+                    found.setdefault((path, fields), set()).add(body.replace(port[1:], b"PORT"))
+    assert all(len(bodies) == 1 for bodies in found.values()), found
+    assert found[b"/%73hop/x", b""] == {b"('/shop/x', '/shop', 'h:PORT', '127.0.0.1', PORT)"}
+    reported = {b"('/other/x', '/other', 'a.b:81', 'a.b', 81)"}
+    ignored = {b"('/shop/x', '/shop', 'h:PORT', '127.0.0.1', PORT)"}
+    assert found[b"/x", REPORTED] == (reported if trusted == "127.0.0.1" else ignored)

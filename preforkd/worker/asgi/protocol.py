@@ -250,7 +250,10 @@ class HttpProtocol(Output):
         else:
             entry = self._incomplete_entry(int(error.status[:3]))
             engine.refused()
-            answer = self.shared.renderer.plain_error(error.status, error.reason, error.headers)
+            head_only = engine.parsed is not None and engine.parsed.head_only
+            answer = self.shared.renderer.plain_error(
+                error.status, error.reason, error.headers, head_only=head_only
+            )
             length = len(answer.partition(b"\r\n\r\n")[2])
             if cycle is not None:
                 cycle.replaced = entry.status, length

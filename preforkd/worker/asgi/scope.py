@@ -33,16 +33,20 @@ def scope_builder(endpoint: Endpoint) -> Build:
     def build(head: RequestHead, origin: Origin) -> Scope:
         target, _, query = _origin_form(head.target).partition(b"?")
         raw_path, path = target, target.decode("ascii")
+        if "%" in path:
+            path = unquote(path)
         if origin.prefix:
-            path = with_prefix(path, origin.prefix)
-            raw_path = path.encode("ascii")
+            whole = with_prefix(path, origin.prefix)
+            if whole != path:  # stripped by the proxy
+                raw_path = origin.prefix.encode("ascii") + target
+                path = whole
         scope: Scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": head.version,
             "method": head.method,
             "scheme": origin.scheme or scheme,
-            "path": unquote(path) if "%" in path else path,
+            "path": path,
             "raw_path": raw_path,
             "query_string": query,
             "root_path": origin.prefix,

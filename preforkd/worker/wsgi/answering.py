@@ -267,7 +267,9 @@ class Answering:
 
     def send_error(self, connection: Connection, status: str, reason: str) -> int:
         """Send an answer of the server's own; return the length of its body. Raises ClientGoneError."""
-        answer = self.renderer.plain_error(status, reason)
+        parsed = connection.engine.parsed
+        head_only = parsed is not None and parsed.head_only
+        answer = self.renderer.plain_error(status, reason, head_only=head_only)
         connection.outbox.send_nowait(answer)
         return len(answer.partition(b"\r\n\r\n")[2])
 
