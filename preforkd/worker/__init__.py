@@ -24,7 +24,9 @@ epoll and is not chosen.  A listener is disabled, not closed, while the worker h
 wakes no second worker for the same connection: a wake-up that was received must be followed by an accept,
 also when the worker has just begun to retire (`Acceptor.poll` returns the events once more), and also when
 the application blocks the worker in between (`WsgiLoop._forward_wakeups`).  accept4(2) never blocks, and
-no signal handler raises: a connection cannot be lost between the backlog and its `Connection`.
+no signal handler raises: a connection cannot be lost between the backlog and its `Connection`.  Where HTTP is
+spoken, the kernel keeps a TCP connection until its client has sent something, for a second at most
+(`preforkd.linux.defer_accept`): most requests are read in the turn that accepts them.
 
 Threads.  The main thread runs the loop and, unless ``workers.threads`` is above 1, the application.  The
 others exist only where they are needed: the takeover thread (kind wsgi), which runs the loop while the
