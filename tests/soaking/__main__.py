@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.soaking 10 --seed 7
+    python -m tests.soaking 10 --seed 7 --kind asgi
 
 What happens follows from the seed. At the end each request must have been answered, or lost by a fault that
 was done to the worker that had its connection; the master must have lost no descriptor, no memory, no
@@ -26,6 +26,14 @@ from tests.soaking.faults_of_soak import REQUEST_PATIENCE, Faults, footprint, op
 
 HERE = Path(__file__).resolve().parent
 WORKERS = 4
+TARGETS = {
+    "wsgi": "wsgi:site_under_soak:application",
+    "asgi": "asgi:site_under_soak:asgi",
+}
+OPTIONS = {
+    "wsgi": "hooks: site_under_soak:Hooks\nhttp: {spool: 64K, keep_alive: 3s}\nmemory: {refork: {after: 2000}}\n",
+    "asgi": "http: {keep_alive: 3s}\n",
+}
 CALM = 3.0
 """Seconds at the end in which nothing is done to the service while the clients go on."""
 
@@ -36,14 +44,22 @@ def main() -> int:
     parser.add_argument("minutes", type=float)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second")
+    parser.add_argument("--kind", choices=TARGETS, default="wsgi")
     parser.add_argument("--keep", action="store_true", help="leave the folder with the logs")
     options = parser.parse_args()
     steps = plan(options.seed, options.minutes * 60 - CALM)
-    print(f"soak of {options.minutes:g} min, seed {options.seed}: {len(steps)} steps", flush=True)
+    if options.kind == "asgi":
+        steps = [
+            step for step in steps if "refork" not in step.what
+        ]  # only WSGI workers are forked from
+    print(
+        f"soak of {options.minutes:g} min, {options.kind}, seed {options.seed}: {len(steps)} steps",
+        flush=True,
+    )
     folder = Path(tempfile.mkdtemp(prefix="preforkd-soak-"))
     service = Service(folder)
     try:
-        unexplained = soak(service, options.seed, options.rate, steps)
+        unexplained = soak(service, options.kind, options.seed, options.rate, steps)
     finally:
         service.close()
         if options.keep:
@@ -53,7 +69,7 @@ def main() -> int:
     return 1 if unexplained else 0
 
 
-def soak(service: Service, seed: int, rate: float, steps) -> list[str]:
+def soak(service: Service, kind: str, seed: int, rate: float, steps) -> list[str]:
     """Start a service, do all that to it, print the summary; return what is unexplained."""
     address = ("127.0.0.1", free_port())
     site_log = service.folder / "requests"
@@ -65,12 +81,11 @@ def soak(service: Service, seed: int, rate: float, steps) -> list[str]:
         size = "{min: 2, max: 8, spare: 1}" if elastic else WORKERS
         fresh.write_text(
             "app:\n"
-            f"  target: wsgi:site_under_soak:application\n  directory: {HERE}\n"
+            f"  target: {TARGETS[kind]}\n  directory: {HERE}\n"
             f"  environment: {{SOAK_REQUESTS: '{site_log}', SOAK_BREAK: '{broken}', "
             f"SOAK_REFORK: '{service.folder / 'refork'}'}}\n"
-            f"listen: 127.0.0.1:{address[1]}\nworkers: {size}\nhooks: site_under_soak:Hooks\n"
-            "http: {spool: 64K, keep_alive: 3s}\nlimits: {requests: 1000, age: 20s}\n"
-            "memory: {refork: {after: 2000}}\n"
+            f"listen: 127.0.0.1:{address[1]}\nworkers: {size}\n{OPTIONS[kind]}"
+            "limits: {requests: 1000, age: 20s}\n"
             f"timeouts: {{request: {REQUEST_PATIENCE:g}s, drain: 10s}}\n"
         )
         fresh.replace(service.config)

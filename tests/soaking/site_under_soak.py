@@ -4,6 +4,7 @@ What it writes is one line for each request, so that a request without an answer
 the process that had it. Before it takes its own process down, it has written down whose connections die with it.
 """
 
+import asyncio
 import ctypes
 import os
 import shlex
@@ -80,3 +81,30 @@ def application(environ, start_response):
     body = f"id={number} pid={os.getpid()} length={length}\n".encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+async def asgi(scope, receive, send):
+    """Do as `application` does."""
+    if scope["type"] == "lifespan":
+        while (event := (await receive())["type"]) != "lifespan.shutdown":
+            await send({"type": event + ".complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    number = scope["query_string"].decode().partition("id=")[2]
+    _write("BEGUN", number, os.getpid(), scope["client"][1])
+    path = scope["path"].strip("/")
+    if path == "slow":
+        await asyncio.sleep(0.3)
+    elif path:
+        _fault(path)
+    length, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        length += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    body = f"id={number} pid={os.getpid()} length={length}\n".encode()
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
