@@ -260,16 +260,16 @@ class FrameCodec:
 
     def text(self, data: str) -> bytes:
         """Return a message of text, encoded. Raises UnicodeEncodeError for lone surrogates."""
-        return self._data(_TEXT, data.encode())
+        payload = data.encode()
+        return encode(_TEXT, payload) if self._deflate is None else self._compressed(_TEXT, payload)
 
     def binary(self, data: bytes) -> bytes:
         """Return a binary message, encoded."""
-        return self._data(_BINARY, data)
+        return encode(_BINARY, data) if self._deflate is None else self._compressed(_BINARY, data)
 
-    def _data(self, opcode: int, payload: bytes) -> bytes:
-        if self._deflate is None:
-            return encode(opcode, payload)
-        frame = self._deflate.encode(Frame(Opcode(opcode), payload))
+    def _compressed(self, opcode: int, payload: bytes) -> bytes:
+        codec: Any = self._deflate
+        frame = codec.encode(Frame(Opcode(opcode), payload))
         return encode(opcode, bytes(frame.data), _FIN | _RSV1)
 
 

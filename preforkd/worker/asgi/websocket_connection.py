@@ -47,6 +47,9 @@ class State(Enum):
     """Nothing, but it may not know that yet."""
 
 
+_OPEN = State.OPEN
+
+
 class WebSocketConnection(asyncio.Protocol):
     """The protocol of a connection from the handshake on. Subclasses let the application answer that.
 
@@ -54,7 +57,6 @@ class WebSocketConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_arrived",
         "_disconnect",
         "_frames",
         "_last_input",
@@ -66,6 +68,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_settings",
         "_state",
         "_timer",
+        "_waiters",
         "_writable",
         "transport",
     )
@@ -86,7 +89,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._queue: deque[Message] = deque([{"type": "websocket.connect"}])
         self._disconnect: Message | None = None
         """What `receive` returns when the queue is empty, from then on."""
-        self._arrived = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
+        """Of calls of `receive`; there is hardly ever more than one."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._read_paused = False
@@ -100,7 +104,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _open(self, codec: FrameCodec, rest: bytes) -> None:
         """Read frames from now on; ``rest`` has arrived before."""
-        self._state = State.OPEN
+        self._state = _OPEN
         self._frames = codec
         self._last_input = self._loop.time()
         if self._settings.ping_interval:
@@ -130,29 +134,36 @@ class WebSocketConnection(asyncio.Protocol):
         if codec is None:
             return
         try:
-            while self._state is not State.OPEN or len(queue) < limit:
+            while self._state is not _OPEN or len(queue) < limit:
                 message = codec.next_message()
                 if message is None:
                     break
-                if self._state is State.OPEN:
+                if self._state is _OPEN:
                     key = "text" if message.__class__ is str else "bytes"
                     queue.append({"type": "websocket.receive", key: message})
         except FrameError as error:
             self._fail(error.code, error.reason)
             return
-        self._arrived.set()
+        self._wake()
         if codec.replies:
             self._send_pongs(codec)
         if codec.closed is not None:
-            if not queue or self._state is not State.OPEN:
+            if not queue or self._state is not _OPEN:
                 self._on_close(codec)
             else:
                 self._pause_reading()
                 self._start_timer(self._settings.close_timeout, partial(self._on_close, codec))
-        elif self._state is State.OPEN and len(queue) >= limit:
+        elif self._state is _OPEN and len(queue) >= limit:
             self._pause_reading()
         else:
             self._resume_reading()
+
+    def _wake(self) -> None:
+        if self._waiters:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiters.clear()
 
     def _take_more(self) -> None:
         if self._frames is not None and self._frames.closed is None:
@@ -169,7 +180,7 @@ class WebSocketConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _send_pongs(self, codec: FrameCodec) -> None:
-        if self._state is not State.OPEN:
+        if self._state is not _OPEN:
             pass  # nothing follows a Close
         elif self._writable.is_set():
             self.transport.write(b"".join(codec.replies))
@@ -180,7 +191,7 @@ class WebSocketConnection(asyncio.Protocol):
     def _on_close(self, codec: FrameCodec) -> None:
         close = codec.closed
         assert close is not None
-        if self._state is State.OPEN:
+        if self._state is _OPEN:
             self.transport.write(frames.close(close.code, ""))
             self._state = State.GONE
         self._finish(close.code, close.reason)
@@ -210,8 +221,13 @@ class WebSocketConnection(asyncio.Protocol):
             if codec is not None and codec.closed is not None:
                 self._on_close(codec)
             else:
-                self._arrived.clear()
-                await self._arrived.wait()
+                waiter = self._loop.create_future()
+                self._waiters.append(waiter)
+                try:
+                    await waiter
+                finally:
+                    if waiter in self._waiters:  # it was cancelled
+                        self._waiters.remove(waiter)
         message = queue.popleft()
         if self._read_paused and len(queue) <= self._settings.queue // 2:
             self._take_more()
@@ -224,7 +240,7 @@ class WebSocketConnection(asyncio.Protocol):
         if self._disconnect is None:
             self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
         self._stop_timer()
-        self._arrived.set()
+        self._wake()
         self._writable.set()
 
     def _send_close(self, state: State, code: int, reason: str) -> None:
@@ -236,7 +252,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _fail(self, code: int, reason: str) -> None:
         """Fail the connection, RFC 6455, section 7.1.7."""
-        if self._state is State.OPEN:
+        if self._state is _OPEN:
             self.transport.write(frames.close(code, reason))
             self._state = State.GONE
         self._finish(code, reason)
@@ -261,7 +277,7 @@ class WebSocketConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Let the application send again."""
         self._writable.set()
-        if self._late_pong and self._state is State.OPEN:
+        if self._late_pong and self._state is _OPEN:
             pong, self._late_pong = self._late_pong, b""
             self.transport.write(pong)
 

@@ -581,3 +581,34 @@ def test_a_receive_that_is_cancelled_loses_no_message():
         talk.turn()
         assert receiving.cancelled()
         assert talk.loop.run_until_complete(talk.websocket.receive())["text"] == "a"
+
+
+def test_cancelled_receives_leave_nothing_behind():
+    """An application may call receive() with a timeout for days."""
+    application = Application()
+    application.hold = True
+    with talking(application) as talk:
+        opened(talk)
+        talk.feed(frame(TEXT, b"a"))
+        talk.loop.run_until_complete(talk.websocket.receive())
+        for _ in range(3):
+            receiving = talk.loop.create_task(talk.websocket.receive())
+            talk.turn()
+            receiving.cancel()
+            talk.turn()
+        assert talk.websocket._waiters == []
+
+
+def test_two_receives_at_once_each_get_a_message():
+    application = Application()
+    application.hold = True
+    with talking(application) as talk:
+        opened(talk)
+        talk.feed(frame(TEXT, b"0"))
+        talk.loop.run_until_complete(talk.websocket.receive())
+        both = [talk.loop.create_task(talk.websocket.receive()) for _ in range(2)]
+        talk.turn()
+        talk.feed(frame(TEXT, b"a"))
+        assert sum(one.done() for one in both) == 1
+        talk.feed(frame(TEXT, b"b"))
+        assert [one.result()["text"] for one in both] == ["a", "b"]
