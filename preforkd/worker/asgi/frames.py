@@ -147,7 +147,10 @@ class FrameCodec:
                 return None
             first = buffer[at]
             payload = apply_mask(buffer[start:end], buffer[start - 4 : start])
-            self._at = end
+            if end == len(buffer):
+                self._buffer, self._at = b"", 0  # an idle connection keeps no message
+            else:
+                self._at = end
             self._needed = _HEADER
             if first in _WHOLE and self._kind == _CONT:
                 return _decoded(payload) if first & _TEXT else payload

@@ -426,6 +426,18 @@ def test_a_large_message_in_many_small_segments_is_not_copied_for_each():
     assert codec.next_message() == payload
 
 
+def test_nothing_of_a_message_is_kept():
+    """Ten thousand idle connections must not hold the last message of each."""
+    codec = FrameCodec(MAX, None)
+    data = frame(BINARY, bytes(100_000))
+    assert taken(data, 4096, codec=codec) == ([bytes(100_000)], None)
+    assert codec._buffer == b""
+    assert (
+        taken(frame(BINARY, bytes(99_999), fin=False) + frame(CONT, b"x"), codec=codec)[1] is None
+    )
+    assert (codec._buffer, codec._message) == (b"", b"")
+
+
 # --- RFC 7692: permessage-deflate ----------------------------------------------------------------
 
 
