@@ -186,14 +186,17 @@ class HttpEngine(Generic[Parsed]):
 
     def answer_ended(self, keep: bool) -> None:
         """Record that an answer is complete. ``keep``: another request may follow."""
-        if keep:
-            if self.client is _DONE and (self.server is _HEAD or self.server is _BODY):
-                self.client = self.server = _IDLE  # the common case: both tables in one step
-                return
-            self.server = after(SERVER, self.server, Step.ENDED)
+        if self.client is _DONE and (self.server is _HEAD or self.server is _BODY):
+            # The common case: both tables in one step.
+            if keep:
+                self.client = self.server = _IDLE
+            else:
+                self._leave_unread()
+                self.client = self.server = _MUST_CLOSE
             return
-        self.server = after(SERVER, self.server, Step.LAST)
-        self._end(Step.LAST)
+        self.server = after(SERVER, self.server, Step.ENDED if keep else Step.LAST)
+        if not keep:
+            self._end(Step.LAST)
 
     def refused(self) -> None:
         """Record an error answer of the server's own; it is the last answer."""
@@ -214,12 +217,15 @@ class HttpEngine(Generic[Parsed]):
         return rest
 
     def _end(self, step: Step) -> None:
+        self._leave_unread()
+        self._client(step)
+
+    def _leave_unread(self) -> None:
         # A client that announced the end sends nothing more; any other may have sent a further request.
         parsed = self.parsed
         announced = parsed is not None and not parsed.head.keep_alive and self.client is _DONE
         if not self.end_of_input and (self.buffer or not announced):
             self.unread = True
-        self._client(step)
         self.buffer = b""
 
     # --- queries ---------------------------------------------------------------------------------

@@ -33,34 +33,37 @@ class Deadlines(Generic[Item, Kind]):
     def __init__(self, timeouts: Mapping[Kind, float]) -> None:
         self.soonest = math.inf
         """A lower bound of all deadlines; `expired` makes it exact, and infinite if there is none."""
-        self._timeouts = dict(timeouts)
-        self._waiting: dict[Kind, dict[Item, float]] = {kind: {} for kind in timeouts}
+        self._kinds: dict[Kind, tuple[dict[Item, float], float]] = {
+            kind: ({}, timeout) for kind, timeout in timeouts.items()
+        }
 
     def set(self, item: Item, kind: Kind) -> None:
         """Let an item wait for this from now on, instead of what it waited for."""
-        if item.waiting is not None:
-            del self._waiting[item.waiting][item]
+        waiting, timeout = self._kinds[kind]
+        if item.waiting is kind:
+            del waiting[item]  # it goes to the end
+        elif item.waiting is not None:
+            self.clear(item)
         item.waiting = kind
-        deadline = time.monotonic() + self._timeouts[kind]
-        self._waiting[kind][item] = deadline
+        waiting[item] = deadline = time.monotonic() + timeout
         if deadline < self.soonest:  # noqa: PLR1730 - a call of min() for each request
             self.soonest = deadline
 
     def clear(self, item: Item) -> None:
         """Remove the deadline of an item; no effect if it has none."""
         if item.waiting is not None:
-            del self._waiting[item.waiting][item]
+            del self._kinds[item.waiting][0][item]
             item.waiting = None
 
     def of(self, kind: Kind) -> Mapping[Item, float]:
         """Return the items that wait for this, in the order of their deadlines; do not keep a copy."""
-        return self._waiting[kind]
+        return self._kinds[kind][0]
 
     def expired(self, now: float) -> list[tuple[Item, Kind]]:
         """Remove the items whose deadline has passed, and return them with what they waited for."""
         late: list[tuple[Item, Kind]] = []
         self.soonest = math.inf
-        for kind, waiting in self._waiting.items():
+        for kind, (waiting, _) in self._kinds.items():
             while waiting:
                 item, deadline = next(iter(waiting.items()))
                 if deadline > now:

@@ -187,13 +187,13 @@ class Answering:
         """Call the application; touches no state of the loop except this connection."""
         outbox = connection.outbox
         response = connection.response = Response(
-            outbox,
             connection.engine,
             self.renderer,
             head_only=cached.head_only,
             http11=cached.http11,
             keep=self._keeps(connection, cached),
         )
+        response.sink = outbox
         outbox.sent = 0
         environ = cached.template.copy()
         if cached.remote is None:

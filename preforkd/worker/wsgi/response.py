@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
-from preforkd.http.engine import HttpEngine
-from preforkd.http.response import LAST, Headers, Renderer, ResponsePlan, ResponseWriter
+from preforkd.http.response import LAST, Headers, ResponseWriter
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
@@ -36,19 +35,8 @@ class Sink(Protocol):
 class Response(ResponseWriter):
     """The answer to one request, which is sent to a sink."""
 
-    def __init__(
-        self,
-        sink: Sink,
-        engine: HttpEngine[Any],
-        renderer: Renderer,
-        *,
-        head_only: bool,
-        http11: bool,
-        keep: bool,
-    ) -> None:
-        super().__init__(engine, renderer, head_only=head_only, http11=http11, keep=keep)
-        self._sink = sink
-        self._simple = http11 and not head_only
+    sink: Sink
+    """Set by the caller before the first call."""
 
     @property
     def started(self) -> bool:
@@ -77,29 +65,37 @@ class Response(ResponseWriter):
             raise TypeError(f"a part of a body must be bytes, not {type(data).__name__}")
         if plan is None:
             raise AssertionError("the application did not call start_response")
-        if self._simple and plan.simple and plan.length == len(data) and not self.head_sent:
-            self._send_simple(plan, data)
-        elif self.head_sent:
+        length = len(data)
+        if (
+            plan.length != length
+            or self.head_sent
+            or not (plan.simple and self._http11)
+            or self._without_body
+        ):
+            self._send_with_care(data)
+            return
+        # Most answers: the head is rendered, and only the date and the body are added.
+        self.head_sent = self.complete = True
+        self.length = length
+        keep = self.keep
+        self._engine.answer_ended(keep)
+        end = b"\r\n" if keep else LAST
+        if length < _LARGE:
+            self.sink.send_nowait(b"%b%b%b%b" % (plan.head, self._renderer.date(), end, data))
+        else:
+            self.sink.send_whole(b"%b%b%b" % (plan.head, self._renderer.date(), end), data)
+
+    def _send_with_care(self, data: bytes) -> None:
+        if self.head_sent:
             if data:
                 self.write(data)
             self.finish()
+            return
+        head, body = self.whole(data)
+        if len(body) < _LARGE:
+            self.sink.send_nowait(head + body)
         else:
-            head, body = self.whole(data)
-            if len(body) < _LARGE:
-                self._sink.send_nowait(head + body)
-            else:
-                self._sink.send_whole(head, body)
-
-    def _send_simple(self, plan: ResponsePlan, data: bytes) -> None:
-        # Most answers: the head is rendered, and only the date and the body are added.
-        self.head_sent = self.complete = True
-        self.length = length = len(data)
-        end = b"\r\n" if self.keep else LAST
-        self._engine.answer_ended(self.keep)
-        if length < _LARGE:
-            self._sink.send_nowait(b"%b%b%b%b" % (plan.head, self._renderer.date(), end, data))
-        else:
-            self._sink.send_whole(b"%b%b%b" % (plan.head, self._renderer.date(), end), data)
+            self.sink.send_whole(head, body)
 
     def write(self, data: bytes) -> None:
         """Send a part of the body. Raises ClientGoneError."""
@@ -113,9 +109,9 @@ class Response(ResponseWriter):
         if not framed:
             return
         if self.over:
-            self._sink.send_nowait(framed)
+            self.sink.send_nowait(framed)
         else:
-            self._sink.send(framed)
+            self.sink.send(framed)
 
     def write_file(self, file: IO[bytes], offset: int, count: int) -> None:
         """Send a part of a file as the whole body. Raises ClientGoneError."""
@@ -125,10 +121,10 @@ class Response(ResponseWriter):
         if plan.length is not None and count > plan.length:
             # The application's Content-Length bounds the part of the file that is meant.
             count = plan.length
-        self._sink.send_nowait(self.begin(count))
+        self.sink.send_nowait(self.begin(count))
         if not self.over:
             self.length = count  # set before sending: the unsent rest is subtracted later
-            self._sink.send_file(file, offset, count)
+            self.sink.send_file(file, offset, count)
         self.finished()
 
     def finish(self) -> None:
@@ -137,4 +133,4 @@ class Response(ResponseWriter):
             self.send_whole(b"")
             return
         if end := self.end():
-            self._sink.send_nowait(end)
+            self.sink.send_nowait(end)

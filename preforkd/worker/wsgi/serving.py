@@ -30,7 +30,7 @@ logger = logging.getLogger("preforkd.app")
 _BURST = 16
 """Pipelined requests of one connection that are answered before other connections get a turn."""
 _OUT = select.EPOLLOUT
-_IDLE, _NEXT_REQUEST = State.IDLE, Waiting.NEXT_REQUEST
+_IDLE, _MUST_CLOSE, _NEXT_REQUEST = State.IDLE, State.MUST_CLOSE, Waiting.NEXT_REQUEST
 
 
 class Serving:
@@ -131,15 +131,15 @@ class Serving:
         engine = connection.engine
         engine.take_whole(cached)
         self._answering.answer(connection, cached, body, length)
-        if (
-            connection.waiting is not _NEXT_REQUEST
-            or engine.client is not _IDLE
-            or connection.outbox.pending
-            or connection.secure is not None
-        ):
+        client = engine.client
+        if connection.outbox.pending or connection.secure is not None:
             self.advance(connection)
-            return
-        self._deadlines.set(connection, _NEXT_REQUEST)  # its timeout begins again
+        elif client is _IDLE and connection.waiting is _NEXT_REQUEST:
+            self._deadlines.set(connection, _NEXT_REQUEST)  # its timeout begins again
+        elif client is _MUST_CLOSE:
+            self._connections.end(connection)
+        else:
+            self.advance(connection)
 
     # --- every case ------------------------------------------------------------------------------
 

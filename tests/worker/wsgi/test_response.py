@@ -10,6 +10,13 @@ from preforkd.worker.wsgi.response import Response
 from tests.http.reading import answering
 
 
+def made(sink, renderer, **options):
+    """Return a response to a request that has arrived."""
+    response = Response(answering(), renderer, **options)
+    response.sink = sink
+    return response
+
+
 def answer(*parts, status="200 OK", headers=(), whole=False, server="preforkd", **how):
     """Return what is sent, and the response."""
     sent = []
@@ -17,7 +24,7 @@ def answer(*parts, status="200 OK", headers=(), whole=False, server="preforkd", 
         send=sent.append, send_nowait=sent.append, send_whole=lambda *parts: sent.extend(parts)
     )
     options = {"head_only": False, "http11": True, "keep": True, **how}
-    response = Response(sink, answering(), Renderer(server), **options)
+    response = made(sink, Renderer(server), **options)
     response.start_response(status, list(headers) if headers == () else headers)
     for part in parts:
         if whole:
@@ -70,7 +77,7 @@ def test_a_list_of_one_may_follow_what_was_written(how, status, body, keep, last
     sent = []
     sink = SimpleNamespace(send=sent.append, send_nowait=sent.append)
     options = {"head_only": False, "http11": True, "keep": True} | how
-    response = Response(sink, answering(), Renderer(""), **options)
+    response = made(sink, Renderer(""), **options)
     write = response.start_response(status, [])
     write(b"ab")
     response.send_whole(last)
@@ -206,9 +213,7 @@ def test_a_file_is_sent_as_a_whole():
         sink = SimpleNamespace(
             send_nowait=sent.append, send_file=lambda *part, sent=sent: sent.append(part)
         )
-        response = Response(
-            sink, answering(), Renderer(""), head_only=False, http11=True, keep=True
-        )
+        response = made(sink, Renderer(""), head_only=False, http11=True, keep=True)
         response.start_response("200 OK", list(headers))
         file = io.BytesIO(b"x" * 10)
         response.write_file(file, 0, 10)
@@ -232,9 +237,8 @@ def test_only_bytes_are_a_body():
 
 def test_start_response_twice():
     """PEP 3333: allowed with exc_info before anything was sent, an error otherwise."""
-    response = Response(
+    response = made(
         SimpleNamespace(send=lambda _: None, send_nowait=lambda _: None),
-        answering(),
         Renderer(""),
         head_only=False,
         http11=True,
