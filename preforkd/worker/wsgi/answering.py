@@ -207,6 +207,7 @@ class Answering:
             wsgi.set_body(environ, body, length)
         else:
             environ["wsgi.input"] = body
+        environ["wsgi.early_hints"] = response.early_hints
         begun = self._begin(environ) if self._observed else 0.0
         try:
             after = wsgi.call(self._application, environ, response)

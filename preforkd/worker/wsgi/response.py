@@ -58,6 +58,14 @@ class Response(ResponseWriter):
         self.plan = self._renderer.plan(status, headers)
         return self.write
 
+    def early_hints(self, headers: Headers) -> None:
+        """Send 103 with these headers, RFC 8297: ``wsgi.early_hints`` of the environ, as gunicorn has it.
+
+        No effect for HTTP/1.0, and behind the head. Raises ValueError for an invalid header, ClientGoneError.
+        """
+        if self._http11 and not self.head_sent:
+            self.sink.send(self._renderer.early_hints(headers))
+
     def send_whole(self, data: bytes) -> None:
         """Send a complete body with its head. Raises ClientGoneError."""
         plan = self.plan

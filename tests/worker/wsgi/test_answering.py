@@ -314,3 +314,23 @@ def test_a_new_worker_is_ready_and_one_that_is_to_leave_is_not(probe, retiring, 
         cached = SimpleNamespace(probe=probe, keep=True, head_only=False)
         answering.answer_probe(connection, cached)
         assert status in sent[0].partition(b"\r\n")[0]
+
+
+def test_early_hints_reach_the_client_before_the_answer():
+    """By ``wsgi.early_hints``, while the application is still at work."""
+    go = threading.Event()
+
+    def application(environ, start_response):
+        environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload")])
+        assert go.wait(20)
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    with serving(application) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/", CLOSE))
+        hints = b""
+        while not hints.endswith(b"\r\n\r\n"):
+            hints += sock.recv(4096)
+        assert hints == b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
+        go.set()
+        assert read_answer(sock)[1] == b"ok"

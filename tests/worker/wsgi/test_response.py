@@ -256,3 +256,29 @@ def test_start_response_twice():
     write(b"sent")
     with pytest.raises(KeyError):
         response.start_response("500 Sorry", [], info)
+
+
+@pytest.mark.parametrize(("http11", "expected"), [(True, 2), (False, 0)])
+def test_early_hints_precede_the_head(http11, expected):
+    """As often as the application likes, for HTTP/1.1 only, and not behind the head."""
+    sent = []
+    sink = SimpleNamespace(send=sent.append, send_nowait=sent.append)
+    response = made(sink, Renderer(""), head_only=False, http11=http11, keep=True)
+    for _ in range(2):
+        response.early_hints([("Link", "</a.css>; rel=preload")])
+    assert sent == [b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"] * expected
+    response.start_response("200 OK", [])
+    response.write(b"a")
+    count = len(sent)
+    response.early_hints([("Link", "</b.css>; rel=preload")])
+    assert len(sent) == count
+
+
+def test_invalid_early_hints_are_refused():
+    """Before a byte of them is sent."""
+    sent = []
+    sink = SimpleNamespace(send=sent.append)
+    response = made(sink, Renderer(""), head_only=False, http11=True, keep=True)
+    with pytest.raises(ValueError, match="not a header"):
+        response.early_hints([("Link", "a\r\nSet-Cookie: b")])
+    assert not sent
