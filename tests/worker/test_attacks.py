@@ -4,6 +4,7 @@ By TLS each row is delivered in one way, another one for each; with ``PREFORKD_F
 """
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -12,8 +13,10 @@ import socket
 import pytest
 
 from preforkd.config.settings import HttpSettings, TlsSettings
+from preforkd.http.head import RequestError
 from tests.http.attacks import ATTACKS
-from tests.http.delivery import MODES, expected_statuses
+from tests.http.delivery import BEHIND, MODES, expected_statuses
+from tests.http.reading import Reading
 from tests.worker.certificate import CERTIFICATE, KEY
 from tests.worker.echoing import echo_asgi, echo_wsgi
 from tests.worker.http_settings import client_context, listener_settings
@@ -97,3 +100,36 @@ def test_the_answers_of_both(workers, kind, mode):
         if not row.asgi:
             first, *others = (of_rows[row.name] for of_rows in found.values())
             assert all(other == first for other in others), row.name
+
+
+ECHO = re.compile(rb"\r\n\r\n(\[.*?\])(?=HTTP/1\.1|\Z)")
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_what_reaches_the_applications(workers, kind):
+    """Method, host, version and body of each request, as the engine reads them from the same bytes."""
+    for shell, worker in workers.items():
+        found = answers(worker, kind, "at once")
+        for row in chosen(kind, "at once", worker):
+            seen = [json.loads(text) for text in ECHO.findall(found[row.name])]
+            wanted = [] if shell == "asgi" and row.asgi else requests(row.data + BEHIND)
+            assert [(m, host, version, body) for m, _, _, host, version, body in seen] == wanted, (
+                row.name
+            )
+
+
+def requests(data):
+    """Return the requests that have an answer with a body, up to the last or the first refused one."""
+    reading = Reading()
+    with contextlib.suppress(RequestError):
+        reading.feed(data)
+    found = []
+    for one in reading.requests:
+        head, host = one.head, one.head.first(b"host") or b""
+        if head.method != "HEAD":
+            found.append(
+                (head.method, host.decode("latin-1"), head.version, one.body.decode("latin-1"))
+            )
+        if not head.keep_alive:
+            break
+    return found
