@@ -193,7 +193,9 @@ class Cycle:
             if not more and self._trailers is None:
                 self._check_length(len(body), last=True)
                 head, body = writer.whole(body)
-                if len(body) < _LARGE:
+                if not writer.keep:
+                    self._protocol.write_last(head + body)
+                elif len(body) < _LARGE:
                     self._protocol.write(head + body)
                 else:
                     self._protocol.write(head)

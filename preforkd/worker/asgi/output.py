@@ -8,31 +8,43 @@ from msgspec.structs import replace
 from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST, CompletedRequest
 from preforkd.worker.asgi.send_timeout import SendTimeout
 from preforkd.worker.asgi.shared import Shared
+from preforkd.worker.asgi.transport import SocketTransport
 
 
 class Output(asyncio.Protocol):
     """See the module. The transport calls `pause_writing` and `resume_writing`."""
 
     transport: Any
+    write_paused = False
+    _lost = False
+    _resumed: asyncio.Event | None = None
+    """Set when the client has taken enough output, or is gone."""
+    _send_timeout: SendTimeout | None = None
+    _written = 0
+    """Bytes of all answers so far."""
+    _written_before = 0
+    """Bytes of all answers before the last request."""
+    _missing = 0
+    """Bytes of them that the client did not acknowledge; known when the connection is lost."""
+    _unlogged: CompletedRequest | None = None
+    """The access log's entry, until the answer is sent or the connection is lost."""
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
-        self.write_paused = False
-        self._lost = False
-        self._resumed: asyncio.Event | None = None
-        """Set when the client has taken enough output, or is gone."""
-        self._send_timeout: SendTimeout | None = None
-        self._written = self._written_before = 0
-        """Bytes of all answers so far, and of those before the last request."""
-        self._missing = 0
-        """Bytes of them that the client did not acknowledge; known when the connection is lost."""
-        self._unlogged: CompletedRequest | None = None
-        """The access log's entry, until the answer is sent or the connection is lost."""
 
     def write(self, data: bytes) -> None:
         """Send data."""
         self._written += len(data)
         self.transport.write(data)
+
+    def write_last(self, data: bytes) -> None:
+        """Send the end of the last answer; the connection is ended next."""
+        self._written += len(data)
+        transport = self.transport
+        if isinstance(transport, SocketTransport):
+            transport.write_last(data)
+        else:
+            transport.write(data)
 
     async def drain(self) -> None:
         """Wait until the client has taken most of the output, or is gone."""

@@ -43,6 +43,21 @@ _DISCARD = _Discard()
 class HttpProtocol(Output):
     """See the module. ``client``: address and port of the client; None: not known (a Unix socket)."""
 
+    cycle: Cycle | None = None
+    """The request whose answer is owed."""
+    waiting: Waiting | None = None
+    served = 0
+    _server: tuple[str, int] | None = None
+    """Where the client connected to, on a listener for every address."""
+    _extensions = EXTENSIONS
+    _reading_paused = False
+    _eof = False
+    """The client has shut down its sending side."""
+    _body_window = 0.0, 0
+    """The start of the current window of the body's rate (monotonic), and the bytes received by then."""
+    _answered_at = 0
+    """Bytes of the body that had arrived when its answer was complete."""
+
     def __init__(
         self, shared: Shared, context: ListenerContext, client: tuple[str, int] | None
     ) -> None:
@@ -50,20 +65,6 @@ class HttpProtocol(Output):
         self.context = context
         self.client = client
         self.engine: HttpEngine[CachedHead] = HttpEngine(context.bounds, context.cached_head)
-        self.cycle: Cycle | None = None
-        """The request whose answer is owed."""
-        self.waiting: Waiting | None = None
-        self.served = 0
-        self._server: tuple[str, int] | None = None
-        """Where the client connected to, on a listener for every address."""
-        self._extensions = EXTENSIONS
-        self._reading_paused = False
-        self._eof = False
-        """The client has shut down its sending side."""
-        self._body_window = 0.0, 0
-        """The start of the current window of the body's rate (monotonic), and the bytes received by then."""
-        self._answered_at = 0
-        """Bytes of the body that had arrived when its answer was complete."""
 
     @property
     def remote(self) -> str:
@@ -73,7 +74,7 @@ class HttpProtocol(Output):
     # --- input -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for the first request."""
+        """Take the transport; `wait` is called when what has arrived with it was received."""
         self.transport = transport
         shared = self.shared
         shared.add(self)
@@ -83,7 +84,7 @@ class HttpProtocol(Output):
             from preforkd.worker.tls import client_facts  # noqa: PLC0415 - OpenSSL only where TLS is on
 
             self._extensions = {**EXTENSIONS, "tls": client_facts(ssl_object).extension()}
-        shared.timer.set(self, Waiting.FIRST_REQUEST)
+            self.wait()
 
     def data_received(self, data: bytes) -> None:
         """Take input."""
@@ -122,7 +123,7 @@ class HttpProtocol(Output):
             self.refuse(error)
             return
         if self.transport.get_protocol() is self:  # and not a WebSocket
-            self._wait()
+            self.wait()
 
     def _on_head(self, cached: CachedHead) -> None:
         self.engine.sink = _DISCARD
@@ -197,7 +198,7 @@ class HttpProtocol(Output):
         if self._reading_paused:
             self._reading_paused = False
             self.transport.resume_reading()
-            self._wait()
+            self.wait()
 
     def request_body(self) -> None:
         """Send 100 Continue, if the client waits for it: the application wants the body."""
@@ -205,7 +206,7 @@ class HttpProtocol(Output):
         if engine.wants_continue and engine.server is State.HEAD:
             engine.wants_continue = False
             self.write(CONTINUE)
-            self._wait()
+            self.wait()
 
     # --- the end of an answer --------------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class HttpProtocol(Output):
                 if self.engine.buffer or self._eof:
                     self._advance()
                 else:
-                    self._wait()
+                    self.wait()
 
     def _answered(self, keep: bool) -> None:
         if not keep:
@@ -309,7 +310,7 @@ class HttpProtocol(Output):
 
     # --- timeouts --------------------------------------------------------------------------------
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
         """Set the deadline of what the connection waits for now."""
         engine, timer = self.engine, self.shared.timer
         client = engine.client

@@ -8,6 +8,8 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from preforkd.config.settings import Settings
@@ -62,6 +64,9 @@ class AsgiServer:
                 index, listener, settings, scope_builder, trust=self._trust, budget=Budget()
             )
             for index, listener in enumerate(acceptor.listeners)
+        }
+        self._rearm = {
+            descriptor: partial(acceptor.rearm, descriptor) for descriptor in self._listeners
         }
         self._full = False
         self._openings: set[ProxiedOpening | asyncio.Task[None]] = set()
@@ -159,9 +164,10 @@ class AsgiServer:
         acceptor = self._acceptor
         try:
             for descriptor, _ in acceptor.poll(0):
-                accepted = acceptor.accept(descriptor)
+                accepted = acceptor.accept(descriptor, rearm=False)
                 if accepted is not None:
-                    self._begin(accepted, self._listeners[descriptor])
+                    # Work stays in a warm worker, unless it lasts: then the others are next.
+                    self._begin(accepted, self._listeners[descriptor], self._rearm[descriptor])
                 elif (rest := acceptor.pause_remaining()) is not None:
                     self._loop.call_later(rest, acceptor.pause_remaining)  # which ends the pause
         except BaseException as error:
@@ -192,18 +198,21 @@ class AsgiServer:
         else:
             logger.error("a connection failed", exc_info=error)
 
-    def _begin(self, accepted: Accepted, listener: HttpListener) -> None:
+    def _begin(
+        self, accepted: Accepted, listener: HttpListener, on_stay: Callable[[], None]
+    ) -> None:
         client = (accepted.peer[0], accepted.peer[1]) if accepted.peer.__class__ is tuple else None
         sock = accepted.sock
         try:
             if not listener.proxy_protocol:
-                self._connect(sock, listener, client)
+                self._connect(sock, listener, client, on_stay)
             elif admits(self._trust, client[0] if client is not None else ""):
                 opening = ProxiedOpening(
                     self._shared, sock, client, listener, self._connect_proxied
                 )
                 self._openings.add(opening)
                 self._on_change()
+                on_stay()
                 opening.advance()
             else:
                 sock.close()
@@ -217,19 +226,26 @@ class AsgiServer:
     ) -> None:
         self._openings.discard(opening)
         if done:
-            self._connect(opening.sock, opening.listener, client)
+            self._connect(opening.sock, opening.listener, client, lambda: None)
         else:
             opening.sock.close()
         self._on_change()
 
     def _connect(
-        self, sock: socket.socket, listener: HttpListener, client: tuple[str, int] | None
+        self,
+        sock: socket.socket,
+        listener: HttpListener,
+        client: tuple[str, int] | None,
+        on_stay: Callable[[], None],
     ) -> None:
         trusted = bool(self._trust) and self._trust.trusts(client[0] if client is not None else "")
         protocol = HttpProtocol(self._shared, listener.contexts[trusted], client)
         if listener.tls is None:
-            SocketTransport(self._loop, sock, protocol, self._on_error).begin()
+            SocketTransport(self._loop, sock, protocol, self._on_error, on_stay).begin()
+            if protocol.cycle is None:
+                protocol.wait()
             return
+        on_stay()
         task = self._loop.create_task(self._handshake(sock, listener.tls, protocol))
         self._openings.add(task)
         task.add_done_callback(self._on_handshake_done)

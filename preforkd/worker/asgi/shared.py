@@ -79,6 +79,9 @@ class Connection(Protocol):
     def write(self, data: bytes) -> None:
         """Send data."""
 
+    def write_last(self, data: bytes) -> None:
+        """Send the end of the last answer."""
+
     async def drain(self) -> None:
         """Wait until the client has taken most of the output, or is gone."""
 

@@ -24,7 +24,11 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class SocketTransport(asyncio.Transport):
-    """See the module. ``on_error`` gets an exception that the protocol raised; the connection is cut off."""
+    """See the module.
+
+    ``on_error`` gets an exception that the protocol raised; the connection is cut off. ``on_stay`` is called when
+    the connection outlives the turn in which it was accepted.
+    """
 
     __slots__ = (
         "_closing",
@@ -33,6 +37,7 @@ class SocketTransport(asyncio.Transport):
         "_loop",
         "_lost",
         "_on_error",
+        "_on_stay",
         "_paused",
         "_pending",
         "_pending_size",
@@ -49,12 +54,14 @@ class SocketTransport(asyncio.Transport):
         sock: socket.socket,
         protocol: Any,
         on_error: Callable[[BaseException], None],
+        on_stay: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._fd = sock.fileno()
         self._protocol = protocol
         self._on_error = on_error
+        self._on_stay: Callable[[], None] | None = on_stay
         self._size = _FIRST_RECEIVE
         self._pending: deque[memoryview] = deque()
         self._pending_size = 0
@@ -80,11 +87,12 @@ class SocketTransport(asyncio.Transport):
 
     def _watch(self) -> None:
         if not (self._watched or self._paused or self._closing):
-            if self._sock.family != socket.AF_UNIX:
-                with contextlib.suppress(
-                    OSError
-                ):  # a connection that is gone: receiving reports it
-                    self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._on_stay is not None:
+                self._on_stay()
+                self._on_stay = None
+                if self._sock.family != socket.AF_UNIX:
+                    with contextlib.suppress(OSError):  # a lost connection: receiving reports it
+                        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._watched = True
             self._loop.add_reader(self._fd, self.receive)
 
@@ -134,13 +142,17 @@ class SocketTransport(asyncio.Transport):
 
     # --- output ----------------------------------------------------------------------------------
 
-    def write(self, data: Any) -> None:
+    def write_last(self, data: bytes) -> None:
+        """Send data behind which `close` or `write_eof` is called: the end goes in the same packet, tcp(7)."""
+        self.write(data, _NOW | socket.MSG_MORE)
+
+    def write(self, data: Any, flags: int = _NOW) -> None:
         """Send data, or keep what the client does not take yet."""
         if self._lost or not data:
             return
         if not self._pending:
             try:
-                sent = self._sock.send(data, _NOW)
+                sent = self._sock.send(data, flags)
             except BlockingIOError:
                 sent = 0
             except OSError as error:

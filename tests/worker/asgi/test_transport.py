@@ -51,7 +51,9 @@ def run(talk, **how):
             client = socket.create_connection(listener.getsockname(), timeout=20)
             sock, _ = listener.accept()
         protocol = Recorder(**how)
-        transport = SocketTransport(asyncio.get_running_loop(), sock, protocol, errors.append)
+        transport = SocketTransport(
+            asyncio.get_running_loop(), sock, protocol, errors.append, lambda: None
+        )
         transport.begin()
         with client:
             try:
