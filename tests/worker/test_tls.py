@@ -209,6 +209,17 @@ def test_an_abandoned_copy_says_nothing(ends):
         os.close(parents)
 
 
+def test_records_are_not_kept_for_further_ones():
+    """Nagle's algorithm would delay the second record of an answer until the client's acknowledgement."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        sock, _ = listener.accept()
+    secure = tls.TlsSocket(sock, tls.server_context(TlsSettings(**OURS)))
+    assert secure.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    secure.close()
+    client.close()
+
+
 # --- what a client is shown, and what it has to show -----------------------------------------------
 
 
