@@ -118,6 +118,7 @@ class Acceptor:
             os.kill(os.getpid(), number)
             return
         self.retire()
+        self.wake()  # an event loop may have replaced the wake-up descriptor, as uvloop does
 
     def retire(self) -> None:
         """Retire without an order of the master."""

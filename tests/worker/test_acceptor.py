@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import socket
 import threading
 import time
@@ -94,6 +95,20 @@ def test_the_last_connection_that_it_was_woken_for():
             taken, _ = worker.listener.accept()
             assert taken.getpeername() == third.getsockname()
             taken.close()
+
+
+@pytest.mark.parametrize("kind", ["stream", "wsgi", "asgi"])
+def test_sigterm_retires_a_worker_whose_wakeup_descriptor_was_replaced(kind):
+    """An event loop may have its own while it runs; the worker ends nevertheless."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with serving(greet, kind=kind) as worker:
+            worker.acceptor.install_signal_handler()
+            signal.set_wakeup_fd(-1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert worker.ended()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_only_the_request_that_is_late_is_overdue():

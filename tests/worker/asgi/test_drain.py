@@ -98,3 +98,24 @@ def test_websockets_are_closed_before_the_end_of_a_short_drain():
             talks.recv()
         assert caught.value.rcvd.code == 1012
         assert worker.ended()
+
+
+def test_a_stream_that_listens_ends_before_it_is_cancelled(caplog):
+    """http.disconnect is received before the end of the drain, and what is sent then still arrives."""
+
+    async def polls(scope, receive, send):
+        if scope["type"] != "http":
+            raise RuntimeError  # no lifespan
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.body", "body": b"last"})
+
+    with serving_asgi(polls) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/", b""))
+        assert b"first" in sock.recv(65536)
+        worker.retire(within=1.0)
+        assert read_all(sock).endswith(b"last\r\n0\r\n\r\n")
+        assert worker.ended()
+    assert not caplog.records
