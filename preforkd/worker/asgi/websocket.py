@@ -156,7 +156,7 @@ class WebSocket(WebSocketConnection):
                 f"unexpected ASGI message {message['type']!r}: the WebSocket is {self._state.value}"
             )
         elif message["type"] != "websocket.close":
-            raise ClientDisconnectedError("the WebSocket is disconnected")
+            raise ClientDisconnectedError(f"the WebSocket is {self._state.value}")
 
     def _accept(self, message: Message) -> None:
         settings = self._settings
