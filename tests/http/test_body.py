@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 
 import pytest
 from hypothesis import given, strategies as st
@@ -105,3 +106,55 @@ def test_what_bodies_take_is_given_back(steps):
     for open_one in (*stores, *files):
         open_one.close()
     assert budget._left == {"memory": 150, "files": 400}
+
+
+def test_the_bound_of_bodies_in_memory():
+    """A body of that size is in memory, one byte more is in a file; the budget is the same to the byte."""
+    for size, budget, in_memory in ((100, 100, True), (101, 1000, False), (100, 99, False)):
+        store = BodyStore(Bounds(spool=100, budget=Budget(memory=budget, files=101)))
+        store.write(b"a" * size)
+        with store.finish() as file:
+            assert isinstance(file, io.BytesIO) is in_memory
+            assert file.read() == b"a" * size
+    store = BodyStore(Bounds(spool=10, budget=Budget(memory=10, files=100)))
+    with pytest.raises(BudgetError, match="request bodies use all of"):
+        store.write(b"a" * 101)
+
+
+def test_an_incomplete_write_is_continued(monkeypatch):
+    """write(2) may take less than it is given; whoever reads gets all bytes, in their order."""
+
+    class Short(io.FileIO):
+        def write(self, data):
+            return super().write(data[:7])
+
+    monkeypatch.setattr(
+        body.tempfile, "TemporaryFile", lambda **_: Short(os.memfd_create("x"), "w+")
+    )
+    store = BodyStore(BOUNDS)
+    store.write(bytes(range(90)))
+    store.write(bytes(range(90, 180)))
+    store.write(b"end")
+    with store.finish() as file:
+        assert file.read() == bytes(range(180)) + b"end"
+    assert store.length == 183
+
+
+def test_what_is_dropped_is_released_at_once(monkeypatch):
+    """The file's disk space, and the budget of memory and files."""
+    files = []
+
+    def opened(**how):
+        files.append(open(os.memfd_create("x"), "w+b", **how))  # noqa: SIM115 - the store closes it
+        return files[-1]
+
+    monkeypatch.setattr(body.tempfile, "TemporaryFile", opened)
+    budget = Budget(memory=100, files=200)
+    store = BodyStore(Bounds(spool=50, budget=budget))
+    store.write(b"a" * 40)
+    assert budget._left == {"memory": 60, "files": 200}
+    store.write(b"a" * 40)
+    assert budget._left == {"memory": 100, "files": 120}
+    store.close()
+    assert files[0].closed
+    assert budget._left == {"memory": 100, "files": 200}

@@ -103,3 +103,84 @@ def test_what_we_accept_llhttp_understands_alike(parts):
     httptools.HttpRequestParser(oracle).feed_data(head + data[:end])
     assert oracle.complete
     assert oracle.body == store.finish().read()
+
+
+class Parts:
+    """A sink that keeps the parts."""
+
+    def __init__(self):
+        self.parts = []
+
+    def write(self, data):
+        self.parts.append(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "reason"),
+    [
+        (b"x\r\n", "400", "a chunk's size is malformed"),
+        (b"1\r\nab", "400", "a chunk does not end in CR LF"),
+        (b"1\r\na\rb", "400", "a chunk does not end in CR LF"),
+        (b"1\n", "400", "a line does not end in CR LF"),
+        (b"1;" + b"a" * 256, "400", "a chunk's size or a trailer is too long"),
+        (b"0\r\nX: " + b"a" * 199, "400", "a chunk's size or a trailer is too long"),
+        (b"3E9\r\n", "413", "the body is too large"),
+        (b"3E8\r\n" + b"a" * 1000 + b"\r\n1\r\n", "413", "the body is too large"),
+        (b"0\r\n" + b"A: b\r\n" * 4, "431", "the trailers are too large"),
+        (b"0\r\n" + (b"A: " + b"b" * 180 + b"\r\n") * 3, "431", "the trailers are too large"),
+        (b"0\r\nA : b\r\n", "400", "a trailer is malformed"),
+    ],
+)
+def test_the_reason_is_named(data, status, reason):
+    """With the byte that decides, and not before it."""
+    frame = framing(CHUNKED, BOUNDS)
+    frame.take(data[:-1], 0, Parts())
+    with pytest.raises(RequestError) as caught:
+        frame.take(data[-1:], 0, Parts())
+    assert (caught.value.status[:3], caught.value.reason) == (status, reason)
+
+
+def test_what_is_missing_of_a_chunk():
+    """Its line end is part of it; what arrived is counted, whatever it is called in between."""
+    frame, sink = framing(CHUNKED, BOUNDS), Parts()
+    for data, rest, received in (
+        (b"A\r", 0, 0),
+        (b"\n", 12, 0),
+        (b"abc", 9, 3),
+        (b"defghij", 2, 10),
+        (b"\r", 1, 10),
+        (b"\n", 0, 10),
+    ):
+        assert frame.take(data, 0, sink) == len(data)
+        assert (frame.rest, frame.received, frame.done) == (rest, received, False)
+    assert frame.take(b"...0\r\nX: y \r\na:\r\n\r\nGET", 3, sink) == 19
+    assert frame.done
+    assert frame.trailers == ((b"x", b"y"), (b"a", b""))
+    assert sink.parts == [b"abc", b"defghij"]
+
+
+def test_the_least_mean_size_of_chunks():
+    """Any size for the first 16,384; further ones must have brought 8 bytes each, all together."""
+    for count, fine in ((18_724, True), (18_725, False)):
+        frame, data = framing(CHUNKED, Bounds()), b"1\r\na\r\n" * count
+        if fine:
+            assert frame.take(data, 0, Parts()) == len(data)
+            continue
+        with pytest.raises(RequestError, match="the chunks are too small"):
+            frame.take(data, 0, Parts())
+
+
+def test_a_body_by_length():
+    """It ends with its last byte; nothing is left of one that is empty."""
+    frame, sink = framing(5, BOUNDS), Parts()
+    assert (frame.done, frame.rest, frame.received, frame.trailers) == (False, 5, 0, ())
+    assert frame.take(b"..abc", 2, sink) == 5
+    assert (frame.done, frame.rest, frame.received) == (False, 2, 3)
+    assert frame.take(b"deGET", 0, sink) == 2
+    assert (frame.done, frame.rest, frame.received) == (True, 0, 5)
+    assert sink.parts == [b"abc", b"de"]
+    assert framing(0, BOUNDS).done
+    assert not framing(1000, BOUNDS).done
+    with pytest.raises(RequestError, match="the body is too large") as caught:
+        framing(1001, BOUNDS)
+    assert caught.value.status.startswith("413")
