@@ -70,8 +70,8 @@ class ResponseProtocol(Protocol):
     ) -> Callable[[bytes], None]:
         """Take the head."""
 
-    def send_whole(self, data: bytes) -> None:
-        """Send a complete body."""
+    def send_whole(self, data: bytes, *, last: bool = False) -> None:
+        """Send a complete body; ``last``: the application has nothing left to do."""
 
     def write(self, data: bytes) -> None:
         """Send a part of the body."""
@@ -283,7 +283,7 @@ def call(
     """
     iterable = application(environ, response.start_response)
     if iterable.__class__ is list and len(iterable) == 1:
-        response.send_whole(iterable[0])
+        response.send_whole(iterable[0], last=True)
         if response.flaw:
             _complain(response)
         return None

@@ -36,7 +36,7 @@ class Response:
         self.status = status
         return self.write
 
-    def send_whole(self, data):
+    def send_whole(self, data, *, last=False):
         self.head_sent = True
         self.parts.append((data, True))
 

@@ -55,6 +55,8 @@ class Answering:
         self._application = application
         self._records = records
         self._hooks = hooks if hooks is not None and hooks.of_requests else None
+        self._end_follows = self._hooks is None and self.pool is None
+        """A connection that is not kept ends as soon as the application has returned."""
         self._observed = bool(records) or self._hooks is not None
         self._max_requests = (http.max_requests or math.inf) if http.keep_alive else 0
         """Requests of a connection, the last of which is answered with Connection: close."""
@@ -193,7 +195,7 @@ class Answering:
             http11=cached.http11,
             keep=self._keeps(connection, cached),
         )
-        response.sink = outbox
+        response.sink, response.end_follows = outbox, self._end_follows
         outbox.sent = 0
         environ = cached.template.copy()
         if cached.remote is None:

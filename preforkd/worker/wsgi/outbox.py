@@ -24,7 +24,8 @@ from preforkd.worker.wsgi.sockets import Socket, as_client_gone, set_nodelay
 
 HIGH_WATER = 1 << 20
 """Bytes of answers that may be kept in memory for one client."""
-_WITHOUT_WAITING = socket.MSG_DONTWAIT
+_WITHOUT_WAITING = int(socket.MSG_DONTWAIT)
+_WITH_END = int(socket.MSG_DONTWAIT | socket.MSG_MORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +122,19 @@ class Outbox:
             raise
         return False
 
-    def send_nowait(self, data: bytes) -> None:
+    def send_last(self, data: bytes) -> None:
+        """Send or keep the last part of the connection without blocking; the caller ends it at once.
+
+        The kernel waits for the end, which then goes with the data: tcp(7), MSG_MORE. Raises ClientGoneError.
+        """
+        self.send_nowait(data, _WITH_END)
+
+    def send_nowait(self, data: bytes, flags: int = _WITHOUT_WAITING) -> None:
         """Send or keep a part without blocking: it is in memory already. Raises ClientGoneError."""
         sent = 0
         if not self._pending:
             try:
-                sent = self._sock.send(data, _WITHOUT_WAITING)
+                sent = self._sock.send(data, flags)
             except BlockingIOError:
                 pass
             except OSError as error:

@@ -25,6 +25,9 @@ class Sink(Protocol):
     def send_nowait(self, data: bytes) -> None:
         """Send the last part; never blocks."""
 
+    def send_last(self, data: bytes) -> None:
+        """Send the last part of the connection, whose end follows at once; never blocks."""
+
     def send_whole(self, head: bytes, body: bytes) -> None:
         """Send a whole answer, or the last part, that is too large to be copied."""
 
@@ -37,6 +40,8 @@ class Response(ResponseWriter):
 
     sink: Sink
     """Set by the caller before the first call."""
+    end_follows = False
+    """The connection ends as soon as the application has returned, if it is not kept."""
 
     @property
     def started(self) -> bool:
@@ -66,8 +71,11 @@ class Response(ResponseWriter):
         if self._http11 and not self.head_sent:
             self.sink.send(self._renderer.early_hints(headers))
 
-    def send_whole(self, data: bytes) -> None:
-        """Send a complete body with its head. Raises ClientGoneError."""
+    def send_whole(self, data: bytes, *, last: bool = False) -> None:
+        """Send a complete body with its head. ``last``: the application has nothing left to do.
+
+        Raises ClientGoneError.
+        """
         plan = self.plan
         if data.__class__ is not bytes and not isinstance(data, bytes):
             raise TypeError(f"a part of a body must be bytes, not {type(data).__name__}")
@@ -89,7 +97,10 @@ class Response(ResponseWriter):
         self._engine.answer_ended(keep)
         end = b"\r\n" if keep else LAST
         if length < _LARGE:
-            self.sink.send_nowait(b"%b%b%b%b" % (plan.head, self._renderer.date(), end, data))
+            send = self.sink.send_nowait
+            if not keep and last and self.end_follows:
+                send = self.sink.send_last
+            send(b"%b%b%b%b" % (plan.head, self._renderer.date(), end, data))
         else:
             self.sink.send_whole(b"%b%b%b" % (plan.head, self._renderer.date(), end), data)
 

@@ -3,9 +3,12 @@
 import contextlib
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from preforkd.http.bounds import Budget
+from preforkd.worker.wsgi.outbox import Outbox, OutputLimits
 from tests.worker.serving import read_all, serving
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -232,3 +235,19 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def test_the_last_part_waits_for_the_end_and_no_other_does():
+    """By MSG_MORE, so that the FIN goes with the data."""
+    sent = []
+
+    def send(data, flags):
+        sent.append((bytes(data), bool(flags & socket.MSG_MORE)))
+        return 1
+
+    sock = SimpleNamespace(fileno=lambda: 0, send=send)
+    outbox = Outbox(sock, OutputLimits(write_timeout=5, budget=Budget()))
+    outbox.send_nowait(b"a")
+    outbox.send_last(b"bc")
+    outbox.flush()
+    assert sent == [(b"a", False), (b"bc", True), (b"c", False)]

@@ -282,3 +282,19 @@ def test_invalid_early_hints_are_refused():
     with pytest.raises(ValueError, match="not a header"):
         response.early_hints([("Link", "a\r\nSet-Cookie: b")])
     assert not sent
+
+
+@pytest.mark.parametrize("end_follows", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+def test_only_an_answer_that_the_end_follows_at_once_waits_for_it(end_follows, keep, last):
+    """Not one behind which the application, or a hook, still runs, nor one of a kept connection."""
+    calls = []
+    sink = SimpleNamespace(
+        send_nowait=lambda _: calls.append("now"), send_last=lambda _: calls.append("last")
+    )
+    response = made(sink, Renderer(""), head_only=False, http11=True, keep=keep)
+    response.end_follows = end_follows
+    response.start_response("200 OK", [("Content-Length", "2")])
+    response.send_whole(b"ab", last=last)
+    assert calls == ["last" if end_follows and last and not keep else "now"]
