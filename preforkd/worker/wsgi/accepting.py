@@ -11,6 +11,9 @@ from preforkd.worker.wsgi.connections import Connections
 from preforkd.worker.wsgi.outbox import OutputLimits
 from preforkd.worker.wsgi.serving import Serving
 
+_MOST_ENDED = 16
+"""Connections that end at once, after which other workers have their turn."""
+
 
 class Accepting:
     """See the module. ``listeners``: by their descriptors."""
@@ -30,12 +33,14 @@ class Accepting:
         self._by_index = list(listeners.values())
         self._trust = trust
         self._limits = limits
+        self._ended_at_once = 0
+        """Connections that ended at once since this worker was moved to the end of the wait queue."""
         self._connections = connections
         self._serving = serving
 
     def accept(self, descriptor: int) -> None:
         """Accept one connection from a listener, if there is one, and answer its request if it has arrived."""
-        accepted = self._acceptor.accept(descriptor)
+        accepted = self._acceptor.accept(descriptor, rearm=False)
         if accepted is None:
             return
         connection = None
@@ -59,6 +64,11 @@ class Accepting:
                 accepted.sock.close()
                 raise
             self._serving.fail(connection, error)
+        # One that has ended already is no load, and this worker is warm: it keeps its place in the wait queue.
+        self._ended_at_once += 1
+        if not connection.closed or self._ended_at_once >= _MOST_ENDED:
+            self._ended_at_once = 0
+            self._acceptor.rearm(descriptor)
 
     def _open(self, connection: Connection, listener: HttpListener) -> None:
         if listener.proxy_protocol and not admits(self._trust, connection.remote):

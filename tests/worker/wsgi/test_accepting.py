@@ -1,5 +1,6 @@
 """How connections of the WSGI server begin: TLS, the PROXY protocol, forwarded headers, probes."""
 
+import contextlib
 import os
 import socket
 import struct
@@ -198,3 +199,30 @@ def test_options_asterisk():
         assert b"200 OK" in worker.ask(
             b"OPTIONS * HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
         )
+
+
+@pytest.mark.parametrize(("ends", "moves"), [(True, 3), (False, 33)])
+def test_a_worker_keeps_its_place_for_connections_that_end_at_once(ends, moves):
+    """For 16 in a row; for one that stays it moves to the end of the kernel's wait queue at once."""
+    held, go = threading.Event(), threading.Event()
+
+    def hold(environ, start_response):
+        held.set()
+        assert go.wait(20)
+        return show_client(environ, start_response)
+
+    with serving(hold) as worker, contextlib.ExitStack() as clients:
+        rearm, moved = worker.acceptor.rearm, []
+        worker.acceptor.rearm = lambda descriptor: moved.append(descriptor) or rearm(descriptor)
+        socks = []
+        for number in range(33):
+            sock = clients.enter_context(worker.connect())
+            sock.sendall(GET % (b"/", CLOSE if ends and number else b""))
+            assert held.wait(
+                20
+            )  # the first one, which stays; the others arrive with their requests
+            socks.append(sock)
+        go.set()
+        for sock in socks:
+            assert read_answer(sock)[0].startswith("HTTP/1.1 200 ")
+    assert len(moved) == moves
