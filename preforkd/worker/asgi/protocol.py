@@ -15,6 +15,7 @@ from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST, CompletedRequest
 from preforkd.worker.asgi import websocket_support
 from preforkd.worker.asgi.cycle import Cycle
 from preforkd.worker.asgi.output import Output
+from preforkd.worker.asgi.request_body import MAX_UNREAD
 from preforkd.worker.asgi.scope import EXTENSIONS, Scope
 from preforkd.worker.asgi.shared import Shared
 from preforkd.worker.asgi.timer import Waiting
@@ -22,8 +23,6 @@ from preforkd.worker.asgi.tracker import RunningRequest
 from preforkd.worker.asgi.transport import SocketTransport
 from preforkd.worker.listener_context import CachedHead, ListenerContext
 
-MAX_UNREAD = 64 * 1024
-"""Bytes of a body, or of pipelined requests, above which nothing more is received."""
 _MAX_DISCARDED = 64 * 1024
 """Bytes of a body behind its answer that are received, so that the connection can be kept."""
 

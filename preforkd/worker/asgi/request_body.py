@@ -3,7 +3,7 @@
 from preforkd.worker.asgi.scope import Message
 
 MAX_UNREAD = 64 * 1024
-"""Bytes that wait for the application, above which nothing more is received."""
+"""Bytes of a body, or of pipelined requests, that wait, above which nothing more is received."""
 
 
 class RequestBody:

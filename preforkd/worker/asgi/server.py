@@ -117,6 +117,11 @@ class AsgiServer:
         transports = [connection.transport for connection in self._shared.connections]
         socks = [transport.get_extra_info("socket") for transport in transports]
         found = [sock.fileno() for sock in socks if sock is not None]
+        found += [
+            opening.sock.fileno()
+            for opening in self._openings
+            if isinstance(opening, ProxiedOpening)
+        ]
         if not self._loop.is_closed():
             selector: Any = getattr(self._loop, "_selector", None)
             found += [selector.fileno()] if selector is not None else []

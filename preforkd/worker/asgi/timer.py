@@ -20,7 +20,6 @@ class Waiting(Enum):
     FIRST_REQUEST = "the first byte or the headers of a request"
     BODY = "the next part of a body"
     NEXT_REQUEST = "another request, on an idle connection"
-    WRITE = "the client to read"
     CLOSE = "the client to close"
 
 
