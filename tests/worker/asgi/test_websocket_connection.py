@@ -296,7 +296,7 @@ def test_a_client_that_cannot_answer_is_not_disconnected(cause):
             talk.websocket.data_received(frame(TEXT, b"a") * 2)
             talk.loop.now += 1000  # nothing arrives: nothing is read
         else:
-            talk.transport.buffered = 5
+            talk.transport.buffered = 1
             talk.loop.now += 25
         talk.turn()
         assert talk.frames() == []
