@@ -104,6 +104,24 @@ def test_the_peer_is_the_one_that_a_trusted_proxy_names(header, peer, tls):
     assert answer.endswith(" hello")
 
 
+@pytest.mark.parametrize(
+    ("header", "peer"),
+    [(V1, ("192.0.2.7", 4711)), (V2_TCP6, ("2001:db8::7", 4711, 0, 0))],
+)
+def test_the_peer_has_the_form_of_its_family(header, peer):
+    """As accept(2) returns it, whichever family the proxy's own connection has."""
+    seen = []
+    with (
+        serving(
+            lambda _, found: seen.append(found), kind="stream", whole=settings(proxied=True)
+        ) as worker,
+        worker.connect() as sock,
+    ):
+        sock.sendall(header)
+        assert read_all(sock) == b""
+    assert seen == [peer]
+
+
 def test_a_header_in_pieces_is_awaited():
     """Each byte on its own, and the handler's first byte behind it."""
     with (

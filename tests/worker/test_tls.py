@@ -195,6 +195,14 @@ def test_the_end_is_said(ends):
     assert server.recv(1) == b""
 
 
+def test_a_socket_that_is_closed_says_so_first(ends):
+    """The client is not left with a connection that looks cut off."""
+    server, client = ends
+    shake_hands(server, client)
+    server.close()
+    assert client.recv(1) == b""  # and no SSLEOFError
+
+
 def test_an_abandoned_copy_says_nothing(ends):
     """In a process that was forked from the worker: the connection is its parent's, and goes on there."""
     server, client = ends
@@ -374,6 +382,17 @@ def test_the_facts_of_a_client_without_a_certificate(settings):
 def test_a_value_cannot_pose_as_a_name(value, escaped):
     """RFC 4514, section 2.4: nobody's common name may look like an organization."""
     assert tls._distinguished_name(((("commonName", value),),)) == f"CN={escaped}"
+
+
+def test_attributes_have_the_names_of_the_rfc():
+    """RFC 4514, section 3; others keep the one of OpenSSL."""
+    long = (
+        "commonName localityName stateOrProvinceName organizationName organizationalUnitName "
+        "countryName streetAddress domainComponent userId emailAddress"
+    )
+    name = tuple(((one, "x"),) for one in reversed(long.split()))
+    short = "CN=x,L=x,ST=x,O=x,OU=x,C=x,STREET=x,DC=x,UID=x,emailAddress=x"
+    assert tls._distinguished_name(name) == short
 
 
 def test_an_encrypted_key_is_used_with_its_password():
