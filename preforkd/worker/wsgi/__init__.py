@@ -36,7 +36,7 @@ Who owns a connection when::
 `takeover` is a thread that runs this loop while the application blocks the main thread for more than a few
 milliseconds.  The holder of ``Takeover.loop_lock`` may run the loop.  The main thread releases the lock
 around each call of the application and takes it back afterwards (two uncontended operations, no system
-call).  The takeover thread takes it only when the loop has not turned since its last look; it disables the
+call).  A timer wakes the takeover thread only when the loop has not turned for 5 to 10 ms; it disables the
 listeners, reads, sends and expires, and hands complete requests to idle workers (`handoff`,
 `preforkd.ipc.handoff`), until the main thread sets ``return_requested`` and wakes the poll.  It never calls the
 application, never touches the running request's connection, and never accepts, with one exception:

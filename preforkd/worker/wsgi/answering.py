@@ -122,8 +122,6 @@ class Answering:
     ) -> None:
         """Call the application in this thread. Raises ClientGoneError."""
         takeover, slot_writer = self.takeover, self._slot_writer
-        if takeover.asleep:
-            takeover.activate()
         if cached is not self._cached_in_slot:
             self._cached_in_slot = cached
             slot_writer.set_request_line(cached.line)
@@ -141,8 +139,6 @@ class Answering:
 
     def close_answer(self, connection: Connection) -> None:
         """Let the application close its answer, which is sent or cannot be."""
-        if self.takeover.asleep:
-            self.takeover.activate()
         self._cached_in_slot = None
         self._current = connection
         with self._slot_writer.busy_outside_request():

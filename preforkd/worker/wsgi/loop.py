@@ -71,7 +71,6 @@ class WsgiLoop:
         self._acceptor = acceptor
         self._max_connections = http.connections
         self._pid = os.getpid()
-        self._turn = 0
         self._draining_since: float | None = None
         self._woken_for: list[int] = []
         """Listeners, and the handoff queue, for which the kernel woke this worker and no other."""
@@ -82,7 +81,9 @@ class WsgiLoop:
             else None
         )
         self._takeover = Takeover(
-            lambda: self._turn, self._run_loop, acceptor.wake, enabled=handoff is not None
+            self._run_loop,
+            acceptor.wake,
+            enabled=handoff is not None and settings.workers.threads == 1,
         )
         records = self._records = Records(open_access_log(settings.access_log))
         connections = self._connections = Connections(acceptor, _timeouts(http), records)
@@ -155,8 +156,12 @@ class WsgiLoop:
         connections = self._connections.by_descriptor
         serving, deadlines = self._serving, self._connections.deadlines
         self._records.flush()
+        takeover = self._takeover
+        takeover.polling = True
         events = self._acceptor.poll(self._timeout())
-        self._turn += 1
+        takeover.polling = False
+        if (now := time.monotonic()) >= takeover.arm_at and not takeover.active:
+            takeover.arm(now)
         # Recorded first: the application may block this worker in the calls below.
         self._woken_for = [descriptor for descriptor, _ in events if descriptor not in connections]
         for descriptor, event in events:
@@ -275,7 +280,8 @@ class WsgiLoop:
         """Return the connections and handoff descriptors, which are closed in a child of the application."""
         self._takeover.forget_owner()
         handoff = self._handoff.descriptors() if self._handoff is not None else ()
-        return [*self._connections.by_descriptor, *handoff]
+        timer = self._takeover.descriptors()
+        return [*self._connections.by_descriptor, *handoff, *timer]
 
 
 def _timeouts(http: HttpSettings) -> dict[Waiting, float]:

@@ -1,74 +1,82 @@
 """The takeover thread: it runs a worker's loop while the application blocks the main thread for long.
 
-Short requests do not involve it: while there is work, it checks every few milliseconds whether the main
-thread is still in the application and has not polled since the last check. Then it runs the loop: it reads,
-sends and expires, and hands complete requests to other workers, until the application returns. Without work
-it sleeps.
+Short requests do not involve it: it waits for a timer, which the loop moves ahead every few milliseconds while
+it has work. The timer expires only when the application has not returned for long, and once when the work
+ends. Then the thread runs the loop: it reads, sends and expires, and hands complete requests to other workers,
+until the application returns.
 
 The holder of ``loop_lock`` may touch the connections. The main thread releases it around each call of the
 application: an uncontended lock costs no system call.
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 
+from preforkd.linux.timerfd import Timer
+
 logger = logging.getLogger("preforkd.worker")
 
-TICK = 0.005
-"""Seconds between two checks; the application runs for long when it runs across a whole interval."""
-_IDLE_TICKS = 20
-"""Checks without progress of the main thread after which the thread sleeps until `activate`."""
+_LONG = 0.010
+"""Seconds after which the timer expires."""
+_REARM = 0.005
+"""Seconds for which the loop leaves the timer as it is; the application runs for long after 5 to 10 ms."""
+_AT_ONCE = 1e-9
 
 
 class Takeover:
     """See the module.
 
-    ``turn`` returns a number that changes with each poll of the main thread; ``run_loop`` runs the loop
-    until ``return_requested`` is true; ``wake`` ends its poll. ``enabled``: false where no other worker can
-    be given a request, so that the thread would be of no use.
+    ``run_loop`` runs the loop until ``return_requested`` is true; ``wake`` ends its poll. ``enabled``: false
+    where no other worker can be given a request, so that the thread would be of no use.
     """
 
     def __init__(
-        self,
-        turn: Callable[[], int],
-        run_loop: Callable[[], None],
-        wake: Callable[[], None],
-        *,
-        enabled: bool,
+        self, run_loop: Callable[[], None], wake: Callable[[], None], *, enabled: bool
     ) -> None:
         self.loop_lock = threading.RLock()
         """Taken by the main thread (`reacquire`) before its first turn."""
-        self.asleep = enabled
-        """The thread sleeps: call `activate` when there is work."""
         self.active = False
         """The thread runs the loop, while the application blocks the main thread."""
         self.return_requested = False
         """The main thread waits for ``loop_lock``."""
-        self._enabled = enabled
-        self._turn = turn
+        self.polling = False
+        """The loop waits for events, and calls nothing; written by the loop."""
+        self.arm_at = 0.0 if enabled else math.inf
+        """From this time on (monotonic) a turn that has work calls `arm`."""
         self._run_loop = run_loop
         self._wake = wake
-        self._activated = threading.Semaphore(0)
-        self._ended = threading.Event()
+        self._timer: Timer | None = None
         self._thread: threading.Thread | None = None
+        self._ended = False
 
-    def activate(self) -> None:
-        """Wake the thread up: there is work."""
-        self.asleep = False
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="preforkd-takeover", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:
-                # ``asleep`` stays false, so that the start is not tried again.
-                logger.warning(
-                    "cannot start the takeover thread; connections wait while the application runs: %s",
-                    error,
-                )
-                return
-            self._thread = thread
-        self._activated.release()
+    def arm(self, now: float) -> None:
+        """Move the timer ahead; called by the main thread at the beginning of a turn."""
+        self.arm_at = now + _REARM
+        if self._timer is None:
+            self._start()
+        if self._timer is not None:
+            self._timer.arm(_LONG)
+
+    def _start(self) -> None:
+        timer = None
+        try:
+            timer = Timer()
+            thread = threading.Thread(
+                target=self._run, args=(timer,), name="preforkd-takeover", daemon=True
+            )
+            thread.start()
+        except (OSError, RuntimeError) as error:
+            if timer is not None:
+                timer.close()
+            self.arm_at = math.inf  # the start is not tried again
+            logger.warning(
+                "cannot start the takeover thread; connections wait while the application runs: %s",
+                error,
+            )
+            return
+        self._timer, self._thread = timer, thread
 
     def reacquire(self) -> None:
         """Take ``loop_lock`` after a call of the application, unless the caller holds it."""
@@ -92,31 +100,30 @@ class Takeover:
                 return
 
     def end(self) -> None:
-        """Stop the thread; `activate` starts another. The caller holds ``loop_lock``."""
-        if self._thread is not None:
-            self._ended.set()
-            self._activated.release()
-            self._thread.join()
-            self._thread = None
-            self._ended.clear()
-        self.asleep = self._enabled
+        """Stop the thread; `arm` starts another. The caller holds ``loop_lock``."""
+        if self._timer is None or self._thread is None:
+            return
+        self._ended = True
+        self._timer.arm(_AT_ONCE)
+        self._thread.join()
+        self._timer.close()
+        self._timer = self._thread = None
+        self._ended = False
+        self.arm_at = 0.0
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return the timer's descriptor, which is closed in a child of the application."""
+        return (self._timer.fileno(),) if self._timer is not None else ()
 
     def forget_owner(self) -> None:
         """Free ``loop_lock`` in a child of the application, where its owner may not exist."""
         self.loop_lock = threading.RLock()
 
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            self._activated.acquire()
-            self._watch()
-
-    def _watch(self) -> None:
-        seen, idle_ticks = -1, 0
-        while not self._ended.wait(TICK):
-            turn = self._turn()
-            if turn != seen:
-                seen, idle_ticks = turn, 0
-                continue
+    def _run(self, timer: Timer) -> None:
+        while True:
+            timer.wait()
+            if self._ended:
+                return
             if self.loop_lock.acquire(blocking=False):
                 self.active = True
                 try:
@@ -124,11 +131,5 @@ class Takeover:
                 finally:
                     self.active = False
                     self.loop_lock.release()
-                idle_ticks = 0
-                continue
-            idle_ticks += 1
-            if idle_ticks > _IDLE_TICKS:
-                self.asleep = True
-                if self._turn() == seen:
-                    return
-                self.asleep = False
+            if not self.polling and not self._ended:
+                timer.arm(_LONG)  # the same turn goes on, in which the application may block again

@@ -1,28 +1,29 @@
 """The takeover thread: which thread runs the loop while the application blocks the worker."""
 
+import math
 import threading
+import time
 
 import pytest
 
 from preforkd.worker.wsgi.takeover import Takeover
 
-PATIENCE = 20
+TIMEOUT = 20
 
 
 class Worker:
     """A loop that the test turns by hand, and its takeover thread."""
 
     def __init__(self):
-        self.turn = 0
-        self.relieved = threading.Semaphore(0)
+        self.taken_over = threading.Semaphore(0)
         self.woken = threading.Event()
         self.by = None
-        self.takeover = Takeover(lambda: self.turn, self._run_loop, self.woken.set, enabled=True)
+        self.takeover = Takeover(self._run_loop, self.woken.set, enabled=True)
 
     def _run_loop(self):
         self.by = threading.current_thread().name
-        self.relieved.release()
-        assert self.woken.wait(PATIENCE)
+        self.taken_over.release()
+        assert self.woken.wait(TIMEOUT)
         self.woken.clear()
 
 
@@ -34,52 +35,91 @@ def worker():
     worker.takeover.end()
 
 
-def test_nobody_stands_in_before_there_is_work(worker):
-    """It sleeps, and there is not even a thread."""
-    assert worker.takeover.asleep
+def test_there_is_no_thread_before_there_is_work(worker):
+    """It is started at the first turn that has work."""
     assert worker.takeover._thread is None
+    assert worker.takeover.arm_at <= time.monotonic()
+    assert worker.takeover.descriptors() == ()
 
 
-def test_a_long_call_is_relieved_and_custody_comes_back(worker):
-    """While the application has the turn, another thread does the loop's work, until it is wanted back."""
+def test_the_loop_is_run_during_a_long_call_and_given_back(worker):
+    """While the application runs, the thread has the lock, until the main thread wants it back."""
     takeover = worker.takeover
-    takeover.activate()
+    takeover.arm(time.monotonic())
     takeover.loop_lock.release()  # the application is called, and does not return
-    assert worker.relieved.acquire(timeout=PATIENCE)
+    assert worker.taken_over.acquire(timeout=TIMEOUT)
     assert worker.by == "preforkd-takeover"
+    assert takeover.active
     assert not takeover.loop_lock.acquire(blocking=False)
     takeover.reacquire()
     assert not takeover.return_requested
     assert takeover.loop_lock._is_owned()
 
 
-def test_while_the_loop_has_custody_nobody_touches_the_connections(worker):
-    """However often it looks: it has no work, and sleeps again until it is called."""
+def test_a_second_long_call_in_the_same_turn_is_taken_over_too(worker):
+    """The timer is armed again while the turn goes on, also when it expired between two calls."""
     takeover = worker.takeover
-    takeover.activate()
-    assert not takeover.asleep
-    deadline = threading.Event()
-    while not takeover.asleep:
-        assert takeover._thread.is_alive()
-        deadline.wait(0.01)
-    assert not worker.relieved.acquire(blocking=False)
-    # And is there again.
-    takeover.activate()
+    takeover.arm(time.monotonic())
+    for _ in range(2):
+        takeover.loop_lock.release()
+        assert worker.taken_over.acquire(timeout=TIMEOUT)
+        takeover.reacquire()
+
+
+def test_the_thread_touches_nothing_while_the_main_thread_runs_the_loop(worker):
+    """The timer expires once when the loop polls, and then never, until it is armed again."""
+    takeover = worker.takeover
+    takeover.polling = True
+    fired = threading.Semaphore(0)
+    takeover.arm(time.monotonic())
+    lock, takeover.loop_lock = takeover.loop_lock, Counted(takeover.loop_lock, fired)
+    assert fired.acquire(timeout=TIMEOUT)
+    assert not fired.acquire(timeout=0.1)
+    assert not worker.taken_over.acquire(blocking=False)
+    takeover.loop_lock = lock
+    takeover.arm(time.monotonic())
     takeover.loop_lock.release()
-    assert worker.relieved.acquire(timeout=PATIENCE)
+    assert worker.taken_over.acquire(timeout=TIMEOUT)
     takeover.reacquire()
 
 
-def test_without_a_thread_connections_wait_and_that_is_said_once(worker, monkeypatch, caplog):
-    """The system grants none; nobody asks again for each request."""
+class Counted:
+    """A lock whose attempts are counted."""
+
+    def __init__(self, lock, attempts):
+        self._lock, self._attempts = lock, attempts
+
+    def acquire(self, blocking=True):
+        self._attempts.release()
+        return self._lock.acquire(blocking=blocking)
+
+
+def test_an_ended_thread_is_started_again(worker):
+    """For the fork of a zygote there is none."""
+    takeover = worker.takeover
+    takeover.arm(time.monotonic())
+    assert takeover.descriptors()
+    takeover.end()
+    assert takeover.descriptors() == ()
+    takeover.arm(time.monotonic())
+    takeover.loop_lock.release()
+    assert worker.taken_over.acquire(timeout=TIMEOUT)
+    takeover.reacquire()
+
+
+def test_without_a_thread_connections_wait_and_that_is_logged_once(worker, monkeypatch, caplog):
+    """The system grants none; it is not tried again for each request."""
 
     def refused(_thread):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refused)
-    worker.takeover.activate()
-    assert not worker.takeover.asleep
+    worker.takeover.arm(time.monotonic())
+    assert worker.takeover.arm_at == math.inf
     assert "connections wait while the application runs" in caplog.text
-    worker.takeover.loop_lock.release()
-    worker.takeover.reacquire()
-    worker.takeover.end()
+    assert worker.takeover.descriptors() == ()
+
+
+def test_where_it_is_of_no_use_it_is_never_due():
+    """There is no other worker that could be given a request."""
+    assert Takeover(lambda: None, lambda: None, enabled=False).arm_at == math.inf
