@@ -104,6 +104,7 @@ def test_host_and_port(fields, expected):
     [
         (b"/shop", "/shop"),
         (b"/other, /shop/", "/shop"),
+        (b"/box/", "/box"),
         (b"/", ""),
         (b"", "/default"),
         (b"shop", "/default"),
