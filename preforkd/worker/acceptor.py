@@ -31,6 +31,8 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE = 0.5
 """Seconds for which accepting pauses after the system ran out of descriptors or memory."""
 _EVENTS = 64
+SHORTEST_LINGER = 0.25
+"""Seconds of a stop, too: a request that a client sends while its idle connection is closed would be reset."""
 
 
 @dataclass(slots=True)
@@ -68,7 +70,8 @@ class Acceptor:
         self.epoll = select.epoll()
         self.slot_writer = slot_writer
         self.retiring = False
-        self.linger = 0.0
+        self.linger = SHORTEST_LINGER
+        """Seconds for which a retiring worker keeps idle connections."""
         self.drain_timeout: float | None = None
         """Seconds for the drain, as the master ordered; None: ``timeouts.drain``."""
         self.master_gone = False
@@ -276,7 +279,7 @@ class Acceptor:
         except ChannelClosedError:
             self.master_gone = True
             self.retiring = True
-            self.linger = 0.0
+            self.linger = SHORTEST_LINGER
             self.epoll.unregister(self._channel.fileno())
             return
         except MalformedMessageError as error:
@@ -301,7 +304,7 @@ class Acceptor:
                 self.slot_writer.set_request_limit(requests)
             case messages.Retire(linger=linger, timeout=timeout):
                 self.retiring = True
-                self.linger = linger
+                self.linger = max(linger, SHORTEST_LINGER)
                 self.drain_timeout = timeout
             case messages.DrainNotice():
                 self.drain_announced = True

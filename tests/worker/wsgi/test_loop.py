@@ -1,7 +1,9 @@
 """The WSGI loop: room for connections, and the drain, over a real socket."""
 
 import threading
+import time
 
+from preforkd.worker import acceptor
 from tests.worker.serving import read_all, read_answer, serving
 from tests.worker.wsgi.requests import CLOSE, GET, echo
 
@@ -56,6 +58,20 @@ def test_idle_connections_linger_and_then_end():
         assert body == b"GET /again "
         assert "Connection: close" in head
         assert read_all(idle) == b""
+        assert worker.ended()
+
+
+def test_an_idle_connection_lingers_at_a_stop(monkeypatch):
+    """A stop has no linger time of its own: a request that a client is just sending is answered all the same."""
+    monkeypatch.setattr(acceptor, "SHORTEST_LINGER", 20.0)
+    with serving(echo) as worker, worker.connect() as kept:
+        kept.sendall(GET % (b"/", b""))
+        read_answer(kept)
+        worker.retire(linger=0.0)
+        while not worker.acceptor.retiring:
+            time.sleep(0.001)
+        kept.sendall(GET % (b"/again", b""))
+        assert read_answer(kept)[1] == b"GET /again "
         assert worker.ended()
 
 
