@@ -142,7 +142,7 @@ def test_a_killed_master_leaves_nobody_behind(echo):
     processes = children_of(echo.pid)
     assert len(processes) >= 5
     answers = []
-    slow = threading.Thread(target=lambda: answers.append(ask(echo.address, "/slow?for=1")))
+    slow = threading.Thread(target=lambda: answers.append(ask(echo.address, "/slow?for=3")))
     slow.start()
     echo.until(lambda status: status["busy"] == 1)
     os.kill(echo.pid, signal.SIGKILL)
