@@ -236,6 +236,13 @@ class HttpEngine(Generic[Parsed]):
         return self.client is _IDLE and not self.buffer
 
     @property
+    def incomplete(self) -> bool:
+        """Return whether a part of a request has arrived, and the rest has not, or will not."""
+        if self.client is _CLOSED:
+            return bool(self.buffer) or self.server is _HEAD
+        return self.client is _HEAD or self.client is _BODY
+
+    @property
     def ended(self) -> bool:
         """Return whether no further request will be returned."""
         return self.client is _MUST_CLOSE or self.client is _CLOSED

@@ -121,6 +121,7 @@ def test_a_half_closed_client_gets_its_answers():
     assert made.next_event() is None
     assert made.client is State.CLOSED
     assert not made.unread
+    assert not made.incomplete
 
 
 @pytest.mark.parametrize("data", [b"", b"\r\n", b"GET / HT", POST[:-1], CHUNKED + b"2\r\na"])
@@ -135,6 +136,7 @@ def test_the_end_of_input_within_a_request(data):
     assert made.next_event() is None
     assert made.client is State.CLOSED
     assert made.ended
+    assert made.incomplete is bool(data.strip())
 
 
 def test_an_answer_before_the_end_of_the_body():

@@ -47,8 +47,7 @@ def test_a_directory_that_cannot_be_entered_again(releases, monkeypatch):
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
     assert working_directory({}) == ""
     monkeypatch.undo()
-    os.chdir(releases / "2")
+    monkeypatch.chdir(releases / "2")
     (releases / "2").rmdir()
     assert working_directory({"PWD": str(releases / "2")}) == ""
     assert working_directory({"PWD": str(releases / "current")}) == ""
-    os.chdir(releases)

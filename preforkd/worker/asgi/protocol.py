@@ -27,10 +27,6 @@ _MAX_DISCARDED = 64 * 1024
 """Bytes of a body behind its answer that are received, so that the connection can be kept."""
 
 
-_INCOMPLETE = frozenset((State.HEAD, State.CLOSED))
-"""States in which input that is left is a part of a head."""
-
-
 class _Discard:
     def write(self, data: bytes) -> None:
         """Drop a part of a body that the application does not get."""
@@ -297,7 +293,7 @@ class HttpProtocol(Output):
         """Remove the deadline, log what is not logged yet, and notify the application."""
         cycle, engine = self.cycle, self.engine
         self.shared.timer.clear(self)
-        incomplete = cycle is None and engine.buffer and engine.client in _INCOMPLETE
+        incomplete = cycle is None and engine.incomplete
         if incomplete and self._unlogged is None and self.shared.log is not None:
             self.shared.write_log(self._incomplete_entry(CLIENT_CLOSED_REQUEST))
         self.output_lost(whole=exc is None and cycle is None)

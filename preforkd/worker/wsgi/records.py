@@ -10,12 +10,9 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from preforkd.http.head import unparsed_head
-from preforkd.http.states import State
 from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST, AccessLog, CompletedRequest
 from preforkd.worker.listener_context import CachedHead
 from preforkd.worker.wsgi.connection import Connection
-
-_INCOMPLETE = (State.HEAD, State.BODY)
 
 
 class Records:
@@ -81,7 +78,7 @@ class Records:
         """Log what is left of a connection that is closed now: an answer, or an incomplete request."""
         if self._log is None:
             return
-        if connection.record is None and connection.engine.client in _INCOMPLETE:
+        if connection.record is None and connection.engine.incomplete:
             connection.record = _incomplete(connection, CLIENT_CLOSED_REQUEST)
         self.sent(connection)
 
