@@ -20,6 +20,8 @@ _HOP_BY_HOP = frozenset(
      "trailers", "transfer-encoding", "upgrade")
 )  # fmt: skip
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LARGE = 32 * 1024
+"""Smallest body, in bytes, that is not copied behind its head."""
 LAST = b"Connection: close\r\n\r\n"
 """The end of a head after whose answer the connection ends."""
 
@@ -39,7 +41,14 @@ def _checked(pair: Any) -> tuple[str, str]:
     return name, value
 
 
-def _decoded(headers: Fields) -> Headers:
+def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return the lines of headers. Raises ValueError for an invalid one."""
+    lines = [f"{name}: {value}\r\n" for name, value in map(_checked, headers)]
+    return "".join(lines).encode("latin-1")
+
+
+def decoded(headers: Fields) -> Headers:
+    """Return headers in text, as WSGI has them."""
     return [
         (bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers
     ]
@@ -117,12 +126,7 @@ class Renderer:
             plan = self._plans.get(key)
         except TypeError:
             raise ValueError(f"not a list of headers: {headers!r}") from None
-        if plan is not None:
-            return plan
-        plan = ResponsePlan(status, headers, self._server)
-        if len(plan.head) <= _MAX_CACHED_SIZE:
-            self._plans.keep(key, plan)
-        return plan
+        return plan if plan is not None else self._new_plan(key, status, headers)
 
     def plan_of(self, code: int, headers: Fields) -> ResponsePlan:
         """Return the plan of an answer with this status code and headers in bytes, as ASGI has them.
@@ -141,15 +145,17 @@ class Renderer:
             status = f"{code:d} {HTTPStatus(code).phrase}"
         except ValueError:
             status = f"{code:d}"
-        plan = ResponsePlan(status, _decoded(fields), self._server)
+        return self._new_plan((code, fields), status, decoded(fields))
+
+    def _new_plan(self, key: object, status: str, headers: Headers) -> ResponsePlan:
+        plan = ResponsePlan(status, headers, self._server)
         if len(plan.head) <= _MAX_CACHED_SIZE:
-            self._plans.keep((code, fields), plan)
+            self._plans.keep(key, plan)
         return plan
 
     def early_hints(self, headers: Headers) -> bytes:
         """Return an informational answer 103, RFC 8297. Raises ValueError for an invalid header."""
-        lines = [f"{name}: {value}\r\n" for name, value in map(_checked, headers)]
-        return f"HTTP/1.1 103 Early Hints\r\n{''.join(lines)}\r\n".encode("latin-1")
+        return b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % _lines(headers)
 
     def switching(self, own: Fields, headers: Fields) -> bytes:
         """Return an answer 101 with the protocol's own headers and those of the application.
@@ -172,6 +178,12 @@ class Renderer:
         """Return a complete error answer of the server's own."""
         text = f"{status}: {reason}\n"
         return self.plain(status, text, keep=False, head_only=head_only, headers=headers)
+
+    def probe(self, which: str, *, leaving: bool, keep: bool, head_only: bool) -> bytes:
+        """Return the answer to a probe, ``alive`` or ``ready``; ``leaving``: the worker will not be ready."""
+        fine = which == "alive" or not leaving
+        status, text = ("200 OK", "ok\n") if fine else ("503 Service Unavailable", "leaving\n")
+        return self.plain(status, text, keep=keep, head_only=head_only)
 
     def plain(
         self,
@@ -297,8 +309,7 @@ class ResponseWriter:
         """
         data = b"" if self.head_sent else self.begin(0)
         if self._chunked and not self._without_body:
-            lines = [f"{name}: {value}\r\n" for name, value in map(_checked, trailers or ())]
-            data += b"0\r\n%b\r\n" % "".join(lines).encode("latin-1")
+            data += b"0\r\n%b\r\n" % _lines(trailers or ())
         self.finished()
         return data
 

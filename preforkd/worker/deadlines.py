@@ -9,6 +9,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+CLOSE_TIMEOUT = 2.0
+"""Seconds of a lingering close: input is discarded, so that a reset does not destroy the answer."""
+
 
 class Waiter(Protocol):
     """What can have a deadline, a connection mostly."""

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from preforkd.http.head import RequestError
-from preforkd.http.response import ResponseWriter
+from preforkd.http.response import LARGE, ResponseWriter, decoded
 from preforkd.http.states import State
 from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST, CompletedRequest
 from preforkd.worker.asgi.request_body import MAX_UNREAD, RequestBody
@@ -21,8 +21,6 @@ from preforkd.worker.listener_context import CachedHead
 
 logger = logging.getLogger("preforkd.app")
 
-_LARGE = 32 * 1024
-"""Smallest body, in bytes, that is not copied behind its head."""
 _BLOCK = 256 * 1024
 """Bytes of a file that are read at once."""
 
@@ -195,7 +193,7 @@ class Cycle:
                 head, body = writer.whole(body)
                 if not writer.keep:
                     self._protocol.write_last(head + body)
-                elif len(body) < _LARGE:
+                elif len(body) < LARGE:
                     self._protocol.write(head + body)
                 else:
                     self._protocol.write(head)
@@ -238,10 +236,7 @@ class Cycle:
     def _send_last(self, data: bytes) -> None:
         trailers = None
         if self._trailers and self._takes_trailers():
-            trailers = [
-                (bytes(name).decode("latin-1"), bytes(value).decode("latin-1"))
-                for name, value in self._trailers
-            ]
+            trailers = decoded(self._trailers)
         data += self._writer.end(trailers)
         if data:
             self._protocol.write(data)

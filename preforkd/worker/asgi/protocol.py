@@ -157,9 +157,10 @@ class HttpProtocol(Output):
     def _answer_probe(self, cached: CachedHead) -> None:
         acceptor, renderer = self.shared.acceptor, self.shared.renderer
         keep = self._keeps(cached) and not acceptor.retiring
-        fine = cached.probe == "alive" or not (acceptor.retiring or acceptor.drain_announced)
-        status, text = ("200 OK", "ok\n") if fine else ("503 Service Unavailable", "leaving\n")
-        self.write(renderer.plain(status, text, keep=keep, head_only=cached.head_only))
+        leaving = acceptor.retiring or acceptor.drain_announced
+        self.write(
+            renderer.probe(cached.probe, leaving=leaving, keep=keep, head_only=cached.head_only)
+        )
         self.engine.answer_ended(keep)
         self._answered(keep)
 

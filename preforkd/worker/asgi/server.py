@@ -28,14 +28,12 @@ from preforkd.worker.asgi.shared import Shared
 from preforkd.worker.asgi.timer import Timer, Waiting
 from preforkd.worker.asgi.tracker import RequestTracker, describe_loop
 from preforkd.worker.asgi.transport import SocketTransport
+from preforkd.worker.deadlines import CLOSE_TIMEOUT
 from preforkd.worker.interruption import comes_from_application, retire_after, retire_if_interrupted
 from preforkd.worker.listener_context import HttpListener
 from preforkd.worker.openings import admits
 
 logger = logging.getLogger("preforkd.worker")
-
-_CLOSE_TIMEOUT = 2.0
-"""Seconds of a lingering close, and of TLS's exchange of close_notify."""
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -84,7 +82,7 @@ class AsgiServer:
                 Waiting.FIRST_REQUEST: http.header_timeout,
                 Waiting.BODY: http.body_timeout,
                 Waiting.NEXT_REQUEST: http.keep_alive,
-                Waiting.CLOSE: _CLOSE_TIMEOUT,
+                Waiting.CLOSE: CLOSE_TIMEOUT,
             },
         )
         tracker = RequestTracker(acceptor.slot_writer)
@@ -263,7 +261,7 @@ class AsgiServer:
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=self._shared.limits.header_timeout,
-                ssl_shutdown_timeout=_CLOSE_TIMEOUT,
+                ssl_shutdown_timeout=CLOSE_TIMEOUT,
             )
         except (OSError, TimeoutError) as error:
             sock.close()

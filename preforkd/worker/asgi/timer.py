@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Protocol
 
+from preforkd.worker import deadlines
 from preforkd.worker.deadlines import Deadlines
 
 logger = logging.getLogger("preforkd.worker")
@@ -23,14 +24,8 @@ class Waiting(Enum):
     CLOSE = "the client to close"
 
 
-class Waiter(Protocol):
+class Waiter(deadlines.Waiter, Protocol):
     """What can have a deadline."""
-
-    waiting: Waiting | None
-    """What it waits for; written by the timer only."""
-
-    def __hash__(self) -> int:
-        """Return a hash by identity."""
 
     def on_deadline(self, kind: Waiting) -> None:
         """Handle the end of a timeout; the deadline is removed before."""

@@ -104,11 +104,12 @@ class Answering:
         """Answer the probe of a health check."""
         acceptor = self._acceptor
         keep = self._keeps(connection, cached)
-        fine = cached.probe == "alive" or not (acceptor.retiring or acceptor.drain_announced)
-        status, text = ("200 OK", "ok\n") if fine else ("503 Service Unavailable", "leaving\n")
+        leaving = acceptor.retiring or acceptor.drain_announced
         connection.engine.answer_ended(keep)
         connection.outbox.send_nowait(
-            self.renderer.plain(status, text, keep=keep, head_only=cached.head_only)
+            self.renderer.probe(
+                cached.probe, leaving=leaving, keep=keep, head_only=cached.head_only
+            )
         )
 
     def _keeps(self, connection: Connection, cached: CachedHead) -> bool:

@@ -21,6 +21,7 @@ from preforkd.http.forwarded import Trust
 from preforkd.ipc.handoff import HandoffQueue
 from preforkd.logs.access_log import open_access_log
 from preforkd.worker.acceptor import Acceptor
+from preforkd.worker.deadlines import CLOSE_TIMEOUT
 from preforkd.worker.interruption import retire_if_interrupted
 from preforkd.worker.listener_context import Build, Endpoint, HttpListener
 from preforkd.worker.wsgi.accepting import Accepting
@@ -34,8 +35,6 @@ from preforkd.worker.wsgi.records import Records
 from preforkd.worker.wsgi.serving import Serving
 from preforkd.worker.wsgi.takeover import Takeover
 
-_CLOSE_TIMEOUT = 2.0
-"""Seconds of a lingering close: input is discarded, so that a reset does not destroy the answer."""
 _SPOOLED_BODIES = 4
 """Bodies of ``http.max_body`` that a worker may spool at once, where ``http.spool_total`` is 0."""
 _SPOOLED_ANSWERS = 16
@@ -291,7 +290,7 @@ def _timeouts(http: HttpSettings) -> dict[Waiting, float]:
         Waiting.BODY: http.body_timeout,
         Waiting.NEXT_REQUEST: http.keep_alive,
         Waiting.WRITE: http.body_timeout,
-        Waiting.CLOSE: _CLOSE_TIMEOUT,
+        Waiting.CLOSE: CLOSE_TIMEOUT,
     }
 
 

@@ -4,12 +4,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Protocol
 
-from preforkd.http.response import LAST, Headers, ResponseWriter
+from preforkd.http.response import LARGE, LAST, Headers, ResponseWriter
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
-
-_LARGE = 32 * 1024
-"""Smallest body, in bytes, that is not copied behind its head."""
 
 
 class ClientGoneError(Exception):
@@ -96,7 +93,7 @@ class Response(ResponseWriter):
         keep = self.keep
         self._engine.answer_ended(keep)
         end = b"\r\n" if keep else LAST
-        if length < _LARGE:
+        if length < LARGE:
             send = self.sink.send_nowait
             if not keep and last and self.end_follows:
                 send = self.sink.send_last
@@ -111,7 +108,7 @@ class Response(ResponseWriter):
             self.finish()
             return
         head, body = self.whole(data)
-        if len(body) < _LARGE:
+        if len(body) < LARGE:
             self.sink.send_nowait(head + body)
         else:
             self.sink.send_whole(head, body)
