@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from contextlib import contextmanager
 
 import msgspec
@@ -128,6 +129,14 @@ def read_answer(sock: socket.socket) -> tuple[str, bytes]:
         assert piece, f"{len(whole)} of {length} bytes came"
         whole += piece
     return head.decode(), bytes(whole)
+
+
+def wait_until(condition):
+    """Wait until ``condition()`` is true; for what a worker does behind its answer."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 @contextmanager

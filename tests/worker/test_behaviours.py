@@ -2,12 +2,13 @@
 
 import contextlib
 import re
+import threading
 
 import pytest
 
 from preforkd.config.settings import HttpSettings, ProxySettings, Settings
 from tests.worker.behaviours import BEHAVIOURS, HOP_BY_HOP, behave_asgi, behave_wsgi
-from tests.worker.serving import serving
+from tests.worker.serving import read_all, serving
 
 APPLICATIONS = {"wsgi": behave_wsgi, "asgi": behave_asgi}
 REQUESTS = {
@@ -161,3 +162,34 @@ def test_both_are_mounted_alike(trusted):
     reported = {b"('/other/x', '/other', 'a.b:81', 'a.b', 81)"}
     ignored = {b"('/shop/x', '/shop', 'h:PORT', '127.0.0.1', PORT)"}
     assert found[b"/x", REPORTED] == (reported if trusted == "127.0.0.1" else ignored)
+
+
+def test_an_answer_arrives_that_input_follows():
+    """What a client sends behind its last request, while the application works, takes no answer away.
+
+    Closing a socket with unread input resets the connection and drops what the kernel still holds back, tcp(7).
+    """
+    begun, goes_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def app(_environ, start_response):
+        begun.release()
+        assert goes_on.acquire(timeout=20)
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    async def asgi(scope, _receive, send):
+        assert scope["type"] == "http"
+        begun.release()
+        assert goes_on.acquire(timeout=20)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    for kind, application in {"wsgi": app, "asgi": asgi}.items():
+        with serving(application, kind) as worker:
+            for request in (b"GET / HTTP/1.0\r\n\r\n", BEHIND):
+                with worker.connect() as sock:
+                    sock.sendall(request)
+                    assert begun.acquire(timeout=20)
+                    sock.sendall(b"\r\n")
+                    goes_on.release()
+                    assert read_all(sock).endswith(b"\r\n\r\nok"), kind

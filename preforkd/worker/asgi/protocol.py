@@ -264,9 +264,12 @@ class HttpProtocol(Output):
     def _end(self) -> None:
         """Close the connection, after a lingering close if input may be left unread."""
         timer, transport = self.shared.timer, self.transport
-        if self.engine.unread and not self._eof and transport.can_write_eof():
-            # A reset would destroy the answer.
+        half_closes = transport.can_write_eof()
+        if half_closes:
+            # Not left to close(2): it resets the connection if there is unread input, and drops what the kernel
+            # holds back for the end (`SocketTransport.write_last`).
             transport.write_eof()
+        if self.engine.unread and not self._eof and half_closes:
             if self._reading_paused:
                 self._reading_paused = False
                 transport.resume_reading()

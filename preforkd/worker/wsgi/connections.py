@@ -73,11 +73,13 @@ class Connections:
 
     def end(self, connection: Connection) -> None:
         """End a connection whose output is sent; by a lingering close where input may be left unread."""
+        # Not left to close(2): it resets the connection if there is unread input, and drops what the kernel
+        # holds back for the end (`Outbox.send_last`).
+        connection.shutdown_write()
         if not connection.engine.unread or connection.waiting is Waiting.CLOSE:
             self.close(connection)
-            return
-        connection.shutdown_write()
-        self.wait(connection, Waiting.CLOSE, select.EPOLLIN)
+        else:
+            self.wait(connection, Waiting.CLOSE, select.EPOLLIN)
 
     def close(self, connection: Connection) -> None:
         """Close a connection and log what is left of it; no effect if it is closed."""

@@ -10,7 +10,7 @@ from tests.worker.asgi.applications import (
     HANDSHAKE,
     serving_asgi,
 )
-from tests.worker.serving import read_all
+from tests.worker.serving import read_all, wait_until
 
 UPGRADE = b"POST /a HTTP/1.1\r\nHost: h\r\nConnection: close, Upgrade\r\nUpgrade: %b\r\n"
 
@@ -37,6 +37,7 @@ def test_an_unsupported_upgrade_is_ignored(protocol, chunked, step):
         assert head.startswith(b"HTTP/1.1 200 ")
         assert b"upgrade" in head  # the application may see what was asked for
         assert text.endswith(b"/a " + SMUGGLED)
+        wait_until(lambda: worker.slot.read(1e18).busy_since is None)
         assert worker.slot.read(1e18).requests == 1
 
 

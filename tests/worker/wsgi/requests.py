@@ -3,7 +3,6 @@
 import fcntl
 import struct
 import termios
-import time
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n"
 
@@ -27,11 +26,3 @@ def read_body(answers):
 def unread_bytes(descriptor):
     """Return the unread bytes of a socket's input, FIONREAD."""
     return struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))[0]
-
-
-def wait_until(condition):
-    """Wait until ``condition()`` is true."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)

@@ -9,8 +9,8 @@ import pytest
 
 from preforkd.apps.hooks import Hooks
 from preforkd.config.settings import Settings, WorkersSettings
-from tests.worker.serving import read_answer, serving
-from tests.worker.wsgi.requests import CLOSE, GET, echo, wait_until
+from tests.worker.serving import read_answer, serving, wait_until
+from tests.worker.wsgi.requests import CLOSE, GET, echo
 
 
 def test_a_failure_is_answered_with_500_or_cuts_the_answer_off(caplog):

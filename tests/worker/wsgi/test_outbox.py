@@ -9,7 +9,7 @@ import pytest
 
 from preforkd.http.bounds import Budget
 from preforkd.worker.wsgi.outbox import Outbox, OutputLimits
-from tests.worker.serving import read_all, serving
+from tests.worker.serving import read_all, serving, wait_until
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 MIB = 1 << 20
@@ -201,8 +201,7 @@ def test_all_answers_together_take_so_much_memory():
             assert read_all(sock).partition(b"\r\n\r\n")[2] == BLOCK
         for sock in socks[6:]:
             sock.close()
-        wait_until(lambda: not worker.loop._connections)
-        assert left(worker) == before
+        wait_until(lambda: left(worker) == before)
 
 
 def test_an_answer_that_finds_no_room_is_waited_for():
@@ -215,8 +214,7 @@ def test_an_answer_that_finds_no_room_is_waited_for():
         assert in_memory(worker) <= 16 * MIB + 1000
         assert read_all(sock).partition(b"\r\n\r\n")[2] == BLOCK
         assert read_all(first).partition(b"\r\n\r\n")[2] == BLOCK
-        wait_until(lambda: not worker.loop._connections)
-        assert left(worker)["memory"] == 10 * MIB
+        wait_until(lambda: left(worker)["memory"] == 10 * MIB)
 
 
 def test_parts_stay_in_order_when_memory_is_taken():
@@ -227,14 +225,6 @@ def test_parts_stay_in_order_when_memory_is_taken():
         sock.sendall(GET % b"/")
         assert read_all(sock).partition(b"\r\n\r\n")[2] == stream.whole()
         assert left(worker)["memory"] == MIB // 4
-
-
-def wait_until(condition):
-    """Wait until this holds."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def test_the_last_part_waits_for_the_end_and_no_other_does():

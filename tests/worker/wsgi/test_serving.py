@@ -9,8 +9,8 @@ from wsgiref.validate import validator
 
 import pytest
 
-from tests.worker.serving import read_all, read_answer, serving
-from tests.worker.wsgi.requests import CLOSE, GET, echo, read_body, unread_bytes, wait_until
+from tests.worker.serving import read_all, read_answer, serving, wait_until
+from tests.worker.wsgi.requests import CLOSE, GET, echo, read_body, unread_bytes
 
 
 @pytest.mark.filterwarnings("ignore::wsgiref.validate.WSGIWarning")
