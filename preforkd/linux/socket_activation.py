@@ -1,6 +1,7 @@
 """Sockets passed by systemd: checked, and left unchanged.
 
-sd_listen_fds(3), systemd.socket(5)
+sd_listen_fds(3), systemd.socket(5). The variables are read here: systemd-python would be a dependency that pip
+compiles.
 """
 
 import os
@@ -11,6 +12,9 @@ from msgspec import Struct
 
 from preforkd.errors import SystemFailure
 
+_FIRST = 3
+"""The first descriptor that is passed: SD_LISTEN_FDS_START."""
+_MOST = 1 << 16
 _HINT = "the process that starts preforkd sets these variables: sd_listen_fds(3)"
 
 
@@ -57,22 +61,10 @@ def inherited_listeners() -> Passed:
         return _for_another(
             f"process {pid} (LISTEN_PID)" if pid else "no process: LISTEN_PID is not set"
         )
-    # Loads libsystemd, which is not needed if nothing is passed.
-    from systemd import daemon  # noqa: PLC0415
-
-    try:
-        descriptors = daemon.listen_fds_with_names(unset_environment=False)
-    except (OSError, ValueError) as error:
-        names = os.environ.get("LISTEN_FDNAMES")
-        given = f"LISTEN_FDS={announced}" + (f", LISTEN_FDNAMES={names}" if names else "")
-        message = f"cannot take over the passed sockets: {given}: {error}"
-        raise SystemFailure(message, hint=_HINT) from error
-    if not descriptors:
-        # systemd 259 and later recognise a reused pid.
-        identity = os.environ.get("LISTEN_PIDFDID")
+    if (identity := os.environ.get("LISTEN_PIDFDID", "")) and not _is_own(identity):
         return _for_another(f"another process of this pid (LISTEN_PIDFDID={identity})")
     passed = Passed([], [])
-    for fd, name in descriptors.items():
+    for fd, name in enumerate(_names(int(announced)), _FIRST):
         os.set_inheritable(fd, False)
         mode = os.fstat(fd).st_mode
         not_a_socket = "it is not a socket; only ListenStream= can be served"
@@ -82,6 +74,41 @@ def inherited_listeners() -> Passed:
             sock = socket.socket(fileno=fd)
             passed.good.append(Inherited(name, sock, address_of(sock)))
     return passed
+
+
+def _names(number: int) -> list[str]:
+    """Return a name for each descriptor, all of which are open. Raises SystemFailure."""
+    given = os.environ.get("LISTEN_FDNAMES")
+    # Without the variable sd_listen_fds_with_names(3) has this name for all.
+    names = ["unknown"] * min(number, _MOST) if given is None else given.split(":")
+    reason = f"{len(names)} names for {number} descriptors" if len(names) != number else ""
+    for fd in range(_FIRST, _FIRST + len(names)):
+        if not reason and not _is_open(fd):
+            reason = f"descriptor {fd} is not open"
+    if reason:
+        variables = f"LISTEN_FDS={number}" + ("" if given is None else f", LISTEN_FDNAMES={given}")
+        message = f"cannot take over the passed sockets: {variables}: {reason}"
+        raise SystemFailure(message, hint=_HINT)
+    return names
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _is_own(identity: str) -> bool:
+    """Return whether this process has the identity that systemd 259 and later pass: a pid may be reused."""
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        status = os.fstat(pidfd)
+    finally:
+        os.close(pidfd)
+    # Before Linux 6.9 all pidfds are one anonymous inode, which has no file type.
+    return not stat.S_ISREG(status.st_mode) or str(status.st_ino) == identity
 
 
 def _for_another(process: str) -> Passed:

@@ -3,11 +3,13 @@
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
 
 import pytest
 
+from preforkd.errors import SystemFailure
 from preforkd.linux.socket_activation import (
     inherited_listeners,
     restore_blocking,
@@ -142,19 +144,48 @@ def test_variables_that_contradict_what_is_there_are_an_error(variables):
         assert value in said["error"]
 
 
-def test_descriptors_of_another_process_are_reported(monkeypatch):
-    """It knows from 259 on whether a pid was used again ($LISTEN_PIDFDID)."""
-    from systemd import daemon
+def test_without_names_all_descriptors_have_the_same():
+    """The name is sd_listen_fds_with_names(3)'s; an empty name is one as well."""
+    unset = 'unset LISTEN_FDNAMES; export LISTEN_PID=$$; exec "$0" -c "$1"'
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as two,
+    ):
+        assert [name for name, *_ in inherit([one, two], [], unset)["good"]] == ["unknown"] * 2
+        assert [name for name, *_ in inherit([one, two], ["a", ""])["good"]] == ["a", ""]
 
-    monkeypatch.setattr(daemon, "listen_fds_with_names", lambda **_how: {})
-    variables = {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid()), "LISTEN_PIDFDID": "7"}
+
+@pytest.mark.parametrize(
+    ("mode", "inode", "taken"),
+    [(stat.S_IFREG | 0o700, 7, True), (stat.S_IFREG | 0o700, 8, False), (0o600, 8, True)],
+)
+def test_descriptors_of_another_process_are_reported(mode, inode, taken, monkeypatch):
+    """By the inode of the own pidfd ($LISTEN_PIDFDID), which has no meaning before Linux 6.9: it has no type."""
+    own = os.pidfd_open(os.getpid())
+    os.close(own)
+    fstat = os.fstat
+    faked = os.stat_result((mode, inode, *(0,) * 8))
+    monkeypatch.setattr(os, "fstat", lambda fd: faked if fd == own else fstat(fd))
+    variables = {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "LISTEN_PIDFDID": "7"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    passed = inherited_listeners()
-    assert passed.good == []
-    assert passed.foreign.startswith(
-        "LISTEN_FDS=2 is for another process of this pid (LISTEN_PIDFDID=7)"
+    monkeypatch.setenv("LISTEN_FDNAMES", "a:b")  # read after the identity
+    if taken:
+        with pytest.raises(SystemFailure, match="2 names for 1 descriptors"):
+            inherited_listeners()
+        return
+    assert inherited_listeners().foreign.startswith(
+        "LISTEN_FDS=1 is for another process of this pid (LISTEN_PIDFDID=7)"
     )
+
+
+def test_the_own_identity_is_recognised():
+    """As systemd passes it: the inode of a pidfd of the service's process."""
+    code = "import os; print(os.fstat(os.pidfd_open(os.getppid())).st_ino)"
+    identity = f'export LISTEN_PID=$$ LISTEN_PIDFDID=$("$0" -c "{code}"); '
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        passed = inherit([sock], ["http"], identity + 'exec "$0" -c "$1"')
+    assert [name for name, *_ in passed["good"]] == ["http"]
 
 
 def test_an_invalid_number_is_an_error_for_any_process():

@@ -21,7 +21,7 @@ import preforkd
 
 TREE = Path(preforkd.__file__).resolve().parent.parent
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-yaml,python3-systemd,python3-venv,procps,curl"
+PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-yaml,python3-venv,procps,curl"
 PACKAGE = "/srv/preforkd.deb"
 _numbers = itertools.count(1)
 MIRROR = os.environ.get("MIRROR", "http://deb.debian.org/debian")

@@ -11,7 +11,7 @@ from pathlib import Path
 from .servers import TREE
 
 PACKAGES = [
-    *("python3", "python3-venv", "python3-systemd", "ca-certificates"),
+    *("python3", "python3-venv", "ca-certificates"),
     *("uwsgi-core", "uwsgi-plugin-python3", "wrk"),
 ]
 PEERS = ["gunicorn", "django", "numpy", "pandas"]
@@ -60,7 +60,7 @@ def missing_packages() -> list[str]:
 def environment(folder: Path) -> Path:
     """Install what is measured on this Debian; return the interpreter.
 
-    The environment is made in this folder, once; Debian's python3-systemd is seen through it.
+    The environment is made in this folder, once.
     """
     if missing := missing_packages():
         if os.geteuid() != 0:
@@ -74,11 +74,11 @@ def environment(folder: Path) -> Path:
     venv = folder / "venv"
     python = venv / "bin/python"
     project = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]
-    needed = [name for name in project["dependencies"] if not name.startswith("systemd-python")]
+    needed = project["dependencies"]
     wanted = "\n".join([str(TREE), *needed, *PEERS, *DRAWING])
     stamp = venv / "stamp"
     if not stamp.exists() or stamp.read_text() != wanted:
-        run("/usr/bin/python3", "-m", "venv", "--clear", "--system-site-packages", str(venv))
+        run("/usr/bin/python3", "-m", "venv", "--clear", str(venv))
         run(str(python), "-m", "pip", "install", "-q", *needed, *PEERS, *DRAWING)
         (site,) = (venv / "lib").glob("python3*/site-packages")
         (site / "preforkd-tree.pth").write_text(f"{TREE}\n")

@@ -22,7 +22,7 @@ PYTHON = str(CACHE / "venv/bin/python")
 BIN = CACHE / "venv/bin"
 
 DEBIAN = ["wrk", "nghttp2-client", "apache2-utils", "nginx-light", "libev-dev", "gcc", "python3-dev",
-          "python3-venv", "python3-systemd", "puma", "unicorn", "ruby-rack", "slowhttptest", "libsystemd-dev"]  # fmt: skip
+          "python3-venv", "puma", "unicorn", "ruby-rack", "slowhttptest"]  # fmt: skip
 PYPI = [
     "bjoern",
     "fastwsgi",
