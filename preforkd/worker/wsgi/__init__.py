@@ -12,9 +12,13 @@ sent.  `connections` alone registers in the epoll, sets deadlines and closes.  C
 `connection` holds the engine, the outbox and the request in hand; it decides nothing.
 
 One turn of the loop handles the connections that the worker holds first, then the handoff queue, then one
-accept of each listener that woke it.  A connection waits for one thing of `connection.Waiting`, which decides
-its deadline (`preforkd.worker.deadlines`), or for nothing while its request is with the application or will
-be next.  Whether another request may follow, and whether input may be left unread, are states of the engine.
+accept of each listener that woke it. Whole answers to several kept connections are held back and sent
+together behind the requests of the turn, for at most a millisecond while the application returns: a process
+that is killed in between takes them with it, like the request in hand. The takeover thread sends them if a
+request runs for long, and without it none is held. A connection waits for one thing of `connection.Waiting`,
+which decides its deadline (`preforkd.worker.deadlines`), or for nothing while its request is with the
+application or will be next. Whether another request may follow, and whether input may be left unread, are
+states of the engine.
 
 Who owns a connection when::
 

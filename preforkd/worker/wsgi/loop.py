@@ -155,6 +155,7 @@ class WsgiLoop:
         connections = self._connections.by_descriptor
         serving, deadlines = self._serving, self._connections.deadlines
         self._records.flush()
+        serving.send_held()  # where an exception of a signal handler ended the last turn
         takeover = self._takeover
         takeover.polling = True
         events = self._acceptor.poll(self._timeout())
@@ -163,6 +164,8 @@ class WsgiLoop:
             takeover.arm(now)
         # Recorded first: the application may block this worker in the calls below.
         self._woken_for = [descriptor for descriptor, _ in events if descriptor not in connections]
+        # While the application runs for long, the takeover thread sends what is held back.
+        serving.holds = len(events) > 1 and takeover.enabled and not takeover.active
         for descriptor, event in events:
             connection = connections.get(descriptor)
             if connection is None:
@@ -176,6 +179,8 @@ class WsgiLoop:
                     serving.on_event(connection)
             except BaseException as error:
                 serving.fail(connection, error)
+        serving.holds = False
+        serving.send_held()
         if (pool := self._answering.pool) is not None:
             while (connection := pool.take_answered()) is not None:
                 serving.guarded(serving.on_answered, connection)
@@ -230,6 +235,7 @@ class WsgiLoop:
         if current is None:
             return
         self._connections.suspend(current)
+        self._serving.send_held()
         self._forward_wakeups()
         self._acceptor.disable()
         while not self._takeover.return_requested:

@@ -54,12 +54,18 @@ class Outbox:
         "_pending_size",
         "_plain",
         "_sock",
+        "held",
+        "holds",
         "sent",
     )
 
     def __init__(self, sock: Socket, limits: OutputLimits) -> None:
         self.sent = 0
         """Bytes of the current answer that were sent; set to 0 by the caller when an answer begins."""
+        self.holds = False
+        """A whole answer is held back until `flush`."""
+        self.held = b""
+        """An answer that is held back."""
         self._sock = sock
         self._fd = sock.fileno()
         self._limits = limits
@@ -80,13 +86,13 @@ class Outbox:
     @property
     def pending(self) -> bool:
         """Return whether output is kept."""
-        return bool(self._pending)
+        return bool(self._pending or self.held)
 
     @property
     def unsent(self) -> int:
         """Bytes of output that the socket has not taken yet."""
         files = (part.count for part in self._pending if isinstance(part, FilePart))
-        return self._pending_size + sum(files)
+        return self._pending_size + sum(files) + len(self.held)
 
     def send(self, data: bytes) -> None:
         """Send a part of an answer, or keep it.
@@ -121,6 +127,13 @@ class Outbox:
             self._keep(data)
             raise
         return False
+
+    def send_answer(self, data: bytes) -> None:
+        """Send, keep or hold back a whole answer without blocking. Raises ClientGoneError."""
+        if self.holds and not self._pending:
+            self.held = data
+        else:
+            self.send_nowait(data)
 
     def send_last(self, data: bytes) -> None:
         """Send or keep the last part of the connection without blocking; the caller ends it at once.
@@ -214,6 +227,9 @@ class Outbox:
         Raises ClientGoneError.
         """
         before = self.sent
+        if self.held:
+            held, self.held = self.held, b""
+            self.send_nowait(held)
         while self._pending:
             first = self._pending[0]
             if not (
@@ -291,6 +307,7 @@ class Outbox:
 
     def drop(self) -> None:
         """Free the pending output."""
+        self.held = b""
         if self._answer_file is not None:
             self._answer_file.close()
             self._answer_file = None

@@ -22,6 +22,9 @@ class Sink(Protocol):
     def send_nowait(self, data: bytes) -> None:
         """Send the last part; never blocks."""
 
+    def send_answer(self, data: bytes) -> None:
+        """Send a whole answer, at once or together with those of other connections; never blocks."""
+
     def send_last(self, data: bytes) -> None:
         """Send the last part of the connection, whose end follows at once; never blocks."""
 
@@ -73,33 +76,40 @@ class Response(ResponseWriter):
 
         Raises ClientGoneError.
         """
-        plan = self.plan
         if data.__class__ is not bytes and not isinstance(data, bytes):
             raise TypeError(f"a part of a body must be bytes, not {type(data).__name__}")
-        if plan is None:
+        if self.plan is None:
             raise AssertionError("the application did not call start_response")
-        length = len(data)
-        if (
-            plan.length != length
-            or self.head_sent
-            or not (plan.simple and self._http11)
-            or self._without_body
-        ):
+        if not self._is_rendered(data):
             self._send_with_care(data)
             return
-        # Most answers: the head is rendered, and only the date and the body are added.
-        self.head_sent = self.complete = True
-        self.length = length
-        keep = self.keep
-        self._engine.answer_ended(keep)
+        self.complete = True
+        self._engine.answer_ended(self.keep)
+        self._send_rendered(data, end_follows=last and self.end_follows)
+
+    def _is_rendered(self, body: bytes) -> bool:
+        """Return whether only Date, the end of the head and this whole body are added to the plan's head."""
+        plan = self.plan
+        return (
+            plan is not None
+            and plan.length == len(body)
+            and plan.simple
+            and self._http11
+            and not (self.head_sent or self._without_body)
+        )
+
+    def _send_rendered(self, body: bytes, *, end_follows: bool = False) -> None:
+        """Send most answers: the head is rendered already."""
+        plan, keep, sink = self.plan, self.keep, self.sink
+        assert plan is not None
+        self.head_sent = True
+        self.length = length = len(body)
         end = b"\r\n" if keep else LAST
-        if length < LARGE:
-            send = self.sink.send_nowait
-            if not keep and last and self.end_follows:
-                send = self.sink.send_last
-            send(b"%b%b%b%b" % (plan.head, self._renderer.date(), end, data))
-        else:
-            self.sink.send_whole(b"%b%b%b" % (plan.head, self._renderer.date(), end), data)
+        if length >= LARGE:
+            sink.send_whole(b"%b%b%b" % (plan.head, self._renderer.date(), end), body)
+            return
+        send = sink.send_answer if keep else sink.send_last if end_follows else sink.send_nowait
+        send(b"%b%b%b%b" % (plan.head, self._renderer.date(), end, body))
 
     def _send_with_care(self, data: bytes) -> None:
         if self.head_sent:
@@ -121,6 +131,10 @@ class Response(ResponseWriter):
             return
         if self.plan is None:
             raise AssertionError("write was called before start_response")
+        if self._is_rendered(data):
+            self._expected = len(data)  # what follows is too much
+            self._send_rendered(data)
+            return
         framed = self.part(data)
         if not framed:
             return

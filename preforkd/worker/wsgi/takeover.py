@@ -51,6 +51,11 @@ class Takeover:
         self._thread: threading.Thread | None = None
         self._ended = False
 
+    @property
+    def enabled(self) -> bool:
+        """Return whether a thread takes over the loop when the application blocks the main thread for long."""
+        return self.arm_at != math.inf
+
     def arm(self, now: float) -> None:
         """Move the timer ahead; called by the main thread at the beginning of a turn."""
         self.arm_at = now + _REARM

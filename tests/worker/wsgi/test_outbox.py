@@ -241,3 +241,28 @@ def test_the_last_part_waits_for_the_end_and_no_other_does():
     outbox.send_last(b"bc")
     outbox.flush()
     assert sent == [(b"a", False), (b"bc", True), (b"c", False)]
+
+
+def test_an_answer_is_held_back_until_the_end_of_the_turn():
+    """It is pending until then, and what follows it is sent behind it; it is not held behind other output."""
+    sent = []
+
+    def send(data, _flags):
+        sent.append(bytes(data))
+        return len(data)
+
+    outbox = Outbox(
+        SimpleNamespace(fileno=lambda: 0, send=send), OutputLimits(write_timeout=5, budget=Budget())
+    )
+    outbox.send_answer(b"a")
+    outbox.holds = True
+    outbox.send_answer(b"bc")
+    assert (sent, outbox.pending, outbox.unsent) == ([b"a"], True, 2)
+    assert outbox.flush()
+    outbox.holds = False
+    outbox.send_answer(b"d")
+    assert (sent, outbox.pending, outbox.unsent, outbox.sent) == ([b"a", b"bc", b"d"], False, 0, 4)
+    outbox.holds = True
+    outbox.send_answer(b"e")
+    outbox.drop()
+    assert not outbox.pending

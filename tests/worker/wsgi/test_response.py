@@ -21,7 +21,10 @@ def answer(*parts, status="200 OK", headers=(), whole=False, server="preforkd", 
     """Return what is sent, and the response."""
     sent = []
     sink = SimpleNamespace(
-        send=sent.append, send_nowait=sent.append, send_whole=lambda *parts: sent.extend(parts)
+        send=sent.append,
+        send_nowait=sent.append,
+        send_answer=sent.append,
+        send_whole=lambda *parts: sent.extend(parts),
     )
     options = {"head_only": False, "http11": True, "keep": True, **how}
     response = made(sink, Renderer(server), **options)
@@ -287,14 +290,33 @@ def test_invalid_early_hints_are_refused():
 @pytest.mark.parametrize("end_follows", [False, True])
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("last", [False, True])
-def test_only_an_answer_that_the_end_follows_at_once_waits_for_it(end_follows, keep, last):
-    """Not one behind which the application, or a hook, still runs, nor one of a kept connection."""
+def test_how_a_rendered_answer_is_sent(end_follows, keep, last):
+    """With the end of its connection where that follows at once, not if the application or a hook still runs.
+
+    One of a kept connection may be held back for the other answers of the turn.
+    """
     calls = []
     sink = SimpleNamespace(
-        send_nowait=lambda _: calls.append("now"), send_last=lambda _: calls.append("last")
+        send_answer=lambda _: calls.append("answer"),
+        send_nowait=lambda _: calls.append("now"),
+        send_last=lambda _: calls.append("last"),
     )
     response = made(sink, Renderer(""), head_only=False, http11=True, keep=keep)
     response.end_follows = end_follows
     response.start_response("200 OK", [("Content-Length", "2")])
     response.send_whole(b"ab", last=last)
-    assert calls == ["last" if end_follows and last and not keep else "now"]
+    assert calls == ["answer" if keep else "last" if end_follows and last else "now"]
+
+
+def test_a_part_that_is_the_whole_body_is_sent_like_one():
+    """As it comes from an iterable; a further part is too much, and ends the connection."""
+    one, iterated = (
+        answer(b"abc", headers=[("Content-Length", "3")], whole=whole) for whole in (True, False)
+    )
+    assert iterated[:2] == one[:2]
+    assert iterated[2].complete
+    assert iterated[2].keep
+    head, body, response = answer(b"abc", b"d", headers=[("Content-Length", "3")])
+    assert (head, body) == one[:2]
+    assert response.flaw == "more"
+    assert not response.keep

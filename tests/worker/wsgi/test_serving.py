@@ -2,13 +2,18 @@
 
 import contextlib
 import random
+import select
 import socket
 import struct
+import threading
 import time
 from wsgiref.validate import validator
 
 import pytest
 
+from preforkd.config.settings import AccessLogSettings
+from preforkd.worker.wsgi import takeover
+from tests.worker.handoffs import workers_sharing_a_queue
 from tests.worker.serving import read_all, read_answer, serving, wait_until
 from tests.worker.wsgi.requests import CLOSE, GET, echo, read_body, unread_bytes
 
@@ -211,3 +216,92 @@ def test_what_was_written_and_a_list_of_one_are_one_answer():
                 assert piece, data
                 data += piece
             assert data.count(b"HTTP/1.1 200 ") == 1
+
+
+class Together:
+    """An application that two kept clients ask in one turn: a request to /both lets both send theirs.
+
+    ``during_second`` is called in the application for the second of them, with both clients.
+    """
+
+    def __init__(self, during_second):
+        self.during_second = during_second
+        self.clients = []
+        self.go = threading.Event()
+
+    def __call__(self, environ, start_response):
+        path = environ["PATH_INFO"]
+        if path == "/both":
+            for number, client in enumerate(self.clients):
+                client.sendall(GET % (b"/%d" % number, b""))
+        elif path == "/1":
+            self.during_second(*self.clients)
+        start_response("200 OK", [("Content-Length", str(len(path)))])
+        return [path.encode()]
+
+    @contextlib.contextmanager
+    def asked(self, **settings):
+        """Ask; the worker has a handoff queue, so that a takeover thread can run its loop."""
+        with (
+            workers_sharing_a_queue(self, size=1, **settings) as (worker,),
+            worker.connect() as first,
+            worker.connect() as second,
+        ):
+            for client in (first, second):
+                client.sendall(GET % (b"/", b""))
+                read_answer(client)
+            self.clients += first, second
+            worker.ask(GET % (b"/both", CLOSE))
+            yield
+
+
+def test_answers_of_one_turn_are_sent_together(monkeypatch):
+    """Behind all requests that have arrived: between two of them a send would cost more."""
+    monkeypatch.setattr(takeover, "_LONG", 20.0)
+    seen = []
+    together = Together(lambda *clients: seen.append(select.select(clients, [], [], 0)[0]))
+    with together.asked():
+        assert [read_answer(client)[1] for client in together.clients] == [b"/0", b"/1"]
+    assert seen == [[]]
+
+
+def test_an_answer_of_one_turn_does_not_wait_for_a_long_request():
+    """The takeover thread sends it."""
+    arrived, in_time = threading.Event(), []
+    together = Together(lambda *_clients: in_time.append(arrived.wait(20.0)))
+    with together.asked():
+        first, second = together.clients
+        assert read_answer(first)[1] == b"/0"
+        arrived.set()
+        assert read_answer(second)[1] == b"/1"
+    assert in_time == [True]
+
+
+def test_an_answer_is_sent_when_the_next_request_of_the_turn_fails():
+    """Also by an exception with which the worker retires."""
+
+    def fail(*_clients):
+        raise SystemExit
+
+    together = Together(fail)
+    with together.asked():
+        first, second = together.clients
+        assert read_answer(first)[1] == b"/0"
+        assert read_answer(second)[0].startswith("HTTP/1.1 500 ")
+
+
+def test_answers_of_one_turn_are_logged_when_they_are_sent(tmp_path):
+    """Each once, with its length."""
+    log = tmp_path / "log"
+    access = AccessLogSettings(target=str(log))
+    together = Together(lambda *_clients: None)
+    with together.asked(access=access):
+        assert [read_answer(client)[1] for client in together.clients] == [b"/0", b"/1"]
+    sent = [line.split('"')[1:3] for line in log.read_text().splitlines()]
+    assert sorted((request.split()[1], end.split()) for request, end in sent) == [
+        ("/", ["200", "1"]),
+        ("/", ["200", "1"]),
+        ("/0", ["200", "2"]),
+        ("/1", ["200", "2"]),
+        ("/both", ["200", "5"]),
+    ]
