@@ -89,7 +89,7 @@ def describe_tasks(tasks: Iterable["asyncio.Task[Any]"]) -> Iterator[str]:
 def _awaits(coroutine: Any) -> Iterator[str]:
     # A waiting task has no frames on a stack, only this chain from the outermost call to the innermost.
     for _ in range(_MAX_DEPTH):
-        kind = next((one for one in ("cr", "gi", "ag") if hasattr(coroutine, f"{one}_frame")), None)
+        kind = next((one for one in ("cr", "gi") if hasattr(coroutine, f"{one}_frame")), None)
         if kind is None:
             return
         frame, code = getattr(coroutine, f"{kind}_frame"), getattr(coroutine, f"{kind}_code")

@@ -25,6 +25,7 @@ def test_startup_state_and_shutdown():
     events = []
 
     async def application(scope, receive, send):
+        assert scope["asgi"] == {"version": "3.0", "spec_version": "2.0"}
         scope["state"]["x"] = 1
         for what in ("startup", "shutdown"):
             events.append((scope["type"], (await receive())["type"]))
@@ -60,9 +61,24 @@ def test_a_startup_that_fails_is_the_applications_fault(caplog):
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "Traceback: no database"})
 
-    with pytest.raises(ApplicationError, match="lifespan startup failed"):
+    with pytest.raises(ApplicationError, match="lifespan startup failed") as raised:
         run(fails)
+    assert "traceback is in the log" in raised.value.hint
     assert "no database" in caplog.text
+
+
+def test_the_first_answer_to_an_event_counts():
+    """A second one is ignored."""
+
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.startup.failed"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        scope["state"]["end"] = True
+
+    assert run(application) == {"end": True}
 
 
 @pytest.mark.parametrize("how", ["raise", "failed", "return"])

@@ -1,10 +1,12 @@
 """The PROXY header before HTTP and TLS in the event loop."""
 
+import logging
 import ssl
 
 import pytest
 
 from preforkd.config.settings import (
+    HttpSettings,
     ProxySettings,
     TlsSettings,
 )
@@ -53,3 +55,30 @@ def test_a_proxy_header_of_an_untrusted_peer_is_refused(caplog):
     trusted = listener_settings(proxy_protocol=True, proxy=ProxySettings(trusted=("127.0.0.1",)))
     with serving_asgi(whole=trusted) as worker:
         assert closed_without_answer(worker, GET % (b"/", b""))
+
+
+def trusting(**http):
+    proxy = ProxySettings(trusted=("127.0.0.1",))
+    return listener_settings(proxy_protocol=True, proxy=proxy, http=HttpSettings(**http))
+
+
+def test_a_proxy_header_that_does_not_arrive(caplog):
+    """The connection is closed after the header's timeout, without an answer."""
+    with (
+        caplog.at_level(logging.DEBUG, "preforkd.worker"),
+        serving_asgi(whole=trusting(header_timeout=0.1)) as worker,
+    ):
+        assert closed_without_answer(worker, V1[:9])
+    assert "the PROXY header did not arrive" in caplog.text
+
+
+def test_a_drain_closes_what_has_sent_no_proxy_header(caplog):
+    """At its end, so that the worker exits."""
+    with serving_asgi(whole=trusting()) as worker, worker.connect() as sock:
+        sock.sendall(V1[:9])
+        with worker.connect() as other:  # accepted in turn: the first is known
+            other.sendall(V1 + GET % (b"/", CLOSE))
+            assert b" 200 " in read_all(other)
+        worker.retire(within=0.2)
+        assert worker.ended()
+        assert sock.recv(9) == b""

@@ -70,3 +70,22 @@ def test_what_a_proxy_reports():
         "http",
         "1.0",
     )
+
+
+def test_every_key_of_the_scope():
+    """ASGI, HTTP Connection Scope; a port alone that a proxy reports goes with our own host."""
+    head = RequestHead("PUT", b"/x?y", "1.1", ((b"host", b"h"),), True, 0, False)
+    build = scope_builder(Endpoint("127.0.0.1", "8000", secure=False))
+    assert build(head, Origin(port="81")) == {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": "1.1",
+        "method": "PUT",
+        "scheme": "http",
+        "path": "/x",
+        "raw_path": b"/x",
+        "query_string": b"y",
+        "root_path": "",
+        "headers": ((b"host", b"h"),),
+        "server": ("127.0.0.1", 81),
+    }

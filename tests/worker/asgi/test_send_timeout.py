@@ -93,16 +93,22 @@ def test_a_client_that_takes_enough_stays(ends):
     assert transport.aborted  # nothing was taken since
 
 
-def test_too_little_is_not_enough(ends):
-    """Over TCP, where the bytes are counted."""
-    ours, theirs = ends
-    if ours.family == socket.AF_UNIX:
-        pytest.skip("the kernel does not count the bytes of a Unix socket")
-    clock, transport, _ = watched(ours)
-    ours.sendall(b"x" * 100)
-    assert theirs.recv(100)
-    clock.step()
-    assert transport.aborted
+@pytest.mark.parametrize(
+    ("taken", "buffered", "least", "enough"),
+    [(100, 1000, 50, True), (99, 1000, 50, False), (1, 1, 50, True), (1, 1000, 0, True)],
+)
+def test_what_the_client_must_take_of_a_tcp_connection(taken, buffered, least, enough):
+    """The least rate, or all that is unsent; a buffer that shrinks into the kernel's is not enough."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname(), timeout=20)
+        ours = listener.accept()[0]
+    with ours, theirs:
+        clock, transport, _ = watched(ours, buffered=buffered, least=least)
+        ours.sendall(b"x" * taken)
+        assert theirs.recv(taken, socket.MSG_WAITALL)
+        transport.buffered += 1
+        clock.step()
+        assert transport.aborted is not enough
 
 
 def test_without_unsent_output_no_timer_runs(ends):
@@ -133,5 +139,10 @@ def test_a_lost_connection_is_not_watched(ends):
     clock, _, timeout = watched(ends[0])
     timeout.stop()
     assert not clock.calls
+    timeout.watch()
+    assert not clock.calls
+    clock, transport, timeout = watched(ends[0], buffered=0)
+    timeout.stop()
+    transport.buffered = 5
     timeout.watch()
     assert not clock.calls
