@@ -5,7 +5,8 @@ Theory of operation
 ``app.target`` is KIND:MODULE:ATTRIBUTE.  `preforkd.config.target` parses it in the process that reads the
 settings, without an import.  `loader.load` imports the module and finds the attribute in the zygote, before
 the first fork, so that all workers share the loaded application; for ``preforkd check --import`` it runs in
-a process of its own.  The master never imports any of this.  `signatures` then checks whether the object can
+a process of its own.  With ``app.preload: false`` each worker loads it instead; `loading` has the steps that
+are the same in both.  The master never imports any of this.  `signatures` then checks whether the object can
 be called as its kind demands; it reads signatures, never calls the object, and passes what it cannot read.
 
 Failures are sorted by blame: a name that does not exist is a `ConfigurationError`, code that raises is an

@@ -4,8 +4,8 @@
 
 ====================  =========================================================================
 zygote_loaded()       in the zygote, when the application is loaded and warm, before the first fork
-after_fork()          in a new worker, before anything else of it runs; in a zygote that was forked
-                      from a worker too
+after_fork()          in a new worker, before anything else of it runs (with app.preload: false after
+                      the application is loaded); in a zygote that was forked from a worker too
 before_refork()       in a warm worker, before it forks the next zygote; if it raises, it does not
 worker_started()      in a worker, before it is ready
 worker_leaving()      in a worker, after its last request
@@ -69,11 +69,11 @@ class Hooks:
         return ""
 
 
-def load(text: str, kind: str) -> Hooks:
+def load(text: str, kind: str, *, preload: bool) -> Hooks:
     """Import the object that the setting names, and return its hooks; empty: none.
 
     Raises ConfigurationError for an object that does not exist, or a hook that cannot be called for this
-    kind of application, and ApplicationError for code that fails.
+    kind of application or without ``preload``, and ApplicationError for code that fails.
     """
     if not text:
         return Hooks()
@@ -92,6 +92,10 @@ def load(text: str, kind: str) -> Hooks:
             )
         if reason := _unusable(name, hook, kind):
             raise loader.setting_error(SETTING, f"{text}: {name} {reason}")
+    if not preload and "zygote_loaded" in found:
+        reason = "zygote_loaded is not called with app.preload: false: the zygote does not load the application"
+        hint = "do it in worker_started, or remove it"
+        raise loader.setting_error(SETTING, f"{text}: {reason}", hint=hint)
     misspelled = _misspelled(holder)
     if not found:
         hint = misspelled[0] if misspelled else f"known are {', '.join(HOOKS)}"

@@ -48,6 +48,8 @@ def contradictions(
         place is None or place.line
     ):  # not for --listen: the file need not match an option of one run
         yield from _without_listener(settings, secrets)
+    if not settings.app.preload:
+        yield from _without_preload(settings)
     yield from _in_sizes(settings)
     yield from _in_times(settings)
     yield from _without_effect(settings, secrets)
@@ -118,8 +120,17 @@ def _in_kind(settings: Settings, kind: ApplicationKind) -> Iterator[Contradictio
     if not kind.warm_up_requests and any(map(is_request, settings.app.warm_up)):
         message = f"an application of kind {kind.name} cannot be sent requests before the fork"
         yield Contradiction("app.warm_up", message, "name functions: MODULE:FUNCTION")
-    if settings.memory.refork.after and kind.refork_refusal:
+    if settings.memory.refork.after and kind.refork_refusal and settings.app.preload:
         yield Contradiction("memory.refork.after", kind.refork_refusal, "remove it")
+
+
+def _without_preload(settings: Settings) -> Iterator[Contradiction]:
+    hint = "remove it, or app.preload: false"
+    if settings.memory.immortal:
+        message = "app.preload is false: no object of the application exists before the fork"
+        yield Contradiction("memory.immortal", message, hint)
+    if settings.memory.refork.after:
+        yield Contradiction("memory.refork.after", settings.refork_refusal, hint)
 
 
 def _without_listener(settings: Settings, secrets: Collection[str]) -> Iterator[Contradiction]:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Struct
 
 from preforkd.config.declaration import DAY, GENERATION, LIVE, RESTART, OnReload, Unit, declare
-from preforkd.config.kinds import HTTP_KINDS
+from preforkd.config.kinds import HTTP_KINDS, kind_of
 from preforkd.config.settings_http import (
     AccessLogSettings,
     HttpSettings,
@@ -78,6 +78,18 @@ class AppSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             GENERATION,
         ),
     ] = ""
+    preload: Annotated[
+        bool,
+        declare(
+            "Whether the application is loaded once, before the workers are forked, which then share its "
+            "memory. false: each worker loads it itself, so that threads, event loops and connections that "
+            "it makes while it is imported work in the workers. The start of each worker then takes as long "
+            "as the import, within timeouts.boot; the workers share no memory of the application; a worker "
+            "that replaces another one loads the files as they are by then; warm_up runs in each worker; "
+            "memory.immortal and refork are refused.",
+            GENERATION,
+        ),
+    ] = True
     environment: Annotated[
         dict[str, str],
         declare(
@@ -277,3 +289,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log: LogSettings = LogSettings()
     access_log: AccessLogSettings = AccessLogSettings()
     control: ControlSettings = ControlSettings()
+
+    @property
+    def refork_refusal(self) -> str:
+        """Why the next zygote cannot be forked from a worker; empty: it can."""
+        if not self.app.preload:
+            return "app.preload is false: the workers are forked before the application is loaded"
+        return kind_of(self.app.target).refork_refusal

@@ -29,6 +29,8 @@ class ZygoteLoaded(Struct, frozen=True):
 
     zygote: int
     directory: str = ""
+    preload: bool = True
+    """False: it has loaded nothing; its workers will load the application."""
 
 
 class ZygoteFailed(Struct, frozen=True):

@@ -69,6 +69,9 @@ class Limits(Struct, frozen=True):
     dismiss: float = 5.0
     age: float = math.inf
     """Age after which a worker is replaced."""
+    retry: bool = True
+    """At the first start a worker that failed is started again until ``start``. False: the workers load the
+    application, which would fail the same way again."""
     stopped: float = 10.0
     """Longest time that a worker or zygote may be stopped (SIGSTOP)."""
     stacks_timeout: float = 0.3

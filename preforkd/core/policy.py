@@ -173,17 +173,17 @@ def _judge_candidate(view: PoolView) -> Iterator[ev.Action]:
     alone = board.current is None
     if board.count(number, READY) >= _wanted_workers(view, candidate, required=True):
         yield ev.Promote(number)
-    elif candidate.fatal and candidate.failure and not (alone and _may_retry(board, candidate)):
+    elif candidate.fatal and candidate.failure and not (alone and _may_retry(view, candidate)):
         yield ev.Abandon(number, candidate.failure)
     elif candidate.since + limits.start <= view.now:
         yield ev.Abandon(number, _too_slow(view, candidate))
 
 
-def _may_retry(board: Scoreboard, candidate: GenerationRow) -> bool:
+def _may_retry(view: PoolView, candidate: GenerationRow) -> bool:
     # At the first start there is nothing to fall back to, so a worker's death is retried for as long as the
     # start may take.  An application that does not load would fail the same way again: that ends it at once.
-    zygote = board.usable_zygote(candidate.generation)
-    return zygote is not None and zygote.state is ZygoteState.READY
+    zygote = view.board.usable_zygote(candidate.generation)
+    return view.limits.retry and zygote is not None and zygote.state is ZygoteState.READY
 
 
 def _too_slow(view: PoolView, candidate: GenerationRow) -> Failure:

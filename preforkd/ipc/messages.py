@@ -25,6 +25,8 @@ class Load(Struct, frozen=True, tag="load"):
     """The last two descriptors are the sending and the receiving end of the handoff queue."""
     check: bool = True
     """Send the trial request (app.check). False: the generation has served before."""
+    load_only: bool = False
+    """For ``preforkd check``, no worker will be forked; with app.preload: false a trial worker loads it."""
 
 
 class Fork(Struct, frozen=True, tag="fork"):

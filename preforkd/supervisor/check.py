@@ -84,7 +84,7 @@ def _request_load(
     channel = zygote.channel
     settings = replace(settings, app=replace(settings.app, environment={}))  # as the pool does
     try:
-        channel.send(messages.Load(1, msgspec.msgpack.encode(settings), ()))
+        channel.send(messages.Load(1, msgspec.msgpack.encode(settings), (), load_only=True))
         while _readable(channel.fileno(), deadline - time.monotonic()):
             received = channel.receive(wait=False)
             match received and received.message:

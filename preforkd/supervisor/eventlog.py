@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from preforkd.core import events as ev
 from preforkd.core.model import ALIVE, BOOTING, Role, WorkerState
 from preforkd.core.rows import WorkerRow, ZygoteRow
@@ -204,8 +206,11 @@ def _worker_failed(event: ev.WorkerFailed, board: Scoreboard) -> None:
     row = board.workers.get(event.worker)
     if row and row.state in BOOTING:
         what = f"{worker_name(row)} cannot start"
-        entry = catalog.WORKER_CANNOT_START
-        log_failure(what, event.failure, logging.ERROR, entry, **worker_fields(row))
+        entry, failure = catalog.WORKER_CANNOT_START, event.failure
+        generation = board.generations.get(row.generation)
+        if generation is not None and generation.failure == failure:
+            failure = replace(failure, detail="", hint="")  # logged for another worker
+        log_failure(what, failure, logging.ERROR, entry, **worker_fields(row))
 
 
 def _worker_leaving(event: ev.WorkerLeaving, board: Scoreboard) -> None:
@@ -267,9 +272,7 @@ def _is_current(generation: int, board: Scoreboard) -> bool:
 def _zygote_spawned(event: ev.ZygoteSpawned, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
         number = row.generation
-        doing = (
-            "started; loading the application" if row.parent is None else "was forked from a worker"
-        )
+        doing = "started" if row.parent is None else "was forked from a worker"
         logger.info(
             "zygote (pid %d, generation %d) %s",
             event.pid,
@@ -295,6 +298,9 @@ def _zygote_exited(event: ev.ZygoteExited, board: Scoreboard) -> None:
 def _zygote_loaded(event: ev.ZygoteLoaded, board: Scoreboard) -> None:
     if row := board.zygotes.get(event.zygote):
         done = "loaded the application" if row.parent is None else "is ready to fork"
+        if not event.preload:
+            cost = "takes its own time and memory to load the application"
+            done = f"is ready; app.preload is false: each worker {cost}"
         done += f" from {event.directory}" if event.directory else ""
         _log_zygote(row, logging.INFO, done)
 

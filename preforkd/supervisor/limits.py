@@ -28,6 +28,7 @@ def limits_of(settings: Settings, cpus: int, by_hand: int | None = None) -> Limi
         boot=settings.timeouts.boot,
         drain=settings.timeouts.drain,
         age=settings.limits.age or math.inf,
+        retry=settings.app.preload,
     )
 
 

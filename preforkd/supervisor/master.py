@@ -19,7 +19,6 @@ import preforkd
 from preforkd.background import run_in_thread
 from preforkd.config import changes
 from preforkd.config.configuration import DEFAULT_PATH, Configuration
-from preforkd.config.kinds import kind_of
 from preforkd.config.settings import Settings
 from preforkd.control.records import MemoryStatus, ReloadAnswer, ServiceStatus
 from preforkd.core import events as ev, lifecycle, policy, status
@@ -207,12 +206,12 @@ class Master:
     def refork(self, callback: Callable[[str | Failure], None]) -> None:
         """Fork a zygote from the warmest worker; call ``callback`` with a message, or the failure."""
         self._refork_waiters.add(callback)
-        current, kind = self.board.current, kind_of(self.settings.app.target)
+        current, refusal = self.board.current, self.settings.refork_refusal
         if self.state is not State.SERVING or current is None:
             reason = f"the service is {self.state.value}; refork requires a serving service"
             self._refork_waiters.resolve(Failure(Blame.SYSTEM, reason))
-        elif kind.refork_refusal:
-            self._refork_waiters.resolve(Failure(Blame.CONFIGURATION, kind.refork_refusal))
+        elif refusal:
+            self._refork_waiters.resolve(Failure(Blame.CONFIGURATION, refusal))
         else:
             self.feed(ev.ReforkRequested(self._monitor.warmest(), "requested", urgent=True))
 

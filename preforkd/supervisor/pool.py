@@ -288,7 +288,9 @@ class Pool:
                 handle.reported = True
                 directory = printable(directory[:LINE_LIMIT])
                 self.directories[handle.generation] = directory
-                self._report(ev.ZygoteLoaded(handle.zygote, directory))
+                launch = self.launches.get(handle.generation)
+                preload = launch is None or launch.settings.app.preload
+                self._report(ev.ZygoteLoaded(handle.zygote, directory, preload))
             case messages.LoadFailed(failure=failure):
                 handle.reported = True
                 self._report(ev.ZygoteFailed(handle.zygote, self._presentable(handle, failure)))

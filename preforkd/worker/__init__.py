@@ -5,10 +5,12 @@ Theory of operation
 Life.  The zygote forks a worker; `preforkd.cli.zygote` then calls `main.run`, in which the process ends (it
 returns only in a zygote that was forked from the worker, see Refork).  The order is: log context, standard
 streams, random state and the hook ``after_fork``; the channel to the master, the slot and the acceptor; the
-server of the application's kind, whose ``prepare`` may fail (`messages.Failed`, exit status 1); the hook
-``worker_started``; `messages.Ready`.  The worker then waits for `messages.Serve` without accepting, serves
-until it has to retire, drains, calls the hook ``worker_leaving`` and exits.  End-of-file on the channel means
-that the master has gone: the worker retires as if it had been ordered to, without lingering.
+application, if the zygote has not loaded it (``app.preload: false``, `loading`: before the signal handlers,
+so that the application cannot replace them); the server of the application's kind, whose ``prepare`` may fail
+(`messages.Failed`, exit status 1); the hook ``worker_started``; `messages.Ready`.  The worker then waits for
+`messages.Serve` without accepting, serves until it has to retire, drains, calls the hook ``worker_leaving``
+and exits.  End-of-file on the channel means that the master has gone: the worker retires as if it had been
+ordered to, without lingering.
 
 Modules.  `acceptor` owns the epoll with the listeners, the channel and the signal wake-up; every server
 polls through it.  `stream`, `wsgi` and `asgi` are the servers, one for each kind.  `openings` and `tls`

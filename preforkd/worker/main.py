@@ -29,7 +29,7 @@ from preforkd.linux import exit_handlers, fork, process, rlimits, stacks, unpatc
 from preforkd.linux.atfork import ApplicationChildren
 from preforkd.logs import logs, sender
 from preforkd.logs.context import remove_context, set_context
-from preforkd.worker import preflight, random_state
+from preforkd.worker import loading, preflight, random_state
 from preforkd.worker.acceptor import Acceptor, Listener
 
 logger = logging.getLogger("preforkd.worker")
@@ -197,7 +197,6 @@ def _run_until_drained(
         [Listener(name, sock) for name, sock in context.listeners], channel, slot_writer
     )
     own_descriptors.more.append(acceptor.descriptors)
-    acceptor.install_signal_handler()
 
     def on_retiring() -> None:
         title("draining")
@@ -206,8 +205,12 @@ def _run_until_drained(
             _send(channel, messages.Leaving("SIGTERM"))
 
     acceptor.on_retiring = on_retiring
-    acceptor.refork_immediately = bool(KINDS[context.kind].refork_refusal)
+    acceptor.refork_immediately = bool(context.settings.refork_refusal)
     try:
+        if not context.settings.app.preload:
+            ours = list(own_descriptors())
+            context.application, context.hooks = loading.load(context.kind, context.settings, ours)
+        acceptor.install_signal_handler()  # after the application's own
         server = _server(context, acceptor)
         own_descriptors.more.append(server.descriptors)
         server.prepare()
@@ -271,7 +274,7 @@ class _ReforkHandler:
         os.close(go)
 
     def _fork(self) -> tuple[tuple[int, int] | fork.ForkedChild | None, str]:
-        if reason := KINDS[self.context.kind].refork_refusal:
+        if reason := self.context.settings.refork_refusal:
             return None, reason
         with self.slot_writer.busy_outside_request():
             reason = self.context.hooks.call("before_refork")

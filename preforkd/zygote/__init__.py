@@ -30,6 +30,9 @@ if it returns.
 9. the trial request (`app_check`) is answered by a worker that is forked for it only;
 10. `Loaded` is sent.
 
+With ``app.preload: false`` the application is not loaded here: step 3 enters its directory only, and each worker
+loads it (`preforkd.worker.loading`).  ``preforkd check --import`` then has a trial worker load it (step 9).
+
 Steps 3 to 7 write to many pages of the heap: after the fork each worker would copy these pages.
 
 *The fork* is a double fork (`preforkd.linux.fork`): the intermediate process exits, so that the kernel makes

@@ -46,7 +46,7 @@ StartWorker = Callable[[socket.socket, int, int], object]
 def check(url: str, start_worker: StartWorker, timeout: float) -> Failure | None:
     """Send GET for this path or URL to a worker; return why the generation must not serve, or None.
 
-    ``timeout``: seconds until the response must be complete.
+    An empty one: the worker only has to become ready. ``timeout``: seconds until the response must be complete.
     """
     try:
         listener, client = _connection()
@@ -134,30 +134,40 @@ class _Worker:
         self, client: socket.socket, url: str, deadline: float, timeout: float
     ) -> Failure | None:
         """Send the request to the worker; return why its response is not accepted, or None."""
+        what, setting = (
+            (f"{SETTING}: GET {url}", SETTING) if url else ("loading the application", "")
+        )
         try:
             if (failure := self._wait_until_ready(deadline)) is not None:
                 return failure
+            if not url:
+                self._retire()
+                return None
             self._channel.send(messages.Serve())
             client.setblocking(False)
             client.send(_request(url))
             answer = _read(client, deadline)
         except _TimeoutError:
-            late = f"{SETTING}: GET {url} was not answered within {round(timeout, 1):g} s"
-            return Failure(Blame.APPLICATION, late, self._stacks(), "", SETTING)
+            how = "was not answered within" if url else "took longer than"
+            late = f"{what} {how} {round(timeout, 1):g} s"
+            return Failure(Blame.APPLICATION, late, self._stacks(), "", setting)
         except (ChannelClosedError, ConnectionError):
             answer = b""
-        reason = _rejection(answer)
+        reason = _rejection(answer) if url else "ended its worker; its log messages have the reason"
         if not reason:
-            with contextlib.suppress(ChannelClosedError, OSError):
-                self._channel.send(messages.Retire())
-            self._wait_for_exit(_EXIT_TIMEOUT)
+            self._retire()
             return None
         hint = ""
         if reason.startswith("was answered with 400"):
             hint = (
                 "if the application rejects the host localhost, write a URL: http://shop.example/"
             )
-        return Failure(Blame.APPLICATION, f"{SETTING}: GET {url} {reason}", "", hint, SETTING)
+        return Failure(Blame.APPLICATION, f"{what} {reason}", "", hint, setting)
+
+    def _retire(self) -> None:
+        with contextlib.suppress(ChannelClosedError, OSError):
+            self._channel.send(messages.Retire())
+        self._wait_for_exit(_EXIT_TIMEOUT)
 
     def _wait_until_ready(self, deadline: float) -> Failure | None:
         while True:

@@ -20,12 +20,11 @@ from typing import Any
 
 import msgspec
 
-from preforkd.apps import hooks, loader, warmup
+from preforkd.apps import loader, loading, warmup
 from preforkd.apps.hooks import Hooks
-from preforkd.config.kinds import KINDS
+from preforkd.config.kinds import KINDS, kind_of
 from preforkd.config.settings import AccessLogSettings, Settings
-from preforkd.config.target import parse_target
-from preforkd.errors import ApplicationError, Failure, PreforkdError, refused
+from preforkd.errors import Failure, PreforkdError, refused
 from preforkd.ipc import messages
 from preforkd.ipc.channel import Channel, ChannelClosedError, close_all
 from preforkd.linux import exit_handlers, fork, inventory, process, unpatched
@@ -180,7 +179,7 @@ def _load(
     begun = time.monotonic()
     children = ApplicationChildren(lambda: [channel.fileno(), *received.descriptors])
     before = inventory.descriptors()
-    ours = _identities([channel.fileno(), *received.descriptors])
+    ours = loading.identities([channel.fileno(), *received.descriptors])
     unpatched_modules = UnpatchedModules()
     socks = [socket.socket(fileno=descriptor) for descriptor in received.descriptors]
     try:
@@ -189,13 +188,13 @@ def _load(
         # After the application, which may have replaced modules that these import.
         preload(loaded.kind, loaded.settings)
         unpatched_modules.restore()
-        _refuse_greenlets(loaded.kind, loaded.settings, unpatched_modules)
+        loading.refuse_greenlets(loaded.kind, loaded.settings, unpatched_modules)
         if loaded.settings.memory.immortal:
             entries, application = loaded.settings.app.warm_up, loaded.application
             prefix = loaded.settings.http.prefix
             code_layout.group_hot_code(lambda: warmup.repeat(entries, application, prefix))
             _exit_in_stray_child(children)
-        _check_descriptors(ours)
+        loading.check_descriptors(ours)
         children.disable()
         # Again: the application may have configured logging.
         logs.configure(loaded.settings.log.level, loaded.settings.log.target)
@@ -205,7 +204,7 @@ def _load(
     except (PreforkdError, OSError) as caught:
         # Exceptions of the application have been converted to PreforkdError.
         error = refused("the zygote", caught) if isinstance(caught, OSError) else caught
-        if _identities([channel.fileno()])[0] != ours[0]:
+        if loading.identities([channel.fileno()])[0] != ours[0]:
             # The application has closed the channel, and its number may be that of another file.
             logger.critical("%s", error.report())
             _close(socks)
@@ -213,7 +212,7 @@ def _load(
         _send(channel, messages.LoadFailed(error.failure()))
         _close(socks)
         return None
-    failure = _check(channel, loaded, run_worker, begun) if order.check else None
+    failure = _check(channel, loaded, run_worker, begun, order)
     if failure is not None:
         _send(channel, messages.LoadFailed(failure))
         _close(socks)
@@ -227,9 +226,11 @@ def _check(
     loaded: LoadedApplication,
     run_worker: Callable[[WorkerStart], object],
     begun: float,
+    order: messages.Load,
 ) -> Failure | None:
     settings = loaded.settings
-    if not settings.app.check or not KINDS[loaded.kind].http:
+    url = settings.app.check if order.check and KINDS[loaded.kind].http else ""
+    if not url and (settings.app.preload or not order.load_only):
         return None
 
     def start_worker(listener: socket.socket, descriptor: int, memory: int) -> None:
@@ -251,7 +252,7 @@ def _check(
     deferred = exit_handlers.DeferredExitHandlers()
     deferred.defer()
     try:
-        return app_check.check(settings.app.check, start_worker, timeout)
+        return app_check.check(url, start_worker, timeout)
     finally:
         deferred.restore()
 
@@ -286,22 +287,14 @@ def _load_order(
     count = len(order.listeners)
     listeners = list(zip(order.listeners, socks[:count], strict=True))
     heap.check(immortal_heap=settings.memory.immortal)
-    app = settings.app
-    target = parse_target(app.target)
-    directory = loader.prepare(app.directory)
-    application = loader.load(target)
-    unpatched_modules.restore()
-    found = hooks.load(settings.hooks, target.kind)
-    required, prefix = app.warm_up_required, settings.http.prefix
-    warmup.run(app.warm_up, application, required=required, prefix=prefix)
-    found.call("zygote_loaded")
-    # The application may have installed handlers of its own.
-    process.ignore_master_signals()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    directory = loader.prepare(settings.app.directory)
+    application, found = None, Hooks()
+    if settings.app.preload:
+        application, found = loading.load(settings, unpatched_modules)
     return LoadedApplication(
         order.generation,
         settings,
-        target.kind,
+        kind_of(settings.app.target).name,
         application,
         found,
         listeners,
@@ -311,59 +304,13 @@ def _load_order(
     )
 
 
-def _refuse_greenlets(kind: str, settings: Settings, unpatched_modules: UnpatchedModules) -> None:
-    """Raise ApplicationError if greenlets replace the threads that the workers need."""
-    package = unpatched_modules.greenlet_package()
-    if not package:
-        return
-    if KINDS[kind].event_loop:
-        raise ApplicationError(
-            f"{package} has replaced threads and selectors of the standard library (a monkey patch): asyncio, "
-            "which an ASGI application runs in, does not work with them",
-            hint=f"remove the patch, or serve a WSGI application with {package} (app.target: wsgi:…)",
-        )
-    if settings.workers.threads > 1:
-        raise ApplicationError(
-            f"{package} has replaced threads of the standard library (a monkey patch): its greenlets cannot be "
-            f"used by the {settings.workers.threads} threads of workers.threads",
-            hint="leave workers.threads out and let workers.count be larger, or remove the patch",
-        )
-    logger.info(
-        "%s has replaced parts of the standard library: its greenlets run while a request waits, and a "
-        "worker answers one request at a time",
-        package,
-    )
-
-
-def _identities(descriptors: list[int]) -> list[tuple[int, int, int]]:
-    # Number, device and inode of each; zeros if it is closed.
-    found = []
-    for descriptor in descriptors:
-        try:
-            status = os.fstat(descriptor)
-        except OSError:
-            found.append((descriptor, 0, 0))
-        else:
-            found.append((descriptor, status.st_dev, status.st_ino))
-    return found
-
-
-def _check_descriptors(ours: list[tuple[int, int, int]]) -> None:
-    """Raise ApplicationError if the application has closed or replaced the zygote's descriptors."""
-    if _identities([descriptor for descriptor, _, _ in ours]) != ours:
-        raise ApplicationError(
-            "the application has closed descriptors that are not its own while it was loaded",
-            hint="it must not become a daemon, nor close what it did not open (os.closerange)",
-        )
-
-
 def _warn_of_fork_hazards(before: Descriptors) -> None:
     # fork(2) copies the calling thread only; locks that other threads hold stay locked in the child.
     found = fork_hazards.find()
     for each in found:
         logger.warning(
             "the application has made %s while it was loaded: it cannot be used in the workers; make it in "
-            "the hook worker_started, or when the first request comes",
+            "the hook worker_started, or when the first request comes, or set app.preload: false",
             each.description,
         )
     lost = inventory.lost_threads()
@@ -371,14 +318,15 @@ def _warn_of_fork_hazards(before: Descriptors) -> None:
     if threads:
         logger.warning(
             "the application has started %d thread(s) while it was loaded (%s): they do not exist in "
-            "the workers, and their locks may stay locked; start threads when the first request comes",
+            "the workers, and their locks may stay locked; start threads when the first request comes, or set "
+            "app.preload: false",
             len(threads),
             ", ".join(threads),
         )
     for connection in inventory.connections(excluding=before):
         logger.warning(
             "the application has left a connection open while it was loaded (%s): all workers would "
-            "use this one at once; close it in the hook zygote_loaded",
+            "use this one at once; close it in the hook zygote_loaded, or set app.preload: false",
             connection,
         )
 

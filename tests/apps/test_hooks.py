@@ -20,7 +20,7 @@ def load(tmp_path, monkeypatch):
         name = f"hooks_of_{next(numbers)}"
         (tmp_path / f"{name}.py").write_text(text)
         reference = name + (f":{attribute}" if attribute else "")
-        return hooks.load(reference, kind), sys.modules.get(name)
+        return hooks.load(reference, kind, preload=True), sys.modules.get(name)
 
     yield load_text
     for name in set(sys.modules) - before:
@@ -82,7 +82,7 @@ def test_whether_requests_have_hooks():
 
 def test_no_setting_no_hooks():
     """The default imports nothing."""
-    assert hooks.load("", "asgi").call("after_fork") == ""
+    assert hooks.load("", "asgi", preload=True).call("after_fork") == ""
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_hooks_of_requests_are_for_wsgi(load, kind):
 def test_a_module_that_is_not_there_or_fails(load):
     """The first is the administrator's, the second the application's."""
     with pytest.raises(ConfigurationError, match="hooks: there is no module named 'nowhere_to_be'"):
-        hooks.load("nowhere_to_be:x", "wsgi")
+        hooks.load("nowhere_to_be:x", "wsgi", preload=True)
     with pytest.raises(ApplicationError, match="ZeroDivisionError"):
         load("1 / 0")
 

@@ -28,6 +28,12 @@ WRONG = [
         "memory.refork.after",
         "remove it",
     ),
+    ("app: {preload: false}\nmemory: {immortal: true}", "memory.immortal", "app.preload: false"),
+    (
+        "app: {target: 'asgi:a:b', preload: false}\nmemory: {refork: {after: 5 requests}}",
+        "memory.refork.after",
+        "app.preload: false",
+    ),
     ("workers: {count: 4, max: 8}", "workers.count", "remove one of them"),
     ("workers: {min: 4}", "workers.min", "set workers.max as well"),
     ("workers: {spare: 4}", "workers.spare", "set workers.max as well"),

@@ -21,6 +21,7 @@ SETTINGS = {
     "app.target": (ALL, "wsgi:a:b"),
     "app.directory": (ALL, "/srv"),
     "app.python": (ALL, "/srv/bin/python"),
+    "app.preload": (ALL, False),
     "app.environment": (ALL, {"A": "b"}),
     "app.warm_up": (ALL, ["a:b"]),
     "app.warm_up_required": (ALL, True),

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from preforkd.core import events as ev, policy
 from preforkd.core.model import Limits
 from preforkd.core.scoreboard import Scoreboard
+from preforkd.errors import Blame, Failure
 from tests.core.simulator import simulate
 
 SEEDS = 1200
@@ -230,6 +231,16 @@ def test_a_zygote_that_forks_many_is_given_the_time_for_each():
         assert pool.wait(4.0) == []
         pool.feed(ev.WorkerForked(worker, 20 + worker), ev.WorkerReady(worker))
     assert pool.board.serving() == 4
+
+
+@pytest.mark.parametrize("retry", [True, False])
+def test_a_first_start_ends_at_the_first_failure_if_workers_load(retry):
+    """Else another worker is tried for as long as the start may take."""
+    pool = Pool(replace(LIMITS, retry=retry))
+    pool.feed(ev.GenerationRequested(1), ev.ZygoteSpawned(1, 10), ev.ZygoteLoaded(1))
+    failure = Failure(Blame.APPLICATION, "importing shop failed")
+    actions = pool.feed(ev.WorkerForked(1, 21), ev.WorkerFailed(1, failure))
+    assert (ev.Abandon(1, failure) in actions) is not retry
 
 
 def test_a_zygote_that_is_stopped_is_replaced():

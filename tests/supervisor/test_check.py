@@ -77,6 +77,17 @@ def test_an_application_that_hangs_is_given_up(failure):
     assert "tried.py" in hung.detail
 
 
+def test_without_preload_a_worker_loads_it_for_trial(failure):
+    """A start of a thread is no hindrance; the failure has its place, and a worker that hangs its stacks."""
+    threaded = "import threading\nthreading.Timer(600, print).start()\ndef app(e, s): pass"
+    assert failure(threaded, preload=False) is None
+    unnamed = failure("application = print", preload=False)
+    assert "preforkd.yaml:1:15: app.target: " in unnamed.reason
+    hung = failure("import time; time.sleep(600)", "timeouts: {boot: 1s}\n", preload=False)
+    assert hung.reason == "loading the application took longer than 1 s"
+    assert "tried.py" in hung.detail
+
+
 def test_a_certificate_is_tried_unless_only_the_service_is_passed_it(failure):
     """A path is read; a credential that is not here is no fault of the file."""
     missing = failure("app = print", TLS + "/no/such.pem\n")

@@ -116,6 +116,17 @@ def test_a_refork_that_fails_is_logged_once(caplog):
     assert lines == ["refork of generation 1 failed; keeping the previous zygote: the hook failed"]
 
 
+def test_a_traceback_is_logged_once_for_all_workers_of_a_start(caplog):
+    """The next worker that cannot start for the same reason is one line."""
+    board = log_and_apply(ev.GenerationRequested(1), ev.SpawnZygote(1, 1), ev.ZygoteLoaded(1))
+    failure = Failure(Blame.APPLICATION, "importing shop failed", "the traceback")
+    forks = [ev.ForkWorker(1, 1, 1, 1), ev.ForkWorker(2, 2, 1, 1)]
+    failures = [ev.WorkerFailed(1, failure), ev.WorkerFailed(2, failure)]
+    log_and_apply(*forks, *failures, board=board)
+    assert caplog.text.count("importing shop failed") == 2
+    assert caplog.text.count("the traceback") == 1
+
+
 def test_a_zygote_that_cannot_be_started_again_is_logged(caplog):
     """Its workers keep serving, and the failure is logged."""
     board = serving()

@@ -1,6 +1,7 @@
 """From settings to limits."""
 
 from preforkd.config.settings import (
+    AppSettings,
     HttpSettings,
     ReloadSettings,
     Settings,
@@ -17,6 +18,12 @@ def test_the_number_of_workers():
     fixed = limits_of(Settings(workers=WorkersSettings(count=3), reload=ReloadSettings(surge=1)), 8)
     assert (fixed.floor, fixed.target, fixed.maximum, fixed.surge) == (3, 3, 3, 1)
     assert limits_of(Settings(workers=WorkersSettings(count=3)), 8).surge == 3
+
+
+def test_a_first_start_is_not_retried_where_the_workers_load():
+    """An application that does not load would not load again."""
+    assert limits_of(Settings(), 1).retry
+    assert not limits_of(Settings(app=AppSettings(preload=False)), 1).retry
 
 
 def test_a_candidate_gets_the_new_patience_and_the_old_sizes():

@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from preforkd.config.settings import AppSettings, Settings
-from preforkd.errors import ApplicationError
 from preforkd.ipc import messages, slots
 from preforkd.ipc.channel import Channel, pair
 from preforkd.linux import fork, inventory
@@ -38,18 +37,29 @@ def heard(channel):
 class Process:
     """A zygote that was executed as the master does it."""
 
-    def __init__(self, folder, more):
+    def __init__(self, folder, more, **app):
         (folder / "loaded.py").write_text(APP.format(more=more))
-        app = AppSettings(target="wsgi:loaded:app", directory=str(folder))
+        app = AppSettings(target="wsgi:loaded:app", directory=str(folder), **app)
         self.settings = msgspec.msgpack.encode(Settings(app=app))
         environment = {**os.environ, "JOURNAL_STREAM": ""}
         self.pid, self.channel = children.execute_zygote(sys.executable, environment)
         self.status = None
 
-    def load(self):
+    def load(self, *, load_only=False):
         """Have it load the application; return what it answers."""
-        self.channel.send(messages.Load(1, self.settings, ()))
+        self.channel.send(messages.Load(1, self.settings, (), load_only=load_only))
         return heard(self.channel).message
+
+    def fork(self):
+        """Have it fork worker 5 in slot 2; return the worker's channel, and its pid."""
+        ours, theirs = pair()
+        memory = slots.create("test")
+        self.channel.send(messages.Fork(5, 2), (theirs.fileno(), memory))
+        theirs.close()
+        os.close(memory)
+        forked = heard(self.channel).message
+        assert forked.worker == 5
+        return Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker)), forked.pid
 
     def end(self):
         """Return how it ended."""
@@ -63,8 +73,8 @@ class Process:
 def execute(tmp_path):
     made = []
 
-    def start(more=""):
-        made.append(Process(tmp_path, more))
+    def start(more="", **app):
+        made.append(Process(tmp_path, more, **app))
         return made[-1]
 
     yield start
@@ -116,18 +126,38 @@ def test_it_forks_workers_on_request(execute):
     """Forked has the pid and is sent before the worker starts, which sends Ready over its own channel."""
     process = execute()
     process.load()
-    ours, theirs = pair()
-    memory = slots.create("test")
-    process.channel.send(messages.Fork(5, 2), (theirs.fileno(), memory))
-    theirs.close()
-    forked = heard(process.channel).message
-    assert forked.worker == 5
-    worker = Channel(ours, msgspec.msgpack.Decoder(messages.FromWorker))
+    worker, pid = process.fork()
     received = heard(worker)
     assert received.message == messages.Ready()
-    assert received.pid == forked.pid
+    assert received.pid == pid
     worker.close()  # its master has gone: it leaves
-    os.close(memory)
+
+
+@pytest.mark.process
+def test_without_preload_the_worker_loads(execute, tmp_path):
+    """The zygote imports nothing of the application; the worker that it forks reports a failed import."""
+    process = execute("raise RuntimeError(os.environ['PREFORKD_WORKER'])", preload=False)
+    assert process.load().directory == str(tmp_path)
+    worker, pid = process.fork()
+    received = heard(worker)
+    assert received.pid == pid
+    assert "importing loaded failed: RuntimeError: 2" in received.message.failure.reason
+    worker.close()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("raise RuntimeError('not today')", "importing loaded failed"),
+        ("os._exit(3)", "loading the application ended its worker"),
+    ],
+)
+def test_without_preload_a_check_loads_in_a_worker(execute, more, words):
+    """Its failure is the zygote's, and an application that loads is no failure."""
+    failed = execute(more, preload=False).load(load_only=True)
+    assert words in failed.failure.reason
+    assert isinstance(execute(preload=False).load(load_only=True), messages.Loaded)
 
 
 class Told:
@@ -174,17 +204,3 @@ def test_what_a_fork_does_not_take_along_is_named(caplog):
     assert "the-poller" in caplog.text
     assert caplog.text.count("has left a connection open") == 1
     assert peer in caplog.text
-
-
-def test_descriptors_of_our_own_are_demanded_back():
-    """Closed, or with something else at their number: the application is to blame."""
-    reader, writer = os.pipe()
-    ours = zygote._identities([reader, writer])
-    zygote._check_descriptors(ours)
-    os.dup2(0, writer)
-    with pytest.raises(ApplicationError, match="has closed descriptors that are not its own"):
-        zygote._check_descriptors(ours)
-    os.close(writer)
-    with pytest.raises(ApplicationError):
-        zygote._check_descriptors(ours)
-    os.close(reader)
