@@ -16,12 +16,12 @@ request behind one that is being answered is not evaluated, so that an error ans
 answer, and a valid request before garbage is answered.  A step that is not in the tables is a defect of the
 caller and raises AssertionError; a client causes `bounds.RequestError` only.
 
-Strictness.  A message that a proxy in front could understand differently is refused, never repaired: that
-is how requests are smuggled.  Every head is checked twice, by the grammar in `lines` and `head` (RFC 9110, RFC
-9112) and by llhttp (httptools), and must pass both, whatever server it is for.  A refusal names the status to
-answer; the connection ends after it, because the position of the next request is unknown.  Heads are checked
-line by line as they arrive, so that one which cannot become valid is refused at once, with the same answer as
-if it had arrived whole.
+Strictness.  A message that a proxy in front could understand differently is refused, never repaired: that is
+how requests are smuggled. Every head must match the grammar in `lines` and `head` (RFC 9110, RFC 9112),
+whatever server it is for; llhttp, the parser of Node.js, is the oracle of the tests. A refusal names the
+status to answer; the connection ends after it, because the position of the next request is unknown. Heads are
+checked line by line as they arrive, so that one which cannot become valid is refused at once, with the same
+answer as if it had arrived whole.
 
 Framing.  `framing` finds the end of a body by Content-Length or by chunks; both at once and a repeated length
 are refused.  Chunk extensions are checked and dropped; trailers are checked and kept apart from the headers.

@@ -1,14 +1,13 @@
 """The head of a request: request line and header fields, parsed strictly or refused. RFC 9110, RFC 9112.
 
-A head that a proxy could understand differently is refused: that is how requests are smuggled. Two parsers
-must agree: the grammar here and in `preforkd.http.lines`, without any leniency, and llhttp (httptools).
+A head that a proxy could understand differently is refused: that is how requests are smuggled. The grammar here
+and in `preforkd.http.lines` has no leniency; the tests compare it with llhttp, the parser of Node.js.
 
 Clients repeat most of their header lines and change some, so that parsed lines are cached one by one.
 """
 
 import re
 
-import httptools
 import msgspec
 
 from preforkd.http.bounds import Bounds, Budget, RequestError
@@ -20,19 +19,16 @@ from preforkd.http.lines import (
     KEPT,
     LENGTH,
     MAX_CACHED_SIZE,
-    PROXY_CONNECTION,
     REQUEST_LINE,
     TOO_LARGE,
     UNDERSCORED,
     UPGRADE,
     Field,
-    as_known_version,
     cached_field,
-    check_target,
+    check_request_line,
     parse_field,
     refuse,
     refuse_early,
-    refuse_method,
 )
 
 _PROTECTED = frozenset(
@@ -49,8 +45,6 @@ _UNKNOWN_CODINGS = re.compile(
     + rb"[ \t]*,[ \t]*)+chunked"
 )  # fmt: skip
 """Codings of which the last is chunked, and no other one is; in small letters."""
-_ENDS_PARSER = frozenset((CONNECTION, LENGTH, CODING, UPGRADE, PROXY_CONNECTION))
-"""Fields after which a parser of llhttp cannot be used for another head; it heeds Proxy-Connection as well."""
 _MAX_UNPARSED = 2048
 """Bytes of an unparsed request line that the access log shows."""
 _NONE: list[bytes] = []
@@ -93,16 +87,10 @@ def unparsed_head(data: bytes) -> RequestHead:
 
 
 class HeadParser:
-    """A parser of complete heads; reusable, for one thread."""
+    """A parser of complete heads."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
-        self._parser: httptools.HttpRequestParser | None = None
-        self._url = b""
-
-    def on_url(self, url: bytes) -> None:
-        """Take a part of the target; called by llhttp."""
-        self._url += url
 
     def parse(self, data: bytes) -> RequestHead:
         """Parse a head, from its first byte to the empty line. Raises RequestError."""
@@ -117,9 +105,7 @@ class HeadParser:
         line = REQUEST_LINE.match(data)
         if line is None:
             refuse("the request line is malformed")
-        method, target = line[1], line[2]
-        data = as_known_version(data, line)
-        authority = check_target(method, target)
+        authority = check_request_line(line)
         fields, special = self._fields(data, line.end())
         version = "1.0" if line[4] == b"0" else "1.1"
         if len(hosts := special.get(HOST, _NONE)) != 1 and (hosts or version == "1.1"):
@@ -134,11 +120,9 @@ class HeadParser:
         length = _length(special, version) if LENGTH in special or CODING in special else 0
         expects_continue = EXPECT in special and _expects(special[EXPECT], version)
         keep_alive, upgrade = _connection(special, version)
-        reusable = version == "1.1" and _ENDS_PARSER.isdisjoint(special)
-        self._check_with_llhttp(data, method, target, reusable=reusable)
         return RequestHead(
-            method.decode(),
-            target,
+            line[1].decode(),
+            line[2],
             version,
             tuple(fields),
             keep_alive,
@@ -173,26 +157,6 @@ class HeadParser:
         if len(data) - start > bounds.max_field and max(map(len, lines)) > bounds.max_field:
             refuse("a header is too large", TOO_LARGE)
         return lines
-
-    def _check_with_llhttp(
-        self, data: bytes, method: bytes, target: bytes, *, reusable: bool
-    ) -> None:
-        # ``reusable``: the parser can be used for the next head.
-        self._url = b""
-        parser = self._parser or httptools.HttpRequestParser(self)
-        self._parser = None
-        try:
-            parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # the upgrade is the caller's, RFC 9110, section 7.8
-        except httptools.HttpParserInvalidMethodError:
-            refuse_method(method)
-        except httptools.HttpParserError as error:
-            raise RequestError("400 Bad Request", "the request is malformed") from error
-        else:
-            self._parser = parser if reusable else None
-        if self._url != target:
-            refuse("the request line is malformed")
 
 
 def _drop_underscored(fields: list[Field]) -> list[Field]:

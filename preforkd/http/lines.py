@@ -10,13 +10,18 @@ import re
 from functools import lru_cache
 from typing import NoReturn
 
-import httptools
-
 from preforkd.http.bounds import Bounds, RequestError
 
 REQUEST_LINE = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n"
 )
+METHODS = frozenset(
+    (b"ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT CONNECT COPY DELETE GET HEAD LABEL LINK LOCK MERGE MKACTIVITY "
+     b"MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST PROPFIND PROPPATCH PUT "
+     b"QUERY REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL "
+     b"M-SEARCH NOTIFY PURGE SOURCE SUBSCRIBE UNSUBSCRIBE").split()
+)  # fmt: skip
+"""The HTTP Method Registry of IANA without PRI, which is none, and methods of UPnP, Icecast and caches."""
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
 _AUTHORITY = re.compile(
     rb"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[(?:(?P<v6>[0-9A-Fa-f:.]+)"
@@ -30,16 +35,13 @@ _HASH_SIGN, _PERCENT_SIGN, _UNDERSCORE = b"#%_"
 _MAX_DIGITS = 18
 """Digits of the largest Content-Length that is a number of 64 bits in any case."""
 
-PLAIN, UNDERSCORED, EXPECT, HOST, KEPT, CONNECTION, LENGTH, CODING, UPGRADE, PROXY_CONNECTION = (
-    range(10)
-)
+PLAIN, UNDERSCORED, EXPECT, HOST, KEPT, CONNECTION, LENGTH, CODING, UPGRADE = range(9)
 """The kinds of fields that the server evaluates; PLAIN is for the application only."""
 _KINDS = {
     b"connection": CONNECTION,
     b"content-length": LENGTH,
     b"expect": EXPECT,
     b"host": HOST,
-    b"proxy-connection": PROXY_CONNECTION,
     b"transfer-encoding": CODING,
     b"upgrade": UPGRADE,
 }
@@ -104,33 +106,25 @@ def _check_request_line(data: bytes, bounds: Bounds, searched: int) -> int:
     line = REQUEST_LINE.fullmatch(data, 0, end)
     if line is None:
         refuse("the request line is malformed")
-    data = as_known_version(data[:end], line)
-    check_target(line[1], line[2])
-    try:
-        httptools.HttpRequestParser(None).feed_data(data)
-    except httptools.HttpParserInvalidURLError:
-        refuse("the target is malformed")
-    except httptools.HttpParserError:
-        refuse_method(line[1])
+    check_request_line(line)
     return end
 
 
-def as_known_version(data: bytes, line: re.Match[bytes]) -> bytes:
-    """Return a head with its version, or with 1.1 in place of a later minor one, RFC 9110, section 2.5.
+def check_request_line(line: re.Match[bytes]) -> bytes:
+    """Return the authority of the target, if it is a URL; empty: it has none. Raises RequestError.
 
-    Raises RequestError for another major version.
+    Methods are in capital letters, RFC 9110, section 9.1. A later minor version is served, section 2.5.
     """
     if line[3] != b"1":
         refuse("the supported versions are 1.0 and 1.1", "505 HTTP Version Not Supported")
-    return data if line[4] <= b"1" else data[: line.start(4)] + b"1" + data[line.end(4) :]
+    method = line[1]
+    authority = _check_target(method, line[2])
+    if method not in METHODS:
+        refuse("unknown method", "501 Not Implemented" if method.isupper() else "400 Bad Request")
+    return authority
 
 
-def refuse_method(method: bytes) -> NoReturn:
-    """Refuse a method that no standard for HTTP defines: methods are in capital letters."""
-    refuse("unknown method", "501 Not Implemented" if method.isupper() else "400 Bad Request")
-
-
-def check_target(method: bytes, target: bytes) -> bytes:
+def _check_target(method: bytes, target: bytes) -> bytes:
     """Return the authority of a target that is a URL; empty: it has none. Raises RequestError."""
     if method == b"CONNECT":
         refuse("CONNECT is not supported", "501 Not Implemented")

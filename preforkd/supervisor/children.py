@@ -36,7 +36,7 @@ _COUNTED = 64
 UNUSABLE_INTERPRETER = 97
 """Exit status of a zygote whose interpreter cannot import preforkd's libraries."""
 
-_LIBRARIES = ("msgspec", "httptools")
+_LIBRARIES = ("msgspec",)
 """Third-party libraries that a zygote and its workers import."""
 
 _BOOTSTRAP = f"""\

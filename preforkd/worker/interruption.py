@@ -17,7 +17,6 @@ _OURS = {
     "preforkd",
     "__main__",
     "uvloop",
-    "httptools",
     "websockets",
     "msgspec",
 }

@@ -1,5 +1,8 @@
 """Heads: taken apart, or refused."""
 
+import contextlib
+import re
+
 import httptools
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -13,6 +16,7 @@ from preforkd.http.head import (
     RequestHead,
     unparsed_head,
 )
+from tests.http.attacks import ATTACKS
 
 PARSER = HeadParser(Bounds())
 
@@ -236,33 +240,47 @@ HEADS = [
     b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: a\r\nConnection: upgrade\r\n\r\n",
     b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"GET http://a:1/b?c HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
     b"GET / HTTP/1.1\r\n\r\n",
     b"HEAD / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n",
 ]
 
 
-def judgement(text, parser):
-    try:
-        return parser.parse(text)
-    except RequestError as error:
-        return str(error)
-
-
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from(HEADS), min_size=1, max_size=8))
-def test_a_judgement_does_not_depend_on_what_was_judged_before(heads):
-    """The parser is used again and again; llhttp keeps a state of its own."""
-    parser = HeadParser(Bounds())
-    for head in heads:
-        assert judgement(head, parser) == judgement(head, HeadParser(Bounds()))
+INSERTED = [bytes([number]) for number in range(256)] + [
+    *(b"\r\n", b"\n", b"\r", b" HTTP/1.1", b"http://", b"[::1]", b"Host: h\r\n", b"Content-Length: 1\r\n"),
+    *(b"Connection: close\r\n", b"Transfer-Encoding: chunked\r\n", b"Upgrade: h2c\r\n", b"X_Y: z\r\n", b": "),
+    *(method + b" " for method in sorted(lines.METHODS)),
+]  # fmt: skip
+ONLY_OURS = {
+    method
+    for method in lines.METHODS
+    if b"-" in method.replace(b"M-SEARCH", b"")
+    or method
+    in {b"CHECKIN", b"LABEL", b"MKREDIRECTREF", b"MKWORKSPACE", b"ORDERPATCH", b"UNCHECKOUT"}
+    or method.startswith(b"UPDATE")
+}
+"""Registered methods that llhttp does not know."""
 
 
 class _Oracle:
     def __init__(self):
         self.fields = []
+        self.url = b""
+
+    def on_url(self, url):
+        self.url += url
 
     def on_header(self, name, value):
         self.fields.append((name.lower(), value.strip(b" \t")))
+
+
+def oracle_of(text):
+    """Return what llhttp finds in a head that it accepts."""
+    oracle = _Oracle()
+    with contextlib.suppress(httptools.HttpParserUpgrade):
+        httptools.HttpRequestParser(oracle).feed_data(text)
+    return oracle
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
@@ -280,10 +298,48 @@ def test_two_parsers_agree(fields):
     for name, value in fields:
         text += name.encode() + b": " + value.encode("latin-1") + b"\r\n"
     text += b"\r\n"
-    head = parse(text)
-    oracle = _Oracle()
-    httptools.HttpRequestParser(oracle).feed_data(text)
-    assert list(head.headers) == oracle.fields
+    assert list(parse(text).headers) == oracle_of(text).fields
+
+
+def check_with_oracle(text):
+    """Return whether a head is accepted; if it is, llhttp accepts it and finds the same.
+
+    Except for what the parser knows and llhttp does not: methods, and the authority of a URL in place of Host.
+    """
+    try:
+        head = parse(text)
+    except RequestError:
+        return False
+    line = lines.REQUEST_LINE.match(text)
+    if line[1] in ONLY_OURS:
+        text = b"GET" + text[len(line[1]) :]
+    oracle = oracle_of(text[: line.start(4)] + head.version[-1:].encode() + text[line.end(4) :])
+    assert oracle.url == head.target
+    authority = re.match(rb"[a-zA-Z]+://([^/?]*)", head.target)
+    fields = [
+        (name, authority[1] if authority and name == b"host" else value)
+        for name, value in oracle.fields
+        if b"_" not in name
+    ]
+    assert list(head.headers) == fields
+    return True
+
+
+def test_llhttp_accepts_the_rows_of_the_attack_table_that_are_accepted():
+    """What is accepted is nothing that another strict parser finds wrong, and has the same fields there."""
+    heads = {
+        row.data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        for rows in ATTACKS.values()
+        for row in rows
+    }
+    assert sum(map(check_with_oracle, heads)) > 100
+
+
+@settings(max_examples=1500, deadline=None, derandomize=True)
+@given(st.sampled_from(HEADS), st.integers(0, 120), st.integers(0, 3), st.sampled_from(INSERTED))
+def test_llhttp_accepts_what_is_accepted(head, at, deleted, inserted):
+    """A valid head with some bytes replaced is refused, or valid for llhttp, too."""
+    check_with_oracle(head[:at] + inserted + head[at + deleted :])
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)
