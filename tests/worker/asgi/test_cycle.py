@@ -1,7 +1,9 @@
 """Requests and answers of an ASGI application, over a socket."""
 
 import asyncio
+import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -226,6 +228,12 @@ def test_a_file_is_sent_by_its_path(method, size, tmp_path):
         here = size if method == b"GET" else 0
         assert body[:here] == b"x" * here
         assert body[here:].startswith(b"HTTP/1.1 200 ")
+    assert str(tmp_path / "file") not in open_files()
+
+
+def open_files():
+    links = Path("/proc/self/fd").iterdir()
+    return {os.readlink(link) for link in links if link.is_symlink()}
 
 
 def test_a_file_that_is_missing_is_the_applications_fault():
@@ -280,7 +288,7 @@ def test_the_order_of_messages_is_checked():
             with pytest.raises(TypeError):
                 await send({"type": "http.response.body", "body": wrong})
         await send({"type": "http.response.body", "body": memoryview(b"fine")})
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="after the answer was complete"):
             await send({"type": "http.response.body", "body": b""})
         assert (await receive())["type"] == "http.disconnect"
 
@@ -369,7 +377,7 @@ def test_100_continue_is_sent_when_the_application_receives():
         assert b"Connection: close\r\n" in text
 
 
-@pytest.mark.parametrize(("size", "kept"), [(60_000, True), (10_000_000, False)])
+@pytest.mark.parametrize(("size", "kept"), [(65_536, True), (65_537, False), (10_000_000, False)])
 def test_an_answer_before_the_body(size, kept):
     """The rest of a body is dropped up to 64 KiB; above that the connection ends, and the answer arrives."""
 
