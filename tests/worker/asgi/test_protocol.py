@@ -14,6 +14,7 @@ from preforkd.config.settings import (
     TlsSettings,
 )
 from preforkd.ipc import messages
+from preforkd.worker.asgi import server, websocket_support
 from tests.worker.asgi.applications import (
     CLOSE,
     GET,
@@ -24,7 +25,7 @@ from tests.worker.asgi.applications import (
     show_scope,
 )
 from tests.worker.certificate import CERTIFICATE, KEY
-from tests.worker.serving import read_all, read_answer
+from tests.worker.serving import read_all, read_answer, wait_until
 
 
 @pytest.mark.parametrize(
@@ -352,3 +353,85 @@ def test_an_overdue_request_is_answered():
         worker.master.send(messages.RequestTimeout(since))
         assert b"504 Gateway Timeout: the application took too long" in read_all(sock)
         worker.retire(within=0.4)
+
+
+@pytest.mark.parametrize("body", [b"", b"ab"])
+def test_no_timeout_of_the_input_runs_while_the_application_does(body):
+    """It is the application's time, on a new connection and on a kept one, with a body and without."""
+
+    async def slow(scope, receive, send):
+        if scope["type"] == "http":
+            await asyncio.sleep(0.6)
+            await show_scope(scope, receive, send)
+
+    times = {"header_timeout": 0.2, "body_timeout": 0.2, "keep_alive": 0.2}
+    with serving_asgi(slow, **times) as worker, worker.connect() as sock:
+        for _ in range(2):
+            sock.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body))
+            sock.sendall(body[:1])
+            sock.sendall(body[1:])
+            assert read_answer(sock)[1].endswith(b" / " + body)
+
+
+def answering_after(size):
+    """Return an application that answers when it has received so many bytes."""
+
+    async def application(scope, receive, send):
+        if scope["type"] != "http":
+            raise RuntimeError  # no lifespan
+        received = 0
+        while received < size and scope["method"] == "POST":
+            received += len((await receive())["body"])
+        headers = [(b"content-length", b"4")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"fine"})
+
+    return application
+
+
+def test_the_rest_of_a_body_is_counted_from_its_answer():
+    """What the application has received of it does not end the connection."""
+    with serving_asgi(answering_after(200_000)) as worker, worker.connect() as sock:
+        sock.sendall(POST + b"Content-Length: 260000\r\n\r\n" + b"x" * 200_000)
+        assert read_answer(sock)[1] == b"fine"
+        sock.sendall(b"x" * 60_000 + GET % (b"/next", b""))
+        assert read_answer(sock)[1] == b"fine"
+
+
+def test_a_body_that_is_malformed_behind_its_answer_ends_the_connection():
+    """It is not known where the next request would begin."""
+    with serving_asgi(answering_after(1)) as worker, worker.connect() as sock:
+        sock.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+        assert read_answer(sock)[1] == b"fine"
+        sock.sendall(b"nonsense\r\n" + GET % (b"/next", b""))
+        with contextlib.suppress(ConnectionResetError):
+            assert read_all(sock) == b""
+
+
+def test_a_lingering_close_ends_with_the_clients_input(monkeypatch):
+    """Not with its timeout, which is an hour here."""
+    monkeypatch.setattr(server, "CLOSE_TIMEOUT", 3600.0)
+    with serving_asgi(max_body=10) as worker, worker.connect() as sock:
+        sock.sendall(POST + b"Content-Length: 90\r\n\r\nx")
+        assert read_all(sock).startswith(b"HTTP/1.1 413 ")
+        sock.sendall(b"more")
+        assert worker.slot.read(1e18).connections == 1
+        sock.shutdown(socket.SHUT_WR)
+        wait_until(lambda: not worker.slot.read(1e18).connections)
+
+
+def test_a_lingering_close_ends_with_its_timeout(monkeypatch):
+    """A client that neither sends nor closes does not keep the connection."""
+    monkeypatch.setattr(server, "CLOSE_TIMEOUT", 0.1)
+    with serving_asgi(max_body=10) as worker, worker.connect() as sock:
+        sock.sendall(POST + b"Content-Length: 90\r\n\r\nx")
+        assert read_all(sock).startswith(b"HTTP/1.1 413 ")
+        wait_until(lambda: not worker.slot.read(1e18).connections)
+
+
+def test_a_websocket_is_refused_where_the_library_is_missing(monkeypatch):
+    """501; other requests are served."""
+    monkeypatch.setattr(websocket_support, "load", lambda: None)
+    with serving_asgi() as worker:
+        assert worker.ask(HANDSHAKE % b"").startswith(b"HTTP/1.1 501 Not Implemented\r\n")
+        assert b" 200 " in worker.ask(GET % (b"/", CLOSE))

@@ -32,7 +32,7 @@ def test_without_the_library_there_is_one_warning_with_a_hint(load, caplog, monk
     assert load() is None
     assert load() is None
     [record] = caplog.records
-    assert record.levelname == "WARNING"
+    assert (record.name, record.levelname) == ("preforkd.worker", "WARNING")
     assert "pip install 'preforkd[asgi]'" in record.getMessage()
 
 
