@@ -25,6 +25,8 @@ that only the service has are not reported as missing. **wait-workers** is for E
 the units: after the master was killed, it logs by which signal, from the environment that systemd sets, and
 returns when the workers have finished their requests, after 5 s at most. systemd then kills what is left.
 
+**preforkd convert** translates the configuration of another server: `preforkd.cli.convert`.
+
 **preforkctl** is a client of the control socket: one connection, one call, one answer (`preforkd.control`). It
 finds the socket by an option, by $RUNTIME_DIRECTORY, or as the only running service; it never chooses among
 several. Texts of clients and applications are escaped before they reach the terminal.

@@ -1,4 +1,4 @@
-"""``preforkd run``, ``preforkd check``, ``preforkd config`` and ``preforkd wait-workers``.
+"""``preforkd run``, ``check``, ``config``, ``convert`` and ``wait-workers``.
 
 ``run`` becomes the master, which lives long: everything that only another command needs is imported in that
 command, and argparse is dropped after parsing.
@@ -183,6 +183,15 @@ def _config(options: Options) -> int:
     return ExitStatus.OK
 
 
+def _convert(options: Options) -> int:
+    from preforkd.cli.convert import command  # noqa: PLC0415
+
+    draft = command.convert(options.source)
+    settings = draft.write_settings()  # first: what it refuses may concern the unit
+    print(draft.write_unit() if options.unit else settings, end="")
+    return ExitStatus.OK
+
+
 def _wait_workers(_options: Options) -> int:
     logs.configure("info", "auto")
     name = os.environ.get("EXIT_STATUS", "")
@@ -252,6 +261,20 @@ def _parser() -> "argparse.ArgumentParser":
     config = commands.add_parser("config", help="show the settings in force and their origins")
     config.set_defaults(command=_config)
     _add_setting_options(config)
+    convert = commands.add_parser(
+        "convert",
+        help="convert the configuration of gunicorn or uWSGI",
+        description="Print a preforkd.yaml with comments on what has no equal; the source is not executed.",
+    )
+    convert.set_defaults(command=_convert)
+    convert.add_argument(
+        "source",
+        metavar="FILE|COMMAND",
+        help="a gunicorn.conf.py, a uwsgi.ini, or a command in quotes: 'gunicorn -w 4 mysite.wsgi'",
+    )
+    convert.add_argument(
+        "--unit", action="store_true", help="print a drop-in of preforkd.service instead"
+    )
     wait = commands.add_parser(
         "wait-workers",
         help="for ExecStop=: wait for the workers of a killed master",
