@@ -34,6 +34,9 @@ def test_the_plans_of_both_kinds_are_equal():
         (200, [(b"A", b"b\r\nC: d")]),
         (200, [(b"", b"b")]),
         (200, [(b"Content-Length", b"1"), (b"content-length", b"1")]),
+        (200, [(b"Content-Length", b"1x")]),
+        (200, [(b"Content-Length", b"")]),
+        (200, [(b"Content-Length", b"\xb2")]),
     ],
 )
 def test_no_header_is_split(code, headers):
@@ -102,3 +105,99 @@ def test_a_part_before_the_status_is_an_error():
     response = ResponseWriter(answering(), Renderer(""), head_only=False, http11=True, keep=True)
     with pytest.raises(AssertionError, match="before the status"):
         response.part(b"x")
+
+
+@pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "c"), b"ab", ("a", "b\nc")])
+def test_a_header_is_a_pair_in_a_tuple(pair):
+    """PEP 3333; anything else is named in the error."""
+    with pytest.raises(ValueError, match="not a header") as raised:
+        Renderer("").plan("200 OK", [pair])
+    assert repr(pair) in str(raised.value) or "b\\nc" in str(raised.value)
+
+
+def test_headers_that_are_no_list():
+    """Lists as pairs, or nothing to iterate over; a generator is read once."""
+    for headers in ([["a", "b"]], None, 7):
+        with pytest.raises(ValueError, match="not a list of headers"):
+            Renderer("").plan("200 OK", headers)
+    plan = Renderer("").plan("200 OK", (pair for pair in [("A", "b")]))
+    assert plan.head == b"HTTP/1.1 200 OK\r\nA: b\r\n"
+
+
+def test_headers_of_the_connection_are_the_servers():
+    """Those of the application are dropped, RFC 9110, section 7.6.1, and its Date and Server replace ours."""
+    names = ["Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "TE"]
+    names += ["Trailer", "Trailers", "Transfer-Encoding", "Upgrade"]
+    plan = Renderer("s").plan("200 OK", [(name, "x") for name in names])
+    assert plan.head == b"HTTP/1.1 200 OK\r\nServer: s\r\n"
+    assert (plan.keep, plan.date, plan.simple) == (True, True, True)
+    plan = Renderer("s").plan("200 OK", [("SERVER", "t"), ("DATE", "now")])
+    assert plan.head == b"HTTP/1.1 200 OK\r\nSERVER: t\r\nDATE: now\r\n"
+    assert (plan.date, plan.simple) == (False, False)
+
+
+def test_plans_are_kept_unless_their_heads_are_large():
+    """Up to 2,048 bytes, those of both kinds."""
+    renderer, rest = Renderer(""), len(b"HTTP/1.1 200 OK\r\nA: \r\n")
+    for size, kept in ((2048, True), (2049, False)):
+        text, fields = [("A", "b" * (size - rest))], [(b"A", b"b" * (size - rest))]
+        assert (renderer.plan("200 OK", text) is renderer.plan("200 OK", text)) is kept
+        assert (renderer.plan_of(200, fields) is renderer.plan_of(200, fields)) is kept
+
+
+@pytest.mark.parametrize(
+    ("how", "length", "expected"),
+    [
+        ({}, 2, [b"Content-Length: 2"]),
+        ({}, None, [b"Transfer-Encoding: chunked"]),
+        ({"keep": False}, 2, [b"Content-Length: 2", b"Connection: close"]),
+        ({"http11": False}, 2, [b"Content-Length: 2", b"Connection: keep-alive"]),
+        ({"http11": False}, None, [b"Connection: close"]),
+        ({"http11": False, "keep": False}, 2, [b"Content-Length: 2", b"Connection: close"]),
+        ({"code": 204}, None, []),
+        ({"code": 304}, 2, []),
+        ({"head_only": True}, 0, []),
+        ({"head_only": True}, 2, [b"Content-Length: 2"]),
+    ],
+)
+def test_how_a_head_frames_its_body(how, length, expected):
+    """By a length, by chunks, or by the end of the connection, RFC 9112, section 6."""
+    _, response = writer(**how)
+    lines = response.begin(length).split(b"\r\n")
+    lines = [line for line in lines[1:-2] if not line.startswith((b"Date: ", b"Server: "))]
+    assert lines == expected
+
+
+def test_answers_of_the_servers_own():
+    """In plain text with their length; HEAD gets the head alone."""
+    renderer = Renderer("")
+    renderer.date = lambda: b""
+    added = [("Upgrade", "websocket")]
+    whole = renderer.plain_error("426 Upgrade Required", "x", added)
+    assert whole == (
+        b"HTTP/1.1 426 Upgrade Required\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        b"Content-Length: 24\r\nUpgrade: websocket\r\nConnection: close\r\n\r\n"
+        b"426 Upgrade Required: x\n"
+    )
+    head = renderer.plain_error("426 Upgrade Required", "x", added, head_only=True)
+    assert head + b"426 Upgrade Required: x\n" == whole
+
+
+@pytest.mark.parametrize(
+    ("which", "leaving", "start", "body"),
+    [
+        ("alive", False, b"HTTP/1.1 200 OK\r\n", b"ok\n"),
+        ("alive", True, b"HTTP/1.1 200 OK\r\n", b"ok\n"),
+        ("ready", False, b"HTTP/1.1 200 OK\r\n", b"ok\n"),
+        ("ready", True, b"HTTP/1.1 503 Service Unavailable\r\n", b"leaving\n"),
+    ],
+)
+def test_probes(which, leaving, start, body):
+    """A worker that leaves is alive and not ready; the connection is kept as it is asked for."""
+    for keep in (True, False):
+        for head_only in (True, False):
+            answer = Renderer("").probe(which, leaving=leaving, keep=keep, head_only=head_only)
+            head, _, rest = answer.partition(b"\r\n\r\n")
+            assert head.startswith(start)
+            assert head.endswith(b"\r\nConnection: close") is not keep
+            assert rest == (b"" if head_only else body)
