@@ -1,11 +1,22 @@
 """What is remembered of heads, and what proxies may say."""
 
+import socket
+
 import pytest
 
 from preforkd.apps import wsgi
+from preforkd.config.settings import (
+    HttpSettings,
+    ListenSettings,
+    ProxySettings,
+    Settings,
+    TlsSettings,
+)
 from preforkd.http.forwarded import Trust
-from preforkd.http.head import Bounds
-from preforkd.worker.listener_context import ListenerContext
+from preforkd.http.head import Bounds, Budget
+from preforkd.worker.acceptor import Listener
+from preforkd.worker.listener_context import Endpoint, HttpListener, ListenerContext
+from tests.worker.certificate import CERTIFICATE, KEY
 
 BUILD = wsgi.environ_builder("localhost", "80", secure=False, threads=False)
 HEAD = b"GET /%b HTTP/1.1\r\nHost: h\r\n%b\r\n"
@@ -169,3 +180,98 @@ def test_a_body_that_is_too_large_is_for_the_reader_to_refuse():
     head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n"
     assert one.head_with_body(head % 2 + b"ab")
     assert one.head_with_body(head % 3 + b"abc") is None
+
+
+def test_where_a_body_fits_into_memory_to_the_byte():
+    """As large as the spool's threshold and no larger; a head of two kilobytes is kept, a larger one is not."""
+    one = ListenerContext(0, Bounds(spool=3), BUILD, probes={})
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n"
+    assert one.head_with_body(head % 3 + b"abc")
+    assert one.head_with_body(head % 4 + b"abcd") is None
+    for size, kept in ((2048, 1), (2049, 1)):
+        data = HEAD % (b"", b"X: " + b"a" * (size - len(HEAD % (b"", b"X: \r\n"))) + b"\r\n")
+        for _ in range(2):
+            one.cached_head(data)
+        assert len(one.heads) == kept
+
+
+def listener(address, settings, name="test"):
+    """Return the listener, and what its shell was asked to build for."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    endpoints, budget, trust = [], Budget(), Trust(settings.proxy.trusted)
+    with socket.create_server((address, 0), family=family) as sock:
+        port = sock.getsockname()[1]
+        made = HttpListener(
+            7,
+            Listener(name, sock),
+            settings,
+            lambda endpoint: endpoints.append(endpoint) or BUILD,
+            trust=trust,
+            budget=budget,
+        )
+    assert [(one.index, one.trusted) for one in made.contexts] == [(7, False), (7, True)]
+    assert all(one.bounds.budget is budget for one in made.contexts)
+    return made, (*endpoints, port)
+
+
+def test_a_listener_has_the_settings_of_its_name():
+    """TLS and the PROXY protocol are those of its entry, by its name or, without one, by its address."""
+    certificate = TlsSettings(certificate=CERTIFICATE, key=KEY)
+    entries = (
+        ListenSettings(name="secure", address="8443", tls=True),
+        ListenSettings(address="8000", proxy_protocol=True),
+    )
+    settings = Settings(listen=entries, tls=certificate)
+    for name, tls, proxied in (("secure", True, False), ("8000", False, True), ("x", False, False)):
+        made, (endpoint, port) = listener("127.0.0.1", settings, name)
+        assert (made.tls is not None, made.proxy_protocol) == (tls, proxied)
+        assert endpoint == Endpoint("127.0.0.1", str(port), tls)
+        assert not made.contexts[0].wildcard
+
+
+def test_a_listener_for_every_address():
+    """Its connections find out which one the client used; one of a Unix socket has none."""
+    for address in ("0.0.0.0", "::"):
+        made, (endpoint, port) = listener(address, Settings())
+        assert endpoint == Endpoint(address, str(port), secure=False)
+        assert [one.wildcard for one in made.contexts] == [True, True]
+    endpoints = []
+    with socket.socket(socket.AF_UNIX) as sock:
+        made = HttpListener(
+            0,
+            Listener("test", sock),
+            Settings(),
+            lambda endpoint: endpoints.append(endpoint) or BUILD,
+            trust=Trust(()),
+            budget=Budget(),
+        )
+    assert endpoints == [Endpoint("localhost", "80", secure=False)]
+    assert not made.contexts[0].wildcard
+
+
+def test_the_settings_of_http_hold_for_a_listener():
+    """The bounds, the probes, the prefix and what proxies report."""
+    http = HttpSettings(
+        max_line=512,
+        max_field=600,
+        max_header=1024,
+        max_fields=17,
+        max_body=1000,
+        spool=100,
+        healthy="/alive",
+        ready="/ready",
+        prefix="/shop",
+    )
+    proxy = ProxySettings(trusted=("10.0.0.0/8",), headers="x-forwarded", parameters=("for",))
+    made, _ = listener("127.0.0.1", Settings(http=http, proxy=proxy))
+    plain, trusted = made.contexts
+    bounds = plain.bounds
+    assert (bounds.max_line, bounds.max_field, bounds.max_header) == (512, 600, 1024)
+    assert (bounds.max_fields, bounds.max_body, bounds.spool) == (17, 1000, 100)
+    for path, probe in ((b"alive", "alive"), (b"ready", "ready"), (b"", "")):
+        assert plain.cached_head(HEAD % (path, b"")).probe == probe
+    assert plain.cached_head(HEAD % (b"x", FORWARDED)).template["SCRIPT_NAME"] == "/shop"
+    cached = trusted.cached_head(HEAD % (b"x", FORWARDED))
+    assert (cached.remote, cached.template["wsgi.url_scheme"]) == ("1.2.3.4", "http")
+    without = listener("127.0.0.1", Settings())[0].contexts[0]
+    assert without.cached_head(HEAD % (b"", b"")).probe == ""

@@ -218,10 +218,14 @@ class Ends:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.client = socket.create_connection(listener.getsockname(), timeout=20)
             sock, _ = listener.accept()
-        self.loop, self.protocol, self.told = Loop(), Recorder(keep=True), []
+        self.loop, self.protocol, self.reported = Loop(), Recorder(keep=True), []
         self.sock = Sock(fileno=sock.detach())
         self.transport = SocketTransport(
-            self.loop, self.sock, self.protocol, self.told.append, lambda: self.told.append("stays")
+            self.loop,
+            self.sock,
+            self.protocol,
+            self.reported.append,
+            lambda: self.reported.append("stays"),
         )
 
     def writable(self, room):
@@ -248,7 +252,7 @@ def test_a_connection_that_outlives_its_first_turn_is_polled(ends):
     assert not ends.loop.readers
     ends.transport.resume_reading()
     assert ends.loop.readers
-    assert ends.told == ["stays"]
+    assert ends.reported == ["stays"]
 
 
 def test_a_connection_that_ends_in_its_first_turn_is_never_polled(ends):
@@ -256,7 +260,7 @@ def test_a_connection_that_ends_in_its_first_turn_is_never_polled(ends):
     ends.transport.begin()
     ends.transport.close()
     ends.loop.turn()
-    assert (ends.told, ends.loop.readers) == ([], {})
+    assert (ends.reported, ends.loop.readers) == ([], {})
     assert ends.protocol.calls == ["connection_lost"]
     assert ends.sock.fileno() == -1
 
@@ -331,7 +335,7 @@ def test_an_oserror_of_a_signal_handler_is_no_error_of_the_connection(ends):
         ends.writable(6)
     ends.sock.error = error
     ends.transport.receive()
-    assert ends.told == [error]
+    assert ends.reported == [error]
     fresh = Ends()
     with fresh.client, fresh.sock:
         fresh.sock.error = error
