@@ -350,7 +350,7 @@ def test_a_request_for_a_zygote_that_is_refused_at_once(alone, pipe):
 
 
 def test_the_descriptors_of_an_acceptor(alone):
-    """Its epoll, its listeners and its two ends for wake-ups; a process that was forked closes all but the listeners."""
+    """Its epoll, listeners and two ends for wake-ups; a forked process closes all but the listeners."""
     epoll, listener, *wakes = alone.acceptor.descriptors()
     assert (epoll, listener, len(wakes)) == (
         alone.acceptor.epoll.fileno(),

@@ -26,6 +26,10 @@ def raised_by(code, module):
         ("import json; json.loads('{')", "shop", True),
         ("raise OSError(9, 'closed')", "preforkd.worker.wsgi.loop", False),
         ("import selectors; selectors.EpollSelector().register(-1, 1)", "preforkd", False),
+        ("raise OSError(9, 'closed')", "__main__", False),
+        ("raise OSError(9, 'closed')", "uvloop.loop", False),
+        ("raise OSError(9, 'closed')", "websockets.frames", False),
+        ("raise OSError(9, 'closed')", "msgspec.msgpack", False),
         ("raise KeyboardInterrupt", "preforkd.worker.wsgi.loop", True),
         ("raise SystemExit", "preforkd.worker.wsgi.loop", True),
     ],
@@ -53,6 +57,7 @@ def test_the_worker_leaves_for_the_application_only(caplog):
     interruption.retire_if_interrupted(late, acceptor, os.getpid())
     assert acceptor.retired == 1
     assert "late" in caplog.text
+    assert [record.name for record in caplog.records] == ["preforkd.app"]
     with pytest.raises(ZeroDivisionError):
         interruption.retire_if_interrupted(own, acceptor, os.getpid())
     with pytest.raises(ValueError, match="late"):

@@ -5,10 +5,17 @@ import tempfile
 
 import pytest
 
-from preforkd.config.settings import AccessLogSettings, HttpSettings, Settings
+from preforkd.config.settings import (
+    AccessLogSettings,
+    HttpSettings,
+    ListenSettings,
+    Settings,
+    TlsSettings,
+)
 from preforkd.errors import ConfigurationError, SystemFailure
 from preforkd.logs import access_log
-from preforkd.worker import preflight
+from preforkd.worker import preflight, tls
+from tests.worker.certificate import CERTIFICATE, KEY
 
 HTTP = ("wsgi", "asgi")
 
@@ -102,6 +109,25 @@ def test_a_directory_for_temporary_files_that_is_not_used_is_told(monkeypatch, t
 @pytest.mark.parametrize("kind", HTTP)
 def test_a_server_header_that_cannot_be_sent(kind):
     """The reader refuses it; should it come another way, no worker is started with it."""
-    with pytest.raises(ConfigurationError, match=r"http\.server"):
+    with pytest.raises(ConfigurationError, match=r"http\.server\b"):
         preflight.check(kind, Settings(http=HttpSettings(server="\u2713")))
     preflight.check("stream", Settings(http=HttpSettings(server="\u2713")))
+
+
+def test_the_directories_are_those_where_python_looks():
+    """Below what the environment names."""
+    assert set(preflight._SHARED) < set(tempfile._candidate_tempdir_list())
+    assert len(preflight._SHARED) == 3
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi", "stream"])
+def test_certificates_are_tried_where_a_listener_needs_them(kind, monkeypatch):
+    """With HTTP for ALPN where it is spoken; without such a listener they are not read."""
+    made = []
+    monkeypatch.setattr(tls, "server_context", lambda *given: made.append(given))
+    section = TlsSettings(certificate=CERTIFICATE, key=KEY)
+    preflight.check(kind, Settings(tls=section))
+    assert made == []
+    plain, secure = ListenSettings(address="8000"), ListenSettings(address="8443", tls=True)
+    preflight.check(kind, Settings(listen=(plain, secure), tls=section))
+    assert made == [(section, ()) if kind == "stream" else (section,)]
