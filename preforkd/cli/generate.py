@@ -136,10 +136,10 @@ def _scalar(field: Field) -> dict[str, Any]:
         # Editors take a bare 1.2 for a number.
         numbers = [float(choice) for choice in field.choices if re.fullmatch(r"\d+\.\d+", choice)]
         return {"enum": [*field.choices, *numbers]}
+    one = _TYPES.get(field.form, {"type": ["string", "null"]})
     if field.form is Form.INTEGER:
-        number = {"type": "integer", "minimum": field.ge, "maximum": field.le}
-        return {"anyOf": [number, {"enum": list(field.choices)}]} if field.choices else number
-    return _TYPES.get(field.form, {"type": ["string", "null"]})
+        one = {"type": "integer", "minimum": field.ge, "maximum": field.le}
+    return {"anyOf": [one, {"enum": list(field.choices)}]} if field.choices else one
 
 
 _TYPES: dict[Form, dict[str, Any]] = {

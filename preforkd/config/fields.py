@@ -184,4 +184,6 @@ def _form(plain: Any, unit: str | None) -> tuple[Form, msgspec.Meta | None, tupl
         return simple[origin], None, ()
     assert origin in {typing.Union, UnionType}
     number, words = get_args(plain)
+    if number is bool:
+        return Form.FLAG, None, get_args(words)
     return Form.INTEGER, _unwrap(number)[1], get_args(words)

@@ -246,12 +246,12 @@ class MemorySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 0
     refork: ReforkSettings = ReforkSettings()
     immortal: Annotated[
-        bool,
+        bool | Literal["auto"],
         declare(
             "Make all objects that exist before the first fork immortal, so that workers do not write to "
-            "shared pages merely by using them (CPython 3.12 and 3.13). These objects are never freed. The "
+            "shared pages merely by using them (CPython 3.12 to 3.15). These objects are never freed. The "
             "requests of app.warm_up are sent twice, and the code that they run is placed contiguously in "
-            "memory.",
+            "memory. auto: where the interpreter allows it; true: or do not start.",
             GENERATION,
         ),
     ] = False

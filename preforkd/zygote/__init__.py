@@ -13,18 +13,19 @@ if it returns.
 
 1. the standard library's modules are recorded (`preforkd.linux.unpatched`), since the application may
    monkey-patch them, and logging and the capture of output are configured, since it may log while it is imported;
-2. `heap.check`: a heap that cannot be immortal is refused before the application is imported in vain;
+2. `heap.can_be_immortal`: a heap that must be immortal and cannot is refused before the application is imported
+   in vain; with memory.immortal: auto it is only frozen;
 3. the application and its hooks are imported, the warm-up runs, then the hook ``zygote_loaded``;
 4. preforkd's own modules for this kind of application are imported (``preload``), after the application, which
    may replace modules that they import; then they get the unpatched modules back;
-5. with memory.immortal the warm-up runs a second time, and the code that it executes is copied to adjacent memory
-   (`code_layout`): what runs for the first time writes more than what runs again;
+5. if the heap is to be immortal the warm-up runs a second time, and the code that it executes is copied to
+   adjacent memory (`code_layout`): what runs for the first time writes more than what runs again;
 6. the application must not have closed the zygote's descriptors; logging is configured again, since the
    application may have changed it, and its handlers are flushed: each fork would write their buffers again;
 7. threads, connections and other objects that do not survive a fork are logged (`preforkd.linux.inventory`,
    `fork_hazards`);
 8. `heap.prepare`: garbage is collected, free blocks between live objects are filled (`padding`), `gc.freeze`
-   moves all objects out of the collector's reach, and with memory.immortal their reference counts are fixed
+   moves all objects out of the collector's reach, and if it is to be immortal their reference counts are fixed
    (`immortal`).  In this order: what is freed after the filling would leave new gaps, and what is allocated after
    the freeze is neither frozen nor immortal;
 9. the trial request (`app_check`) is answered by a worker that is forked for it only;

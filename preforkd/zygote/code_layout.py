@@ -24,8 +24,11 @@ from preforkd.zygote import padding
 
 _OWN = "preforkd."
 """The prefix of modules that workers execute and the warm-up may not have."""
-_HOLDERS = 3
-"""References to a code object while it is examined: the dictionary, the loop variable and the argument."""
+_HOLDERS = 3 if sys.version_info < (3, 14) else 2
+"""References to a code object while it is examined: the dictionary, the loop variable and the argument.
+
+From 3.14 on the argument is a borrowed reference, which is not counted.
+"""
 
 
 def group_hot_code(rerun: Callable[[], None]) -> int:

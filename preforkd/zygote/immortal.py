@@ -14,8 +14,11 @@ the immortal count from a file to 1024 objects, one pwritev(2) reads theirs into
 error (EFAULT) and not a crash.  The addresses are taken from a tuple of the objects.
 """
 
+import builtins
 import ctypes
+import functools
 import gc
+import logging
 import mmap
 import os
 import re
@@ -28,12 +31,28 @@ from itertools import chain, compress
 from types import CodeType
 from typing import Any
 
-from preforkd.linux import memory
+logger = logging.getLogger("preforkd.zygote")
 
-COUNT = 0xFFFFFFFF
-"""The reference count of an immortal object: CPython 3.12 and 3.13, 64 bits (Include/object.h)."""
-TESTED = ((3, 12), (3, 13))
-"""The versions with which this was tested; 3.14 has another layout."""
+COUNT = 0xFFFFFFFF if sys.version_info < (3, 14) else 3 << 30
+"""The reference count of an immortal object, 32 bits: Include/object.h, from 3.14 on Include/refcount.h.
+
+3.14 increments some counts without looking whether the object is immortal: all ones would become 0.
+"""
+TESTED = {(3, 12): 0, (3, 13): 0, (3, 14): 5, (3, 15): 0}
+"""The versions with which this was tested, and the first patch release of each.
+
+3.14.0 to 3.14.4 have an incremental garbage collector, which 3.14.5 replaced by the former one.
+"""
+_WRITTEN = COUNT if sys.version_info < (3, 14) else COUNT | 1 << 48
+"""What is written to the first 8 bytes of a mortal object, as `_Py_SetImmortal` does: from 3.14 on a flag, too.
+
+A reference on the stack of the interpreter to an object without this flag changes the count
+(pycore_stackref.h). A mortal object has no flags.
+"""
+_TUPLE_ITEMS = 24 if sys.version_info < (3, 14) else 32
+"""The offset of a tuple's items; from 3.14 on its hash is before them."""
+
+_unfreeze = gc.unfreeze
 
 _IOV_MAX = 1024
 _CHUNK = 64 * _IOV_MAX
@@ -42,8 +61,8 @@ _BATCH = 16 * 1024
 """Containers whose referents are requested together."""
 _HAVE_GC = 1 << 14
 """Py_TPFLAGS_HAVE_GC (Include/object.h)."""
-_IS_MORTAL = b"\0".rjust(256, b"\1")
-"""Translates the count's highest byte to whether the object is mortal: 0xFF is immortal."""
+_IS_MORTAL = b"\1" * 128 + b"\0" * 128
+"""Translates the count's highest byte to whether the object is mortal: its highest bit is not set."""
 
 
 def unsupported_reason() -> str:
@@ -54,18 +73,19 @@ def unsupported_reason() -> str:
 def _unsupported_reasons() -> Iterator[str]:
     name = sys.implementation.name
     version = ".".join(map(str, sys.version_info[:3]))
-    known = ", ".join(f"{major}.{minor}" for major, minor in TESTED)
+    known = ", ".join(f"{major}.{minor}.{patch}" for (major, minor), patch in TESTED.items())
     if name != "cpython":
         yield f"it needs CPython, this is {name}"
     if sys.version_info < (3, 12):
         yield f"it needs CPython 3.12 or later, this is {version}, which has no immortal objects"
-    if sys.version_info[:2] not in TESTED:
-        yield f"it was not tested with CPython {version}, only with {known}"
+    patch = TESTED.get(sys.version_info[:2])
+    if patch is None or sys.version_info[2:4] < (patch, "final"):
+        yield f"it was not tested with CPython {version}, only with {known} and their later patch releases"
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         yield "this CPython is free-threaded, and counts references in another way"
     if hasattr(sys, "gettotalrefcount") or hasattr(sys, "getobjects"):
         yield "this is a debug build of CPython, which counts all references"
-    if (object.__basicsize__, tuple.__basicsize__, sys.byteorder) != (16, 24, "little"):
+    if (object.__basicsize__, tuple.__basicsize__, sys.byteorder) != (16, _TUPLE_ITEMS, "little"):
         yield "the layout of objects differs from the tested one (64-bit, little-endian)"
     if _interpreters() != 1:
         yield "there are subinterpreters, whose objects cannot be found"
@@ -86,26 +106,42 @@ def immortalise() -> int:
     """Make every reachable object immortal; return the number of objects that were not before.
 
     The collector must be disabled, and `unsupported_reason` empty. Frozen objects (`gc.freeze`) are included,
-    and all are frozen afterwards. Raises OSError.
+    and all are frozen afterwards; `gc.unfreeze` has no effect from then on. Raises OSError.
     """
-    gc.unfreeze()
-    known = gc.get_objects()
-    gc.freeze()
-    with _counts() as counts:
-        traversal = _Traversal(counts)
-        for start in range(0, len(known), _CHUNK):
-            traversal.mark(tuple(known[start : start + _CHUNK]))
-        while known:
-            batch = known[-_BATCH:]
-            del known[-_BATCH:]
-            traversal.follow(batch)
+    gc.unfreeze = _unfreeze_without_effect
+    try:
+        # ctypes makes types here, before the list of objects is taken: see the last step.
+        with open_counts() as counts:
+            _unfreeze()
+            known = gc.get_objects()
+            gc.freeze()
+            traversal = _Traversal(counts)
+            for start in range(0, len(known), _CHUNK):
+                traversal.mark(tuple(known[start : start + _CHUNK]))
+            while known:
+                batch = known[-_BATCH:]
+                del known[-_BATCH:]
+                traversal.follow(batch)
         return traversal.marked
+    finally:
+        # The collector of 3.14 untracks an immortal object that is not frozen, and crashes if that is a weak
+        # reference with a callback: what was made meanwhile is frozen, too.
+        gc.freeze()
+
+
+@functools.cache  # one message for each process
+def _unfreeze_without_effect() -> None:
+    # A collection that visits immortal objects writes to all their pages. That of 3.14 may crash.
+    logger.warning(
+        "gc.unfreeze() has no effect: the heap is immortal, and must stay out of the garbage collector's reach; "
+        "memory.immortal: false lets the application call it"
+    )
 
 
 class _Traversal:
     """The traversal of the heap; ``marked`` is the number of objects that it made immortal."""
 
-    def __init__(self, counts: "_Counts") -> None:
+    def __init__(self, counts: "Counts") -> None:
         self.marked = 0
         self._counts = counts
         self._types = _TypeTable()
@@ -159,6 +195,9 @@ class _TypeTable(dict[int, int]):
         found = list(_HIDDEN_REFERENTS)
         if isinstance(array_type, type):
             found.append((array_type, lambda arrays: _of_arrays(arrays, array_type)))
+        frozen_dict: Any = getattr(builtins, "frozendict", None)  # 3.15; not a subclass of dict
+        if frozen_dict is not None:
+            found.append((frozen_dict, lambda dicts: _of_frozen_dicts(dicts, frozen_dict)))
         self._bases = [base for base, _ in found]
         self.hidden_referents: dict[int, Callable[[Iterable[Any]], Iterable[Any]]] = {
             number: extra for number, (_, extra) in enumerate(found, _CONTAINER + 1)
@@ -178,6 +217,10 @@ class _TypeTable(dict[int, int]):
 def _of_dicts(dicts: Iterable[Any]) -> Iterable[Any]:
     # tp_traverse of a dictionary does not visit the keys if all are strings.
     return chain.from_iterable(map(dict.keys, dicts))
+
+
+def _of_frozen_dicts(dicts: Iterable[Any], base: Any) -> Iterable[Any]:
+    return chain.from_iterable(map(base.keys, dicts))
 
 
 def _of_types(types: Iterable[Any]) -> Iterable[Any]:
@@ -231,15 +274,16 @@ _HIDDEN_REFERENTS: tuple[tuple[type, Callable[[Iterable[Any]], Iterable[Any]]], 
 
 
 @contextmanager
-def _counts() -> Iterator["_Counts"]:
-    counts = _Counts()
+def open_counts() -> Iterator["Counts"]:
+    """Yield what reads and writes reference counts; close it at the end."""
+    counts = Counts()
     try:
         yield counts
     finally:
         counts.close()
 
 
-class _Counts:
+class Counts:
     """Reads and writes the reference counts of many objects; see the module. memfd_create(2)."""
 
     def __init__(self) -> None:
@@ -249,13 +293,14 @@ class _Counts:
             function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_long]
             function.restype = ctypes.c_ssize_t
         self._ready = os.memfd_create("preforkd-counts", os.MFD_CLOEXEC)
-        os.write(self._ready, array("Q", [COUNT]) * _IOV_MAX)
+        os.write(self._ready, array("Q", [_WRITTEN]) * _IOV_MAX)
         self._seen = os.memfd_create("preforkd-seen", os.MFD_CLOEXEC)
         os.ftruncate(self._seen, 4 * _CHUNK)
         self._view = mmap.mmap(self._seen, 4 * _CHUNK)
         self._reading, self._writing = _Vector(4), _Vector(8)
 
     def close(self) -> None:
+        """Close the files."""
         self._view.close()
         os.close(self._seen)
         os.close(self._ready)
@@ -300,91 +345,10 @@ class _Vector:
 
     def aim(self, objects: tuple[Any, ...]) -> None:
         """Point the first entries at these objects."""
-        items = (id(objects) + tuple.__basicsize__) // 8
+        items = (id(objects) + _TUPLE_ITEMS) // 8
         count = len(objects)
         self._entries[0 : 2 * count : 2] = self._memory[items : items + count]
 
     def at(self, index: int) -> int:
         """Return the address of an entry."""
         return self._address + 16 * index
-
-
-# --- self-test ------------------------------------------------------------------------------------
-
-
-_TEST_OBJECTS = 8192
-"""Floats that are used: 32 bytes each, 64 pages in total."""
-
-
-def self_test() -> str:
-    """Test immortality in a forked child: return why it does not work here, empty if it does.
-
-    A child of that child uses as many immortal as mortal objects; the counts of the immortal ones must not
-    change, and their pages must stay shared. `unsupported_reason` must be empty. Raises OSError.
-    """
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read)
-        try:
-            verdict = _verify()
-        except BaseException as error:
-            verdict = repr(error)
-        os.write(write, (verdict or "holds").encode())
-        os._exit(0)
-    os.close(write)
-    with open(read, encoding="utf-8", errors="replace") as answers:
-        verdict = answers.read()
-    _, status = os.waitpid(child, 0)
-    if not verdict:
-        return f"the process of the self-test ended with {os.waitstatus_to_exitcode(status)}"
-    return "" if verdict == "holds" else verdict
-
-
-def _verify() -> str:
-    gc.disable()
-    immortal, mortal = ([float(number) for number in range(_TEST_OBJECTS)] for _ in range(2))
-    others = [
-        object(),
-        f"text {os.getpid()}",
-        {"key": 1},
-        (immortal, 2),
-        _verify,
-        type("New", (), {}),
-    ]
-    with _counts() as counts:
-        counts.write(tuple(immortal))
-        counts.write(tuple(others))
-        if any(counts.mortal(tuple(others))) or not all(counts.mortal(tuple(mortal))):
-            return "reference counts do not have the value that was written"
-    child = os.fork()
-    if child == 0:
-        os._exit(_use_and_measure(immortal, mortal, others))
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return _VERDICTS.get(code, f"a process that used immortal objects ended with {code}")
-
-
-_VERDICTS = {
-    0: "",
-    3: "the reference counts of immortal objects change",
-    4: "pages with immortal objects are written to when the objects are used",
-}
-
-
-def _use_and_measure(immortal: list[Any], mortal: list[Any], others: list[Any]) -> int:
-    objects = [*immortal, *others]
-    # Pages that any first use copies are copied by using the few objects, twice.
-    private = [_private_after_using(each) for each in (others, others, immortal, mortal)]
-    copies = [list(objects) for _ in range(3)]
-    copies.clear()
-    if any(sys.getrefcount(one) != COUNT for one in objects):
-        return 3
-    by_immortal, by_mortal = private[2] - private[1], private[3] - private[2]
-    return 4 if by_immortal * 4 > by_mortal else 0
-
-
-def _private_after_using(objects: list[Any]) -> int:
-    for _object in objects:
-        pass
-    return memory.usage().private

@@ -59,6 +59,7 @@ class LoadedApplication:
     """The sending and the receiving end of the handoff queue."""
     directory: str
     """The application's directory, without symbolic links."""
+    immortal_heap: bool
 
     def close(self) -> None:
         """Close all sockets, before this process exits."""
@@ -120,7 +121,7 @@ def from_worker(
     begun = time.monotonic()
     exit_handlers.flush_logging()
     try:
-        heap.prepare(immortal_heap=loaded.settings.memory.immortal)
+        _prepare_heap(loaded)
     except (PreforkdError, OSError) as caught:
         error = refused("the zygote", caught) if isinstance(caught, OSError) else caught
         _send(channel, messages.LoadFailed(error.failure()))
@@ -189,7 +190,7 @@ def _load(
         preload(loaded.kind, loaded.settings)
         unpatched_modules.restore()
         loading.refuse_greenlets(loaded.kind, loaded.settings, unpatched_modules)
-        if loaded.settings.memory.immortal:
+        if loaded.immortal_heap:
             entries, application = loaded.settings.app.warm_up, loaded.application
             prefix = loaded.settings.http.prefix
             code_layout.group_hot_code(lambda: warmup.repeat(entries, application, prefix))
@@ -200,7 +201,7 @@ def _load(
         logs.configure(loaded.settings.log.level, loaded.settings.log.target)
         exit_handlers.flush_logging()
         _warn_of_fork_hazards(before)
-        heap.prepare(immortal_heap=loaded.settings.memory.immortal)
+        _prepare_heap(loaded)
     except (PreforkdError, OSError) as caught:
         # Exceptions of the application have been converted to PreforkdError.
         error = refused("the zygote", caught) if isinstance(caught, OSError) else caught
@@ -286,7 +287,7 @@ def _load_order(
     handoff = (socks[-2], socks[-1]) if order.handoff else None
     count = len(order.listeners)
     listeners = list(zip(order.listeners, socks[:count], strict=True))
-    heap.check(immortal_heap=settings.memory.immortal)
+    immortal_heap = heap.can_be_immortal(settings.app.preload and settings.memory.immortal)
     directory = loader.prepare(settings.app.directory)
     application, found = None, Hooks()
     if settings.app.preload:
@@ -301,7 +302,13 @@ def _load_order(
         title,
         handoff,
         directory,
+        immortal_heap,
     )
+
+
+def _prepare_heap(loaded: LoadedApplication) -> None:
+    required = loaded.settings.memory.immortal is True
+    heap.prepare(immortal_heap=loaded.immortal_heap, required=required)
 
 
 def _warn_of_fork_hazards(before: Descriptors) -> None:

@@ -225,7 +225,8 @@ def test_flags_are_words(word):
     assert settings.memory.immortal is (word.lower() in {"true", "yes", "on"})
     for other in ("1", "y", "maybe"):
         (problem,) = read(f"memory: {{immortal: {other}}}")[1]
-        assert f"'{other}' is given; expected true or false" in problem
+        assert f"'{other}' is given; expected true or false, or auto" in problem
+    assert read("memory: {immortal: auto}")[0].memory.immortal == "auto"
 
 
 @pytest.mark.parametrize("text", ["+3", "3", "003"])

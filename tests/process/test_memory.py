@@ -51,7 +51,7 @@ def test_what_the_fork_would_share_is_named(service, tmp_path):
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="this interpreter has immortal objects")
 def test_an_immortal_heap_on_311_is_refused_and_harms_nobody(service, tmp_path):
-    """A start ends with the administrator's status; a reload fails, and the old workers serve on."""
+    """A start ends with the administrator's status, a reload fails; with auto both serve with a frozen heap."""
     port = free_port()
     text = f"app:\n  target: wsgi:echo:application\n  directory: {HERE}\nlisten: 127.0.0.1:{port}\n"
     service.start("--config", str(service.configure(text)))
@@ -61,19 +61,24 @@ def test_an_immortal_heap_on_311_is_refused_and_harms_nobody(service, tmp_path):
     assert (
         "memory.immortal: the heap cannot be made immortal: it needs CPython 3.12" in answer.stderr
     )
-    assert "leave memory.immortal out" in answer.stderr
+    assert "set memory.immortal to auto" in answer.stderr
     assert b"200 OK" in ask(("127.0.0.1", port))
+    service.configure(text + "memory: {immortal: auto}\n")
+    assert service.control("reload").returncode == 0
+    assert "the heap is frozen, not immortal (memory.immortal: auto" in service.log
     assert service.stop() == 0
+    service.configure(text + "memory: {immortal: true}\n")
     service.start("--config", str(service.config), ready=False)
     assert service.wait() == 78
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="this interpreter has no immortal objects")
-def test_an_immortal_heap_serves_and_says_so(service, tmp_path):
+@pytest.mark.parametrize("value", ["true", "auto"])
+def test_an_immortal_heap_serves_and_says_so(service, tmp_path, value):
     """Workers answer, are replaced, and end as ever; the log tells how many objects there are."""
     port = free_port()
     text = f"app:\n  target: wsgi:echo:application\n  directory: {HERE}\nlisten: 127.0.0.1:{port}\n"
-    service.start("--config", str(service.configure(text + "memory: {immortal: true}\n")))
+    service.start("--config", str(service.configure(f"{text}memory: {{immortal: {value}}}\n")))
     for _ in range(2):
         assert b"200 OK" in ask(("127.0.0.1", port))
         assert service.control("reload", "--fresh").returncode == 0

@@ -33,8 +33,10 @@ def run(python: str, code: str, *arguments: str) -> str:
 @functools.cache
 def suitable() -> list[str]:
     """Return the interpreters, one of each version."""
-    named = (shutil.which(name) for name in ("python3.12", "python3.13"))
-    kept = Path.home().glob(".pyenv/versions/3.1[23].*/bin/python3")
+    named = (
+        shutil.which(name) for name in ("python3.12", "python3.13", "python3.14", "python3.15")
+    )
+    kept = Path.home().glob(".pyenv/versions/3.1[2-5].*/bin/python3")
     found: dict[str, str] = {}
     for python in (sys.executable, *filter(None, named), *map(str, kept)):
         code = _STANDIN + "print('%d.%d' % sys.version_info[:2]);" + _REFUSAL
