@@ -126,7 +126,7 @@ def _in_kind(settings: Settings, kind: ApplicationKind) -> Iterator[Contradictio
 
 def _without_preload(settings: Settings) -> Iterator[Contradiction]:
     hint = "remove it, or app.preload: false"
-    if settings.memory.immortal:
+    if settings.memory.immortal is True:
         message = "app.preload is false: no object of the application exists before the fork"
         yield Contradiction("memory.immortal", message, hint)
     if settings.memory.refork.after:
