@@ -218,6 +218,7 @@ def _overrides(options: Options) -> dict[str, str | list[str]]:
         "listen": options.listen,
         "workers.count": options.workers,
         "log.level": options.level,
+        "app.watch": options.watch,
     }
     return {setting: value for setting, value in given.items() if value is not None}
 
@@ -323,6 +324,12 @@ def _add_setting_options(parser: "argparse.ArgumentParser") -> None:
     )
     parser.add_argument(
         "--python", metavar="EXE", help="interpreter of the application (app.python)"
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_const",
+        const="true",
+        help="reload when a file of the application or the configuration changes (app.watch)",
     )
     parser.add_argument(
         "--log-level", dest="level", metavar="LEVEL", help="lowest level that is logged (log.level)"

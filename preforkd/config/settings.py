@@ -90,6 +90,15 @@ class AppSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             GENERATION,
         ),
     ] = True
+    watch: Annotated[
+        bool,
+        declare(
+            "For development: reload when a file below the application's directory, or the configuration, "
+            "changes. Hidden directories, virtual environments, caches, logs, databases and what "
+            "editors write are ignored; symbolic links to directories are not followed.",
+            LIVE,
+        ),
+    ] = False
     environment: Annotated[
         dict[str, str],
         declare(

@@ -23,15 +23,15 @@ this order:
    client, STATUS, the process title. They come last, because they must be true: READY=1 is sent after the
    workers were ordered to serve.
 
-**A reload.** (1) SIGHUP or the control socket calls `Reloads.request`; requests that arrive while one runs
-are merged into one that follows. (2) The configuration is read and checked by another process, awaited in a
-thread. (3) If only live settings changed, they are adopted, and that is all. (4) Otherwise
-`Listeners.propose` binds what is new and keeps what is open, and a candidate generation is started: its zygote
-is executed, loads the application, answers the trial request, and forks workers. (5) When enough of them are
-ready, the policy promotes the candidate: its workers are ordered to serve, those of the old generation to
-drain. (6) `Listeners.commit` closes what is no longer wanted, the settings are adopted, clients are answered.
-A failure in steps 2 to 5 ends in `_roll_back`: the candidate's processes are killed, its new sockets closed,
-and nothing that was serving has been touched.
+**A reload.** (1) SIGHUP, the control socket or, with ``app.watch``, `file_watch` calls `Reloads.request`;
+requests that arrive while one runs are merged into one that follows. (2) The configuration is read and
+checked by another process, awaited in a thread. (3) If only live settings changed, they are adopted, and that
+is all. (4) Otherwise `Listeners.propose` binds what is new and keeps what is open, and a candidate generation
+is started: its zygote is executed, loads the application, answers the trial request, and forks workers. (5)
+When enough of them are ready, the policy promotes the candidate: its workers are ordered to serve, those of
+the old generation to drain. (6) `Listeners.commit` closes what is no longer wanted, the settings are adopted,
+clients are answered. A failure in steps 2 to 5 ends in `_roll_back`: the candidate's processes are killed,
+its new sockets closed, and nothing that was serving has been touched.
 
 **Children.** `pool` holds a handle for each. Zygotes are executed by the master; workers are forked by a
 zygote through an intermediate process that exits, and become children of the master because it is their

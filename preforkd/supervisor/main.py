@@ -4,6 +4,7 @@ import faulthandler
 import logging
 import os
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from preforkd.config.configuration import Configuration
 from preforkd.config.settings import Settings
@@ -17,8 +18,12 @@ from preforkd.linux.sd_notify import Notifier
 from preforkd.logs import logs
 from preforkd.loop import Loop
 from preforkd.supervisor import signals
+from preforkd.supervisor.children import with_absolute_paths
 from preforkd.supervisor.listeners import Listeners
 from preforkd.supervisor.master import Master
+
+if TYPE_CHECKING:
+    from preforkd.supervisor.file_watch import FileWatch
 
 logger = logging.getLogger("preforkd.master")
 
@@ -69,6 +74,7 @@ def _run(
         if pressure is not None:
             loop.add_reader(pressure.fileno(), _memory_pressure, master, pressure)
         server = _open_control(loop, master, configuration.settings, environ)
+        _follow_files(loop, master)
         master.start()
         loop.run()
     finally:
@@ -85,6 +91,27 @@ def _run(
 def _memory_pressure(master: Master, pressure: PressureWatch) -> None:
     pressure.acknowledge()
     master.on_memory_pressure()
+
+
+def _follow_files(loop: Loop, master: Master) -> None:
+    # Before the start: a file may be saved while it is loaded.
+    watch: FileWatch | None = None
+    home = environment.working_directory(os.environ)
+
+    def update(settings: Settings) -> None:
+        nonlocal watch
+        if watch is None and settings.app.watch:
+            from preforkd.supervisor import file_watch  # noqa: PLC0415 - for development only
+
+            watch = file_watch.FileWatch(
+                loop, lambda fresh: master.reload(lambda _answer: None, fresh=fresh)
+            )
+        if watch is not None:
+            directory = with_absolute_paths(settings, home).app.directory
+            watch.update(directory if settings.app.watch else None, master.configuration.path)
+
+    master.on_commit.append(update)
+    update(master.settings)
 
 
 def _open_control(
@@ -106,8 +133,8 @@ def _open_control(
         )
         return None
     logger.info("control socket: %s", path)
-    master.on_commit = lambda changed: server.set_access(
-        changed.control.mode, changed.control.group
+    master.on_commit.append(
+        lambda changed: server.set_access(changed.control.mode, changed.control.group)
     )
     return server
 

@@ -96,7 +96,7 @@ class Master:
         self.pool = Pool(self.loop, self.feed, self._activity_resumed)
         self.pool.on_overdue_stacks = self._log_overdue_stacks
         self.pool.on_late_stacks = self._log_late_stacks
-        self.on_commit: Callable[[Settings], None] = lambda _settings: None
+        self.on_commit: list[Callable[[Settings], None]] = []
         """Called with the settings whenever live ones may have changed."""
         self._read = read
         self._environment = environment
@@ -609,7 +609,8 @@ class Master:
                 proven=True,
             )
             self.pool.launches[current.generation] = known
-        self.on_commit(settings)
+        for each in self.on_commit:
+            each(settings)
 
     def _roll_back(self) -> None:
         candidate, self._candidate = self._candidate, None

@@ -33,6 +33,8 @@ def test_config_shows_the_options(capsys):
     shown = capsys.readouterr().out
     assert ":80, :81" in shown
     assert "wsgi:a:b" in shown
+    assert preforkd.main(["config", "--watch"]) == 0
+    assert ["app.watch", "true", "--watch"] in map(str.split, capsys.readouterr().out.splitlines())
     assert preforkd.main(["config", "--workers", "x"]) == 78
     assert "--workers: workers.count: 'x' is given" in capsys.readouterr().err
 

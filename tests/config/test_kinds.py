@@ -22,6 +22,7 @@ SETTINGS = {
     "app.directory": (ALL, "/srv"),
     "app.python": (ALL, "/srv/bin/python"),
     "app.preload": (ALL, False),
+    "app.watch": (ALL, True),
     "app.environment": (ALL, {"A": "b"}),
     "app.warm_up": (ALL, ["a:b"]),
     "app.warm_up_required": (ALL, True),

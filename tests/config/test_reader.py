@@ -76,7 +76,7 @@ def test_keys_without_a_value_keep_the_defaults():
     [
         ("wrokers: 3", "f:1:1: wrokers: unknown setting (did you mean workers?)"),
         ("drain: 3", "f:1:1: drain: unknown setting (it exists as timeouts.drain)"),
-        ("app: {xyz: 3}", "f:1:7: app.xyz: unknown setting (settings here: target, directory, python, preload, environment, warm_up, warm_up_required, check)"),
+        ("app: {xyz: 3}", "f:1:7: app.xyz: unknown setting (settings here: target, directory, python, preload, watch, environment, warm_up, warm_up_required, check)"),
         ("workers: yes", "f:1:10: workers: 'yes' is given; expected a whole number from 1 to 1024, or auto"),
         ("workers: aut", "f:1:10: workers: 'aut' is given; expected a whole number from 1 to 1024, or auto (did you mean auto?)"),
         ("workers: 0", "f:1:10: workers: 0 is out of range; expected a whole number from 1 to 1024, or auto"),
