@@ -323,7 +323,9 @@ def _add_setting_options(parser: "argparse.ArgumentParser") -> None:
         "--directory", metavar="DIR", help="directory of the application (app.directory)"
     )
     parser.add_argument(
-        "--python", metavar="EXE", help="interpreter of the application (app.python)"
+        "--python",
+        metavar="EXE",
+        help="interpreter or virtual environment of the application (app.python)",
     )
     parser.add_argument(
         "--watch",

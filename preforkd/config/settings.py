@@ -73,8 +73,8 @@ class AppSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     python: Annotated[
         str,
         declare(
-            "Python interpreter that loads the application, for example /srv/site/.venv/bin/python. Empty: "
-            "the interpreter that runs preforkd.",
+            "Python interpreter that loads the application, 3.11 or newer, or the directory of its virtual "
+            "environment: /srv/site/.venv. Empty: the interpreter that runs preforkd.",
             GENERATION,
         ),
     ] = ""

@@ -16,9 +16,8 @@ from preforkd.errors import Blame, Failure
 from preforkd.ipc import messages
 from preforkd.ipc.channel import ChannelClosedError, MalformedMessageError
 from preforkd.linux import process, stacks
-from preforkd.supervisor import children
+from preforkd.supervisor import children, interpreter
 from preforkd.supervisor.children import Launch, ZygoteHandle
-from preforkd.supervisor.pool import not_executable, unusable
 
 _EXIT_TIMEOUT = 5.0
 """Seconds that the zygote has for its exit handlers, which remove what the application created."""
@@ -36,7 +35,7 @@ def check_application(configuration: Configuration, environment: dict[str, str])
     try:
         zygote = children.new_zygote(1, launch)
     except OSError as error:
-        return not_executable(settings, error)
+        return interpreter.not_executable(settings, error)
     pidfd = zygote.pidfd
     try:
         try:
@@ -49,8 +48,8 @@ def check_application(configuration: Configuration, environment: dict[str, str])
             return Failure(Blame.APPLICATION, reason, detail)
         if not reported:
             report = _wait(pidfd, settings.timeouts.start)
-            if report is not None and report.code == children.UNUSABLE_INTERPRETER:
-                return unusable(settings)
+            if report and (unusable := interpreter.failure_of(settings, report.code)):
+                return unusable
             how = report.describe() if report else f"nothing in {settings.timeouts.start:g} s"
             return Failure(Blame.APPLICATION, f"loading the application ended with: {how}")
         return failure

@@ -19,6 +19,7 @@ from preforkd.ipc import handoff, messages, slots
 from preforkd.ipc.channel import CHANNEL_DESCRIPTOR, STACKS_DESCRIPTOR, Channel, pair
 from preforkd.ipc.ratelimit import RateLimit
 from preforkd.linux import backlog, process
+from preforkd.supervisor import interpreter
 from preforkd.supervisor.child_output import Output
 
 _ROOM = 160
@@ -33,14 +34,11 @@ for each sample."""
 _COUNTED = 64
 """Largest number of handed-off connections that is counted; an elastic pool grows by fewer per step."""
 
-UNUSABLE_INTERPRETER = 97
-"""Exit status of a zygote whose interpreter cannot import preforkd's libraries."""
-
-_LIBRARIES = ("msgspec",)
-"""Third-party libraries that a zygote and its workers import."""
-
 _BOOTSTRAP = f"""\
 import sys
+if sys.version_info < (3, 11):
+    sys.stderr.write('preforkd: %s is Python %d.%d\\n' % ((sys.executable,) + sys.version_info[:2]))
+    sys.exit({interpreter.TOO_OLD})
 if sys.path[:1] == ['']:
     del sys.path[0]
 home = sys.argv[1]
@@ -48,17 +46,21 @@ sys.path.insert(0, home)
 try:
     from preforkd.cli import import_fallback
     if not import_fallback.__file__.startswith(home + '/'):
-        raise ImportError(f'preforkd is no longer in {{home}}')
+        raise ImportError('preforkd is no longer in ' + home)
     sys.path.remove(home)
-    import_fallback.install(dict(zip({_LIBRARIES}, sys.argv[2].split(':'))))
+    import_fallback.install(dict(zip({interpreter.LIBRARIES}, sys.argv[2].split(':'))))
     sys.argv[:] = ['preforkd']
     from preforkd.cli.zygote import main
 except Exception as error:
-    sys.stderr.write(f'preforkd: {{sys.executable}}: {{error!r}}\\n')
-    sys.exit({UNUSABLE_INTERPRETER})
+    sys.stderr.write('preforkd: %s: %r\\n' % (sys.executable, error))
+    ours = {tuple(sys.version_info[:2])}
+    sys.exit({interpreter.UNUSABLE} if sys.version_info[:2] == ours else {interpreter.OTHER_VERSION})
 main()
 """
-"""How another interpreter finds this preforkd and, after its own path, the libraries it needs."""
+"""How another interpreter finds this preforkd and, after its own path, the libraries it needs.
+
+Written so that Python 2 can parse it, too, and report its version.
+"""
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -213,7 +215,7 @@ def execute_zygote(
 
 def new_zygote(zygote: int, launch: Launch, output: Output | None = None) -> ZygoteHandle:
     """Execute a zygote for a generation and return its handle. Raises OSError; no child is left."""
-    python = launch.settings.app.python or sys.executable
+    python = interpreter.executable(launch.settings)
     theirs = output.child_ends if output is not None else ()
     memory = slots.create(f"preforkd-zygote-{launch.generation}")
     slot_memory = slots.SlotReader(memory)
@@ -247,7 +249,7 @@ def _outputs(output: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 def _library_paths() -> list[str]:
     # Return where those libraries are installed for this interpreter; empty if they are not.
-    specs = [PathFinder.find_spec(name) for name in _LIBRARIES]
+    specs = [PathFinder.find_spec(name) for name in interpreter.LIBRARIES]
     return [_root_of(spec.origin) if spec and spec.origin else "" for spec in specs]
 
 

@@ -6,12 +6,10 @@ child of the master.
 """
 
 import contextlib
-import errno
 import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -19,7 +17,6 @@ import msgspec
 from msgspec.structs import replace
 
 from preforkd.background import run_in_thread
-from preforkd.config.settings import Settings
 from preforkd.core import events as ev
 from preforkd.core.recycling import spread
 from preforkd.core.text import LINE_LIMIT, presentable, printable
@@ -33,7 +30,7 @@ from preforkd.ipc.channel import (
 )
 from preforkd.linux import cgroup, process, stacks
 from preforkd.loop import Loop
-from preforkd.supervisor import children, installed_code
+from preforkd.supervisor import children, installed_code, interpreter
 from preforkd.supervisor.child_output import Outputs, discard
 from preforkd.supervisor.children import Launch, WorkerHandle, ZygoteHandle
 from preforkd.supervisor.refork import PendingReforks
@@ -43,7 +40,6 @@ logger = logging.getLogger("preforkd.master")
 
 _REJECTIONS_LOGGED = 10
 """Number of rejected messages that are logged per child."""
-_SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _MESSAGES_A_TURN = 16
 """Messages that are read from one child per turn, so that the others are not delayed."""
 
@@ -229,7 +225,9 @@ class Pool:
             handle = children.new_zygote(action.zygote, launch, output)
         except OSError as error:
             discard(output)
-            self._report(ev.ZygoteFailed(action.zygote, not_executable(launch.settings, error)))
+            self._report(
+                ev.ZygoteFailed(action.zygote, interpreter.not_executable(launch.settings, error))
+            )
             return
         self._zygotes[action.zygote] = handle
         settings = launch.settings
@@ -320,8 +318,8 @@ class Pool:
         os.close(handle.pidfd)
         del self._zygotes[handle.zygote]
         launch = self.launches.get(handle.generation)
-        if report.code == children.UNUSABLE_INTERPRETER and launch is not None:
-            self._report(ev.ZygoteFailed(handle.zygote, unusable(launch.settings)))
+        if launch and (unusable := interpreter.failure_of(launch.settings, report.code)):
+            self._report(ev.ZygoteFailed(handle.zygote, unusable))
         elif report.code and not handle.reported and installed_code.changed():
             reason = f"the zygote exited before it loaded the application: {report.describe()}"
             failure = Failure(Blame.SYSTEM, reason, hint=installed_code.HINT)
@@ -430,7 +428,7 @@ class Pool:
         try:
             return process.open_child(pid)
         except OSError as error:
-            if error.errno in _SHORTAGES:
+            if error.errno in interpreter.SHORTAGES:
                 raise
             return None
 
@@ -731,42 +729,6 @@ def _end_if_it_sent_descriptors(
         logger.error("%s sent file descriptors to the master; killed", handle.name)
         if handle.pidfd is not None:
             process.send_signal(handle.pidfd, signal.SIGKILL)
-
-
-def not_executable(settings: Settings, error: OSError) -> Failure:
-    """Return the failure of an interpreter that cannot be executed."""
-    python = settings.app.python or sys.executable
-    if error.errno in _SHORTAGES:
-        return Failure(
-            Blame.SYSTEM,
-            f"cannot start the zygote: {error.strerror}",
-            hint=shortage(error) or "TasksMax= and the ulimits of the service limit its processes",
-        )
-    if error.errno == errno.E2BIG:
-        return Failure(
-            Blame.CONFIGURATION,
-            "the environment of the application is larger than the system allows (execve(2))",
-            hint="it consists of the service's (Environment=, EnvironmentFile=) and of app.environment",
-        )
-    blame = Blame.CONFIGURATION if settings.app.python else Blame.SYSTEM
-    return Failure(
-        blame,
-        f"app.python: {python} cannot be executed: {error.strerror}",
-        hint="name an existing Python interpreter, 3.11 or newer",
-    )
-
-
-def unusable(settings: Settings) -> Failure:
-    """Return the failure of an interpreter that cannot import preforkd's libraries."""
-    python = settings.app.python or sys.executable
-    if installed_code.changed():
-        reason = f"{python} cannot import preforkd any more; the log has its error"
-        return Failure(Blame.SYSTEM, reason, hint=installed_code.HINT)
-    return Failure(
-        Blame.CONFIGURATION,
-        f"app.python: {python} cannot import preforkd's libraries; the log has its error",
-        hint=f"{python} -m pip install preforkd, of this same version",
-    )
 
 
 _PERFORM: dict[type, Callable[[Pool, Any], None]] = {

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 
 import pytest
 
@@ -99,18 +98,6 @@ def test_a_zygote_is_asked_for_workers_by_its_channel(listener):
     finally:
         handle.channel.close()
         os.close(handle.pidfd)
-
-
-@pytest.mark.process
-def test_a_python_without_our_libraries_says_so_by_its_status(tmp_path, capfd):
-    """What another interpreter cannot import ends it with a status of its own."""
-    (tmp_path / "msgspec.py").write_text("raise ImportError('none here')\n")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    pid, channel = children.execute_zygote(sys.executable, environment)
-    _, status = os.waitpid(pid, 0)
-    channel.close()
-    assert os.waitstatus_to_exitcode(status) == children.UNUSABLE_INTERPRETER
-    assert "none here" in capfd.readouterr().err
 
 
 def test_a_worker_is_asked_for_a_zygote_over_its_channel():

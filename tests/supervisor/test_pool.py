@@ -1,19 +1,18 @@
 """Messages of children, and actions that fail; the rest is proven with real processes."""
 
 import contextlib
-import errno
 import os
 from types import SimpleNamespace
 
 import pytest
 
-from preforkd.config.settings import AppSettings, Settings
+from preforkd.config.settings import Settings
 from preforkd.core import events as ev
 from preforkd.errors import Blame
 from preforkd.ipc import messages, slots
 from preforkd.supervisor import children
 from preforkd.supervisor.children import Launch
-from preforkd.supervisor.pool import Pool, not_executable
+from preforkd.supervisor.pool import Pool
 from preforkd.supervisor.sampler import PoolSample
 from tests.supervisor.test_notify import Loop
 
@@ -104,12 +103,3 @@ def test_a_stopped_worker_has_the_others_look_for_what_it_was_woken_for(pool, mo
     pool._note_stops()
     assert pool.facts == [ev.WorkerStopped(1, True)]
     assert sent == [(1, messages.Heartbeat()), (2, messages.Heartbeat())]
-
-
-def test_an_environment_that_is_too_large_is_named():
-    """Not the interpreter, which is there."""
-    failure = not_executable(
-        Settings(app=AppSettings(python="/bin/x")), OSError(errno.E2BIG, "too long")
-    )
-    assert failure.reason.startswith("the environment of the application is larger")
-    assert "app.environment" in failure.hint
