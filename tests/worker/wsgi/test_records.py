@@ -1,5 +1,7 @@
 """The access log's records: when each is logged, and with how many bytes."""
 
+import time
+
 from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST
 from preforkd.worker.wsgi.records import Records
 from tests.worker.wsgi.connecting import GET, POST, connected
@@ -85,3 +87,38 @@ def test_without_a_log_nothing_is_recorded():
         records.flush()
         assert sent == [1]
         assert connection.record is None
+
+
+def test_an_overdue_request_is_logged_and_written_at_once(monkeypatch):
+    """This process ends next. Its time is that since its beginning."""
+    log = Log()
+    monkeypatch.setattr(time, "monotonic", lambda: 107.5)
+    with connected() as (connection, _):
+        connection.engine.receive(GET)
+        assert connection.take_request()
+        Records(log).overdue(connection, connection.request.cached, 504, 12, 100.0)
+        Records(None).overdue(connection, connection.request.cached, 504, 12, 100.0)
+    (one,) = log
+    assert (one.remote, one.status, one.length, one.seconds) == ("192.0.2.1", 504, 12, 7.5)
+    assert log.flushed == 1
+
+
+def test_a_refusal_that_is_kept_is_logged_when_it_is_sent():
+    """Or when its connection ends: with what was sent of it. A refusal takes no time."""
+    log = Log()
+    records = Records(log)
+    with connected() as (connection, _):
+        connection.engine.receive(b"GET / nonsense")
+        connection.outbox.sent = 7  # of an earlier answer
+
+        def send():
+            connection.outbox._keep(b"refusal")
+            return 7
+
+        records.refused(connection, 400, send)
+        assert log == []
+        records.sent(connection)
+        records.sent(connection)
+    assert [(one.status, one.length, one.seconds) for one in log] == [
+        (CLIENT_CLOSED_REQUEST, 0, 0.0)
+    ]

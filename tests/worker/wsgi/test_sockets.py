@@ -25,3 +25,4 @@ def test_nodelay_is_for_tcp_only():
     set_nodelay(sock)
     with socket.socket(socket.AF_UNIX) as sock:
         set_nodelay(sock)
+    set_nodelay(object())  # with TLS, it was set before the handshake

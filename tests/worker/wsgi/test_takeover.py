@@ -1,6 +1,7 @@
 """The takeover thread: which thread runs the loop while the application blocks the worker."""
 
 import math
+import os
 import threading
 import time
 
@@ -40,6 +41,9 @@ def test_there_is_no_thread_before_there_is_work(worker):
     assert worker.takeover._thread is None
     assert worker.takeover.arm_at <= time.monotonic()
     assert worker.takeover.descriptors() == ()
+    assert not worker.takeover.active
+    assert not worker.takeover.return_requested
+    worker.takeover.end()  # has no effect
 
 
 def test_the_loop_is_run_during_a_long_call_and_given_back(worker):
@@ -52,6 +56,7 @@ def test_the_loop_is_run_during_a_long_call_and_given_back(worker):
     assert takeover.active
     assert not takeover.loop_lock.acquire(blocking=False)
     takeover.reacquire()
+    assert not takeover.active
     assert not takeover.return_requested
     assert takeover.loop_lock._is_owned()
 
@@ -76,6 +81,7 @@ def test_the_thread_touches_nothing_while_the_main_thread_runs_the_loop(worker):
     assert fired.acquire(timeout=TIMEOUT)
     assert not fired.acquire(timeout=0.1)
     assert not worker.taken_over.acquire(blocking=False)
+    assert not takeover.loop_lock.waited
     takeover.loop_lock = lock
     takeover.arm(time.monotonic())
     takeover.loop_lock.release()
@@ -88,8 +94,10 @@ class Counted:
 
     def __init__(self, lock, attempts):
         self._lock, self._attempts = lock, attempts
+        self.waited = False
 
     def acquire(self, blocking=True):
+        self.waited = self.waited or blocking
         self._attempts.release()
         return self._lock.acquire(blocking=blocking)
 
@@ -114,7 +122,9 @@ def test_without_a_thread_connections_wait_and_that_is_logged_once(worker, monke
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refused)
+    before = len(os.listdir("/proc/self/fd"))
     worker.takeover.arm(time.monotonic())
+    assert len(os.listdir("/proc/self/fd")) == before
     assert worker.takeover.arm_at == math.inf
     assert "connections wait while the application runs" in caplog.text
     assert worker.takeover.descriptors() == ()
@@ -123,3 +133,37 @@ def test_without_a_thread_connections_wait_and_that_is_logged_once(worker, monke
 def test_where_it_is_of_no_use_it_is_never_due():
     """There is no other worker that could be given a request."""
     assert Takeover(lambda: None, lambda: None, enabled=False).arm_at == math.inf
+
+
+def test_the_timer_is_moved_at_most_every_5_ms(worker):
+    """A turn of the loop costs no system call between; the thread does not hold up the worker's exit."""
+    worker.takeover.arm(100.0)
+    assert worker.takeover.arm_at == pytest.approx(100.005)
+    (thread,) = (one for one in threading.enumerate() if one.name == "preforkd-takeover")
+    assert thread.daemon
+    worker.takeover.end()
+    assert not thread.is_alive()
+    assert worker.takeover.arm_at <= time.monotonic()
+    assert worker.takeover.enabled
+
+
+def test_an_exception_of_a_signal_handler_does_not_lose_the_lock(worker, monkeypatch, caplog):
+    """Also one that is raised while the lock is taken back."""
+    takeover, left = worker.takeover, [KeyboardInterrupt, KeyError]
+    takeover.arm(time.monotonic())
+    takeover.loop_lock.release()
+    assert worker.taken_over.acquire(timeout=TIMEOUT)
+
+    def wake():
+        if left:
+            raise left.pop()("in a handler")
+        worker.woken.set()
+
+    monkeypatch.setattr(takeover, "_wake", wake)
+    takeover.reacquire_after_exception()
+    assert takeover.loop_lock._is_owned()
+    assert not takeover.return_requested
+    assert caplog.text.count("another exception in a signal handler") == 2
+    takeover.return_requested = True  # the exception was raised behind its acquisition
+    takeover.reacquire_after_exception()
+    assert not takeover.return_requested
