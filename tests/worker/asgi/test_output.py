@@ -1,9 +1,11 @@
 """What is logged of an answer, and when: the access log of an ASGI server."""
 
+import asyncio
 import json
 import socket
 import struct
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +14,9 @@ from preforkd.config.settings import (
     HttpSettings,
     Settings,
 )
+from preforkd.http.head import RequestHead
+from preforkd.logs.access_log import CLIENT_CLOSED_REQUEST, CompletedRequest
+from preforkd.worker.asgi.output import Output
 from tests.worker.asgi.applications import (
     CLOSE,
     GET,
@@ -122,3 +127,129 @@ def test_clients_that_disconnect_in_the_access_log(tmp_path):
         assert logged_requests(target, 4)[3] == (200, 30_000_000, "GET", "/big")
         worker.ask(b"HEAD /big HTTP/1.1\r\nHost: h\r\n" + CLOSE + b"\r\n")
         assert logged_requests(target, 5)[4] == (200, 0, "HEAD", "/big")
+
+
+class Transport:
+    """A transport whose client has acknowledged ``acked`` bytes; it is its own socket."""
+
+    family = socket.AF_INET
+
+    def __init__(self):
+        self.written, self.acked, self.buffered, self.closing = b"", 0, 0, False
+
+    def write(self, data):
+        self.written += data
+
+    def get_extra_info(self, _name):
+        return self
+
+    def getsockopt(self, *_):
+        return struct.pack("120xQ", self.acked)
+
+    def get_write_buffer_size(self):
+        return self.buffered
+
+    def is_closing(self):
+        return self.closing
+
+
+class Made:
+    """An output with a transport of the test; ``log`` are the entries, ``timers`` those of the loop."""
+
+    def __init__(self, *, logs=True):
+        self.log, self.timers = [], []
+        shared = SimpleNamespace(
+            loop=self,
+            limits=HttpSettings(),
+            log=True if logs else None,
+            write_log=lambda entry: self.log.append((entry.status, entry.length)),
+        )
+        self.output = Output(shared)
+        self.output.transport = self.transport = Transport()
+
+    def call_later(self, seconds, call):
+        self.timers.append(seconds)
+        return SimpleNamespace(cancel=self.timers.clear)
+
+    def entry(self, length):
+        head = RequestHead("GET", b"/", "1.1", (), True, 0, False)
+        return CompletedRequest("127.0.0.1", head, 200, length, 0.1)
+
+
+def test_an_answer_is_logged_when_it_was_sent():
+    """At once where the client takes it, or else when it has taken most of it."""
+    made = Made()
+    made.output.write(b"x" * 100)
+    made.output.log(made.entry(80))
+    assert made.log == [(200, 80)]
+    made.output.pause_writing()
+    made.output.log(made.entry(70))
+    assert made.log == [(200, 80)]
+    made.output.resume_writing()
+    made.output.resume_writing()
+    made.output.output_lost(whole=True)
+    assert made.log == [(200, 80), (200, 70)]
+
+
+@pytest.mark.parametrize(
+    ("acked", "whole", "paused", "logged"),
+    [
+        (200, False, True, (200, 80)),
+        (160, False, True, (200, 40)),
+        (101, False, True, (200, 0)),
+        (100, False, True, (CLIENT_CLOSED_REQUEST, 0)),
+        (0, False, False, (CLIENT_CLOSED_REQUEST, 0)),
+        (160, True, True, (200, 40)),
+        (0, True, False, (200, 80)),
+    ],
+)
+def test_what_is_logged_of_an_answer_whose_connection_is_lost(acked, whole, paused, logged):
+    """The bytes of its body that the client has acknowledged; 499 if it has none of the answer."""
+    made = Made()
+    made.output.write(b"y" * 100)  # an answer before it
+    made.output._written_before = 100
+    made.output.write_last(b"x" * 100)
+    assert made.transport.written == b"y" * 100 + b"x" * 100
+    made.transport.acked, made.transport.closing = acked, True
+    if paused:
+        made.output.pause_writing()
+    made.output.log(made.entry(80))
+    assert made.log == []
+    made.output.output_lost(whole=whole)
+    assert made.log == [logged]
+    made.output.log(made.entry(80))  # the application ends later
+    assert made.log == [logged, logged]
+
+
+def test_a_lost_connection_has_no_timeout_for_sending():
+    """It runs while output is unsent; without an access log as well."""
+    made = Made(logs=False)
+    made.transport.buffered = 9
+    made.output.pause_writing()
+    made.output.watch_sending()
+    assert made.timers == [HttpSettings().body_timeout]
+    made.output.output_lost(whole=False)
+    assert made.timers == []
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_sender_waits_while_writing_is_paused(lost):
+    """Until the client has taken most of the output, or is gone."""
+    made = Made()
+
+    async def send():
+        await made.output.drain()
+        made.output.pause_writing()
+        assert made.output.write_paused
+        waiting = asyncio.ensure_future(made.output.drain())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        if lost:
+            made.output.output_lost(whole=False)
+        else:
+            made.output.resume_writing()
+            assert not made.output.write_paused
+        await asyncio.wait_for(waiting, 20)
+        await made.output.drain()
+
+    asyncio.run(send())

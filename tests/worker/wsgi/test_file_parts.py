@@ -161,7 +161,7 @@ def test_a_part_over_tls_is_read_in_blocks(file):
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_a_file_that_cannot_be_sent_ends_the_connection(file, ends, secure, caplog, monkeypatch):
-    """It is shorter, unreadable or closed: the log names it and what is missing, as the client is not to blame."""
+    """It is shorter, unreadable or closed: the log names it and what is missing; no client is to blame."""
     sock = Encrypting(1 << 30) if secure else ends[0]
     with pytest.raises(ClientGoneError, match="truncated"):
         FilePart(file, (2 << 20) - 10, 11).send(sock)

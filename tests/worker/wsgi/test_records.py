@@ -90,7 +90,7 @@ def test_without_a_log_nothing_is_recorded():
 
 
 def test_an_overdue_request_is_logged_and_written_at_once(monkeypatch):
-    """This process ends next. Its time is that since its beginning."""
+    """The process ends next; its time is that since its beginning."""
     log = Log()
     monkeypatch.setattr(time, "monotonic", lambda: 107.5)
     with connected() as (connection, _):
@@ -122,3 +122,24 @@ def test_a_refusal_that_is_kept_is_logged_when_it_is_sent():
     assert [(one.status, one.length, one.seconds) for one in log] == [
         (CLIENT_CLOSED_REQUEST, 0, 0.0)
     ]
+
+
+def test_the_client_that_a_proxy_named_is_logged():
+    """Not the proxy; for answers, overdue requests and those that are incomplete."""
+    log = Log()
+    records = Records(log)
+    with connected() as (connection, _):
+        connection.engine.receive(GET + POST)
+        assert connection.take_request()
+        cached = connection.request.cached
+        cached.remote = "1.2.3.4"
+        records.answered(connection, cached, 200, 1, 0.5)
+        records.overdue(connection, cached, 504, 1, 0.5)
+        connection.engine.answer_ended(keep=True)
+        assert not connection.take_request()
+        connection.engine.parsed.remote = "5.6.7.8"
+        records.closed(connection)
+    assert [one.remote for one in log] == ["1.2.3.4", "1.2.3.4", "5.6.7.8"]
+    assert (log[-1].length, log[-1].seconds) == (0, 0.0)
+    records.flush()
+    assert log.flushed == 2
