@@ -75,3 +75,81 @@ def test_input_that_may_be_left_is_waited_for(held, unread):
         assert connection.waiting is Waiting.CLOSE
         held.end(connection)
         assert not held.by_descriptor
+
+
+def test_the_connections_that_are_held(held):
+    """Their number is in the slot; those that wait for a request are idle."""
+    with connected() as (first, _), connected() as (second, _):
+        held.add(first)
+        held.add(second)
+        assert (len(held), list(held), held.counts) == (2, [first, second], [1, 2])
+        held.wait(first, Waiting.NEXT_REQUEST, select.EPOLLIN)
+        held.wait(second, Waiting.BODY, select.EPOLLIN)
+        assert list(held.idle) == [first]
+        held.close(first)
+        held.close(second)
+        assert held.counts == [1, 2, 1, 0]
+        assert held.deadlines.expired(float("inf")) == []
+
+
+def test_events_that_are_registered_are_changed(held):
+    """To others and to none."""
+    with connected() as (connection, client):
+        held.add(connection)
+        held.register(connection, 0)
+        held.register(connection, select.EPOLLIN)
+        held.register(connection, select.EPOLLIN)
+        assert held._epoll.poll(0) == []
+        held.register(connection, select.EPOLLOUT)
+        assert held._epoll.poll(20) == [(connection.fd, select.EPOLLOUT)]
+        client.sendall(b"x")
+        held.register(connection, select.EPOLLIN)
+        assert held._epoll.poll(20) == [(connection.fd, select.EPOLLIN)]
+        held.close(connection)
+        assert connection.registered == 0
+        assert held._epoll.poll(0) == []
+
+
+def test_a_client_that_is_to_read_begins_a_window_of_its_output(held):
+    """Whether it has read is known from what is unsent now and at the deadline."""
+    marks = []
+    with connected() as (connection, _):
+        held.add(connection)
+        connection.outbox = SimpleNamespace(
+            mark=lambda: marks.append(1), drop=lambda: None, pending=False
+        )
+        held.wait(connection, Waiting.CLOSE, select.EPOLLIN)
+        assert marks == []
+        held.wait(connection, Waiting.WRITE, select.EPOLLOUT)
+        assert marks == [1]
+        assert list(held.deadlines.of(Waiting.WRITE)) == [connection]
+        held.close(connection)
+
+
+def test_a_connection_without_unread_input_is_closed_at_once(held):
+    """The client has ended its input."""
+    with connected() as (connection, client):
+        held.add(connection)
+        connection.engine.receive(GET)
+        assert connection.take_request()
+        connection.engine.receive(b"")
+        connection.engine.answer_ended(keep=False)
+        held.end(connection)
+        assert client.recv(1) == b""
+        assert not held.by_descriptor
+
+
+def test_what_is_left_of_a_closed_connection_is_logged(held):
+    """Before its request is freed."""
+    logged = []
+
+    class Log:
+        def closed(self, connection):
+            logged.append(connection.closed)
+
+    held._records = Log()
+    with connected() as (connection, _):
+        held.add(connection)
+        held.close(connection)
+        held.close(connection)
+        assert logged == [False]
