@@ -208,7 +208,7 @@ def _worker_failed(event: ev.WorkerFailed, board: Scoreboard) -> None:
         what = f"{worker_name(row)} cannot start"
         entry, failure = catalog.WORKER_CANNOT_START, event.failure
         generation = board.generations.get(row.generation)
-        if generation is not None and generation.failure == failure:
+        if generation and generation.role is Role.CANDIDATE and generation.failure == failure:
             failure = replace(failure, detail="", hint="")  # logged for another worker
         log_failure(what, failure, logging.ERROR, entry, **worker_fields(row))
 

@@ -10,7 +10,8 @@ from preforkd.cli import preforkd
 
 NOT_FOR_THE_MASTER = {
     "argparse", "ast", "asyncio", "base64", "dataclasses", "difflib", "inspect", "ipaddress", "pathlib",
-    "shutil", "ssl", "stringprep", "subprocess", "typing_extensions", "urllib.parse", "yaml",
+    "preforkd.supervisor.file_watch", "shutil", "ssl", "stringprep", "subprocess", "typing_extensions",
+    "urllib.parse", "yaml",
 }  # fmt: skip
 """Modules that the master does not use, and that would stay in its memory."""
 
