@@ -435,3 +435,28 @@ def test_a_websocket_is_refused_where_the_library_is_missing(monkeypatch):
     with serving_asgi() as worker:
         assert worker.ask(HANDSHAKE % b"").startswith(b"HTTP/1.1 501 Not Implemented\r\n")
         assert b" 200 " in worker.ask(GET % (b"/", CLOSE))
+
+
+def test_a_request_that_arrives_while_another_runs_waits_for_its_answer():
+    """Answers are in the order of their requests, however they arrive."""
+    begun, go, order = threading.Event(), threading.Event(), []
+
+    async def slow(scope, receive, send):
+        if scope["type"] != "http":
+            raise RuntimeError  # no lifespan
+        order.append(scope["path"])
+        begun.set()
+        if scope["path"] == "/slow":
+            await asyncio.to_thread(go.wait)
+        await show_scope(scope, receive, send)
+
+    with serving_asgi(slow) as worker, worker.connect() as sock, worker.connect() as other:
+        sock.sendall(GET % (b"/slow", b""))
+        assert begun.wait(20)
+        sock.sendall(GET % (b"/next", CLOSE))
+        other.sendall(GET % (b"/other", b""))
+        read_answer(other)  # by now the next one has arrived as well
+        assert order == ["/slow", "/other"]
+        go.set()
+        answers = read_all(sock)
+    assert 0 < answers.index(b" /slow ") < answers.index(b" /next ")

@@ -1,13 +1,18 @@
 """Handoffs: a complete request does not wait behind a long one while another worker is idle."""
 
 import contextlib
+import os
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from preforkd.http.bounds import Budget
 from preforkd.ipc.handoff import HandoffQueue, pair
+from preforkd.worker.wsgi.handoff import Handoff
+from preforkd.worker.wsgi.outbox import OutputLimits
 from tests.worker.handoffs import (
     GET,
     SlowApplication,
@@ -16,6 +21,7 @@ from tests.worker.handoffs import (
     workers_sharing_a_queue,
 )
 from tests.worker.serving import Worker, read_all, read_answer
+from tests.worker.wsgi.connecting import connected
 
 
 @pytest.mark.parametrize(
@@ -248,3 +254,144 @@ def test_a_connection_stays_when_the_queue_is_full():
     worker.close()
     for end in ends:
         end.close()
+
+
+class Queue:
+    """A worker's end of a queue, with its acceptor and its listener, and a connection to be given."""
+
+    def __init__(self, connection):
+        self.connection, self.retiring, self.rearmed, self.sources = connection, False, [], []
+        self.queue = HandoffQueue(*pair())
+        self.add_source, self.rearm = self.sources.append, self.rearmed.append
+        self.listeners = [SimpleNamespace(contexts=(connection.context, None))]
+        limits = OutputLimits(write_timeout=5, budget=Budget())
+        self.handoff = Handoff(self.queue, self, self.listeners, limits)
+
+    def request(self, body=b"", behind=b""):
+        """Let a request with this body be in hand, and this input behind it."""
+        head = b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self.connection.engine.receive(head + body + behind)
+        assert self.connection.take_request()
+
+    def take(self):
+        taken = self.handoff.take()
+        assert taken is not None
+        return taken
+
+
+@pytest.fixture(params=[1 << 20], ids=["in memory"])
+def queue(request):
+    """A queue of one worker; afterwards no descriptor is left open."""
+    before = len(os.listdir("/proc/self/fd"))
+    with connected(spool=request.param) as (connection, client):
+        queue = Queue(connection)
+        queue.client = client
+        yield queue
+        queue.queue.close()
+        if connection.request is not None:
+            connection.request.body.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_queue_is_polled_like_a_listener(queue):
+    """While accepting is enabled."""
+    assert queue.sources == [queue.handoff.fileno()]
+    assert queue.handoff.fileno() in queue.handoff.descriptors()
+    assert queue.handoff.take() is None
+    assert queue.handoff.pass_on() is None
+    assert queue.rearmed == []
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_connection_is_taken_as_it_was_given(queue, ended):
+    """Its client, the number of its requests, the request in hand, and the input behind it."""
+    queue.connection.served = 3
+    queue.request(b"body", GET % b"/next")
+    if ended:
+        queue.connection.engine.receive(b"")
+    assert queue.handoff.give(queue.connection)
+    taken = queue.take()
+    assert queue.rearmed == [queue.handoff.fileno()]
+    assert (taken.remote, taken.remote_port, taken.served) == ("192.0.2.1", "4000", 3)
+    assert taken.request.cached.head.target == b"/p"
+    assert (taken.request.body.read(), taken.request.length) == (b"body", 4)
+    assert taken.engine.end_of_input is ended
+    taken.engine.answer_ended(keep=True)
+    assert taken.take_request()
+    assert taken.request.cached.head.target == b"/next"
+    taken.sock.send(b"answer")
+    assert queue.client.recv(9) == b"answer"
+    taken.close()
+
+
+@pytest.mark.parametrize("queue", [1 << 20, 10], ids=["in memory", "in a file"], indirect=True)
+@pytest.mark.parametrize("size", [0, 1, 96 * 1024, 96 * 1024 + 1, 500_000])
+def test_a_body_of_any_size_is_handed_off(queue, size):
+    """In the message, as a memory file, or as the file in which it is."""
+    queue.request(b"x" * size)
+    assert queue.handoff.give(queue.connection)
+    taken = queue.take()
+    assert taken.request.length == size
+    assert taken.request.body.read() == b"x" * size
+    taken.close()
+
+
+def test_a_body_and_what_is_behind_it_share_the_message(queue):
+    """As much as fits; more input behind a request stays with it."""
+    behind = (GET % b"/next") * 2000
+    queue.request(b"x" * (96 * 1024 - len(behind) + 1), behind)
+    assert queue.handoff.give(queue.connection)
+    taken = queue.take()
+    assert taken.request.body.read() == b"x" * taken.request.length
+    assert taken.engine.buffer == behind
+    taken.close()
+
+
+def test_when_a_connection_stays(queue):
+    """With TLS, at a drain, with too much input behind its request, and where the queue is full."""
+    queue.request(b"body", b"x" * 96 * 1024)
+    assert queue.handoff.give(queue.connection)
+    queue.take().close()
+    queue.connection.secure = object()
+    assert not queue.handoff.give(queue.connection)
+    queue.connection.secure, queue.retiring = None, True
+    assert not queue.handoff.give(queue.connection)
+    queue.retiring = False
+    queue.connection.engine.receive(b"x")
+    assert not queue.handoff.give(queue.connection)
+    assert queue.handoff.take() is None
+    with connected() as (other, _):
+        other.engine.receive(GET % b"/")
+        assert other.take_request()
+        given = 0
+        while queue.handoff.give(other):
+            given += 1
+        assert given > 0
+        for _ in range(given):
+            queue.take().close()
+
+
+def test_a_worker_that_is_busy_passes_a_connection_on(queue, monkeypatch):
+    """It goes back into the queue; where that is full, this worker keeps it."""
+    queue.request(b"body")
+    assert queue.handoff.give(queue.connection)
+    assert queue.handoff.pass_on() is None
+    assert queue.rearmed == []
+    taken = queue.take()
+    assert taken.request.body.read() == b"body"
+    taken.close()
+    assert queue.handoff.give(queue.connection)
+    monkeypatch.setattr(queue.queue, "put", lambda *_: False)
+    kept = queue.handoff.pass_on()
+    assert kept.request.body.read() == b"body"
+    kept.close()
+
+
+def test_a_connection_that_cannot_be_taken_is_closed(queue, caplog):
+    """The worker goes on, and logs why."""
+    queue.request(b"x" * 100_000)
+    assert queue.handoff.give(queue.connection)
+    queue.listeners.clear()
+    assert queue.handoff.take() is None
+    assert "cannot take over a connection from another worker" in caplog.text
+    assert caplog.records[0].name == "preforkd.app"
