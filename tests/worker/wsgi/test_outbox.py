@@ -1,14 +1,19 @@
 """What a client does not take at once: kept, bounded, and given up in the end."""
 
 import contextlib
+import os
 import socket
+import struct
+import tempfile
 import time
 from types import SimpleNamespace
 
 import pytest
 
 from preforkd.http.bounds import Budget
-from preforkd.worker.wsgi.outbox import Outbox, OutputLimits
+from preforkd.worker.wsgi import outbox as module
+from preforkd.worker.wsgi.outbox import HIGH_WATER, Outbox, OutputLimits
+from preforkd.worker.wsgi.response import ClientGoneError
 from tests.worker.serving import read_all, serving, wait_until
 
 GET = b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -266,3 +271,261 @@ def test_an_answer_is_held_back_until_the_end_of_the_turn():
     outbox.send_answer(b"e")
     outbox.drop()
     assert not outbox.pending
+
+
+class Sock(socket.socket):
+    """A socket that takes ``room`` bytes; ``error`` is raised by each call. What was taken is kept."""
+
+    room, error, taken, options = 0, None, b"", ()
+
+    def send(self, data, flags=0):
+        assert flags & socket.MSG_DONTWAIT
+        if self.error is not None:
+            raise self.error
+        if not self.room:
+            raise BlockingIOError
+        part = bytes(data[: self.room])
+        self.room -= len(part)
+        self.taken += part
+        return len(part)
+
+    def sendmsg(self, parts, ancillary=(), flags=0):
+        return self.send(b"".join(parts), flags)
+
+    def setsockopt(self, *option):
+        self.options = (*self.options, option)
+
+
+class Kept:
+    """An outbox on a socket of the test, with its budget."""
+
+    def __init__(self, sock, *, memory=100, files=1000, spool=0, **how):
+        self.sock, self.budget = sock, Budget(memory=memory, files=files)
+        limits = {"write_timeout": 5.0, "min_rate": 10, **how}
+        self.outbox = Outbox(sock, OutputLimits(budget=self.budget, spool=spool, **limits))
+
+    def drain(self):
+        """Return all that the client gets."""
+        self.sock.room = 1 << 30
+        while self.outbox.pending:
+            self.outbox.flush()
+        return self.sock.taken
+
+    @property
+    def left(self):
+        return self.budget._left
+
+
+@pytest.fixture
+def make():
+    """Make outboxes; a file is sent by `Sock.send` as well."""
+    ours, theirs = socket.socketpair()
+    sock = Sock(fileno=ours.detach())
+    with theirs, sock, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            os, "sendfile", lambda _, fd, at, count: sock.send(os.pread(fd, count, at), 64)
+        )
+        yield lambda **how: Kept(sock, **how)
+
+
+def test_what_is_not_taken_is_kept_and_counted(make):
+    """With the memory of its whole object, until it is sent."""
+    kept = make()
+    kept.sock.room = 3
+    kept.outbox.send_nowait(b"abcdef")
+    assert (kept.outbox.sent, kept.outbox.unsent, kept.outbox.pending) == (3, 3, True)
+    kept.outbox.send_nowait(b"ghi")
+    assert (kept.outbox.sent, kept.outbox.unsent, kept.left["memory"]) == (3, 6, 91)
+    assert not kept.outbox.flush()
+    kept.sock.room = 1
+    assert kept.outbox.flush()
+    assert (kept.outbox.sent, kept.outbox.unsent, kept.left["memory"]) == (4, 5, 91)
+    kept.sock.room = 3
+    assert kept.outbox.flush()
+    assert (kept.outbox.unsent, kept.left["memory"]) == (2, 97)
+    assert kept.drain() == b"abcdefghi"
+    assert (kept.outbox.sent, kept.outbox.unsent, kept.left["memory"]) == (9, 0, 100)
+
+
+@pytest.mark.parametrize("call", ["send_nowait", "send_whole", "flush"])
+def test_a_client_that_has_gone_leaves_its_output_unsent(make, call):
+    """So that it is logged how much was; an OSError of a signal handler is raised as it is."""
+    for error, expected in (
+        (ConnectionResetError(104, "reset"), ClientGoneError),
+        (OSError("in a handler"), OSError),
+    ):
+        kept = make()
+        if call == "flush":
+            kept.outbox.send_nowait(b"headbody")
+        kept.sock.error = error
+        arguments = {"send_nowait": (b"headbody",), "send_whole": (b"head", b"body"), "flush": ()}
+        with pytest.raises(expected):
+            getattr(kept.outbox, call)(*arguments[call])
+        assert kept.outbox.unsent == 8
+        kept.sock.error = None
+        kept.outbox.drop()
+        assert (kept.outbox.pending, kept.outbox.unsent, kept.left["memory"]) == (False, 0, 100)
+
+
+@pytest.mark.parametrize("room", [0, 2, 4, 6, 8])
+@pytest.mark.parametrize("before", [b"", b"first "])
+def test_a_head_and_its_body_are_sent_in_order(make, room, before):
+    """However much is taken at once, and behind what is kept already."""
+    kept = make()
+    if before:
+        kept.outbox.send_nowait(before)
+    kept.sock.room = room
+    kept.outbox.send_whole(b"head", b"body")
+    assert kept.outbox.sent == (0 if before else room)
+    assert kept.outbox.unsent == len(before) + 8 - kept.outbox.sent
+    assert kept.drain() == before + b"headbody"
+    assert kept.outbox.sent == len(before) + 8
+    assert kept.left["memory"] == 100
+
+
+def test_a_secured_connection_sends_by_its_tls_socket(make):
+    """A head and its body are kept and sent at once: one record after the other."""
+    kept, taken = make(), []
+    tls = SimpleNamespace(send=lambda data, _flags: taken.append(bytes(data)) or len(data))
+    kept.outbox.secure(tls)
+    kept.outbox.send_nowait(b"a")
+    kept.outbox.send_whole(b"head", b"body")
+    assert taken == [b"a", b"head", b"body"]
+    assert not kept.outbox.pending
+    assert kept.sock.taken == b""
+
+
+def test_beyond_the_memory_of_all_answers_output_is_kept_in_a_file(make):
+    """Also what follows it, so that the order remains; the file's bytes are given back when it is sent."""
+    kept = make(spool=1000)
+    kept.outbox.send_nowait(b"a" * 60)
+    kept.outbox.send_nowait(b"b" * 60)
+    kept.outbox.send_nowait(b"c" * 10)
+    assert kept.left == {"memory": 40, "files": 930}
+    assert kept.outbox.unsent == 130
+    kept.sock.room = 70
+    kept.outbox.flush()
+    assert (kept.outbox.unsent, kept.left) == (60, {"memory": 100, "files": 930})
+    assert kept.drain() == b"a" * 60 + b"b" * 60 + b"c" * 10
+    assert kept.left == {"memory": 100, "files": 1000}
+    kept.outbox.send_nowait(b"d")  # in memory again
+    assert kept.left["memory"] == 100
+
+
+def test_beyond_both_output_is_kept_in_memory_nevertheless(make):
+    """It is there already; behind the file it stays behind it."""
+    kept = make(spool=1000, files=60)
+    for part in (b"a" * 90, b"b" * 60, b"c" * 30):
+        kept.outbox.send_nowait(part)
+    assert kept.left == {"memory": 100 - 90 - 30, "files": 0}
+    kept.outbox.send_nowait(b"d" * 5)
+    assert kept.drain() == b"a" * 90 + b"b" * 60 + b"c" * 30 + b"d" * 5
+    assert kept.left == {"memory": 100, "files": 60}
+    kept.sock.room = 0
+    kept.outbox.send_nowait(b"a" * 99)
+    kept.outbox.send_nowait(b"b" * 60)
+    kept.outbox.drop()
+    assert kept.left == {"memory": 100, "files": 60}
+
+
+def test_parts_above_the_high_water_mark_are_spooled(make):
+    """Up to the bound of an answer's spool; TCP_NODELAY is set once, for the first part."""
+    kept = make(memory=1 << 30, files=1 << 30, spool=100)
+    kept.outbox.send(b"a" * HIGH_WATER)
+    kept.outbox.send(b"b")
+    assert kept.left["files"] == 1 << 30
+    kept.outbox.send(b"c" * 60)
+    kept.outbox.send(b"d" * 40)
+    assert kept.left["files"] == (1 << 30) - 100
+    assert kept.drain() == b"a" * HIGH_WATER + b"b" + b"c" * 60 + b"d" * 40
+    options = [option[:2] for option in kept.sock.options]
+    assert options in ([], [(socket.IPPROTO_TCP, socket.TCP_NODELAY)])
+
+
+def test_a_part_that_there_is_room_for_by_now_is_not_spooled(make):
+    """The client has read meanwhile."""
+    kept = make(memory=1 << 30, spool=1000)
+    kept.outbox.send(b"a" * (HIGH_WATER + 1))
+    kept.sock.room = 1
+    kept.outbox.send(b"b")
+    assert kept.left["files"] == 1000
+    assert kept.outbox.unsent == HIGH_WATER + 1
+
+
+class Waiting:
+    """Stands for select.poll: each wait lets the client take ``room`` bytes, or does not."""
+
+    def __init__(self, kept, *rooms):
+        self.kept, self.rooms, self.timeouts = kept, list(rooms), []
+
+    def __call__(self):
+        return self
+
+    def register(self, descriptor, events):
+        assert (descriptor, events) == (self.kept.sock.fileno(), 4)
+
+    def poll(self, timeout):
+        self.timeouts.append(timeout)
+        self.kept.sock.room = room = self.rooms.pop(0)
+        return [(0, 4)] if room else []
+
+
+def test_without_room_the_application_waits_for_the_client(make, monkeypatch):
+    """Until half of the mark is left; a full spool is waited for until it is empty."""
+    kept = make(memory=1 << 30)
+    kept.outbox.send(b"a" * (HIGH_WATER + 1))
+    waiting = Waiting(kept, HIGH_WATER // 2, 1)
+    monkeypatch.setattr(module.select, "poll", waiting)
+    kept.outbox.send(b"b")
+    assert (waiting.timeouts, waiting.rooms) == ([5000.0, 5000.0], [])
+    assert kept.outbox.unsent == HIGH_WATER // 2 + 1
+    assert kept.drain() == b"a" * (HIGH_WATER + 1) + b"b"
+    kept = make(memory=1 << 30, spool=100)
+    kept.sock.taken, kept.sock.room = b"", 0
+    kept.outbox.send(b"a" * (HIGH_WATER + 1))
+    kept.outbox.send(b"b" * 90)
+    waiting = Waiting(kept, HIGH_WATER, 1, 89, 1)
+    monkeypatch.setattr(module.select, "poll", waiting)
+    kept.outbox.send(b"c" * 11)
+    assert waiting.rooms == []
+    assert kept.drain() == b"a" * (HIGH_WATER + 1) + b"b" * 90 + b"c" * 11
+    assert kept.left["files"] == 1000
+
+
+def test_a_client_that_does_not_read_is_given_up_by_the_application(make, monkeypatch):
+    """Its connection is reset, and the part is unsent: it counts in the log."""
+    kept = make(memory=1 << 30)
+    kept.outbox.send(b"a" * (HIGH_WATER + 1))
+    monkeypatch.setattr(module.select, "poll", Waiting(kept, 0))
+    with pytest.raises(ClientGoneError, match="does not read"):
+        kept.outbox.send(b"b" * 7)
+    assert kept.outbox.unsent == HIGH_WATER + 8
+    linger = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert linger in kept.sock.options
+
+
+@pytest.mark.parametrize(
+    ("rate", "taken", "progress"), [(10, 50, True), (10, 49, False), (0, 1, True), (0, 0, False)]
+)
+def test_when_a_client_has_progressed(make, rate, taken, progress):
+    """It has taken min_rate bytes for each second of the timeout, or anything without a rate."""
+    kept = make(memory=1000, min_rate=rate)
+    kept.outbox.send_nowait(b"a" * 500)
+    kept.outbox.mark()
+    kept.sock.room = taken
+    kept.outbox.flush()
+    assert kept.outbox.has_progressed() is progress
+
+
+def test_a_file_is_behind_what_is_kept(make):
+    """It is sent as far as it is taken; what was sent of it counts."""
+    kept = make()
+    with tempfile.TemporaryFile() as file:
+        file.write(b"0123456789")
+        file.flush()
+        kept.outbox.send_nowait(b"head")
+        kept.sock.room = 7
+        kept.outbox.send_file(file, 2, 6)
+        assert (kept.outbox.sent, kept.outbox.unsent) == (7, 3)
+        assert kept.drain() == b"head234567"
+        assert kept.outbox.sent == 10
