@@ -186,6 +186,7 @@ def test_an_answer_is_logged_when_it_was_sent():
     made.output.log(made.entry(70))
     assert made.log == [(200, 80)]
     made.output.resume_writing()
+    assert made.log == [(200, 80), (200, 70)]
     made.output.resume_writing()
     made.output.output_lost(whole=True)
     assert made.log == [(200, 80), (200, 70)]

@@ -358,19 +358,30 @@ def test_an_overdue_request_is_answered():
 @pytest.mark.parametrize("body", [b"", b"ab"])
 def test_no_timeout_of_the_input_runs_while_the_application_does(body):
     """It is the application's time, on a new connection and on a kept one, with a body and without."""
+    begun = threading.Semaphore(0)
 
     async def slow(scope, receive, send):
         if scope["type"] == "http":
+            begun.release()
             await asyncio.sleep(0.6)
             await show_scope(scope, receive, send)
 
     times = {"header_timeout": 0.2, "body_timeout": 0.2, "keep_alive": 0.2}
     with serving_asgi(slow, **times) as worker, worker.connect() as sock:
         for _ in range(2):
-            sock.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body))
-            sock.sendall(body[:1])
+            sock.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body[:1])
+            assert begun.acquire(timeout=20)
             sock.sendall(body[1:])
             assert read_answer(sock)[1].endswith(b" / " + body)
+
+
+def test_each_request_renews_the_time_for_the_next():
+    """It is counted from the answer before it."""
+    with serving_asgi(keep_alive=1.5) as worker, worker.connect() as sock:
+        for _ in range(4):
+            sock.sendall(GET % (b"/", b""))
+            assert read_answer(sock)[1].endswith(b" / ")
+            time.sleep(0.5)
 
 
 def answering_after(size):

@@ -1,6 +1,9 @@
 """What an application may do to the WSGI loop: fail, exit, answer without end; Flask, Django, and hooks."""
 
 import asyncio
+import contextlib
+import json
+import socket
 import threading
 import time
 from types import SimpleNamespace
@@ -8,8 +11,15 @@ from types import SimpleNamespace
 import pytest
 
 from preforkd.apps.hooks import Hooks
-from preforkd.config.settings import Settings, WorkersSettings
-from tests.worker.serving import read_answer, serving, wait_until
+from preforkd.config.settings import (
+    AccessLogSettings,
+    ProxySettings,
+    Settings,
+    WorkersSettings,
+)
+from preforkd.ipc import messages
+from tests.worker.handoffs import workers_sharing_a_queue
+from tests.worker.serving import read_all, read_answer, serving, wait_until
 from tests.worker.wsgi.requests import CLOSE, GET, echo
 
 
@@ -334,3 +344,116 @@ def test_early_hints_reach_the_client_before_the_answer():
         assert hints == b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
         go.set()
         assert read_answer(sock)[1] == b"ok"
+
+
+class Late:
+    """An application that waits for the test; ``/begun`` sends a part of its answer before."""
+
+    def __init__(self):
+        self.go, self.waits = threading.Event(), threading.Event()
+
+    def __call__(self, environ, start_response):
+        write = start_response("200 OK", [("Content-Length", "9")])
+        if environ["PATH_INFO"] == "/begun":
+            write(b"part ")
+        if environ["PATH_INFO"] != "/soon":
+            self.waits.set()
+            assert self.go.wait(20)
+        return [b"late"]
+
+
+@contextlib.contextmanager
+def serving_late(how, log):
+    """Yield a worker whose loop turns while the application runs, by threads or by a takeover."""
+    application = Late()
+    access = AccessLogSettings(target=str(log), format="json")
+    threads = WorkersSettings(threads=3 if how == "threads" else 1)
+    whole = Settings(access_log=access, workers=threads)
+    with workers_sharing_a_queue(application, size=1, whole=whole) as (worker,):
+        yield worker, application
+
+
+@pytest.mark.parametrize("how", ["threads", "takeover"])
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_overdue_request_is_answered_once(how, begun, tmp_path):
+    """With 504, behind which nothing of the application's follows; no byte is inserted into an answer."""
+    log = tmp_path / "log"
+    with serving_late(how, log) as (worker, application), worker.connect() as sock:
+        sock.sendall(GET % (b"/begun" if begun else b"/late", b""))
+        assert application.waits.wait(20)
+        if begun:
+            while not sock.recv(1000).endswith(b"part "):
+                pass
+        worker.master.send(messages.RequestTimeout(worker.slot.busy_since_ns()))
+        wait_until(lambda: log.exists() and log.read_text())
+        if not begun:
+            answer = read_all(sock)
+            assert answer.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
+            assert answer.endswith(b"\r\n\r\n504 Gateway Timeout: the application took too long\n")
+        application.go.set()
+        if begun:
+            assert sock.recv(100) == b"late"
+    entry = json.loads(log.read_text().splitlines()[0])
+    assert (entry["status"], entry["target"]) == ((200, "/begun") if begun else (504, "/late"))
+    assert entry["bytes"] == (5 if begun else 51)
+
+
+def test_the_oldest_request_of_the_threads_is_the_overdue_one(tmp_path):
+    """Others go on."""
+    with (
+        serving_late("threads", tmp_path / "log") as (worker, application),
+        worker.connect() as old,
+        worker.connect() as new,
+    ):
+        old.sendall(GET % (b"/old", CLOSE))
+        assert application.waits.wait(20)
+        application.waits.clear()
+        new.sendall(GET % (b"/new", CLOSE))
+        assert application.waits.wait(20)
+        worker.master.send(messages.RequestTimeout(worker.slot.busy_since_ns()))
+        assert b" 504 " in read_all(old)
+        application.go.set()
+        assert b" 200 " in read_all(new)
+
+
+def environ_of(worker, request=GET % (b"/", CLOSE), keys=()):
+    """Return these of the environ's values, as the application of `shows` sees them."""
+    with worker.connect() as sock:
+        sock.sendall(request)
+        body = read_all(sock).partition(b"\r\n\r\n")[2]
+        return [json.loads(body)[key] for key in keys], sock.getsockname()
+
+
+def shows(environ, start_response):
+    start_response("200 OK", [])
+    values = {key: value for key, value in environ.items() if isinstance(value, str)}
+    return [json.dumps(values).encode()]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_the_environ_names_both_ends_of_the_connection(host):
+    """On a listener for every address, the one that the client used; what a proxy reports comes first."""
+    proxy = ProxySettings(trusted=("127.0.0.1",), headers="x-forwarded", parameters=("for", "host"))
+    listener = socket.create_server((host, 0))
+    with serving(shows, whole=Settings(proxy=proxy), listener=listener) as worker:
+        worker.address = ("127.0.0.1", worker.address[1])
+        keys = ("SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR", "REMOTE_PORT")
+        values, (address, port) = environ_of(worker, keys=keys)
+        assert values == ["127.0.0.1", str(worker.address[1]), address, str(port)]
+        reported = b"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: shop\r\n" + CLOSE
+        values, _ = environ_of(worker, GET % (b"/", reported), keys=keys[:3:2])
+        assert values == ["shop", "1.2.3.4"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "kept"), [({"keep_alive": 0}, 0), ({"max_requests": 2}, 1), ({}, 3)]
+)
+@pytest.mark.parametrize("path", [b"/", b"/ready"])
+def test_the_last_request_of_a_connection(limits, kept, path):
+    """It is answered with Connection: close, whether the application answers it or not."""
+    with serving(shows, ready="/ready", **limits) as worker, worker.connect() as sock:
+        for _ in range(kept):
+            sock.sendall(GET % (path, b""))
+            assert "Connection: close" not in read_answer(sock)[0]
+        sock.sendall(GET % (path, b"" if limits else CLOSE))
+        assert b"Connection: close" in read_all(sock)

@@ -217,6 +217,7 @@ def test_a_client_that_waits_for_it_gets_100_continue_once(scene):
     head = b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
     assert not scene.take(head)
     assert scene.client.recv(99) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    scene.reading.wait(scene.connection)
     assert not scene.take(b"a")
     scene.client.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -232,11 +233,14 @@ def test_a_request_that_cannot_be_served_is_refused(scene):
     assert scene.connection.engine.server is not State.IDLE
 
 
-@pytest.mark.parametrize(("size", "refused"), [(49, True), (50, False)])
+@pytest.mark.parametrize(("size", "refused"), [(48, True), (49, False)])
 def test_a_body_that_is_too_slow_is_refused_behind_its_window(scene, size, refused):
     """min_rate bytes for each second of body_timeout."""
     assert not scene.take(b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 999\r\n\r\n")
-    scene.now += 5.1
+    scene.now += 4.9
+    assert not scene.take(b"x")
+    assert scene.errors == []
+    scene.now += 0.2
     assert not scene.take(b"x" * size)
     expected = [("408 Request Timeout", "the body arrives too slowly")]
     assert scene.errors == (expected if refused else [])

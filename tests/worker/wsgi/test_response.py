@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from preforkd.http.response import Renderer
+from preforkd.http.response import LARGE, Renderer
 from preforkd.worker.wsgi.response import Response
 from tests.http.reading import answering
 
@@ -320,3 +320,99 @@ def test_a_part_that_is_the_whole_body_is_sent_like_one():
     assert (head, body) == one[:2]
     assert response.flaw == "more"
     assert not response.keep
+
+
+class Calls:
+    """A sink that records which method gets how many bytes."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        return lambda *parts: self.calls.append((name, *map(len, parts)))
+
+
+def made_to_record(**how):
+    options = {"head_only": False, "http11": True, "keep": True, **how}
+    sink = Calls()
+    response = made(sink, Renderer(""), **options)
+    response._renderer.date = lambda: b""
+    return sink, response
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("size", [LARGE - 1, LARGE])
+def test_a_large_body_is_not_copied_behind_its_head(known, size):
+    """From 32 KiB on, whoever counts its length."""
+    sink, response = made_to_record()
+    length = [("Content-Length", str(size))]
+    response.start_response("200 OK", length if known else [])
+    response.send_whole(b"x" * size)
+    head = len(b"HTTP/1.1 200 OK\r\nContent-Length: 32768\r\n\r\n")
+    how = "send_answer" if known else "send_nowait"
+    assert sink.calls == [(how, head + size) if size < LARGE else ("send_whole", head, size)]
+    assert response.complete
+    assert response.length == size
+
+
+def test_parts_may_block_and_what_ends_an_answer_does_not():
+    """The last chunk, and what is cut at the Content-Length, whose application goes on in vain."""
+    sink, response = made_to_record()
+    response.start_response("200 OK", [])
+    response.write(b"ab")
+    response.finish()
+    assert [call[0] for call in sink.calls] == ["send", "send_nowait"]
+    sink, response = made_to_record()
+    response.start_response("200 OK", [("Content-Length", "3")])
+    for part in (b"ab", b"cd", b"ef"):
+        response.write(part)
+    response.finish()
+    assert [call[0] for call in sink.calls] == ["send", "send_nowait"]
+    sink, response = made_to_record(head_only=True)
+    response.start_response("200 OK", [])
+    response.write(b"ab")
+    response.write(b"cd")
+    assert [call[0] for call in sink.calls] == ["send_nowait"]
+
+
+def test_a_subclass_of_bytes_is_a_body():
+    """In one piece and in parts."""
+
+    class Marked(bytes):
+        """Text that is safe, in some framework."""
+
+    for whole in (True, False):
+        assert answer(Marked(b"abc"), headers=[("Content-Length", "3")], whole=whole)[1] == b"abc"
+
+
+def test_the_order_of_calls():
+    """A body needs start_response; an empty part is none."""
+    sink, response = made_to_record()
+    with pytest.raises(AssertionError, match="write was called before start_response"):
+        response.write(b"x")
+    with pytest.raises(AssertionError, match="did not call start_response"):
+        response.write_file(io.BytesIO(), 0, 1)
+    response.write(b"")
+    assert sink.calls == []
+    assert not response.started
+    response.start_response("200 OK", [])
+    assert response.started
+
+
+def test_the_end_does_not_follow_unless_that_is_known():
+    """An answer is sent without waiting for it."""
+    sink, response = made_to_record(keep=False)
+    response.start_response("200 OK", [("Content-Length", "2")])
+    response.send_whole(b"ab", last=True)
+    assert sink.calls[0][0] == "send_nowait"
+
+
+@pytest.mark.parametrize("how", [{"head_only": True}, {}])
+def test_a_file_without_a_receiver_is_not_sent(how):
+    """For HEAD, and with 304; its length is in the head."""
+    sink, response = made_to_record(**how)
+    response.start_response("200 OK" if how else "304 Not Modified", [])
+    response.write_file(io.BytesIO(b"x" * 10), 0, 10)
+    assert [call[0] for call in sink.calls] == ["send_nowait"]
+    assert response.complete
+    assert response.length == 0
