@@ -59,11 +59,10 @@ def load(target: Target) -> Any:
     ApplicationError, with the application's own traceback, for code that fails.
     """
     setting = "app.target"
-    application = find(Reference(target.module, target.attribute, target.call), setting)
+    application = find(target, setting)
     if (found := signatures.fault(application, target)) is not None:
         what, hint = found
-        name = f"{target.module}:{target.attribute}" + ("()" if target.call else "")
-        raise setting_error(setting, f"{name} ({_where(target.module)}): {what}", hint=hint)
+        raise setting_error(setting, f"{target.name} ({_where(target.module)}): {what}", hint=hint)
     return application
 
 
@@ -97,11 +96,11 @@ def _import(name: str, setting: str) -> Any:
         raise application_error(f"importing {name} failed", error) from error
 
 
-def _create(target: Reference, factory: Any) -> Any:
+def _create(reference: Reference, factory: Any) -> Any:
     try:
-        return factory()
+        return factory(*reference.arguments, **reference.keywords)
     except (Exception, SystemExit) as error:
-        raise application_error(f"{target.module}:{target.attribute}() failed", error) from error
+        raise application_error(f"{reference.name} failed", error) from error
 
 
 def application_error(what: str, error: BaseException) -> PreforkdError:

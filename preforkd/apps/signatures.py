@@ -16,7 +16,7 @@ from preforkd.config.target import Target
 def fault(application: Any, target: Target) -> tuple[str, str] | None:
     """Return why an object is no application of the target's kind, and a hint; None: it may be one."""
     kind = KINDS[target.kind]
-    name = f"{target.module}:{target.attribute}" + ("()" if target.call else "")
+    name = target.name
     if not callable(application):
         return _not_callable(application, target)
     if inspect.isclass(application):

@@ -55,7 +55,8 @@ class AppSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str,
         declare(
             "Application to run, as KIND:MODULE:ATTRIBUTE. KIND is stream, wsgi or asgi. ATTRIBUTE may be a "
-            "dotted path, or end in () to call a factory without arguments: wsgi:mysite:create_app().",
+            "dotted path, or call a factory, whose arguments are literals of Python: "
+            'wsgi:mysite:create_app(), wsgi:pypiserver:app(root="/srv/packages").',
             GENERATION,
         ),
     ] = "stream:preforkd.apps.demo:greet"

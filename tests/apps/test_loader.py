@@ -31,11 +31,12 @@ def test_attributes_and_factories(home):
     (home / "site_a.py").write_text(
         "class Box:\n    inner = staticmethod(lambda e, s: 1)\n"
         "def app(e, s): return 2\n"
-        "def make(): return lambda e, s: 3\n"
+        "def make(value=3, *, name=''): return lambda e, s: value or name\n"
     )
     assert load("wsgi:site_a:app")(0, 0) == 2
     assert load("wsgi:site_a:Box.inner")(0, 0) == 1
     assert load("wsgi:site_a:make()")(0, 0) == 3
+    assert load("wsgi:site_a:make(0, name='/srv/packages:1')")(0, 0) == "/srv/packages:1"
 
 
 def test_what_is_named_wrongly_is_the_administrators(home):
@@ -109,6 +110,8 @@ def test_a_factory_that_fails(home):
     (home / "site_d.py").write_text("def make():\n    raise KeyError('colour')\n")
     with pytest.raises(ApplicationError, match=r"site_d:make.. failed: KeyError: 'colour'"):
         load("wsgi:site_d:make()")
+    with pytest.raises(ApplicationError, match=r"site_d:make\(\.\.\.\) failed: TypeError"):
+        load("wsgi:site_d:make('secret')")
 
 
 def test_a_process_becomes_the_applications_home(home):

@@ -173,7 +173,7 @@ RIGHT = [
 @pytest.mark.parametrize(("kind", "application"), RIGHT)
 def test_what_can_be_called_is_taken(kind, application):
     """Functions, instances, classes, partials, decorated ones, and what hides its arguments."""
-    assert signatures.fault(application, Target(kind, "shop", "app", False)) is None
+    assert signatures.fault(application, Target("shop", "app", kind=kind)) is None
 
 
 WRONG = [
@@ -221,14 +221,14 @@ WRONG = [
 @pytest.mark.parametrize(("kind", "application", "words", "hint"), WRONG)
 def test_what_cannot_be_called_is_refused_with_the_right_target(kind, application, words, hint):
     """Of another kind, a factory without its call, a class in place of an instance, code that never runs."""
-    what, found = signatures.fault(application, Target(kind, "shop", "app", False))
+    what, found = signatures.fault(application, Target("shop", "app", kind=kind))
     assert words in what
     assert hint in found
 
 
 def test_what_a_factory_returns_is_judged_as_its_result():
     """None, something else, and the coroutine of a factory that is asynchronous, which is closed."""
-    target = Target("wsgi", "shop", "make", True)
+    target = Target("shop", "make", True, kind="wsgi")
     assert signatures.fault(None, target)[0].startswith("the factory has returned None")
     assert "an object of type int" in signatures.fault(3, target)[0]
     coroutine = make_app()
@@ -244,10 +244,10 @@ def test_real_frameworks_are_what_they_are():
     fastapi = pytest.importorskip("fastapi").FastAPI()
     for application, kind in ((flask, "wsgi"), (fastapi, "asgi")):
         for tried in ("wsgi", "asgi", "stream"):
-            found = signatures.fault(application, Target(tried, "shop", "app", False))
+            found = signatures.fault(application, Target("shop", "app", kind=tried))
             assert (found is None) == (tried == kind)
             assert found is None or found[1].startswith(f"write {kind}:shop:app")
         for tried in ("wsgi", "asgi"):
             assert (
-                signatures.fault(type(application), Target(tried, "shop", "app", False)) is not None
+                signatures.fault(type(application), Target("shop", "app", kind=tried)) is not None
             )
