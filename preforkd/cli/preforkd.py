@@ -16,7 +16,7 @@ from types import SimpleNamespace as Options
 from typing import TYPE_CHECKING
 
 import preforkd
-from preforkd.cli import lean  # noqa: F401 - before anything else loads msgspec
+from preforkd.cli import lean, setting_options  # noqa: F401 - lean before anything else loads msgspec
 from preforkd.cli.output import exit_statuses, run_printing
 from preforkd.config import reader_process
 from preforkd.config.configuration import DEFAULT_PATH, Configuration
@@ -123,8 +123,8 @@ def _report_failed_start(error: PreforkdError, notifier: Notifier) -> None:
 
 
 def _serve(options: Options) -> int:
-    overrides = _overrides(options)
-    path: str | None = options.config
+    overrides = setting_options.overrides(options)
+    path = setting_options.file_of(options)
     if path is not None:
         # Symbolic links on the path are resolved again at each reload.
         path = os.path.join(environment.working_directory(os.environ), path)
@@ -172,7 +172,7 @@ def _load_here(path: str | None, options: dict[str, str | list[str]]) -> Configu
 def _config(options: Options) -> int:
     from preforkd.config import sources  # noqa: PLC0415
 
-    loaded = _load_here(options.config, _overrides(options))
+    loaded = _load_here(setting_options.file_of(options), setting_options.overrides(options))
     rows = [
         (entry.setting, printable(entry.value_text), str(entry.place or "default"))
         for entry in sources.effective(loaded)
@@ -210,19 +210,6 @@ def _wait_workers(_options: Options) -> int:
 # --- the command line ----------------------------------------------------------------------------
 
 
-def _overrides(options: Options) -> dict[str, str | list[str]]:
-    given = {
-        "app.target": options.target,
-        "app.directory": options.directory,
-        "app.python": options.python,
-        "listen": options.listen,
-        "workers.count": options.workers,
-        "log.level": options.level,
-        "app.watch": options.watch,
-    }
-    return {setting: value for setting, value in given.items() if value is not None}
-
-
 def _parse(arguments: Sequence[str] | None) -> Options:
     # The modules that argparse imports would stay in the master's memory for its whole life: half a MB.
     known = set(sys.modules)
@@ -249,7 +236,7 @@ def _parser() -> "argparse.ArgumentParser":
         "run", help="run the server", description="Serve until a signal or preforkctl stop."
     )
     run.set_defaults(command=_run)
-    _add_setting_options(run)
+    setting_options.add(run)
     check = commands.add_parser("check", help="check a configuration file")
     check.set_defaults(command=_check)
     check.add_argument("file", nargs="?", metavar="FILE", help="default: " + DEFAULT_PATH)
@@ -261,7 +248,7 @@ def _parser() -> "argparse.ArgumentParser":
     )
     config = commands.add_parser("config", help="show the settings in force and their origins")
     config.set_defaults(command=_config)
-    _add_setting_options(config)
+    setting_options.add(config)
     convert = commands.add_parser(
         "convert",
         help="convert the configuration of gunicorn or uWSGI",
@@ -302,40 +289,6 @@ def _width() -> int:
         return (os.get_terminal_size().columns or 80) - 2
     except OSError:
         return 78
-
-
-def _add_setting_options(parser: "argparse.ArgumentParser") -> None:
-    parser.add_argument(
-        "target",
-        nargs="?",
-        metavar="KIND:MODULE:ATTRIBUTE",
-        help="application to run, for example wsgi:mysite.wsgi:application (app.target)",
-    )
-    parser.add_argument("--config", metavar="FILE", help="default: " + DEFAULT_PATH)
-    parser.add_argument(
-        "--listen",
-        metavar="ADDRESS",
-        action="append",
-        help="host:port, [v6]:port, :port or unix:/path; may be repeated (listen)",
-    )
-    parser.add_argument("--workers", metavar="N", help="number of workers, or auto (workers)")
-    parser.add_argument(
-        "--directory", metavar="DIR", help="directory of the application (app.directory)"
-    )
-    parser.add_argument(
-        "--python",
-        metavar="EXE",
-        help="interpreter or virtual environment of the application (app.python)",
-    )
-    parser.add_argument(
-        "--watch",
-        action="store_const",
-        const="true",
-        help="reload when a file of the application or the configuration changes (app.watch)",
-    )
-    parser.add_argument(
-        "--log-level", dest="level", metavar="LEVEL", help="lowest level that is logged (log.level)"
-    )
 
 
 if __name__ == "__main__":

@@ -91,7 +91,17 @@ class Reader:
 
     def override(self, settings: dict[str, Any], path: str, node: Node) -> None:
         """Read the value of an option into a flat mapping of paths to values."""
-        field = next(field for field in leaves() if field.path == path)
+        fields = {field.path: field for field in leaves()}
+        shorts = {
+            field.path: f"{field.path}.{field.short}"
+            for field in fields_of(Settings)
+            if field.short
+        }
+        path = path if path in fields else shorts.get(path, path)
+        field = fields.get(path)
+        if field is None:
+            self._report(node.place, "", "unknown setting", did_you_mean(path, fields))
+            return
         for known in [key for key in self.origins if key == path or key.startswith(path + "[")]:
             del self.origins[known]
         found, value = self._value(field, node)

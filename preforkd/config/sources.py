@@ -6,11 +6,13 @@ directly.
 
 import errno
 import os
+import re
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence as Sequence_
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from preforkd.config.configuration import DEFAULT_PATH, Configuration
 from preforkd.config.credentials import Credentials
@@ -32,11 +34,15 @@ from preforkd.core.text import HIDDEN
 from preforkd.errors import ConfigurationError, Place, Problem, did_you_mean
 
 _OPTION_NAMES = {
+    "access_log.format": "--access-log",
+    "access_log.target": "--access-log",
     "app.target": "the argument KIND:MODULE:ATTRIBUTE",
     "log.level": "--log-level",
     "workers.count": "--workers",
 }
 _MOST_PROBLEMS = 100
+_WITHOUT_KIND = re.compile(r"'([\w.]+:[\w.]+)' has no kind")
+_Section = TypeVar("_Section", bound=msgspec.Struct)
 
 
 class Effective(msgspec.Struct, frozen=True):
@@ -53,8 +59,9 @@ def load(
 ) -> Configuration:
     """Return the settings of a file (None: the default file, if it exists), overridden by options.
 
-    ``options`` maps dotted settings to a text, or to a list of texts for ``listen``. Raises
-    ConfigurationError with all problems.
+    ``options`` maps dotted settings to a text, or to a list of texts for ``listen``. ``--set SETTING`` is a
+    setting that is named by the command line; its text may be a list or a mapping of YAML. ``--tls`` is the
+    certificate of all listeners and, after a comma, its key. Raises ConfigurationError with all problems.
     """
     found = _find(path)
     document: Mapping_ | None = None
@@ -64,11 +71,16 @@ def load(
     reader = Reader(credentials)
     settings = reader.settings(document)
     changed: dict[str, Any] = {}
-    for setting, value in options.items():
-        reader.override(changed, setting, _option_node(setting, value))
+    for option, value in options.items():
+        for setting, node in _option_nodes(option, value):
+            reader.override(changed, setting, node)
     settings = _with(settings, changed)
+    if "--tls" in options:
+        listen = tuple(replace(each, tls=True) for each in settings.listen)
+        settings = replace(settings, listen=listen)
     reader.check_consistency(settings)
     problems = sorted(problems + reader.problems, key=_order)
+    problems = [_with_kind(problem, settings.app.directory) for problem in problems]
     if len(problems) > _MOST_PROBLEMS:
         # Each is logged, sent to the client that requested the reload, and kept in memory.
         rest = Problem(problems[_MOST_PROBLEMS].place, "", "further problems are not listed")
@@ -165,12 +177,46 @@ def _option_node(setting: str, value: object) -> Node:
     return Scalar(str(value), True, place)
 
 
+def _option_nodes(option: str, value: object) -> Iterator[tuple[str, Node]]:
+    place = Place(option)
+    if option == "--tls":
+        certificate, _, key = str(value).partition(",")
+        yield "tls.certificate", Scalar(certificate, True, place)
+        yield "tls.key", Scalar(key, True, place)
+    elif option.startswith("--set "):
+        yield option.removeprefix("--set "), _written(str(value), option)
+    else:
+        yield option, _option_node(option, value)
+
+
+def _written(text: str, option: str) -> Node:
+    # A list or a mapping as in the file; another text is not YAML's, so that it needs no quotes.
+    if not text.startswith(("[", "{")):
+        return Scalar(text, True, Place(option))
+    document, problems = read_document(f"value: {text}".encode(), option)
+    if problems or document is None:
+        raise ConfigurationError(problems)
+    return document.entries[0].value
+
+
+def _with_kind(problem: Problem, directory: str) -> Problem:
+    found = _WITHOUT_KIND.match(problem.message) if problem.setting == "app.target" else None
+    if found is None or problem.hint:
+        return problem
+    # Imported here: it parses Python, for an error only.
+    from preforkd.config import found_kind  # noqa: PLC0415
+
+    return replace(problem, hint=found_kind.hint(found[1], directory))
+
+
 def _with(settings: Settings, changed: Mapping[str, Any]) -> Settings:
     for path, value in changed.items():
-        section, _, name = path.rpartition(".")
-        if section:
-            inner = msgspec.structs.replace(getattr(settings, section), **{name: value})
-            settings = msgspec.structs.replace(settings, **{section: inner})
-        else:
-            settings = msgspec.structs.replace(settings, **{name: value})
+        settings = _with_one(settings, path.split("."), value)
     return settings
+
+
+def _with_one(section: _Section, names: Sequence_[str], value: Any) -> _Section:
+    name, *rest = names
+    if rest:
+        value = _with_one(getattr(section, name), rest, value)
+    return replace(section, **{name: value})

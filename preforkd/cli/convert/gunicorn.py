@@ -61,7 +61,7 @@ _NOTES = {
     "statsd_host": "preforkctl status --json has the numbers",
     "statsd_prefix": "preforkctl status --json has the numbers",
     "dogstatsd_tags": "preforkctl status --json has the numbers",
-    "reload": "preforkctl reload loads changed files, and keeps the old workers if they fail",
+    "reload": "preforkd run --watch, or preforkctl reload",
     "reload_extra_files": "a .path unit of systemd can call preforkctl reload",
     "reload_engine": "preforkctl reload",
     "tmp_upload_dir": "TMPDIR in app.environment: the directory of spooled bodies",

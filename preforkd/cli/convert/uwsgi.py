@@ -63,7 +63,7 @@ _NOTES = {
     "log-x-forwarded-for": "proxy.trusted and proxy.headers: the log then has the client's address",
     "manage-script-name": "http.prefix is the path below which the application is mounted",
     "mule": "a service of its own: another unit, or a task queue",
-    "py-autoreload": "preforkctl reload loads changed files, and keeps the old workers if they fail",
+    "py-autoreload": "preforkd run --watch, or preforkctl reload",
     "reload-on-as": "memory.limit bounds private memory, not address space",
     "req-logger": "access_log.target is journal, stderr or a file",
     "route": _PROXY,
