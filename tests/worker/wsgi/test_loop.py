@@ -1,10 +1,19 @@
 """The WSGI loop: room for connections, and the drain, over a real socket."""
 
+import os
+import select
 import threading
 import time
 
+import pytest
+
+from preforkd.config.settings import HttpSettings, Settings, WorkersSettings
+from preforkd.ipc import messages
+from preforkd.ipc.channel import close_all
 from preforkd.worker import acceptor
-from tests.worker.serving import read_all, read_answer, serving
+from tests.worker import handoffs
+from tests.worker.handoffs import SlowApplication, workers_sharing_a_queue
+from tests.worker.serving import read_all, read_answer, serving, wait_until
 from tests.worker.wsgi.requests import CLOSE, GET, echo
 
 
@@ -100,3 +109,114 @@ def test_a_worker_retires_when_the_master_has_gone():
     with serving(echo) as worker:
         worker.master.close()
         assert worker.ended()
+
+
+def test_what_a_child_of_the_application_closes():
+    """The connections, both ends of the handoff queue, and the timer of the takeover thread."""
+    application = SlowApplication()
+    with workers_sharing_a_queue(application, size=1) as (worker,), worker.connect() as sock:
+        sock.sendall(handoffs.GET % b"/")
+        read_answer(sock)
+        loop = worker.loop
+        (held,) = loop._connections.by_descriptor
+        (timer,) = loop._takeover.descriptors()
+        ends = loop._handoff.descriptors()
+        assert "timerfd" in os.readlink(f"/proc/self/fd/{timer}")
+        assert loop.descriptors() == [held, *ends, timer]
+    with serving(echo) as worker, worker.connect() as sock:
+        sock.sendall(GET % (b"/", b""))
+        read_answer(sock)
+        assert len(worker.loop.descriptors()) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_zygote_is_forked_without_threads(threads):
+    """Between two requests; the worker serves on afterwards, its kept connections too."""
+    names = []
+    whole = Settings(workers=WorkersSettings(threads=threads))
+    application = SlowApplication()
+    with (
+        workers_sharing_a_queue(application, size=1, whole=whole) as (worker,),
+        worker.connect() as sock,
+    ):
+
+        def forks(_number, descriptors):
+            close_all(descriptors)
+            names.append([one.name for one in threading.enumerate() if "preforkd" in one.name])
+
+        worker.acceptor.on_refork = forks
+        for _ in range(2):
+            sock.sendall(handoffs.GET % b"/slow")
+            assert application.entered.acquire(timeout=20)
+            count = len(names)
+            worker.master.send(messages.ReforkRequest(1), (0, 0))
+            worker.acceptor.wake()
+            assert len(names) == count  # not while the application runs
+            application.go.set()
+            assert read_answer(sock)[0].startswith("HTTP/1.1 200 ")
+            wait_until(lambda count=count: len(names) > count)
+            application.go.clear()
+    assert names == [[], []]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_exception_of_a_signal_handler_retires_the_worker(error, caplog):
+    """Raised while the loop polls: the requests that have begun are answered."""
+    with serving(echo) as worker, worker.connect() as half:
+        half.sendall(b"GET /half HTTP/1.1\r\n")
+        assert b"GET / " in worker.ask(GET % (b"/", CLOSE))
+        poll, left = worker.acceptor.poll, [error]
+
+        def interrupted(timeout):
+            if left:
+                raise left.pop()
+            return poll(timeout)
+
+        worker.acceptor.poll = interrupted
+        worker.acceptor.wake()
+        wait_until(lambda: worker.acceptor.retiring)
+        half.sendall(b"Host: h\r\n\r\n")
+        assert b"GET /half" in read_all(half)
+        assert worker.ended()
+    assert "outside a request" in caplog.text
+
+
+@pytest.mark.parametrize(("total", "bodies"), [(0, 4000), (700, 700)])
+def test_the_bounds_of_what_a_worker_spools(total, bodies):
+    """Four of the largest bodies, unless there is a setting for all of them; sixteen answers."""
+    http = HttpSettings(max_body=1000, spool_total=total, answer_spool=50)
+    with serving(echo, whole=Settings(http=http)) as worker:
+        (listener,) = worker.loop._listeners.values()
+        budgets = {id(one.bounds.budget): one.bounds.budget for one in listener.contexts}
+        assert [budget._left["files"] for budget in budgets.values()] == [bodies]
+        assert worker.loop._accepting._limits.budget._left["files"] == 800
+
+
+@pytest.mark.parametrize(("threads", "enabled"), [(1, True), (2, False)])
+def test_where_a_thread_takes_the_loop_over(threads, enabled):
+    """Where there is a queue to other workers, and no pool of threads."""
+    whole = Settings(workers=WorkersSettings(threads=threads))
+    application = SlowApplication()
+    with workers_sharing_a_queue(application, size=1, whole=whole) as (worker,):
+        assert worker.loop._takeover.enabled is enabled
+    with serving(echo, whole=whole) as worker:
+        assert not worker.loop._takeover.enabled
+
+
+def test_a_worker_whose_threads_are_busy_does_not_accept():
+    """The connection is left to the others; it accepts again when a thread is free."""
+    whole = Settings(workers=WorkersSettings(threads=2))
+    application = SlowApplication()
+    with workers_sharing_a_queue(application, size=1, whole=whole) as (worker,):
+        slow = [worker.connect() for _ in range(2)]
+        for sock in slow:
+            sock.sendall(handoffs.GET % b"/slow")
+            assert application.entered.acquire(timeout=20)
+        with worker.connect() as other:
+            other.sendall(handoffs.GET % b"/")
+            assert not select.select([other], [], [], 0.1)[0]
+            assert worker.slot.read(1e18).accepted == 2
+            application.go.set()
+            assert read_answer(other)[0].startswith("HTTP/1.1 200 ")
+        for sock in slow:
+            sock.close()
