@@ -429,7 +429,7 @@ def test_beyond_both_output_is_kept_in_memory_nevertheless(make):
 
 
 def test_parts_above_the_high_water_mark_are_spooled(make):
-    """Up to the bound of an answer's spool; TCP_NODELAY is set once, for the first part."""
+    """Up to the bound of an answer's spool."""
     kept = make(memory=1 << 30, files=1 << 30, spool=100)
     kept.outbox.send(b"a" * HIGH_WATER)
     kept.outbox.send(b"b")
@@ -438,8 +438,19 @@ def test_parts_above_the_high_water_mark_are_spooled(make):
     kept.outbox.send(b"d" * 40)
     assert kept.left["files"] == (1 << 30) - 100
     assert kept.drain() == b"a" * HIGH_WATER + b"b" + b"c" * 60 + b"d" * 40
-    options = [option[:2] for option in kept.sock.options]
-    assert options in ([], [(socket.IPPROTO_TCP, socket.TCP_NODELAY)])
+
+
+def test_parts_do_not_wait_for_the_clients_acknowledgement():
+    """TCP_NODELAY is set with the first part of an answer; one in a single piece does not need it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname(), timeout=20)
+        sock = listener.accept()[0]
+    with client, sock:
+        outbox = Outbox(sock, OutputLimits(write_timeout=5.0, budget=Budget()))
+        outbox.send_nowait(b"whole")
+        assert not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        outbox.send(b"part")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_part_that_there_is_room_for_by_now_is_not_spooled(make):
