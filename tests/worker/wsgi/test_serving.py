@@ -12,10 +12,15 @@ from wsgiref.validate import validator
 import pytest
 
 from preforkd.config.settings import AccessLogSettings
+from preforkd.http.proxy_header import ProxyHeaderError
 from preforkd.worker.wsgi import takeover
+from preforkd.worker.wsgi.connection import Waiting
+from preforkd.worker.wsgi.response import ClientGoneError
 from tests.worker.handoffs import workers_sharing_a_queue
 from tests.worker.serving import read_all, read_answer, serving, wait_until
+from tests.worker.wsgi.connecting import connected
 from tests.worker.wsgi.requests import CLOSE, GET, echo, read_body, unread_bytes
+from tests.worker.wsgi.serving_scene import ANSWER, Scene
 
 
 @pytest.mark.filterwarnings("ignore::wsgiref.validate.WSGIWarning")
@@ -305,3 +310,236 @@ def test_answers_of_one_turn_are_logged_when_they_are_sent(tmp_path):
         ("/1", ["200", "2"]),
         ("/both", ["200", "5"]),
     ]
+
+
+@pytest.fixture
+def scene(monkeypatch):
+    with select.epoll() as epoll, connected() as (connection, client):
+        scene = Scene(connection, monkeypatch, epoll)
+        scene.client = client
+        yield scene
+        scene.held.close(connection)
+
+
+SHORT = b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def test_a_pipeline_is_answered_in_turn_with_other_connections(scene):
+    """Sixteen of its requests at a time; the next one waits for the application."""
+    scene.connection.engine.receive(b"".join(SHORT % number for number in range(20)))
+    scene.serving.advance(scene.connection)
+    assert len(scene.answered) == 16
+    assert list(scene.held.ready) == [scene.connection]
+    assert (scene.connection.waiting, scene.connection.registered) == (None, 0)
+    scene.held.ready.clear()
+    scene.serving.advance(scene.connection)
+    assert [target for target, _ in scene.answered] == [b"/%d" % number for number in range(20)]
+    assert scene.connection.waiting is Waiting.NEXT_REQUEST
+    assert not scene.held.ready
+
+
+@pytest.mark.parametrize("gives", [False, True])
+def test_a_request_that_is_complete_while_the_application_runs(scene, gives):
+    """Another worker takes it, and this one closes its copy; or it waits here."""
+    scene.free, scene.gives = False, gives
+    scene.wait(Waiting.FIRST_REQUEST)
+    scene.connection.engine.receive(SHORT % 1)
+    scene.serving.advance(scene.connection)
+    assert scene.answered == []
+    assert scene.taken == ([scene.connection] if gives else [])
+    assert scene.closed is gives
+    assert list(scene.held.ready) == ([] if gives else [scene.connection])
+    if not gives:
+        assert (scene.connection.waiting, scene.connection.registered) == (None, 0)
+
+
+def test_a_request_behind_a_pipeline_is_not_handed_over(scene):
+    """The application is free: it is this worker's turn again soon."""
+    scene.gives = True
+    scene.connection.engine.receive(b"".join(SHORT % number for number in range(20)))
+    scene.serving.advance(scene.connection)
+    assert scene.taken == []
+    assert list(scene.held.ready) == [scene.connection]
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "retired"),
+    [
+        (ClientGoneError("left"), "DEBUG", 0),
+        (ProxyHeaderError("no header"), "DEBUG", 0),
+        (OSError(104, "reset"), "DEBUG", 0),
+        (AssertionError("a defect"), "ERROR", 0),
+        (KeyboardInterrupt(), "ERROR", 1),
+    ],
+)
+def test_an_error_ends_its_connection(scene, error, level, retired, caplog):
+    """One of the client is no message for the administrator; the application's retires the worker."""
+    caplog.set_level("DEBUG")
+    scene.connection.outbox.held = b"held"
+
+    scene.serving.fail(scene.connection, error)
+    assert scene.closed
+    assert scene.client.recv(9) == b"held"
+    assert [record.levelname for record in caplog.records] == [level]
+    assert (scene.retired, scene.recovered) == (retired, retired)
+    assert caplog.records[0].name == "preforkd.app"
+
+
+def test_a_step_gets_its_arguments_and_its_error_stays_here(scene):
+    """Other connections are served on."""
+    seen = []
+
+    def step(connection, *given):
+        seen.append((connection, given))
+        raise ClientGoneError
+
+    scene.serving.guarded(step, scene.connection, 1, 2)
+    assert seen == [(scene.connection, (1, 2))]
+    assert scene.closed
+
+
+def ask(scene, connection, client, data=SHORT % 1):
+    """Let a request arrive on an idle connection, and be read."""
+    scene.held.wait(connection, Waiting.NEXT_REQUEST, select.EPOLLIN)
+    client.sendall(data)
+    scene.serving.read(connection)
+
+
+def test_what_is_held_back(scene):
+    """Answers on kept connections, from the first one on for a millisecond, or until the turn ends."""
+    scene.serving.holds = True
+    with connected() as (second, other):
+        scene.held.add(second)
+        ask(scene, scene.connection, scene.client)
+        scene.now += 0.0009
+        scene.client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            scene.client.recv(99)
+        assert scene.connection.waiting is Waiting.NEXT_REQUEST
+        scene.now += 0.0002
+        ask(scene, second, other)
+        assert scene.client.recv(99) == ANSWER
+        assert other.recv(99) == ANSWER
+        ask(scene, second, other)
+        assert second.outbox.held == ANSWER
+        scene.serving.send_held()
+        scene.serving.send_held()
+        assert other.recv(999) == ANSWER
+        ask(scene, second, other, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        assert other.recv(99) == ANSWER  # the last one is not held back
+        scene.held.close(second)
+
+
+def test_an_answer_outside_a_turn_is_sent_at_once(scene):
+    """It is the only one; its connection's time for the next request begins again."""
+    ask(scene, scene.connection, scene.client)
+    assert scene.client.recv(99) == ANSWER
+    assert scene.held.deadlines.of(Waiting.NEXT_REQUEST) == {scene.connection: 150.0}
+    scene.now = 120.0
+    ask(scene, scene.connection, scene.client)
+    assert scene.held.deadlines.of(Waiting.NEXT_REQUEST) == {scene.connection: 170.0}
+
+
+@pytest.mark.parametrize("size", [0, 10, 4000, 4096, 9000, 30_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_all_that_has_arrived_is_read_at_once(scene, size, chunked):
+    """More than the buffer of the first receive, too: no further event is waited for."""
+    body = bytes(range(250)) * (size // 250)
+    head = b"POST /p HTTP/1.1\r\nHost: h\r\n"
+    if chunked:
+        chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        data = head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk + b"0\r\n\r\n"
+    else:
+        data = head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    scene.client.sendall(data)
+    scene.serving.read(scene.connection)
+    if len(data) < 16_384 or not chunked:
+        assert scene.answered == [(b"/p", body)]
+
+
+def test_an_answer_is_closed_when_it_is_sent(scene):
+    """By the application, when it is free; until then the connection waits for its client."""
+    closed = []
+    scene.connection.engine.receive(SHORT % 1)
+    assert scene.connection.take_request()
+    scene.connection.request = None
+    scene.connection.engine.answer_begun()
+    scene.connection.engine.answer_ended(keep=True)
+    scene.connection.after_sending = lambda: closed.append(1)
+    scene.connection.outbox._keep(b"rest")
+    scene.serving.advance(scene.connection)
+    assert scene.connection.waiting is Waiting.WRITE
+    assert scene.connection.registered == select.EPOLLOUT
+    scene.free = False
+    scene.serving.on_event(scene.connection)
+    assert scene.client.recv(9) == b"rest"
+    assert (closed, list(scene.held.ready)) == ([], [scene.connection])
+    assert scene.connection.registered == 0
+    scene.free = True
+    scene.serving.advance(scene.connection)
+    assert closed == [1]
+    assert scene.connection.waiting is Waiting.FIRST_REQUEST
+
+
+def test_an_event_from_before_a_suspension_is_ignored(scene):
+    """The connection belongs to the application."""
+    scene.client.sendall(SHORT % 1)
+    scene.serving.on_event(scene.connection)
+    assert scene.answered == []
+
+
+def test_a_lingering_close_discards_input(scene):
+    """Until the client closes."""
+    scene.wait(Waiting.CLOSE)
+    scene.client.sendall(SHORT % 1)
+    scene.serving.on_event(scene.connection)
+    scene.serving.on_event(scene.connection)
+    assert not scene.closed
+    assert scene.answered == []
+    scene.client.shutdown(socket.SHUT_WR)
+    scene.serving.on_event(scene.connection)
+    assert scene.closed
+
+
+@pytest.mark.parametrize("kind", list(Waiting))
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_end_of_each_timeout(scene, kind, begun):
+    """A request that has begun is answered with 408; an idle connection and all others are closed."""
+    if begun:
+        scene.connection.engine.receive(b"GET /half")
+        assert not scene.connection.take_request()
+    scene.serving.on_deadline(scene.connection, kind)
+    refused = begun and kind in {Waiting.FIRST_REQUEST, Waiting.BODY}
+    assert scene.errors == (["408 Request Timeout"] if refused else [])
+    if refused:
+        assert scene.client.recv(9) == b"error"
+        assert scene.connection.waiting is Waiting.CLOSE
+    assert scene.closed is not refused
+
+
+def test_an_idle_connection_is_closed_unless_a_request_has_just_arrived(scene):
+    """That is answered."""
+    scene.client.sendall(SHORT % 1)
+    scene.serving.on_deadline(scene.connection, Waiting.NEXT_REQUEST)
+    assert [target for target, _ in scene.answered] == [b"/1"]
+    assert not scene.closed
+    assert scene.client.recv(99) == ANSWER
+    scene.serving.on_deadline(scene.connection, Waiting.NEXT_REQUEST)
+    assert scene.closed
+    assert scene.client.recv(9) == b""
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_client_that_reads_slowly_goes_on(scene, progress, monkeypatch):
+    """Others are reset, so that the kernel drops what they do not read."""
+    resets = []
+    scene.wait(Waiting.WRITE)
+    kind = type(scene.connection.outbox)
+    monkeypatch.setattr(kind, "has_progressed", lambda _: progress)
+    monkeypatch.setattr(kind, "reset_on_close", lambda _: resets.append(1))
+    scene.serving.on_deadline(scene.connection, Waiting.WRITE)
+    assert scene.closed is not progress
+    assert resets == ([] if progress else [1])
+    if progress:
+        assert scene.connection.waiting is Waiting.WRITE
+        assert scene.connection.registered == select.EPOLLOUT
