@@ -5,7 +5,7 @@ import os
 import signal
 from typing import Any
 
-from preforkd.apps import hooks, loader, warmup
+from preforkd.apps import hooks, lazy_imports, loader, warmup
 from preforkd.apps.hooks import Hooks
 from preforkd.config.kinds import KINDS
 from preforkd.config.settings import Settings
@@ -34,6 +34,7 @@ def load(settings: Settings, unpatched_modules: UnpatchedModules) -> tuple[Any, 
     required, prefix = app.warm_up_required, settings.http.prefix
     warmup.run(app.warm_up, application, required=required, prefix=prefix)
     if app.preload:
+        lazy_imports.resolve()
         found.call("zygote_loaded")
     # The application may have installed handlers of its own.
     process.ignore_master_signals()

@@ -15,7 +15,8 @@ if it returns.
    monkey-patch them, and logging and the capture of output are configured, since it may log while it is imported;
 2. `heap.can_be_immortal`: a heap that must be immortal and cannot is refused before the application is imported
    in vain; with memory.immortal: auto it is only frozen;
-3. the application and its hooks are imported, the warm-up runs, then the hook ``zygote_loaded``;
+3. the application and its hooks are imported, the warm-up runs, lazy imports are resolved (`lazy_imports`), then
+   the hook ``zygote_loaded`` is called;
 4. preforkd's own modules for this kind of application are imported (``preload``), after the application, which
    may replace modules that they import; then they get the unpatched modules back;
 5. if the heap is to be immortal the warm-up runs a second time, and the code that it executes is copied to
