@@ -13,7 +13,7 @@ from preforkd.zygote import immortal
 
 _OBJECTS = 8192
 """Floats that are used: 32 bytes each, 64 pages in total."""
-_TIMEOUT = 10
+_TIMEOUT = 30
 """Seconds after which a process of the self-test is killed."""
 
 

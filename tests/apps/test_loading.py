@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from preforkd.apps import loading
+from preforkd.apps import lazy_imports, loading
 from preforkd.config.settings import AppSettings, Settings
 from preforkd.errors import ApplicationError, ConfigurationError
 from preforkd.linux.unpatched import UnpatchedModules
@@ -51,6 +51,17 @@ def test_it_is_imported_warmed_up_and_its_hook_is_called(load):
     assert calls == ["/warm", "zygote_loaded"]
     assert signal.getsignal(signal.SIGTERM).__module__ == "preforkd.linux.process"
     assert hooks.call("zygote_loaded") == ""
+
+
+def test_lazy_imports_are_resolved_before_the_hook(load, monkeypatch):
+    """In the zygote only: the hook can close what the imported modules have opened."""
+    resolved = []
+    monkeypatch.setattr(
+        lazy_imports, "resolve", lambda: resolved.append(list(sys.modules["loaded_lazily"].calls))
+    )
+    load("loaded_lazily", "zygote_loaded", preload=True)
+    load("loaded_by_a_worker", "worker_started", preload=False)
+    assert resolved == [["/warm"]]
 
 
 def test_without_preload_it_is_warmed_up_and_a_hook_of_the_zygote_is_refused(load):

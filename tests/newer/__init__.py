@@ -1,0 +1,1 @@
+"""The tests once more, with the newer CPython of Debian testing."""
