@@ -3,8 +3,10 @@
 import contextlib
 import importlib.util
 import json
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -347,3 +349,37 @@ def test_what_survives_the_fork_is_not_warned_of(service, tmp_path, what):
     if what not in {"again", "manager"}:
         demand(what)
     assert warnings_of(service, tmp_path, HARMLESS[what]) == []
+
+
+POOLED = """
+import concurrent.futures, json, multiprocessing
+
+def double(number):
+    return 2 * number
+
+def doubled():
+    with concurrent.futures.ProcessPoolExecutor(2) as pool:
+        return list(pool.map(double, [1, 2]))
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [json.dumps([multiprocessing.get_start_method(), doubled()]).encode()]
+
+class Hooks:
+    @staticmethod
+    def zygote_loaded():
+        print("zygote_loaded:", doubled(), flush=True)
+"""
+
+
+def test_a_process_pool_with_the_default_start_method(service, tmp_path):
+    """Its processes import the application's module: in the zygote, and in each worker with its own server."""
+    (tmp_path / "pooled.py").write_text(POOLED)
+    how = {"target": "wsgi:pooled:application", "directory": str(tmp_path)}
+    serve(service, workers=2, more="hooks: pooled:Hooks\n", **how)
+    method = multiprocessing.get_all_start_methods()[0]
+    expected = ["forkserver" if sys.version_info >= (3, 14) else method, [2, 4]]
+    for _ in range(3):
+        status, body = get(service.address, "/")
+        assert (status, json.loads(body)) == (200, expected)
+    assert "zygote_loaded: [2, 4]" in service.log
