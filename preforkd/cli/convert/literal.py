@@ -66,6 +66,8 @@ class Evaluator:
         """Return the value of an expression. Raises Unknown."""
         try:
             found = self._value(node)
+            if isinstance(found, str):
+                found.encode()  # not possible with half of a surrogate pair, which no file can hold
         except Unknown:
             raise
         except Exception as error:

@@ -82,6 +82,7 @@ def test_a_variable_has_its_default(text, value, monkeypatch):
         "host.encode()",
         "dict(a=1)",
         "''.join(['x'] * 3)",
+        r"'\ud800'",
     ],
 )
 def test_all_else_is_unknown(text):
