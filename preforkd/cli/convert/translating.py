@@ -126,10 +126,11 @@ def set_access_log(draft: Draft, target: str, given: Given) -> None:
         return
     text = "no program rotates it here; journal keeps the lines with their fields"
     draft.set("access_log.target", target, variables(given.variables) or text)
-    if target.startswith("/") and not target.startswith("/tmp/"):  # noqa: S108 - compared only
-        folder = os.path.dirname(target)
-        known = draft.unit.get("ReadWritePaths", "").split()
-        draft.unit["ReadWritePaths"] = " ".join(dict.fromkeys([*known, folder]))
+    folder = os.path.dirname(target)
+    if folder.startswith("/var/log/"):
+        draft.unit["LogsDirectory"] = folder.removeprefix("/var/log/")
+    elif folder.startswith("/") and not folder.startswith("/tmp"):  # noqa: S108 - compared only
+        draft.unit["ReadWritePaths"] = folder
 
 
 def trust(draft: Draft, addresses: list[str], given: Given, headers: str = "x-forwarded") -> None:

@@ -157,7 +157,7 @@ def _unlisted(draft: Draft, name: str, given: Given) -> None:
 
 def _application(draft: Draft, options: dict[str, Given]) -> None:
     callable_ = options["callable"].text if "callable" in options else "application"
-    if "mount" in options:
+    if "mount" in options and "=" in options["mount"].text:
         prefix, _, name = options["mount"].text.partition("=")
         if prefix != "/":
             draft.set("http.prefix", prefix)

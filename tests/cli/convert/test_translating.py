@@ -100,23 +100,26 @@ def test_a_home_directory_is_made_visible():
 
 
 @pytest.mark.parametrize(
-    ("target", "setting", "writable"),
+    ("target", "setting", "line"),
     [
         ("-", "stderr", None),
         ("/dev/stdout", "stderr", None),
         ("/proc/self/fd/1", "stderr", None),
         ("None", None, None),
         ("", None, None),
-        ("/var/log/a/b.log", "/var/log/a/b.log", "/var/log/a"),
+        ("/var/log/a/b.log", "/var/log/a/b.log", ("LogsDirectory", "a")),
+        ("/var/log/b.log", "/var/log/b.log", ("ReadWritePaths", "/var/log")),
+        ("/srv/b.log", "/srv/b.log", ("ReadWritePaths", "/srv")),
         ("/tmp/b.log", "/tmp/b.log", None),
+        ("log/b.log", "log/b.log", None),
     ],
 )
-def test_access_logs(target, setting, writable):
-    """A file's directory is made writable."""
+def test_access_logs(target, setting, line):
+    """A file's directory is made, or made writable."""
     draft = Draft("s")
     translating.set_access_log(draft, target, GIVEN)
     assert draft.values.get("access_log.target") == setting
-    assert draft.unit.get("ReadWritePaths") == writable
+    assert list(draft.unit.items()) == ([line] if line else [])
 
 
 def test_trusted_proxies():
