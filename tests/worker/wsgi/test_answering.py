@@ -430,16 +430,24 @@ def shows(environ, start_response):
     return [json.dumps(values).encode()]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_the_environ_names_both_ends_of_the_connection(host):
+@pytest.mark.parametrize(
+    ("host", "client", "server"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1", "127.0.0.1"),
+        ("::", "::1", "[::1]"),
+    ],
+)
+def test_the_environ_names_both_ends_of_the_connection(host, client, server):
     """On a listener for every address, the one that the client used; what a proxy reports comes first."""
-    proxy = ProxySettings(trusted=("127.0.0.1",), headers="x-forwarded", parameters=("for", "host"))
-    listener = socket.create_server((host, 0))
+    proxy = ProxySettings(trusted=(client,), headers="x-forwarded", parameters=("for", "host"))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family)
     with serving(shows, whole=Settings(proxy=proxy), listener=listener) as worker:
-        worker.address = ("127.0.0.1", worker.address[1])
+        worker.address = (client, worker.address[1])
         keys = ("SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR", "REMOTE_PORT")
-        values, (address, port) = environ_of(worker, keys=keys)
-        assert values == ["127.0.0.1", str(worker.address[1]), address, str(port)]
+        values, (address, port, *_) = environ_of(worker, keys=keys)
+        assert values == [server, str(worker.address[1]), address, str(port)]
         reported = b"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: shop\r\n" + CLOSE
         values, _ = environ_of(worker, GET % (b"/", reported), keys=keys[:3:2])
         assert values == ["shop", "1.2.3.4"]
@@ -457,3 +465,59 @@ def test_the_last_request_of_a_connection(limits, kept, path):
             assert "Connection: close" not in read_answer(sock)[0]
         sock.sendall(GET % (path, b"" if limits else CLOSE))
         assert b"Connection: close" in read_all(sock)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_failure_within_an_answer_is_logged_once(threads, caplog):
+    """No byte of another answer is inserted; an answer to HEAD that fails has no body."""
+
+    def fails(environ, start_response):
+        write = start_response("200 OK", [("Content-Length", "9")])
+        if environ["PATH_INFO"] == "/begun":
+            write(b"part ")
+        raise KeyError("lost")
+
+    with serving(fails, whole=Settings(workers=WorkersSettings(threads=threads))) as worker:
+        assert worker.ask(GET % (b"/begun", b"")).endswith(b"\r\n\r\npart ")
+        answer = worker.ask(b"HEAD" + (GET % (b"/", b""))[3:])
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert answer.endswith(b"\r\n\r\n")
+    assert [record.getMessage() for record in caplog.records] == [
+        "the application failed on GET /begun",
+        "the application failed on HEAD /",
+    ]
+
+
+def test_each_answer_of_a_connection_is_counted_and_logged_by_itself(tmp_path):
+    """Its bytes, and the time of its request."""
+    log = tmp_path / "log"
+    access = AccessLogSettings(target=str(log), format="json")
+    with serving(echo, access=access) as worker, worker.connect() as sock:
+        for path in (b"/", b"/longer"):
+            sock.sendall(GET % (path, b""))
+            size = len(sock.recv(4096))
+            (connection,) = worker.loop._connections
+            wait_until(lambda size=size, outbox=connection.outbox: outbox.sent == size)
+    first, second = map(json.loads, log.read_text().splitlines())
+    assert (first["status"], first["bytes"]) == (200, len("GET / "))
+    assert (second["status"], second["bytes"]) == (200, len("GET /longer "))
+    assert 0 <= first["seconds"] < 20
+
+
+def test_the_state_after_an_exception_of_a_signal_handler():
+    """The main thread has the loop, and no request; while the takeover thread has it, nothing changes."""
+    with serving(None) as worker:
+        worker.retire()
+        assert worker.ended()
+        worker.loop.descriptors()  # frees the lock of the ended thread
+        answering = worker.loop._answering
+        worker.acceptor.slot_writer.set_busy()
+        answering.takeover.active = True
+        answering.recover()
+        assert worker.slot.busy_since_ns()
+        assert not answering.takeover.loop_lock._is_owned()
+        answering.takeover.active = False
+        answering.recover()
+        assert not worker.slot.busy_since_ns()
+        assert answering.takeover.loop_lock._is_owned()
+        assert answering.current is None

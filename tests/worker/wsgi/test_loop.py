@@ -4,6 +4,7 @@ import os
 import select
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -220,3 +221,76 @@ def test_a_worker_whose_threads_are_busy_does_not_accept():
             assert read_answer(other)[0].startswith("HTTP/1.1 200 ")
         for sock in slow:
             sock.close()
+
+
+class Zygote(BaseException):
+    """The new process leaves the worker's loop by this."""
+
+
+def test_a_zygote_closes_its_copies_of_the_connections():
+    """They belong to the worker."""
+    closed = []
+
+    def forks(_number, _descriptors):
+        raise Zygote
+
+    with serving(echo) as worker:
+        worker.retire()
+        assert worker.ended()
+        worker.loop.descriptors()  # frees the lock of the ended thread
+        worker.acceptor.pending_refork = 1, (-1, -1)
+        worker.acceptor.on_refork = forks
+        copy = SimpleNamespace(close_after_fork=lambda: closed.append("closed"))
+        worker.loop._connections.by_descriptor[-1] = copy
+        with pytest.raises(Zygote):
+            worker.loop.run()
+    assert closed == ["closed"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_timeout_runs_for_a_request_that_is_with_the_application(threads):
+    """The takeover thread, or the main thread, runs the loop meanwhile, and its timeouts."""
+    application = SlowApplication()
+    whole = Settings(http=HttpSettings(keep_alive=0.2), workers=WorkersSettings(threads=threads))
+    with (
+        workers_sharing_a_queue(application, size=1, whole=whole) as (worker,),
+        worker.connect() as sock,
+    ):
+        sock.sendall(handoffs.GET % b"/")
+        read_answer(sock)
+        sock.sendall(handoffs.GET % b"/slow")
+        assert application.entered.acquire(timeout=20)
+        wait_until(lambda: worker.loop._takeover.active or threads > 1)
+        with worker.connect() as other:  # an idle connection of the same worker comes to its end
+            other.sendall(b"GET /half")
+            time.sleep(0.5)
+        application.go.set()
+        assert read_answer(sock)[0].startswith("HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_environ_says_whether_there_are_threads(threads):
+    """PEP 3333: another thread may call the same application at the same time."""
+    seen = []
+
+    def looks(environ, start_response):
+        seen.append((environ["wsgi.multithread"], environ["wsgi.multiprocess"]))
+        return echo(environ, start_response)
+
+    with serving(looks, whole=Settings(workers=WorkersSettings(threads=threads))) as worker:
+        worker.ask(GET % (b"/", CLOSE))
+    assert seen == [(threads > 1, True)]
+
+
+def test_an_idle_worker_sleeps():
+    """Until the first deadline of its connections, and for ever without one."""
+    with serving(echo, keep_alive=1000) as worker:
+        poll, timeouts = worker.acceptor.poll, []
+        worker.acceptor.poll = lambda timeout: timeouts.append(timeout) or poll(timeout)
+        worker.acceptor.wake()
+        with worker.connect() as sock:
+            sock.sendall(GET % (b"/", b""))
+            read_answer(sock)
+            wait_until(lambda: timeouts and timeouts[-1] and 900 < timeouts[-1] <= 1000)
+        wait_until(lambda: timeouts[-1] is None)
+        assert len(timeouts) < 10

@@ -416,7 +416,7 @@ def test_what_is_held_back(scene):
         with pytest.raises(BlockingIOError):
             scene.client.recv(99)
         assert scene.connection.waiting is Waiting.NEXT_REQUEST
-        scene.now += 0.0002
+        scene.now = 100.0 + 0.001
         ask(scene, second, other)
         assert scene.client.recv(99) == ANSWER
         assert other.recv(99) == ANSWER
@@ -543,3 +543,14 @@ def test_a_client_that_reads_slowly_goes_on(scene, progress, monkeypatch):
     if progress:
         assert scene.connection.waiting is Waiting.WRITE
         assert scene.connection.registered == select.EPOLLOUT
+
+
+def test_the_rest_of_a_head_is_no_request_whatever_it_looks_like(scene):
+    """It belongs to the head that has begun."""
+    assert not scene.closed
+    scene.connection.engine.receive(b"GET /one HTTP/1.1\r\nX: ")
+    assert not scene.connection.take_request()
+    scene.wait(Waiting.FIRST_REQUEST)
+    scene.client.sendall(b"GET /two HTTP/1.1\r\nHost: h\r\n\r\n")
+    scene.serving.on_event(scene.connection)
+    assert scene.answered == [(b"/one", b"")]
