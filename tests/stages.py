@@ -3,15 +3,16 @@
 ::
 
     sh packaging/bootstrap test                      lint, unit, simulation and process
-    sh packaging/bootstrap test --all                with systemd: everything that decides about a change
+    sh packaging/bootstrap test --all                with newer and systemd: what decides about a change
     sh packaging/bootstrap test --stage unit lint    these; --stage nightly: the soak and what else takes long
 
 A stage that fails does not stop the others; the exit status is 1 if any failed. The failures of all stages
 are listed once more at the end, and then the stages with their durations.
 
-A test's stage follows from its folder: ``tests/process``, ``tests/systemd``, ``tests/bench`` and
-``tests/soaking`` (nightly); all others are unit tests. Two marks except single tests from that: ``process``
-(the test of a module starts a process of preforkd) and ``simulation`` (it computes for long).
+A test's stage follows from its folder: ``tests/process``, ``tests/newer`` (unit and process tests once more, in
+Debian testing), ``tests/systemd``, ``tests/bench`` and ``tests/soaking`` (nightly); all others are unit tests.
+Two marks except single tests from that: ``process`` (the test of a module starts a process of preforkd) and
+``simulation`` (it computes for long).
 """
 
 from __future__ import annotations
@@ -30,8 +31,14 @@ from typing import IO
 
 TREE = Path(__file__).resolve().parent.parent
 LINT = "tests/test_tools.py"
-_OWN_FOLDERS = ("tests/process", "tests/systemd", "tests/bench", "tests/soaking")
-_PARALLEL = f"--numprocesses={min(8, 1 + (os.cpu_count() or 1))}"
+_OWN_FOLDERS = (
+    "tests/process",
+    "tests/newer",
+    "tests/systemd",
+    "tests/bench",
+    "tests/soaking",
+)
+PARALLEL = f"--numprocesses={min(8, 1 + (os.cpu_count() or 1))}"
 """The tests wait about as much as they compute; with more, those with short timeouts would be too slow."""
 
 
@@ -50,7 +57,7 @@ STAGES = (
     Stage(
         "unit",
         (
-            *("tests", "-m", "not process and not simulation", _PARALLEL, "--dist=worksteal"),
+            *("tests", "-m", "not process and not simulation", PARALLEL, "--dist=worksteal"),
             *(f"--ignore={path}" for path in (LINT, *_OWN_FOLDERS)),
         ),
         20,
@@ -58,9 +65,10 @@ STAGES = (
     Stage("simulation", ("tests/core", "-m", "simulation", "--numprocesses=auto"), 30),
     Stage(
         "process",
-        ("tests/process", "tests/supervisor", "tests/zygote", "-m", "process", _PARALLEL),
+        ("tests/process", "tests/supervisor", "tests/zygote", "-m", "process", PARALLEL),
         40,
     ),
+    Stage("newer", ("tests/newer", "-s"), 25),
     Stage("systemd", ("tests/systemd",), 60),
     Stage(
         "nightly",
@@ -73,7 +81,7 @@ STAGES = (
     ),
 )
 DEFAULT = ("lint", "unit", "simulation", "process")
-ALL = (*DEFAULT, "systemd")
+ALL = (*DEFAULT, "newer", "systemd")
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def test_each_test_file_has_a_stage():
     of = {name: paths(stage) for name, stage in BY_NAME.items()}
     files = set((stages.TREE / "tests").rglob("test_*.py"))
     assert set().union(*of.values()) == files
-    alone = ("lint", "unit", "systemd")
+    alone = ("lint", "unit", "newer", "systemd")
     assert sum(len(of[name]) for name in alone) == len(set().union(*(of[name] for name in alone)))
     for path in of["unit"]:
         for mark in set(

@@ -15,9 +15,7 @@ from tests.systemd.machine import MIRROR, TREE, run
 SUITE = "testing"
 TESTS = "/srv/preforkd"
 """Where the tree is in the root."""
-MODULES = (
-    "msgspec yaml websockets django flask fastapi gevent eventlet hypothesis pytest pytest-xdist"
-)
+MODULES = "msgspec yaml websockets django flask gevent eventlet hypothesis pytest pytest-xdist"
 """Of Debian, with a binary for each CPython that it has; preforkd's, and the tests'."""
 PROGRAMS = "python3 python3-venv procps strace netcat-openbsd openssl ca-certificates"
 _APT = (
@@ -61,12 +59,12 @@ class Root:
         modules = " ".join(f"python3-{name}" for name in MODULES.split())
         self.inside(f"{_APT} update && {_APT} install -y --no-install-recommends {PROGRAMS}")
         self.inside(f"{_APT} install -y --no-install-recommends {modules}")
-        self.make_environment("python3")
+        # Debian's FastAPI brings uvloop, which would replace the event loop of all tests.
+        self._make_environment("python3", "httptools fastapi")
 
-    def make_environment(self, python: str) -> None:
-        """Make /srv/PYTHON, with what Debian has and what it has not."""
+    def _make_environment(self, python: str, packages: str) -> None:
         self.inside(f"{python} -m venv --system-site-packages /srv/{python}")
-        self.inside(f"/srv/{python}/bin/pip install -q --only-binary :all: httptools")
+        self.inside(f"/srv/{python}/bin/pip install -q --only-binary :all: {packages}")
 
     def install(self, python: str) -> None:
         """Install another interpreter of the suite beside its own; skip the test if it has none."""
@@ -75,7 +73,7 @@ class Root:
         if self.call(f"apt-cache show {python}-venv").returncode:
             pytest.skip(f"Debian {SUITE} has no {python}")
         self.inside(f"{_APT} install -y --no-install-recommends {python} {python}-venv")
-        self.make_environment(python)
+        self._make_environment(python, "httptools")
 
     def call(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script in the root, where the tree is mounted; return what became of it."""

@@ -9,9 +9,11 @@ from tests.newer.root import Root, missing
 from tests.stages import PARALLEL
 from tests.systemd.machine import unmade
 
-OTHERS = ("test_tools.py", "core", "systemd", "newer", "bench", "soaking")
-"""The tools' versions are the developers'; the policy's tests take long, and no version matters to it."""
-SMOKE = ("tests/zygote", "tests/ipc", "tests/process/test_memory.py", "tests/process/test_life.py")
+UNIT = "apps cli config control http ipc linux logs supervisor worker zygote"
+"""Not the policy's tests, to which no version matters."""
+PROCESS = "applications hooks life memory preload refork"
+"""How a service loads, forks, serves, and ends: what depends on the interpreter."""
+SMOKE = ("tests/zygote", "tests/ipc", "tests/process/test_memory.py")
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +28,16 @@ def root(tmp_path_factory):
     return Root(folder)
 
 
-def test_unit_and_process_tests_pass(root):
+def test_the_unit_tests_pass(root):
     """With the suite's own interpreter."""
-    ignored = (f"--ignore=tests/{name}" for name in OTHERS)
-    root.test("python3", "tests", *ignored, PARALLEL, "--dist=worksteal")
+    folders = (f"tests/{name}" for name in UNIT.split())
+    marks = ("-m", "not process and not simulation")
+    root.test("python3", *folders, *marks, PARALLEL, "--dist=worksteal")
+
+
+def test_the_process_tests_pass(root):
+    """With the suite's own interpreter, those that depend on it."""
+    root.test("python3", *(f"tests/process/test_{name}.py" for name in PROCESS.split()), PARALLEL)
 
 
 def test_the_zygote_and_a_service_work_with_315(root):
