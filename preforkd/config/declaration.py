@@ -57,6 +57,9 @@ def declare(
 Count = Annotated[int, Meta(ge=1, le=1024)]
 """A number of worker processes."""
 
+Requests = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+"""A number of requests."""
+
 LIVE, GENERATION, RESTART = OnReload.LIVE, OnReload.GENERATION, OnReload.RESTART
 
 HOUR, DAY = 3600.0, 86400.0

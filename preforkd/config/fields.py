@@ -166,9 +166,13 @@ def _unwrap(hint: Any) -> tuple[Any, msgspec.Meta | None]:
 
 
 def _form(plain: Any, unit: str | None) -> tuple[Form, msgspec.Meta | None, tuple[str, ...]]:
-    if unit is not None:
-        return Form(unit), None, ()
     origin = get_origin(plain) or plain
+    if unit is not None:
+        words: tuple[str, ...] = ()
+        if origin in {typing.Union, UnionType}:
+            plain, choices = get_args(plain)
+            words = get_args(choices)
+        return Form(unit), _unwrap(plain)[1], words
     if origin is Literal:
         return Form.CHOICE, None, get_args(plain)
     if origin is tuple and get_args(plain)[0] is str:

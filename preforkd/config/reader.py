@@ -359,5 +359,6 @@ def _hint(field: Field, text: str) -> str:
     if nearest := did_you_mean(text.lower(), field.choices):
         return nearest
     if field.form in {Form.DURATION, Form.SIZE, Form.REQUESTS} and field.default is not None:
-        return f"the default is {field.write(field.default)}"
+        words = f"; it may be {' or '.join(field.choices)}, too" if field.choices else ""
+        return f"the default is {field.write(field.default)}{words}"
     return ""

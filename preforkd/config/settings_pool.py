@@ -4,7 +4,17 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Struct
 
-from preforkd.config.declaration import DAY, GENERATION, GIB, HOUR, LIVE, Count, Unit, declare
+from preforkd.config.declaration import (
+    DAY,
+    GENERATION,
+    GIB,
+    HOUR,
+    LIVE,
+    Count,
+    Requests,
+    Unit,
+    declare,
+)
 from preforkd.config.kinds import HTTP_KINDS, THREADED_KINDS
 
 
@@ -218,13 +228,12 @@ class ReforkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     SHORT: ClassVar[str] = "after"
 
     after: Annotated[
-        int,
+        Requests | Literal["once"],
         declare(
             "Requests after which a worker forks the next zygote, so that the workers share what was loaded "
-            "and built meanwhile. 0: never.",
+            "and built meanwhile. 0: never. once: after 25 requests, once in a generation, and only if the "
+            "worker has nothing that two processes must not share.",
             LIVE,
-            ge=0,
-            le=1_000_000_000,
             unit=Unit.REQUESTS,
         ),
     ] = 0

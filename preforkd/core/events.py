@@ -141,6 +141,8 @@ class ReforkRequested(Struct, frozen=True):
     reason: str
     urgent: bool = False
     """Requested by the administrator: earlier failures do not delay it."""
+    guarded: bool = False
+    """The worker refuses if it finds something that two processes must not share."""
 
 
 class StopRequested(Struct, frozen=True):
@@ -165,6 +167,7 @@ class ForkZygote(Struct, frozen=True):
     zygote: int
     generation: int
     worker: int
+    guarded: bool = False
 
 
 class AdoptZygote(Struct, frozen=True):

@@ -102,7 +102,9 @@ def refork(view: PoolView) -> Iterator[ev.Action]:
         return
     worker = _warmest(board, current)
     if worker is not None:
-        yield ev.ForkZygote(board.last_zygote + 1, current.generation, worker.worker)
+        yield ev.ForkZygote(
+            board.last_zygote + 1, current.generation, worker.worker, current.refork.guarded
+        )
 
 
 def _warmest(board: Scoreboard, generation: GenerationRow) -> WorkerRow | None:

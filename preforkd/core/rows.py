@@ -66,6 +66,7 @@ class ReforkAttempt(Struct, frozen=True):
     """Why a refork was requested; empty: none is."""
     warmest: int = 0
     """The worker that is preferred as the parent."""
+    guarded: bool = False
     failures: int = 0
     retry_at: float = float("-inf")
 

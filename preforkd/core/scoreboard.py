@@ -196,7 +196,12 @@ class Scoreboard:
     def _refork_requested(self, event: ev.ReforkRequested, _now: float) -> None:
         current = self.current
         if current is not None:
-            asked = replace(current.refork, reason=event.reason, warmest=event.warmest)
+            asked = replace(
+                current.refork,
+                reason=event.reason,
+                warmest=event.warmest,
+                guarded=event.guarded,
+            )
             current.refork = replace(asked, retry_at=float("-inf")) if event.urgent else asked
 
     def _fork_zygote(self, event: ev.ForkZygote, now: float) -> None:

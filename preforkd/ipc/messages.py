@@ -145,10 +145,12 @@ class Trim(Struct, frozen=True, tag="trim"):
 class ReforkRequest(Struct, frozen=True, tag="refork"):
     """Master to worker: fork the next zygote from the worker's own process.
 
-    Descriptors: the zygote's channel, and the memory for its stacks.
+    Descriptors: the zygote's channel, and the memory for its stacks. ``guarded``: not if the worker has
+    something that two processes must not share.
     """
 
     zygote: int
+    guarded: bool = False
 
 
 class Heartbeat(Struct, frozen=True, tag="heartbeat"):

@@ -284,7 +284,7 @@ def new_worker(
 
 
 def request_zygote(
-    zygote: int, handle: WorkerHandle
+    zygote: int, handle: WorkerHandle, *, guarded: bool
 ) -> tuple[Channel[messages.FromZygote], slots.SlotReader]:
     """Order a worker to fork a zygote from itself; return the master's end of its channel, and its memory.
 
@@ -295,7 +295,7 @@ def request_zygote(
     try:
         memory = slots.create(f"preforkd-zygote-{handle.generation}")
         slot_memory = slots.SlotReader(memory)
-        handle.channel.send(messages.ReforkRequest(zygote), (theirs.fileno(), memory))
+        handle.channel.send(messages.ReforkRequest(zygote, guarded), (theirs.fileno(), memory))
     except BaseException:
         ours.close()
         if slot_memory is not None:

@@ -42,6 +42,8 @@ _SATURATED = 2.0
 """Seconds of waiting after which saturation is logged."""
 _REFORK_PAUSE = 60.0
 """Shortest time between two reforks that requests have triggered, in seconds."""
+_REQUESTS_BEFORE_ONCE = 25
+"""Requests after which a worker has built most of what it will build, for ``memory.refork: once``."""
 _HEAVIEST_LISTED = 3
 _SHORTEST_PERIOD = 0.005
 _MASTER_DELAYED = 5.0
@@ -273,9 +275,11 @@ class Monitor:
 
     def _watch_refork_threshold(self, sample: PoolSample, now: float) -> None:
         after = self._service.settings.memory.refork.after
+        once = after == "once"
+        least = _REQUESTS_BEFORE_ONCE if after == "once" else after
         board = self._service.board
         current = board.current
-        if not after or current is None or current.refork.reason or now < self._refork_at:
+        if not least or current is None or current.refork.reason or now < self._refork_at:
             return
         zygote = board.usable_zygote(current.generation)
         counts = {
@@ -284,10 +288,12 @@ class Monitor:
             if zygote is not None and row.zygote == zygote.zygote
         }
         worker = max(counts, key=counts.__getitem__, default=0)
-        if counts.get(worker, 0) >= after:
+        if once and (current.refork.failures or zygote is None or zygote.parent is not None):
+            return
+        if counts.get(worker, 0) >= least:
             self._refork_at = now + _REFORK_PAUSE
             reason = f"worker {board.workers[worker].slot} has answered {counts[worker]} requests"
-            self._feed(ev.ReforkRequested(worker, reason))
+            self._feed(ev.ReforkRequested(worker, reason, guarded=once))
 
     # --- limits of workers ------------------------------------------------------------------------
 

@@ -50,7 +50,9 @@ class PendingReforks:
             self._failed(action.zygote, "the worker that was to fork it has exited")
             return
         try:
-            channel, slot_memory = children.request_zygote(action.zygote, handle)
+            channel, slot_memory = children.request_zygote(
+                action.zygote, handle, guarded=action.guarded
+            )
         except (OSError, ChannelClosedError) as error:
             reason = str(error) or "it has exited"
             self._failed(

@@ -83,11 +83,13 @@ class Acceptor:
         """Called once, when the worker begins to drain."""
         self.on_overdue: Callable[[], None] = lambda: None
         """Called before the master kills the worker for an overdue request."""
-        self.pending_refork: tuple[int, tuple[int, int]] | None = None
-        """The zygote to be forked from this worker between two requests: its number and its descriptors."""
+        self.pending_refork: tuple[messages.ReforkRequest, tuple[int, int]] | None = None
+        """The zygote to be forked from this worker between two requests: the order and its descriptors."""
         self.refork_immediately = False
         """`on_refork` always refuses, so that it is called at once and not between two requests."""
-        self.on_refork: Callable[[int, tuple[int, int]], None] = lambda _zygote, _descriptors: None
+        self.on_refork: Callable[[messages.ReforkRequest, tuple[int, int]], None] = (
+            lambda _order, _descriptors: None
+        )
         self._retiring_reported = False
         self._serving = False
         self._channel = channel
@@ -290,7 +292,7 @@ class Acceptor:
         if isinstance(received.message, messages.ReforkRequest) and len(received.descriptors) == 2:
             self._cancel_refork()
             channel, memory = received.descriptors
-            self.pending_refork = received.message.zygote, (channel, memory)
+            self.pending_refork = received.message, (channel, memory)
             if self.refork_immediately:
                 self.fork_zygote()
             return
@@ -325,8 +327,8 @@ class Acceptor:
     def fork_zygote(self) -> None:
         """Call `on_refork` for the pending refork; it does not return in the new process."""
         assert self.pending_refork is not None
-        (zygote, descriptors), self.pending_refork = self.pending_refork, None
-        self.on_refork(zygote, descriptors)
+        (order, descriptors), self.pending_refork = self.pending_refork, None
+        self.on_refork(order, descriptors)
 
     def _cancel_refork(self) -> None:
         # The master sees the end of the channel and gives the attempt up.

@@ -14,7 +14,7 @@ import socket
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import msgspec
 
@@ -31,6 +31,9 @@ from preforkd.logs import logs, sender
 from preforkd.logs.context import remove_context, set_context
 from preforkd.worker import loading, preflight, random_state
 from preforkd.worker.acceptor import Acceptor, Listener
+
+if TYPE_CHECKING:
+    from preforkd.worker.refork_guard import ReforkGuard
 
 logger = logging.getLogger("preforkd.worker")
 
@@ -175,9 +178,7 @@ def _run_worker(context: WorkerContext) -> int:
             _exit_stray_child()
 
 
-def _run_until_drained(
-    context: WorkerContext, own_descriptors: _OwnDescriptors, children: ApplicationChildren
-) -> int:
+def _become_worker(context: WorkerContext) -> None:
     os.environ["PREFORKD_WORKER"] = str(context.slot_number)
     os.environ["PREFORKD_GENERATION"] = str(context.generation)
     set_context(worker=context.slot_number, generation=context.generation)
@@ -186,7 +187,12 @@ def _run_until_drained(
         os.dup2(descriptor, number)
         os.close(descriptor)
     random_state.renew()
-    context.hooks.call("after_fork")
+
+
+def _run_until_drained(
+    context: WorkerContext, own_descriptors: _OwnDescriptors, children: ApplicationChildren
+) -> int:
+    _become_worker(context)
     title = _title_setter(context)
     title("starting")
     channel: Channel[messages.ToWorker] = Channel(socket.socket(fileno=context.channel), _to_worker)
@@ -197,6 +203,8 @@ def _run_until_drained(
         [Listener(name, sock) for name, sock in context.listeners], channel, slot_writer
     )
     own_descriptors.more.append(acceptor.descriptors)
+    guard = _refork_guard(context.settings)
+    context.hooks.call("after_fork")
 
     def on_retiring() -> None:
         title("draining")
@@ -211,9 +219,10 @@ def _run_until_drained(
             ours = list(own_descriptors())
             context.application, context.hooks = loading.load(context.kind, context.settings, ours)
         acceptor.install_signal_handler()  # after the application's own
-        server = _server(context, acceptor)
-        own_descriptors.more.append(server.descriptors)
-        server.prepare()
+        with guard.own() if guard is not None else contextlib.nullcontext():
+            server = _server(context, acceptor)
+            own_descriptors.more.append(server.descriptors)
+            server.prepare()
     except PreforkdError as error:
         _send(channel, messages.Failed(error.failure()))
         return 1
@@ -228,7 +237,9 @@ def _run_until_drained(
         _send(channel, messages.Failed(failure))
         return 1
     context.hooks.call("worker_started")
-    acceptor.on_refork = _ReforkHandler(context, acceptor, channel, slot_writer, children)
+    acceptor.on_refork = _ReforkHandler(
+        context, acceptor, channel, slot_writer, children, own_descriptors, guard
+    )
     _send(channel, messages.Ready())
     title("ready")
     if acceptor.wait_for_serve():
@@ -243,6 +254,14 @@ def _run_until_drained(
     return 0
 
 
+def _refork_guard(settings: Settings) -> "ReforkGuard | None":
+    if settings.memory.refork.after != "once":
+        return None
+    from preforkd.worker.refork_guard import ReforkGuard  # noqa: PLC0415 - only where it is asked for
+
+    return ReforkGuard()
+
+
 @dataclass(frozen=True, slots=True)
 class _ReforkHandler:
     """Fork the next zygote from this worker; called by the server between two requests."""
@@ -252,10 +271,12 @@ class _ReforkHandler:
     channel: Channel[messages.ToWorker]
     slot_writer: SlotWriter
     children: ApplicationChildren
+    own_descriptors: Callable[[], Iterable[int]]
+    guard: "ReforkGuard | None"
 
-    def __call__(self, zygote: int, descriptors: tuple[int, int]) -> None:
+    def __call__(self, order: messages.ReforkRequest, descriptors: tuple[int, int]) -> None:
         """Fork and report the result to the master; in the new process, raise BecomeZygote."""
-        child, reason = self._fork()
+        child, reason = self._fork(descriptors, guarded=order.guarded)
         if isinstance(child, fork.ForkedChild):
             self.children.disable()
             self.acceptor.close_after_fork()
@@ -267,17 +288,21 @@ class _ReforkHandler:
         close_all(descriptors)
         if child is None:
             failure = Failure(Blame.APPLICATION, reason)
-            _send(self.channel, messages.ReforkFailed(zygote, failure))
+            _send(self.channel, messages.ReforkFailed(order.zygote, failure))
             return
         pid, go = child
-        _send(self.channel, messages.Reforked(zygote, pid))
+        _send(self.channel, messages.Reforked(order.zygote, pid))
         os.close(go)
 
-    def _fork(self) -> tuple[tuple[int, int] | fork.ForkedChild | None, str]:
+    def _fork(
+        self, descriptors: tuple[int, int], *, guarded: bool
+    ) -> tuple[tuple[int, int] | fork.ForkedChild | None, str]:
         if reason := self.context.settings.refork_refusal:
             return None, reason
         with self.slot_writer.busy_outside_request():
             reason = self.context.hooks.call("before_refork")
+            if guarded and not reason:
+                reason = self._refusal(descriptors)
         if reason:
             return None, reason
         # The new zygote keeps the exit handlers; this worker exits before long and must not run them.
@@ -289,6 +314,14 @@ class _ReforkHandler:
         except OSError as error:
             deferred.restore()
             return None, f"fork: {error.strerror}"
+
+    def _refusal(self, descriptors: tuple[int, int]) -> str:
+        if self.guard is None:
+            return "the worker was started before memory.refork: once was set"
+        found = self.guard.obstacles([*self.own_descriptors(), *descriptors])
+        return (
+            f"memory.refork: once: the worker has what must not be cloned: {found}" if found else ""
+        )
 
 
 def _exit_stray_child() -> None:

@@ -229,6 +229,16 @@ def test_flags_are_words(word):
     assert read("memory: {immortal: auto}")[0].memory.immortal == "auto"
 
 
+def test_a_refork_by_number_or_by_a_word():
+    """In short and in full; another word is refused with what is expected."""
+    for text in ("refork: once", "refork: {after: once}"):
+        assert read(f"memory: {{{text}}}")[0].memory.refork.after == "once"
+    assert read("memory: {refork: 50 requests}")[0].memory.refork.after == 50
+    (problem,) = read("memory: {refork: twice}")[1]
+    assert "'twice' is not a number of requests" in problem
+    assert problem.endswith("(the default is 0; it may be once, too)")
+
+
 @pytest.mark.parametrize("text", ["+3", "3", "003"])
 def test_whole_numbers(text):
     """With a sign, or zeros before; eighteen digits are the most that are read at all."""

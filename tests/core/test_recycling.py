@@ -83,6 +83,15 @@ def asked(pool, warmest=2):
     return pool.feed(ev.ReforkRequested(warmest, "asked", urgent=True))
 
 
+def test_a_guarded_refork_is_ordered_as_such():
+    """The worker refuses if it finds something; the administrator's own request is not guarded."""
+    pool = Pool().serve()
+    guarded = ev.ReforkRequested(2, "25 requests", guarded=True)
+    assert pool.feed(guarded) == [ev.ForkZygote(2, 1, 2, guarded=True)]
+    pool = Pool().serve()
+    assert asked(pool) == [ev.ForkZygote(2, 1, 2, guarded=False)]
+
+
 def test_a_refork_goes_from_a_worker_to_the_last_old_one():
     """Fork, a first worker of its own, adoption; then the predecessor leaves, and worker by worker."""
     pool = Pool().serve()

@@ -6,13 +6,15 @@ from tests.process.load import Load
 from tests.process.service import ask, children_of, read_all
 
 APP = """
-import os, socketserver, time
+import os, socketserver, threading, time
 
 built = []
 
 def app(environ, start_response):
     if not built:
         built.append(os.getpid())
+        if environ["PATH_INFO"] == "/thread":
+            threading.Thread(target=time.sleep, args=(1000,), name="of a request", daemon=True).start()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [f"{environ['QUERY_STRING']} built by {built[0]} in {os.getpid()}".encode()]
 
@@ -150,3 +152,30 @@ def test_what_cannot_be_forked_says_so(service, started):
     answer = service.control("refork")
     assert answer.returncode == 78
     assert "kind asgi cannot be forked" in answer.stderr
+
+
+def test_a_guarded_refork(service, started):
+    """memory.refork: once: after 25 requests, once, and not if the worker has a thread; the reason is logged."""
+    address = started("workers: 2\nmemory: {refork: once}")
+    before = set(service.workers())
+    with Load(address, rate=100.0) as load:
+        load.wait_for(60)
+        renewed(service, before)
+        after = set(service.workers())
+        load.wait_for(120)
+    assert load.result.lost == 0
+    assert set(service.workers()) == after
+    assert service.log.count("forks the next zygote") == 1
+
+
+def test_a_guarded_refork_is_refused(service, started):
+    """The worker goes on, and no other is asked."""
+    address = started("workers: 1\nmemory: {refork: once}")
+    before = set(service.workers())
+    with Load(address, rate=100.0, path="/thread") as load:
+        service.until(lambda _: "refork of generation 1 failed" in service.log)
+        load.wait_for(60)
+    assert load.result.lost == 0
+    assert "must not be cloned: a thread (of a request)" in service.log
+    assert set(service.workers()) == before
+    assert service.log.count("refork of generation 1 failed") == 1

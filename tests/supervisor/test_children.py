@@ -105,9 +105,9 @@ def test_a_worker_is_asked_for_a_zygote_over_its_channel():
     from tests.supervisor.test_refork import Scene
 
     scene = Scene()
-    channel, slot_memory = children.request_zygote(9, scene.handle)
+    channel, slot_memory = children.request_zygote(9, scene.handle, guarded=True)
     received = scene.worker.receive(wait=True)
-    assert received.message == messages.ReforkRequest(9)
+    assert received.message == messages.ReforkRequest(9, guarded=True)
     assert len(received.descriptors) == 2
     scene.channels += received.descriptors
     channel.close()

@@ -16,6 +16,7 @@ from preforkd.config.settings import (
 from preforkd.core import events as ev
 from preforkd.core.model import Limits, WorkerState
 from preforkd.core.scoreboard import GenerationRow, Role, Scoreboard, WorkerRow
+from preforkd.errors import Blame, Failure
 from preforkd.linux.memory import Usage
 from preforkd.supervisor import monitor, worker_limits
 from preforkd.supervisor.sampler import PoolSample
@@ -499,6 +500,32 @@ def test_when_requests_are_no_reason_for_a_refork(scene, change):
     watch.sampler.wake()
     loop.run(5)
     assert not of(facts, ev.ReforkRequested)
+
+
+ONCE = MemorySettings(refork=ReforkSettings(after="once"))
+
+
+@pytest.mark.parametrize("outcome", ["adopted", "failed"])
+def test_one_guarded_refork_of_a_generation(scene, outcome):
+    """After 25 requests of a worker; there is no other, whether it succeeds or is refused."""
+    loop, pool, service, facts, watch = scene(memory=ONCE)
+    service.board.apply(ev.SpawnZygote(1, 1), 0.0)
+    pool.now = PoolSample({1: 100.0}, {1: 24})
+    watch.sampler.wake()
+    assert not of(facts, ev.ReforkRequested)
+    pool.now = PoolSample({1: 100.0}, {1: 25})
+    loop.run(1)
+    asked = ev.ReforkRequested(1, "worker 1 has answered 25 requests", guarded=True)
+    assert of(facts, ev.ReforkRequested) == [asked]
+    service.board.apply(asked, loop.now)
+    service.board.apply(ev.ForkZygote(2, 1, 1, guarded=True), loop.now)
+    if outcome == "adopted":
+        service.board.apply(ev.AdoptZygote(2), loop.now)
+    else:
+        service.board.apply(ev.GiveUpRefork(2, Failure(Blame.APPLICATION, "a thread")), loop.now)
+    pool.now = PoolSample({1: 100.0}, {1: 5000})
+    loop.run(200)
+    assert len(of(facts, ev.ReforkRequested)) == 1
 
 
 def usage(private):

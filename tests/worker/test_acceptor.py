@@ -319,14 +319,13 @@ def test_a_zygote_is_forked_between_two_requests(alone, pipe):
     forked = []
     alone.acceptor.on_refork = lambda *given: forked.append(given)
     alone.give(messages.ReforkRequest(1), pipe)
-    number, first = alone.acceptor.pending_refork
-    assert number == 1
-    alone.give(messages.ReforkRequest(2), pipe)
+    order, first = alone.acceptor.pending_refork
+    assert order == messages.ReforkRequest(1)
+    alone.give(messages.ReforkRequest(2, guarded=True), pipe)
     assert [is_open(descriptor) for descriptor in first] == [False, False]
-    number, second = alone.acceptor.pending_refork
-    assert number == 2
+    order, second = alone.acceptor.pending_refork
     alone.acceptor.fork_zygote()
-    assert forked == [(2, second)]
+    assert forked == [(messages.ReforkRequest(2, guarded=True), second)]
     assert alone.acceptor.pending_refork is None
     close_all(second)
     alone.give(messages.ReforkRequest(3), pipe)
@@ -338,7 +337,7 @@ def test_a_zygote_is_forked_between_two_requests(alone, pipe):
 def test_a_request_for_a_zygote_that_is_refused_at_once(alone, pipe):
     """Where it always is; one without its two descriptors is ignored, and these are closed."""
     forked = []
-    alone.acceptor.on_refork = lambda number, given: (forked.append(number), close_all(given))
+    alone.acceptor.on_refork = lambda order, given: (forked.append(order.zygote), close_all(given))
     alone.acceptor.refork_immediately = True
     alone.give(messages.ReforkRequest(1), pipe)
     alone.give(messages.ReforkRequest(2), pipe[:1])

@@ -283,7 +283,6 @@ class WsgiLoop:
 
     def descriptors(self) -> list[int]:
         """Return the connections and handoff descriptors, which are closed in a child of the application."""
-        self._takeover.forget_owner()
         handoff = self._handoff.descriptors() if self._handoff is not None else ()
         timer = self._takeover.descriptors()
         return [*self._connections.by_descriptor, *handoff, *timer]

@@ -11,6 +11,7 @@ application: an uncontended lock costs no system call.
 
 import logging
 import math
+import os
 import threading
 from collections.abc import Callable
 
@@ -50,6 +51,7 @@ class Takeover:
         self._timer: Timer | None = None
         self._thread: threading.Thread | None = None
         self._ended = False
+        self._pid = os.getpid()
 
     @property
     def enabled(self) -> bool:
@@ -88,6 +90,11 @@ class Takeover:
         if self.loop_lock._is_owned():  # type: ignore[attr-defined]
             return
         if not self.loop_lock.acquire(blocking=False):
+            if os.getpid() != self._pid:
+                # In a child of the application the owner may not exist.
+                self.loop_lock = threading.RLock()
+                self.loop_lock.acquire()
+                return
             self.return_requested = True
             self._wake()
             self.loop_lock.acquire()
@@ -119,10 +126,6 @@ class Takeover:
     def descriptors(self) -> tuple[int, ...]:
         """Return the timer's descriptor, which is closed in a child of the application."""
         return (self._timer.fileno(),) if self._timer is not None else ()
-
-    def forget_owner(self) -> None:
-        """Free ``loop_lock`` in a child of the application, where its owner may not exist."""
-        self.loop_lock = threading.RLock()
 
     def _run(self, timer: Timer) -> None:
         while True:
