@@ -284,7 +284,7 @@ def test_the_environ_says_whether_there_are_threads(threads):
 
 def test_an_idle_worker_sleeps():
     """Until the first deadline of its connections, and for ever without one."""
-    with serving(echo, keep_alive=1000) as worker:
+    with serving(echo, keep_alive=1000, header_timeout=0.1) as worker:
         poll, timeouts = worker.acceptor.poll, []
         worker.acceptor.poll = lambda timeout: timeouts.append(timeout) or poll(timeout)
         worker.acceptor.wake()
@@ -294,3 +294,48 @@ def test_an_idle_worker_sleeps():
             wait_until(lambda: timeouts and timeouts[-1] and 900 < timeouts[-1] <= 1000)
         wait_until(lambda: timeouts[-1] is None)
         assert len(timeouts) < 10
+
+
+def test_a_request_for_which_no_thread_is_free_is_handed_off():
+    """It does not wait in this worker."""
+    application = SlowApplication()
+    whole = Settings(workers=WorkersSettings(threads=2))
+    with (
+        workers_sharing_a_queue(application, size=1, whole=whole) as (worker,),
+        worker.connect() as kept,
+        worker.connect() as first,
+        worker.connect() as second,
+    ):
+        kept.sendall(handoffs.GET % b"/")
+        read_answer(kept)
+        for sock in (first, second):
+            sock.sendall(handoffs.GET % b"/slow")
+            assert application.entered.acquire(timeout=20)
+        kept.sendall(handoffs.GET % b"/")
+        assert select.select([worker.loop._handoff.fileno()], [], [], 20)[0]
+        application.go.set()
+        for sock in (kept, first, second):
+            assert read_answer(sock)[0].startswith("HTTP/1.1 200 ")
+
+
+def test_input_behind_a_request_that_is_with_a_thread_keeps_no_loop_awake():
+    """It is received behind the answer."""
+    application = SlowApplication()
+    whole = Settings(workers=WorkersSettings(threads=2))
+    with (
+        workers_sharing_a_queue(application, size=1, whole=whole) as (worker,),
+        worker.connect() as sock,
+    ):
+        sock.sendall(handoffs.GET % b"/")
+        read_answer(sock)  # the loop polls it from now on
+        sock.sendall(handoffs.GET % b"/slow")
+        assert application.entered.acquire(timeout=20)
+        poll, polls = worker.acceptor.poll, []
+        worker.acceptor.poll = lambda timeout: polls.append(timeout) or poll(timeout)
+        worker.acceptor.wake()
+        sock.sendall(handoffs.GET % b"/behind")
+        time.sleep(0.2)
+        assert len(polls) < 10
+        application.go.set()
+        for _ in range(2):
+            assert read_answer(sock)[0].startswith("HTTP/1.1 200 ")
