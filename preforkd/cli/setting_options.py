@@ -100,7 +100,7 @@ def overrides(options: Options) -> dict[str, str | list[str]]:
     }
     for pair in options.set or ():
         name, sign, value = pair.partition("=")
-        if not (name and sign):
+        if not (name and sign and name.isascii()):
             hint = "for example timeouts.request=30s"
             problem = Problem(Place("--set"), "", f"{pair!r} is not KEY=VALUE", hint)
             raise ConfigurationError([problem])

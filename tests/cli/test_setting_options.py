@@ -68,6 +68,7 @@ def test_a_list_of_yaml(shown):
     [
         (["--set", "workers"], "--set: 'workers' is not KEY=VALUE"),
         (["--set", "=1"], "'=1' is not KEY=VALUE"),
+        (["--set", "\udcff=1"], "is not KEY=VALUE"),
         (["--set", "wokers.count=1"], "--set wokers.count: unknown setting"),
         (["--set", "workers.cout=1"], "did you mean workers.count"),
         (["--set", "http=1"], "--set http: unknown setting"),

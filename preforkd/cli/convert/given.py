@@ -57,6 +57,10 @@ def failed(place: Place, message: str, hint: str = "") -> ConfigurationError:
 def words(text: str, place: Place) -> list[str]:
     """Return the words of a shell command, with its continued lines. Raises ConfigurationError."""
     try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise failed(place, "not UTF-8") from None
+    try:
         return shlex.split(text.replace("\\\n", " "), comments=True)
     except ValueError as error:
         raise failed(place, f"not a command: {error}") from None

@@ -45,4 +45,6 @@ def test_words_of_a_command():
     assert words("a \\\n 'b c' # d", PLACE) == ["a", "b c"]
     with pytest.raises(ConfigurationError, match="No closing quotation"):
         words("a 'b", PLACE)
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        words("a \udcff", PLACE)
     assert str(failed(PLACE, "m", "h").problems[0]).startswith("f:3:1: m")
