@@ -89,7 +89,7 @@ def test_keys_without_a_value_keep_the_defaults():
         ("timeouts: 30", "f:1:11: timeouts: expected a mapping (with keys: start, boot, drain, request, slow, heartbeat, drain_notice)"),
         ("timeouts: {drain: 1:30}", "f:1:19: timeouts.drain: '1:30' is not a duration, for example 30s, 1min 30s or 500ms (the default is 30s)"),
         ("timeouts: {drain: 2d}", "f:1:19: timeouts.drain: 2d is out of range; expected a duration from 0s to 1d"),
-        ("memory: {refork: {after: 5min}}", "f:1:26: memory.refork.after: '5min' is not a number of requests, for example 2000 requests (the default is 0)"),
+        ("memory: {refork: {after: 5min}}", "f:1:26: memory.refork.after: '5min' is not a number of requests, for example 2000 requests (the default is 0; it may be once, too)"),
         ("log: {level: warn}", "f:1:14: log.level: 'warn' is given; expected one of debug, info, warning, error (did you mean warning?)"),
         ("listen: 8080", "f:1:9: listen[0]: '8080' has no colon: write :8080 for all addresses, or HOST:8080 (see listen in preforkd.yaml(5))"),
         ("listen: []", "f:1:9: listen: the list is empty (expected an address, or a list of addresses or mappings)"),
