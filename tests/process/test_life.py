@@ -170,7 +170,7 @@ def test_a_stopped_zygote_is_replaced_without_touching_the_workers(echo):
     echo.until(
         lambda status: (
             status["generations"][0]["zygote_state"] == "ready"
-            and "loading the application" in echo.log.partition("killed by SIGKILL")[2]
+            and "loaded the application" in echo.log.partition("killed by SIGKILL")[2]
         )
     )
     assert set(echo.workers()) == workers
