@@ -4,7 +4,6 @@ import os
 import select
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -221,30 +220,6 @@ def test_a_worker_whose_threads_are_busy_does_not_accept():
             assert read_answer(other)[0].startswith("HTTP/1.1 200 ")
         for sock in slow:
             sock.close()
-
-
-class Zygote(BaseException):
-    """The new process leaves the worker's loop by this."""
-
-
-def test_a_zygote_closes_its_copies_of_the_connections():
-    """They belong to the worker."""
-    closed = []
-
-    def forks(_number, _descriptors):
-        raise Zygote
-
-    with serving(echo) as worker:
-        worker.retire()
-        assert worker.ended()
-        worker.loop.descriptors()  # frees the lock of the ended thread
-        worker.acceptor.pending_refork = 1, (-1, -1)
-        worker.acceptor.on_refork = forks
-        copy = SimpleNamespace(close_after_fork=lambda: closed.append("closed"))
-        worker.loop._connections.by_descriptor[-1] = copy
-        with pytest.raises(Zygote):
-            worker.loop.run()
-    assert closed == ["closed"]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
