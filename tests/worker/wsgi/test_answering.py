@@ -509,8 +509,8 @@ def test_the_state_after_an_exception_of_a_signal_handler():
     with serving(None) as worker:
         worker.retire()
         assert worker.ended()
-        worker.loop.descriptors()  # frees the lock of the ended thread
         answering = worker.loop._answering
+        answering.takeover.loop_lock = threading.RLock()  # the ended thread has the former one
         worker.acceptor.slot_writer.set_busy()
         answering.takeover.active = True
         answering.recover()
