@@ -128,16 +128,24 @@ class Takeover:
         return (self._timer.fileno(),) if self._timer is not None else ()
 
     def _run(self, timer: Timer) -> None:
-        while True:
-            timer.wait()
-            if self._ended:
-                return
-            if self.loop_lock.acquire(blocking=False):
-                self.active = True
-                try:
-                    self._run_loop()
-                finally:
-                    self.active = False
-                    self.loop_lock.release()
-            if not self.polling and not self._ended:
-                timer.arm(_LONG)  # the same turn goes on, in which the application may block again
+        try:
+            while self._wait(timer):
+                if self.loop_lock.acquire(blocking=False):
+                    self.active = True
+                    try:
+                        self._run_loop()
+                    finally:
+                        self.active = False
+                        self.loop_lock.release()
+                if not self.polling and not self._ended:
+                    timer.arm(
+                        _LONG
+                    )  # the same turn goes on, in which the application may block again
+        except OSError as error:
+            # The application has closed a descriptor: the main thread meets the same, and reports it.
+            logger.debug("the takeover thread ends: %s", error)
+
+    def _wait(self, timer: Timer) -> bool:
+        """Wait until the timer expires; return False if the thread is to end."""
+        timer.wait()
+        return not self._ended

@@ -167,3 +167,16 @@ def test_an_exception_of_a_signal_handler_does_not_lose_the_lock(worker, monkeyp
     takeover.return_requested = True  # the exception was raised behind its acquisition
     takeover.reacquire_after_exception()
     assert not takeover.return_requested
+
+
+def test_a_closed_timer_ends_the_thread(worker):
+    """As after an application that closes all descriptors; the main thread meets the error as well."""
+    takeover = worker.takeover
+    takeover.arm(time.monotonic())
+    thread = takeover._thread
+    os.close(takeover._timer.fileno())
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        takeover.arm(time.monotonic())
+    takeover._timer = takeover._thread = None
