@@ -14,7 +14,7 @@ import socket
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
@@ -23,17 +23,15 @@ from preforkd.config.kinds import KINDS
 from preforkd.config.settings import Settings
 from preforkd.errors import ApplicationError, Blame, Failure, PreforkdError, shortage
 from preforkd.ipc import messages
-from preforkd.ipc.channel import Channel, ChannelClosedError, close_all
+from preforkd.ipc.channel import Channel, ChannelClosedError
 from preforkd.ipc.slots import SlotWriter
-from preforkd.linux import exit_handlers, fork, process, rlimits, stacks, unpatched
+from preforkd.linux import process, rlimits, stacks
 from preforkd.linux.atfork import ApplicationChildren
 from preforkd.logs import logs, sender
 from preforkd.logs.context import remove_context, set_context
 from preforkd.worker import loading, preflight, random_state
 from preforkd.worker.acceptor import Acceptor, Listener
-
-if TYPE_CHECKING:
-    from preforkd.worker.refork_guard import ReforkGuard
+from preforkd.worker.reforking import BecomeZygote, ReforkHandler, guard_for
 
 logger = logging.getLogger("preforkd.worker")
 
@@ -98,14 +96,6 @@ def preload(kind: str, settings: Settings) -> None:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     preflight.check(kind, settings)
-
-
-class BecomeZygote(BaseException):
-    """Unwind a process that was forked from a worker, which becomes a zygote."""
-
-    def __init__(self, descriptors: tuple[int, int]) -> None:
-        super().__init__()
-        self.descriptors = descriptors
 
 
 def run(context: WorkerContext) -> tuple[int, int]:
@@ -203,7 +193,7 @@ def _run_until_drained(
         [Listener(name, sock) for name, sock in context.listeners], channel, slot_writer
     )
     own_descriptors.more.append(acceptor.descriptors)
-    guard = _refork_guard(context.settings)
+    guard = guard_for(context.settings)
     context.hooks.call("after_fork")
 
     def on_retiring() -> None:
@@ -237,8 +227,15 @@ def _run_until_drained(
         _send(channel, messages.Failed(failure))
         return 1
     context.hooks.call("worker_started")
-    acceptor.on_refork = _ReforkHandler(
-        context, acceptor, channel, slot_writer, children, own_descriptors, guard
+    acceptor.on_refork = ReforkHandler(
+        context.settings,
+        context.hooks,
+        acceptor,
+        lambda message: _send(channel, message),
+        slot_writer,
+        children,
+        own_descriptors,
+        guard,
     )
     _send(channel, messages.Ready())
     title("ready")
@@ -252,76 +249,6 @@ def _run_until_drained(
     title("leaving")
     acceptor.close()
     return 0
-
-
-def _refork_guard(settings: Settings) -> "ReforkGuard | None":
-    if settings.memory.refork.after != "once":
-        return None
-    from preforkd.worker.refork_guard import ReforkGuard  # noqa: PLC0415 - only where it is asked for
-
-    return ReforkGuard()
-
-
-@dataclass(frozen=True, slots=True)
-class _ReforkHandler:
-    """Fork the next zygote from this worker; called by the server between two requests."""
-
-    context: WorkerContext
-    acceptor: Acceptor
-    channel: Channel[messages.ToWorker]
-    slot_writer: SlotWriter
-    children: ApplicationChildren
-    own_descriptors: Callable[[], Iterable[int]]
-    guard: "ReforkGuard | None"
-
-    def __call__(self, order: messages.ReforkRequest, descriptors: tuple[int, int]) -> None:
-        """Fork and report the result to the master; in the new process, raise BecomeZygote."""
-        child, reason = self._fork(descriptors, guarded=order.guarded)
-        if isinstance(child, fork.ForkedChild):
-            self.children.disable()
-            self.acceptor.close_after_fork()
-            self.slot_writer.close()
-            child.wait()
-            exit_handlers.reset_multiprocessing()
-            unpatched.reset_hubs()
-            raise BecomeZygote(descriptors)
-        close_all(descriptors)
-        if child is None:
-            failure = Failure(Blame.APPLICATION, reason)
-            _send(self.channel, messages.ReforkFailed(order.zygote, failure))
-            return
-        pid, go = child
-        _send(self.channel, messages.Reforked(order.zygote, pid))
-        os.close(go)
-
-    def _fork(
-        self, descriptors: tuple[int, int], *, guarded: bool
-    ) -> tuple[tuple[int, int] | fork.ForkedChild | None, str]:
-        if reason := self.context.settings.refork_refusal:
-            return None, reason
-        with self.slot_writer.busy_outside_request():
-            reason = self.context.hooks.call("before_refork")
-            if guarded and not reason:
-                reason = self._refusal(descriptors)
-        if reason:
-            return None, reason
-        # The new zygote keeps the exit handlers; this worker exits before long and must not run them.
-        deferred = exit_handlers.DeferredExitHandlers()
-        deferred.defer()
-        try:
-            with self.children.exempt():
-                return fork.double_fork(), ""
-        except OSError as error:
-            deferred.restore()
-            return None, f"fork: {error.strerror}"
-
-    def _refusal(self, descriptors: tuple[int, int]) -> str:
-        if self.guard is None:
-            return "the worker was started before memory.refork: once was set"
-        found = self.guard.obstacles([*self.own_descriptors(), *descriptors])
-        return (
-            f"memory.refork: once: the worker has what must not be cloned: {found}" if found else ""
-        )
 
 
 def _exit_stray_child() -> None:
