@@ -287,11 +287,12 @@ class HttpProtocol(Output):
 
     def _close_idle(self) -> None:
         transport = self.transport
-        if isinstance(transport, SocketTransport):
+        plain = isinstance(transport, SocketTransport)
+        if plain:
             transport.receive()  # a request that has just arrived is answered, not reset
         if self.engine.idle and self.cycle is None:
             self.shared.timer.clear(self)
-            transport.close()
+            (transport.close_now if plain else transport.close)()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Remove the deadline, log what is not logged yet, and notify the application."""

@@ -235,6 +235,13 @@ class SocketTransport(asyncio.Transport):
             if not self._pending:
                 self._lose(None)
 
+    def close_now(self) -> None:
+        """Close an idle connection in this turn of the loop: a request that arrives before is not reset."""
+        if not (self._lost or self._pending):
+            self._closing = self._lost = True
+            self._unwatch()
+            self._end(None)
+
     def abort(self) -> None:
         """Close the connection; the kernel drops output that the client has not taken."""
         if self._pending and not self._lost:

@@ -315,6 +315,20 @@ def test_nothing_is_received_behind_a_close(ends):
     assert ends.client.recv(9) == b""
 
 
+def test_an_idle_connection_is_closed_in_the_same_turn(ends):
+    """Before another request can arrive; only once, and not with output that is unsent."""
+    ends.transport.begin()
+    ends.loop.turn()
+    ends.transport.close_now()
+    assert ends.client.recv(9) == b""
+    assert ends.protocol.calls == ["connection_lost"]
+    assert not ends.loop.readers
+    ends.transport.close_now()
+    ends.transport.close()
+    ends.loop.turn()
+    assert ends.protocol.calls == ["connection_lost"]
+
+
 def test_an_abort_drops_what_is_unsent(ends):
     """The client gets a reset, so that the answer does not look complete; without output, an end."""
     ends.transport.begin()
