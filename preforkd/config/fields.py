@@ -166,13 +166,14 @@ def _unwrap(hint: Any) -> tuple[Any, msgspec.Meta | None]:
 
 
 def _form(plain: Any, unit: str | None) -> tuple[Form, msgspec.Meta | None, tuple[str, ...]]:
-    origin = get_origin(plain) or plain
+    words: tuple[str, ...] = ()
+    if get_origin(plain) in {typing.Union, UnionType}:
+        plain, choices = get_args(plain)
+        words = get_args(choices)
+    plain, number = _unwrap(plain)
     if unit is not None:
-        words: tuple[str, ...] = ()
-        if origin in {typing.Union, UnionType}:
-            plain, choices = get_args(plain)
-            words = get_args(choices)
-        return Form(unit), _unwrap(plain)[1], words
+        return Form(unit), number, words
+    origin = get_origin(plain) or plain
     if origin is Literal:
         return Form.CHOICE, None, get_args(plain)
     if origin is tuple and get_args(plain)[0] is str:
@@ -184,10 +185,4 @@ def _form(plain: Any, unit: str | None) -> tuple[Form, msgspec.Meta | None, tupl
         dict: Form.NAMES,
         tuple: Form.LISTEN,
     }
-    if origin in simple:
-        return simple[origin], None, ()
-    assert origin in {typing.Union, UnionType}
-    number, words = get_args(plain)
-    if number is bool:
-        return Form.FLAG, None, get_args(words)
-    return Form.INTEGER, _unwrap(number)[1], get_args(words)
+    return simple[origin], number, words

@@ -1,14 +1,13 @@
 """Changes of the files in directories, by inotify(7)."""
 
 import contextlib
-import ctypes
 import os
 import struct
 from collections.abc import Iterator
 
 from msgspec import Struct
 
-_libc = ctypes.CDLL(None, use_errno=True)
+from preforkd.linux.libc import LIBC, checked
 
 _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO = 0x8, 0x40, 0x80
 _CREATE, _DELETE, _OVERFLOW, _IGNORED = 0x100, 0x200, 0x4000, 0x8000
@@ -35,7 +34,7 @@ class Inotify:
 
     def __init__(self) -> None:
         """Make an instance. Raises OSError; EMFILE: fs.inotify.max_user_instances is exceeded."""
-        self._descriptor = _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
+        self._descriptor = checked(LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
 
     def fileno(self) -> int:
         """Return the descriptor to wait on for reading."""
@@ -47,7 +46,7 @@ class Inotify:
         Raises OSError; ENOSPC: fs.inotify.max_user_watches is exceeded.
         """
         mask = _CHANGES | _ONLYDIR | _EXCL_UNLINK
-        return _checked(_libc.inotify_add_watch(self._descriptor, os.fsencode(directory), mask))
+        return checked(LIBC.inotify_add_watch(self._descriptor, os.fsencode(directory), mask))
 
     def read(self) -> Iterator[Change]:
         """Yield the changes since the last call."""
@@ -65,10 +64,3 @@ class Inotify:
     def close(self) -> None:
         """Stop watching."""
         os.close(self._descriptor)
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result

@@ -201,10 +201,11 @@ def connections(excluding: Descriptors = frozenset()) -> list[OpenConnection]:
     Nothing is read from sockets, and no file is opened: closing it would drop SQLite's locks (fcntl(2)).
     """
     numbers = sorted(entry[0] for entry in _descriptors() if entry not in excluding)
-    return [found for number in numbers if (found := _connection(number)) is not None]
+    return [found for number in numbers if (found := connection(number)) is not None]
 
 
-def _connection(number: int) -> OpenConnection | None:
+def connection(number: int) -> OpenConnection | None:
+    """Return the connection or database of a descriptor; None: it is none, or one of datagrams."""
     try:
         mode = os.fstat(number).st_mode
         if stat.S_ISSOCK(mode):

@@ -5,7 +5,6 @@ pidfd_open(2), waitid(2), prctl(2)
 
 import atexit
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -16,6 +15,8 @@ from types import FrameType
 from typing import NoReturn
 
 from msgspec import Struct
+
+from preforkd.linux.libc import LIBC, checked
 
 logger = logging.getLogger("preforkd.worker")
 
@@ -73,10 +74,7 @@ def set_parent_death_signal(number: int) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    checked(LIBC.prctl(option, value, 0, 0, 0))
 
 
 def ignore_master_signals() -> None:

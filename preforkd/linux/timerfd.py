@@ -7,7 +7,7 @@ import ctypes
 import os
 import time
 
-_libc = ctypes.CDLL(None, use_errno=True)
+from preforkd.linux.libc import LIBC, checked
 
 
 class _Timerspec(ctypes.Structure):
@@ -25,7 +25,7 @@ class Timer:
     """A timer that expires once; the monotonic clock. Raises OSError."""
 
     def __init__(self) -> None:
-        self._descriptor = _checked(_libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC))
+        self._descriptor = checked(LIBC.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC))
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -34,7 +34,7 @@ class Timer:
     def arm(self, seconds: float) -> None:
         """Let the timer expire in this time from now, and not before; in any thread. More than 0."""
         spec = _Timerspec(0, 0, int(seconds), int(seconds % 1 * 1e9))
-        _checked(_libc.timerfd_settime(self._descriptor, 0, ctypes.byref(spec), None))
+        checked(LIBC.timerfd_settime(self._descriptor, 0, ctypes.byref(spec), None))
 
     def wait(self) -> None:
         """Wait until the timer has expired."""
@@ -43,10 +43,3 @@ class Timer:
     def close(self) -> None:
         """Close the descriptor; no thread may wait."""
         os.close(self._descriptor)
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result

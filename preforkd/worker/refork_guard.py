@@ -100,12 +100,10 @@ def _unsafe(number: int) -> str:
     if stat.S_ISCHR(mode) or stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and reads):
         return ""
     if stat.S_ISSOCK(mode):
-        known = inventory.connections(
-            frozenset(entry for entry in inventory.descriptors() if entry[0] != number)
-        )
-        if not known and _is_datagram(number):
+        known = inventory.connection(number)
+        if known is None and _is_datagram(number):
             return ""
-        return f"an open connection ({known[0] if known else f'descriptor {number}'})"
+        return f"an open connection ({known or f'descriptor {number}'})"
     return f"an open descriptor ({number}, {path})"
 
 
